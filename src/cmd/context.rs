@@ -1,0 +1,120 @@
+//! What a command knows of the outside: terminal, colour, verbosity; and how it hands out documents and problems.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use super::exit::{Exit, Failure};
+use crate::code::Code;
+use crate::diag::{self, Problem, Severity};
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR or TERM=dumb says otherwise
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// What a command knows of the outside. Built once.
+#[derive(Debug)]
+pub struct Context {
+    /// Colour on standard output.
+    pub color: bool,
+    /// Colour on standard error.
+    pub color_stderr: bool,
+    /// Standard output is a terminal.
+    pub terminal: bool,
+    /// Standard error is a terminal.
+    pub terminal_stderr: bool,
+    /// `-q`.
+    pub quiet: bool,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Columns of the terminal on standard output; 80 elsewhere.
+    pub width: usize,
+}
+
+impl Context {
+    /// Looks at the terminal and the environment.
+    #[must_use]
+    pub fn new(color: Color, quiet: bool, verbose: u8) -> Context {
+        let decide = |stream: anstream::ColorChoice| match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => stream != anstream::ColorChoice::Never,
+        };
+        Context {
+            color: decide(anstream::AutoStream::choice(&io::stdout())),
+            color_stderr: decide(anstream::AutoStream::choice(&io::stderr())),
+            terminal: io::stdout().is_terminal(),
+            terminal_stderr: io::stderr().is_terminal(),
+            quiet,
+            verbose,
+            width: crate::sys::terminal_width().unwrap_or(80),
+        }
+    }
+
+    /// Writes a whole document to standard output, or to `file` when one is given. A closed pipe is a quiet end.
+    ///
+    /// # Errors
+    /// Exit 5 when it cannot be written.
+    pub fn emit(&self, document: &[u8], file: Option<&Path>) -> Result<(), Failure> {
+        let (name, result) = match file {
+            Some(path) => (path.display().to_string(), write_file(path, document)),
+            None => {
+                let mut stdout = io::stdout().lock();
+                ("standard output".to_owned(), stdout.write_all(document).and_then(|()| stdout.flush()))
+            }
+        };
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+                Exit::Output,
+                Problem::error(Code::OUTPUT_FAILED, format!("cannot write {name}: {error}"))
+                    .help("choose another file with -o FILE, or make room"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows a problem on standard error. Notes are left out under `-q`.
+    pub fn say(&self, problem: &Problem) {
+        if self.quiet && problem.severity == Severity::Note {
+            return;
+        }
+        let _ = io::stderr().lock().write_all(diag::render(problem, self.color_stderr).as_bytes());
+    }
+
+    /// Shows every problem of a failure and tells how the program ends.
+    #[must_use]
+    pub fn report(&self, failure: &Failure) -> Exit {
+        for problem in &failure.problems {
+            self.say(problem);
+        }
+        failure.exit
+    }
+}
+
+/// Writes `document` beside `path` and then renames it there, so that a reader finds the old report or the new one whole.
+/// What is not a regular file (a terminal, `/dev/stdout`, a FIFO) is written to directly.
+fn write_file(path: &Path, document: &[u8]) -> io::Result<()> {
+    let special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    if special {
+        let mut file = File::options().write(true).open(path)?;
+        return file.write_all(document).and_then(|()| file.flush());
+    }
+    let mut name =
+        path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_os_string();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = path.with_file_name(name);
+    let written = crate::sys::create_private(&part)
+        .and_then(|mut file| file.write_all(document).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&part, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    written
+}

@@ -1,0 +1,109 @@
+//! How the program ends: the exit codes, and the guard that turns a panic into one of them.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::diag::Problem;
+use crate::text::escape;
+
+/// The exit codes; the same table stands in `bindscope explain exit-codes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything asked was done and held.
+    Success = 0,
+    /// An expectation failed, a policy was violated, predicted and observed disagree, two reports differ.
+    Finding = 1,
+    /// Bad usage or a bad profile.
+    Usage = 2,
+    /// Evidence is missing, or nothing was checked.
+    Undecided = 3,
+    /// No listener could be bound, a lab could not be built.
+    Environment = 4,
+    /// Output could not be written.
+    Output = 5,
+    /// An internal error.
+    Internal = 70,
+    /// A second SIGINT.
+    Interrupted = 130,
+    /// A second SIGTERM.
+    Terminated = 143,
+}
+
+impl Exit {
+    /// The worse of two ends: output lost > environment > usage > finding > undecided > success.
+    #[must_use]
+    pub fn worse(self, other: Exit) -> Exit {
+        let rank = |exit: Exit| match exit {
+            Exit::Success => 0,
+            Exit::Undecided => 1,
+            Exit::Finding => 2,
+            Exit::Usage => 3,
+            Exit::Environment => 4,
+            Exit::Output => 5,
+            Exit::Internal => 6,
+            Exit::Interrupted | Exit::Terminated => 7,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+/// Why a command could not go on: every problem at once, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// How the program ends.
+    pub exit: Exit,
+    /// What is wrong; shown in this order.
+    pub problems: Vec<Problem>,
+}
+
+impl Failure {
+    /// A failure with one problem.
+    #[must_use]
+    pub fn new(exit: Exit, problem: Problem) -> Failure {
+        Failure { exit, problems: vec![problem] }
+    }
+
+    /// Bad usage or a bad profile.
+    #[must_use]
+    pub fn usage(problems: Vec<Problem>) -> Failure {
+        Failure { exit: Exit::Usage, problems }
+    }
+}
+
+/// Runs `body`; a panic is reported as an internal error, exit 70.
+pub(super) fn guard(body: impl FnOnce() -> Exit + std::panic::UnwindSafe) -> ExitCode {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info
+            .location()
+            .map(|location| format!(" at {}:{}", location.file(), location.line()))
+            .unwrap_or_default();
+        let payload = info.payload();
+        let message = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied());
+        let message = message.unwrap_or("no message");
+        let _ = writeln!(std::io::stderr(), "error[BS9001]: internal error{place}: {}", escape(message));
+    }));
+    let exit = std::panic::catch_unwind(body).unwrap_or(Exit::Internal);
+    ExitCode::from(exit as u8)
+}
+
+/// Shows what clap has to say: help and version on standard output, usage errors on standard error.
+pub(super) fn report_usage(error: &clap::Error) -> Exit {
+    let text = error.render();
+    if error.use_stderr() {
+        let mut stderr = anstream::stderr().lock();
+        let _ = write!(stderr, "{}", text.ansi());
+        return Exit::Usage;
+    }
+    let mut stdout = anstream::stdout().lock();
+    match write!(stdout, "{}", text.ansi()).and_then(|()| stdout.flush()) {
+        Err(write_error) if write_error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let _ =
+                writeln!(std::io::stderr(), "error[BS4005]: cannot write to standard output: {write_error}");
+            Exit::Output
+        }
+        _ => Exit::Success,
+    }
+}

@@ -1,0 +1,15 @@
+//! `bindscope interfaces`.
+
+use super::{Context, Exit, Failure};
+
+/// Arguments of `bindscope interfaces`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs it.
+///
+/// # Errors
+/// What could not be done.
+pub fn run(_args: &Args, _context: &Context) -> Result<Exit, Failure> {
+    Ok(Exit::Success)
+}

@@ -1,0 +1,72 @@
+//! The commands. This is the only place that knows the clock, the terminal, files to write, and exit codes.
+
+mod context;
+mod exit;
+
+pub mod check;
+pub mod interfaces;
+pub mod listen;
+pub mod summary;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use context::{Color, Context};
+pub use exit::{Exit, Failure};
+
+/// Shows which network interface every accepted connection really arrived on, and who can reach what you bind.
+///
+/// Without a command it prints this host's interfaces and what listens here. It never binds unless you say so.
+#[derive(Debug, Parser)]
+#[command(name = "bindscope", version, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Options that every command has.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// When to use colour
+    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN", global = true)]
+    color: Color,
+    /// Say less on standard error
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more on standard error; repeat for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Interfaces, addresses and their states, and what each bind form would cover
+    Interfaces(interfaces::Args),
+    /// Bind, accept, and report every arrival with its ingress interface
+    Listen(listen::Args),
+    /// Check profiles, policies and lab files; bind nothing
+    Check(check::Args),
+}
+
+/// Runs the program with these arguments and says how it ended.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    exit::guard(move || {
+        let cli = match Cli::try_parse_from(&arguments) {
+            Ok(cli) => cli,
+            Err(error) => return exit::report_usage(&error),
+        };
+        let context = Context::new(cli.global.color, cli.global.quiet, cli.global.verbose);
+        let result = match &cli.command {
+            None => summary::run(&context),
+            Some(Command::Interfaces(args)) => interfaces::run(args, &context),
+            Some(Command::Listen(args)) => listen::run(args, &context),
+            Some(Command::Check(args)) => check::run(args, &context),
+        };
+        result.unwrap_or_else(|failure| context.report(&failure))
+    })
+}

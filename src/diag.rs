@@ -1,0 +1,158 @@
+//! Problems: what is wrong, where, and the way out. And how they are shown.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use serde::{Deserialize, Serialize};
+
+use crate::code::Code;
+use crate::text::escape;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// What was asked cannot be done or does not hold.
+    Error,
+    /// It can be done, and is probably not what was meant.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+/// A place in a text: the name it is known by, the text, and the bytes that are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// File name, `<stdin>`, or `--bind`.
+    pub file: String,
+    /// The whole text, shared between the problems of one file.
+    pub text: std::sync::Arc<str>,
+    /// Byte range within `text`.
+    pub span: Range<usize>,
+}
+
+impl Place {
+    /// Line and column, both from 1; the column counts characters.
+    #[must_use]
+    pub fn line_column(&self) -> (usize, usize) {
+        let before = self.text.get(..self.span.start).unwrap_or(&self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Its code.
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, naming operation and object. Lower case, no full stop. Unescaped: [`render`] escapes it.
+    pub message: String,
+    /// Where.
+    pub place: Option<Place>,
+    /// What would help, one sentence each. Unescaped.
+    pub help: Vec<String>,
+}
+
+impl Problem {
+    /// An error without a place.
+    #[must_use]
+    pub fn error(code: Code, message: impl Into<String>) -> Problem {
+        Problem { code, severity: Severity::Error, message: message.into(), place: None, help: Vec::new() }
+    }
+
+    /// A warning without a place.
+    #[must_use]
+    pub fn warning(code: Code, message: impl Into<String>) -> Problem {
+        Problem { severity: Severity::Warning, ..Problem::error(code, message) }
+    }
+
+    /// The same, at a place.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Problem {
+        self.place = Some(place);
+        self
+    }
+
+    /// The same, with one more way out.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Problem {
+        self.help.push(help.into());
+        self
+    }
+}
+
+/// Longest line of a source that is shown with its caret, in bytes; a longer one is named by line and column only.
+const LONGEST_SHOWN_LINE: usize = 4096;
+
+/// A problem as text for a person, with the source line and a caret where there is a place. Ends with a newline.
+#[must_use]
+pub fn render(problem: &Problem, color: bool) -> String {
+    let level = match problem.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+        Severity::Note => Level::NOTE,
+    };
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let code = problem.code.to_string();
+    let message = escape(&problem.message);
+    let mut group = level
+        .primary_title(&message)
+        .id(&code)
+        .elements([] as [Snippet<'_, annotate_snippets::Annotation<'_>>; 0]);
+    let shown;
+    let file;
+    let mut trailer = String::new();
+    if let Some(place) = &problem.place {
+        let (line, column) = place.line_column();
+        file = escape(&place.file);
+        match source_line(place) {
+            Some((text, span)) => {
+                shown = text;
+                group = group.element(
+                    Snippet::source(&shown)
+                        .path(&file)
+                        .line_start(line)
+                        .annotation(AnnotationKind::Primary.span(span)),
+                );
+            }
+            None => {
+                let _ = writeln!(trailer, " --> {file}:{line}:{column}");
+            }
+        }
+    }
+    let helps: Vec<String> = problem.help.iter().map(|help| escape(help)).collect();
+    for help in &helps {
+        group = group.element(Level::HELP.message(help.as_str()));
+    }
+    let mut out = renderer.render(&[group]);
+    if !out.ends_with('\n') {
+        out.push('\n');
+    }
+    out + &trailer
+}
+
+/// The line a place begins on, made safe to print, and the span within it. `None` when it is too long to show.
+fn source_line(place: &Place) -> Option<(String, Range<usize>)> {
+    let start = place.span.start.min(place.text.len());
+    let line_start = place.text.get(..start)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line_end = place.text[start..].find('\n').map_or(place.text.len(), |newline| start + newline);
+    if line_end - line_start > LONGEST_SHOWN_LINE {
+        return None;
+    }
+    let end = place.span.end.clamp(start, line_end);
+    // Escaped by parts, so that the caret still stands under what it means. A backslash is no danger here and TOML is
+    // full of them, so it is not doubled.
+    let part = |range: Range<usize>| {
+        place.text.get(range).map(|text| escape(text).replace("\\\\", "\\").replace("\\t", " "))
+    };
+    let before = part(line_start..start)?;
+    let inside = part(start..end)?;
+    let after = part(end..line_end)?;
+    let after = after.trim_end_matches("\\r");
+    let span = before.len()..before.len() + inside.len();
+    Some((format!("{before}{inside}{after}"), span))
+}

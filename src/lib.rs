@@ -1,0 +1,43 @@
+//! bindscope answers, with evidence from the kernel, the question every server operator gets wrong:
+//! *if I bind this address, who can reach me, over which interface, in which family?*
+//!
+//! # The way of the data
+//!
+//! Data flows one way through the modules, and each stage hands plain values to the next:
+//!
+//! ```text
+//! TOML -profile-> Profile -plan-> SocketSpec -bind-> Bound -accept-> Arrival -attribute->
+//!      Arrival with its ingress interface -record-> Event -render-> bytes
+//! ```
+//!
+//! | module | what it does | what it must not do |
+//! |---|---|---|
+//! | [`model`] | the words of the field as values: addresses, interfaces, sockets, arrivals, outcomes | any effect |
+//! | [`text`] | the one escaper for text from outside | |
+//! | [`code`] | the table of every code the program can print | |
+//! | [`diag`] | a problem with its code, place and way out, and how it is shown | decide an exit code |
+//! | [`profile`] | TOML text to a checked [`profile::Profile`], every problem with its place | look at this machine |
+//! | [`plan`] | profile and host snapshot to sockets; what each bind will do and who reaches what | open a socket |
+//! | [`sys`] | everything the operating system does for us; the only home of `unsafe` and `cfg(target_os)` | decide |
+//! | [`bind`] | opens sockets in order, options first, and reads back what took effect | go on to accept |
+//! | [`accept`] | the readiness loop: connections, datagrams, replies, limits | format output |
+//! | [`attribute`] | which interface an arrival came in on, and how that is known | ask the system |
+//! | [`record`] | events as they are written, and sinks that never block the loop | |
+//! | [`render`] | events and reports as text, tables, CSV, HTML | open files, read the clock |
+//! | [`cmd`] | one file per command: the only place with clock, terminal, files and exit codes | |
+//!
+//! `tests/architecture.rs` enforces the direction of the imports and the places of `unsafe` and `cfg(target_os)`.
+
+pub mod accept;
+pub mod attribute;
+pub mod bind;
+pub mod cmd;
+pub mod code;
+pub mod diag;
+pub mod model;
+pub mod plan;
+pub mod profile;
+pub mod record;
+pub mod render;
+pub mod sys;
+pub mod text;

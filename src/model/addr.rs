@@ -1,0 +1,274 @@
+//! Addresses: family, class, exposure, and the one spelling of an address with its zone.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::ifname::IfName;
+
+/// An IP family. A v4-mapped address (`::ffff:a.b.c.d`) belongs to [`Family::Ipv4`]: that is the traffic it stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// Both families, in the order in which they are shown.
+    pub const BOTH: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+    /// The family of the traffic that `address` stands for: v4-mapped counts as IPv4.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Family {
+        if address.to_canonical().is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+    }
+
+    /// The wildcard address of this family: `0.0.0.0` or `::`.
+    #[must_use]
+    pub fn wildcard(self) -> IpAddr {
+        match self {
+            Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Ipv4 => "IPv4",
+            Family::Ipv6 => "IPv6",
+        })
+    }
+}
+
+/// What kind of address it is, by the RFC that gives it its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddrClass {
+    /// `0.0.0.0` or `::`.
+    Unspecified,
+    /// 127.0.0.0/8 (RFC 1122) or `::1` (RFC 4291).
+    Loopback,
+    /// 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291).
+    Link,
+    /// RFC 1918, shared 100.64.0.0/10 (RFC 6598), ULA fc00::/7 (RFC 4193), deprecated site-local fec0::/10.
+    Private,
+    /// Everything else that can be a unicast destination, documentation prefixes among it: they count as the class
+    /// they stand for.
+    Global,
+    /// 224.0.0.0/4 or ff00::/8.
+    Multicast,
+    /// 255.255.255.255.
+    Broadcast,
+    /// 0.0.0.0/8 but for the wildcard, and 240.0.0.0/4: never a destination.
+    Reserved,
+}
+
+impl AddrClass {
+    /// Classifies `address`; a v4-mapped address has the class of its IPv4 address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> AddrClass {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                let [a, b, ..] = v4.octets();
+                match (a, b) {
+                    _ if v4.is_unspecified() => AddrClass::Unspecified,
+                    _ if v4.is_broadcast() => AddrClass::Broadcast,
+                    (0, _) | (240.., _) => AddrClass::Reserved,
+                    (127, _) => AddrClass::Loopback,
+                    (169, 254) => AddrClass::Link,
+                    (10, _) | (172, 16..=31) | (192, 168) | (100, 64..=127) => AddrClass::Private,
+                    (224..=239, _) => AddrClass::Multicast,
+                    _ => AddrClass::Global,
+                }
+            }
+            IpAddr::V6(v6) => match v6.segments()[0] {
+                _ if v6.is_unspecified() => AddrClass::Unspecified,
+                _ if v6.is_loopback() => AddrClass::Loopback,
+                0xfe80..=0xfebf => AddrClass::Link,
+                0xfec0..=0xfeff | 0xfc00..=0xfdff => AddrClass::Private,
+                0xff00..=0xffff => AddrClass::Multicast,
+                _ => AddrClass::Global,
+            },
+        }
+    }
+}
+
+impl fmt::Display for AddrClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AddrClass::Unspecified => "unspecified",
+            AddrClass::Loopback => "loopback",
+            AddrClass::Link => "link",
+            AddrClass::Private => "private",
+            AddrClass::Global => "global",
+            AddrClass::Multicast => "multicast",
+            AddrClass::Broadcast => "broadcast",
+            AddrClass::Reserved => "reserved",
+        })
+    }
+}
+
+/// Whether `address` is in fe80::/10, the range whose addresses mean nothing without a zone (RFC 4007).
+#[must_use]
+pub fn needs_zone(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// The widest class of local address at which someone else can reach a socket, in one family. Ordered from narrow to wide.
+/// No firewall is assumed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exposure {
+    /// Nobody, not even this host.
+    #[default]
+    None,
+    /// Only this host itself.
+    Loopback,
+    /// Hosts on a directly attached link.
+    Link,
+    /// Hosts of private networks (RFC 1918, ULA, shared 100.64/10).
+    Private,
+    /// Anybody.
+    Global,
+}
+
+impl Exposure {
+    /// The exposure that an address of this class gives.
+    #[must_use]
+    pub fn of(class: AddrClass) -> Exposure {
+        match class {
+            AddrClass::Loopback => Exposure::Loopback,
+            AddrClass::Link => Exposure::Link,
+            AddrClass::Private => Exposure::Private,
+            AddrClass::Global => Exposure::Global,
+            AddrClass::Unspecified | AddrClass::Multicast | AddrClass::Broadcast | AddrClass::Reserved => {
+                Exposure::None
+            }
+        }
+    }
+}
+
+impl fmt::Display for Exposure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Exposure::None => "none",
+            Exposure::Loopback => "loopback",
+            Exposure::Link => "link",
+            Exposure::Private => "private",
+            Exposure::Global => "global",
+        })
+    }
+}
+
+/// The exposure of a socket in each family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FamilyExposure {
+    /// To IPv4 peers.
+    pub ipv4: Exposure,
+    /// To IPv6 peers.
+    pub ipv6: Exposure,
+}
+
+impl FamilyExposure {
+    /// The wider of the two.
+    #[must_use]
+    pub fn widest(self) -> Exposure {
+        self.ipv4.max(self.ipv6)
+    }
+}
+
+/// The text of an address for people: RFC 5952, v4-mapped as IPv4, and with `%zone` where a zone is given and needed.
+#[must_use]
+pub fn text(address: IpAddr, zone: Option<&IfName>) -> String {
+    let canonical = address.to_canonical();
+    match zone {
+        Some(zone) if needs_zone(canonical) => format!("{canonical}%{zone}"),
+        _ => canonical.to_string(),
+    }
+}
+
+/// The text of an address with a port for people: `192.0.2.1:80`, `[fe80::1%eth0]:80`.
+#[must_use]
+pub fn text_with_port(address: IpAddr, zone: Option<&IfName>, port: u16) -> String {
+    let address_text = text(address, zone);
+    if address.to_canonical().is_ipv4() {
+        format!("{address_text}:{port}")
+    } else {
+        format!("[{address_text}]:{port}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(text: &str) -> AddrClass {
+        AddrClass::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn classes_follow_their_rfcs() {
+        for (expected, addresses) in [
+            (AddrClass::Unspecified, vec!["0.0.0.0", "::", "::ffff:0.0.0.0"]),
+            (AddrClass::Loopback, vec!["127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1"]),
+            (AddrClass::Link, vec!["169.254.0.1", "fe80::1", "febf::1"]),
+            (
+                AddrClass::Private,
+                vec![
+                    "10.0.0.1",
+                    "172.16.0.1",
+                    "172.31.255.1",
+                    "192.168.0.1",
+                    "100.64.0.1",
+                    "100.127.0.1",
+                    "fd00::1",
+                    "fc00::1",
+                    "fec0::1",
+                ],
+            ),
+            (
+                AddrClass::Global,
+                vec![
+                    "192.0.2.1",
+                    "198.51.100.1",
+                    "8.8.8.8",
+                    "172.32.0.1",
+                    "100.128.0.1",
+                    "2001:db8::1",
+                    "2000::1",
+                    "64:ff9b::1",
+                ],
+            ),
+            (AddrClass::Multicast, vec!["224.0.0.1", "239.1.1.1", "ff02::1"]),
+            (AddrClass::Broadcast, vec!["255.255.255.255"]),
+            (AddrClass::Reserved, vec!["0.1.2.3", "240.0.0.1"]),
+        ] {
+            for address in addresses {
+                assert_eq!(class(address), expected, "{address}");
+            }
+        }
+    }
+
+    #[test]
+    fn exposure_is_ordered_from_narrow_to_wide() {
+        assert!(Exposure::None < Exposure::Loopback);
+        assert!(Exposure::Loopback < Exposure::Link);
+        assert!(Exposure::Link < Exposure::Private);
+        assert!(Exposure::Private < Exposure::Global);
+    }
+
+    #[test]
+    fn only_link_local_text_carries_a_zone() {
+        let eth0 = IfName::from("eth0");
+        assert_eq!(text("fe80::1".parse().unwrap(), Some(&eth0)), "fe80::1%eth0");
+        assert_eq!(text("2001:db8::1".parse().unwrap(), Some(&eth0)), "2001:db8::1");
+        assert_eq!(text_with_port("fe80::1".parse().unwrap(), Some(&eth0), 80), "[fe80::1%eth0]:80");
+        assert_eq!(text_with_port("::ffff:192.0.2.1".parse().unwrap(), None, 80), "192.0.2.1:80");
+    }
+}

@@ -1,0 +1,90 @@
+//! What arrived, and on which interface.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::addr::Family;
+use super::ifname::IfName;
+use super::socket::Protocol;
+
+/// How the ingress interface is known, from strong to weak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The kernel named it for this very connection or datagram.
+    Kernel,
+    /// The peer's or local address carries the zone.
+    ScopeId,
+    /// Inferred from the interface that owns the local address; under the weak host model it may be wrong.
+    Address,
+    /// Not known.
+    Unknown,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Evidence::Kernel => "kernel",
+            Evidence::ScopeId => "scope id",
+            Evidence::Address => "address",
+            Evidence::Unknown => "unknown",
+        })
+    }
+}
+
+/// The interface a connection's handshake or a datagram came in on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ingress {
+    /// Its index; null when unknown.
+    pub index: Option<u32>,
+    /// Its name; null when unknown, or when the interface was gone before its name could be read.
+    pub name: Option<IfName>,
+    /// How it is known.
+    pub evidence: Evidence,
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its address; a v4-mapped one is given as IPv4.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its scope id; null when it has none.
+    pub scope_id: Option<u32>,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Endpoint {
+        let scope_id = match address {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => Some(v6.scope_id()),
+            _ => None,
+        };
+        Endpoint { address: address.ip().to_canonical(), port: address.port(), scope_id }
+    }
+}
+
+/// A connection or datagram with everything known of how it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// Name of the listener that took it.
+    pub listener: String,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Family of the traffic: a v4-mapped peer is IPv4.
+    pub family: Family,
+    /// Whether it came as IPv4 to an AF_INET6 socket.
+    pub v4_mapped: bool,
+    /// Who connected or sent.
+    pub peer: Endpoint,
+    /// The address and port it was sent to.
+    pub local: Endpoint,
+    /// Where it came in.
+    pub ingress: Ingress,
+    /// The interface that has the local address; null when none has (AnyIP, broadcast, address gone).
+    pub address_owner: Option<IfName>,
+    /// Whether the peer's address is one of this host's own; null when that could not be told.
+    pub peer_is_local: Option<bool>,
+}

@@ -1,0 +1,233 @@
+//! What a host's network looks like at one moment: interfaces, addresses, routes and the settings that decide binds.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::addr::{AddrClass, Family};
+use super::ifname::IfName;
+
+/// The host on which a document was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// The host's name, or null when it cannot be read.
+    pub name: Option<String>,
+    /// The operating system: `linux`, `macos`, `freebsd`, `windows`.
+    pub system: String,
+    /// The kernel's release, such as `6.18.44`, or null when it cannot be read.
+    pub release: Option<String>,
+    /// The inode of the network namespace (`/proc/thread-self/ns/net`), or null where there is none.
+    pub netns: Option<u64>,
+}
+
+/// An immutable picture of the host's network. Lists are sorted: interfaces by index, addresses by family and value,
+/// routes by table and destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Where it was taken.
+    pub host: Host,
+    /// False when anything could not be read; [`Snapshot::incomplete_because`] says what.
+    pub complete: bool,
+    /// One sentence for each thing that could not be read.
+    pub incomplete_because: Vec<String>,
+    /// Every interface, those without addresses too.
+    pub interfaces: Vec<Interface>,
+    /// Routes that addresses do not already imply: local routes (AnyIP), unicast routes, blackholes. Empty where the
+    /// system does not tell.
+    pub routes: Vec<Route>,
+    /// Policy rules other than the three every Linux has. Empty where the system does not tell.
+    pub rules: Vec<Rule>,
+    /// Settings of the whole network namespace, by dotted name (`net.ipv6.bindv6only`). Per-interface ones stand in
+    /// [`Interface::settings`]. A setting that could not be read is absent.
+    pub settings: BTreeMap<String, i64>,
+    /// False when no AF_INET6 socket can be made at all (kernel started with `ipv6.disable=1`, module absent).
+    pub ipv6_available: bool,
+    /// Where two sources about interfaces differ, one sentence each (see `BS4001`).
+    pub disagreements: Vec<String>,
+}
+
+/// A kernel network interface. Its identity is (index, name), never an IPv4 label.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The kernel's interface index, from 1.
+    pub index: u32,
+    /// Its name.
+    pub name: IfName,
+    /// Administratively up (IFF_UP).
+    pub up: bool,
+    /// Operational (IFF_RUNNING; on Linux operstate UP or UNKNOWN).
+    pub running: bool,
+    /// A loopback interface (IFF_LOOPBACK).
+    pub loopback: bool,
+    /// Point-to-point (IFF_POINTOPOINT).
+    pub point_to_point: bool,
+    /// Able to multicast (IFF_MULTICAST).
+    pub multicast: bool,
+    /// What it is: `loopback`, `ether`, or a driver's kind such as `veth`, `bridge`, `macvlan`, `tun`, `vxlan`; null when the
+    /// system does not say.
+    pub kind: Option<String>,
+    /// Maximum transmission unit in bytes; null when the system does not say.
+    pub mtu: Option<u32>,
+    /// Link-layer address as `02:fc:00:00:00:01`, or null.
+    pub mac: Option<String>,
+    /// Index of the bridge, VRF or bond it is enslaved to.
+    pub master: Option<u32>,
+    /// Its addresses, sorted.
+    pub addresses: Vec<InterfaceAddress>,
+    /// Per-interface settings that decide binds and delivery: `ipv4.route_localnet`, `ipv4.rp_filter`, `ipv4.arp_ignore`,
+    /// `ipv4.accept_local`, `ipv4.forwarding`, `ipv6.disable_ipv6`, `ipv6.forwarding`, ... A setting that could not be read is absent.
+    pub settings: BTreeMap<String, i64>,
+}
+
+/// An address on an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceAddress {
+    /// The address itself.
+    pub address: IpAddr,
+    /// Prefix length in bits.
+    pub prefix: u8,
+    /// Its family.
+    pub family: Family,
+    /// Its class.
+    pub class: AddrClass,
+    /// The interface's index for a link-local IPv6 address, null else.
+    pub scope_id: Option<u32>,
+    /// IPv4 label (`eth0:1`), which need not name any interface; null in IPv6 and where the system has none.
+    pub label: Option<IfName>,
+    /// The far end of a point-to-point link.
+    pub peer: Option<IpAddr>,
+    /// The broadcast address.
+    pub broadcast: Option<IpAddr>,
+    /// Its states, sorted; empty where the system does not say.
+    pub state: Vec<AddrState>,
+}
+
+impl InterfaceAddress {
+    /// Whether it is in this state.
+    #[must_use]
+    pub fn is(&self, state: AddrState) -> bool {
+        self.state.contains(&state)
+    }
+}
+
+/// A state of an address (`IFA_F_*` of `linux/if_addr.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddrState {
+    /// It has no lifetime (IFA_F_PERMANENT).
+    Permanent,
+    /// It came from a router or DHCP and has a lifetime.
+    Dynamic,
+    /// Duplicate address detection runs (IFA_F_TENTATIVE): bind gives EADDRNOTAVAIL.
+    Tentative,
+    /// Somebody else has it (IFA_F_DADFAILED): bind gives EADDRNOTAVAIL.
+    Dadfailed,
+    /// Usable while tentative (IFA_F_OPTIMISTIC, RFC 4429).
+    Optimistic,
+    /// Past its preferred lifetime (IFA_F_DEPRECATED): it can be bound.
+    Deprecated,
+    /// A privacy address (IFA_F_TEMPORARY, RFC 8981).
+    Temporary,
+    /// A further IPv4 address of the same subnet (IFA_F_SECONDARY).
+    Secondary,
+    /// Duplicate address detection is off for it (IFA_F_NODAD).
+    Nodad,
+}
+
+/// A route as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Routing table: 255 is `local`, 254 is `main`.
+    pub table: u32,
+    /// What it does.
+    pub kind: RouteKind,
+    /// Destination; `0.0.0.0/0` or `::/0` is the default route.
+    pub destination: IpNet,
+    /// Index of the outgoing interface.
+    pub interface: Option<u32>,
+    /// Next hop.
+    pub gateway: Option<IpAddr>,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+    /// Priority; the lowest wins.
+    pub metric: Option<u32>,
+}
+
+/// What a route does (`RTN_*` of `linux/rtnetlink.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteKind {
+    /// Forwards.
+    Unicast,
+    /// The destination is this host.
+    Local,
+    /// Broadcast.
+    Broadcast,
+    /// Anycast.
+    Anycast,
+    /// Multicast.
+    Multicast,
+    /// Drops silently.
+    Blackhole,
+    /// Answers host unreachable.
+    Unreachable,
+    /// Answers administratively prohibited.
+    Prohibit,
+    /// Goes on in the next rule.
+    Throw,
+    /// A kind this program does not know.
+    Other,
+}
+
+/// A policy routing rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Family it is for.
+    pub family: Family,
+    /// Priority; the lowest is asked first.
+    pub priority: u32,
+    /// Source prefix it matches.
+    pub from: Option<IpNet>,
+    /// Destination prefix it matches.
+    pub to: Option<IpNet>,
+    /// Incoming interface it matches.
+    pub iif: Option<IfName>,
+    /// Outgoing interface it matches.
+    pub oif: Option<IfName>,
+    /// Firewall mark it matches.
+    pub fwmark: Option<u32>,
+    /// The table it looks into; null for an action other than a look-up.
+    pub table: Option<u32>,
+    /// What it does: `lookup`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`.
+    pub action: String,
+}
+
+impl Snapshot {
+    /// The interface with this index.
+    #[must_use]
+    pub fn interface(&self, index: u32) -> Option<&Interface> {
+        // Sorted by index; snapshots that users edited may not be, so no binary search is trusted here.
+        self.interfaces.iter().find(|interface| interface.index == index)
+    }
+
+    /// The interface with this name.
+    #[must_use]
+    pub fn interface_named(&self, name: &IfName) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| &interface.name == name)
+    }
+
+    /// Every address with its interface.
+    pub fn addresses(&self) -> impl Iterator<Item = (&Interface, &InterfaceAddress)> {
+        self.interfaces
+            .iter()
+            .flat_map(|interface| interface.addresses.iter().map(move |address| (interface, address)))
+    }
+
+    /// A setting of the namespace by its dotted name.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<i64> {
+        self.settings.get(name).copied()
+    }
+}

@@ -1,0 +1,20 @@
+//! The words of the field as plain values. Nothing here asks the system anything.
+//!
+//! The serde shapes of these types are the JSON that users see (documents carry a schema number, see
+//! [`crate::record`]); renaming a field is a change of that schema.
+
+pub mod addr;
+pub mod arrival;
+pub mod errno;
+pub mod host;
+pub mod ifname;
+pub mod reach;
+pub mod socket;
+
+pub use addr::{AddrClass, Exposure, Family, FamilyExposure};
+pub use arrival::{Arrival, Endpoint, Evidence, Ingress};
+pub use errno::Errno;
+pub use host::{AddrState, Host, Interface, InterfaceAddress, Route, RouteKind, Rule, Snapshot};
+pub use ifname::IfName;
+pub use reach::{Outcome, Source};
+pub use socket::{Phase, Protocol, SocketSpec, SocketView, V6Only};

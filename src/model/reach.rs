@@ -1,0 +1,76 @@
+//! Who connects, and what comes of it.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::ifname::IfName;
+
+/// Who connects.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// This machine itself.
+    Host,
+    /// Somebody whose packets arrive on this interface.
+    Link(IfName),
+    /// A lab node.
+    Node(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Host => f.write_str("host"),
+            Source::Link(name) => write!(f, "link:{name}"),
+            Source::Node(name) => write!(f, "node:{}", crate::text::escape(name)),
+        }
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Source, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.split_once(':') {
+            None if text == "host" => Ok(Source::Host),
+            Some(("link", name)) => Ok(Source::Link(IfName::from_escaped(name))),
+            Some(("node", name)) => Ok(Source::Node(name.to_owned())),
+            _ => Err(serde::de::Error::custom(format_args!(
+                "{text:?} is no source (host, link:NAME, node:NAME)"
+            ))),
+        }
+    }
+}
+
+/// What comes of an attempt to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// A listener took it.
+    Accepted,
+    /// The host answered that nobody listens (RST, ICMP port unreachable).
+    Refused,
+    /// Nothing came back in time.
+    Timeout,
+    /// No way there (ENETUNREACH, EHOSTUNREACH).
+    Unreachable,
+    /// Another error.
+    Error,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Outcome::Accepted => "accepted",
+            Outcome::Refused => "refused",
+            Outcome::Timeout => "timeout",
+            Outcome::Unreachable => "unreachable",
+            Outcome::Error => "error",
+        })
+    }
+}

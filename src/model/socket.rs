@@ -1,0 +1,211 @@
+//! Sockets: what is asked for ([`SocketSpec`]) and what is shown ([`SocketView`]).
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::addr::{self, Family, FamilyExposure};
+use super::ifname::IfName;
+
+/// Transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+/// What is asked of IPV6_V6ONLY (ipv6(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum V6Only {
+    /// Set to 1: IPv6 only.
+    #[default]
+    On,
+    /// Set to 0: a wildcard takes IPv4 too, as v4-mapped addresses.
+    Off,
+    /// Left alone: `net.ipv6.bindv6only` decides when the socket is created.
+    System,
+}
+
+/// The system call that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// `socket(2)`.
+    Socket,
+    /// `setsockopt(2)`.
+    Setsockopt,
+    /// `bind(2)`.
+    Bind,
+    /// `listen(2)`.
+    Listen,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Phase::Socket => "socket",
+            Phase::Setsockopt => "setsockopt",
+            Phase::Bind => "bind",
+            Phase::Listen => "listen",
+        })
+    }
+}
+
+/// What a client that connects or sends is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// Nothing.
+    #[default]
+    None,
+    /// How it arrived, as one line or, to an HTTP client, as a page.
+    Describe,
+    /// Its own bytes.
+    Echo,
+}
+
+/// One socket to open: all that the kernel will be asked for, and how it is served afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketSpec {
+    /// Name of the listener it belongs to.
+    pub listener: String,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The address as it is given to bind; its variant (not [`Family::of`]) decides AF_INET or AF_INET6, so a v4-mapped
+    /// address makes an AF_INET6 socket.
+    pub address: IpAddr,
+    /// Port in host order; 0 lets the kernel choose.
+    pub port: u16,
+    /// `sin6_scope_id`; 0 when none. Meaningful for link-local addresses only.
+    pub scope_id: u32,
+    /// IPV6_V6ONLY; ignored on AF_INET.
+    pub v6only: V6Only,
+    /// SO_BINDTODEVICE.
+    pub device: Option<IfName>,
+    /// SO_REUSEADDR.
+    pub reuse_address: bool,
+    /// SO_REUSEPORT.
+    pub reuse_port: bool,
+    /// IP_FREEBIND or IPV6_FREEBIND.
+    pub freebind: bool,
+    /// IP_TRANSPARENT or IPV6_TRANSPARENT.
+    pub transparent: bool,
+    /// Queue limit given to `listen(2)`; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// What a client is answered.
+    pub reply: Reply,
+    /// A connection that is silent for so long is closed.
+    pub idle_timeout: Duration,
+    /// Open connections above which further ones are counted and closed at once.
+    pub max_connections: u32,
+    /// How long a tentative address is waited for before bind; zero does not wait.
+    pub wait_for_address: Duration,
+    /// Whether a missing address is skipped with a note rather than an error.
+    pub skip_when_missing: bool,
+}
+
+impl SocketSpec {
+    /// The address family of the socket itself: a v4-mapped address is AF_INET6.
+    #[must_use]
+    pub fn domain(&self) -> Family {
+        if self.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+    }
+
+    /// The address as bind wants it.
+    #[must_use]
+    pub fn socket_addr(&self) -> SocketAddr {
+        match self.address {
+            IpAddr::V4(v4) => SocketAddr::V4(SocketAddrV4::new(v4, self.port)),
+            IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, self.port, 0, self.scope_id)),
+        }
+    }
+
+    /// How it is shown before it is opened; `v6only` is what is asked for, null where the system decides.
+    #[must_use]
+    pub fn view(&self, exposure: FamilyExposure) -> SocketView {
+        let v6only = match (self.domain(), self.v6only) {
+            (Family::Ipv4, _) | (_, V6Only::System) => None,
+            (_, V6Only::On) => Some(true),
+            (_, V6Only::Off) => Some(false),
+        };
+        SocketView {
+            listener: Some(self.listener.clone()),
+            protocol: self.protocol,
+            family: self.domain(),
+            address: self.address,
+            port: self.port,
+            scope_id: (self.scope_id != 0).then_some(self.scope_id),
+            device: self.device.clone(),
+            v6only,
+            reuse_address: Some(self.reuse_address),
+            reuse_port: Some(self.reuse_port),
+            exposure,
+        }
+    }
+}
+
+/// A socket as every document shows it. `null` is unknown or without meaning (v6only on AF_INET, listener of a foreign socket).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketView {
+    /// The profile's listener; null for a socket of another program.
+    pub listener: Option<String>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Address family of the socket itself (AF_INET or AF_INET6).
+    pub family: Family,
+    /// The bound address.
+    pub address: IpAddr,
+    /// The bound port.
+    pub port: u16,
+    /// Scope id of a link-local address.
+    pub scope_id: Option<u32>,
+    /// The device it is bound to.
+    pub device: Option<IfName>,
+    /// IPV6_V6ONLY as it is in effect.
+    pub v6only: Option<bool>,
+    /// SO_REUSEADDR.
+    pub reuse_address: Option<bool>,
+    /// SO_REUSEPORT.
+    pub reuse_port: Option<bool>,
+    /// Who can reach it, per family.
+    pub exposure: FamilyExposure,
+}
+
+impl fmt::Display for SocketView {
+    /// As `tcp 0.0.0.0:8081`, `udp [::]:5353 v6only`, `tcp 0.0.0.0:80 device eth0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whether `::` is dual-stack is the difference people miss, so the address keeps its own spelling here.
+        let zone = self
+            .scope_id
+            .map(|id| self.device.clone().unwrap_or_else(|| IfName::from(id.to_string().as_str())));
+        let address = match self.address {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(_) if self.address.to_canonical().is_ipv4() => format!("[{}]", self.address),
+            IpAddr::V6(_) => format!("[{}]", addr::text(self.address, zone.as_ref())),
+        };
+        write!(f, "{} {address}:{}", self.protocol, self.port)?;
+        match self.v6only {
+            Some(true) if self.address.is_unspecified() => f.write_str(" v6only")?,
+            Some(false) if self.address.is_unspecified() => f.write_str(" dual-stack")?,
+            _ => {}
+        }
+        match &self.device {
+            Some(device) if zone.is_none() => write!(f, " device {device}"),
+            _ => Ok(()),
+        }
+    }
+}

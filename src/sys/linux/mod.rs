@@ -1,0 +1,3 @@
+//! The linux side of [`super`]. No logic here.
+
+pub mod snapshot;

@@ -1,0 +1,32 @@
+//! Everything the operating system does for us. The only home of `unsafe` and `cfg(target_os)`.
+//!
+//! # Required items
+//!
+//! `linux` and `portable` export the same items, so that nothing above knows which one runs. `portable` answers
+//! [`Error::Unsupported`] or leaves a field unknown where the system cannot tell. On Linux,
+//! `RUSTFLAGS='--cfg bindscope_portable'` builds `portable`, so that it is tested.
+//!
+//! | item | meaning |
+//! |---|---|
+//! | `snapshot()` | interfaces, addresses, routes, settings of the calling thread's network namespace |
+//! | `packet_info` | asking for, and reading, the ingress interface of connections and datagrams |
+//! | `poller::Poller` | level-triggered readiness over many sockets |
+//! | `inventory` | sockets that listen on this machine, and who owns them |
+
+mod errno;
+mod error;
+mod file;
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
+mod linux;
+#[cfg(not(all(target_os = "linux", not(bindscope_portable))))]
+mod portable;
+
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
+use linux as system;
+#[cfg(not(all(target_os = "linux", not(bindscope_portable))))]
+use portable as system;
+
+pub use errno::errno_of;
+pub use error::Error;
+pub use file::{create_private, terminal_width};
+pub use system::snapshot::snapshot;

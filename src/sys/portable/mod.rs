@@ -1,0 +1,3 @@
+//! The portable side of [`super`]. No logic here.
+
+pub mod snapshot;

@@ -1,0 +1,114 @@
+//! The one escaper: text from outside (interface, process and profile names, peers' bytes) on its way to a person.
+//!
+//! A terminal obeys control characters, and a reader is fooled by characters that reorder or hide text. Both become
+//! visible here. JSON has its own escapes and does not pass through this module.
+
+use std::fmt::Write as _;
+
+/// Whether a character may be shown as it is.
+fn is_plain(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// `text` with control, bidirectional and invisible characters as `\n`, `\x1b`, `\u{202e}`, and a backslash doubled.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        push_escaped(&mut out, c);
+    }
+    out
+}
+
+/// As [`escape`], for bytes that may not be UTF-8: each invalid byte is shown as `\xNN`.
+#[must_use]
+pub fn escape_bytes(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            push_escaped(&mut out, c);
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+fn push_escaped(out: &mut String, c: char) {
+    let _ = match c {
+        '\\' => write!(out, "\\\\"),
+        '\n' => write!(out, "\\n"),
+        '\r' => write!(out, "\\r"),
+        '\t' => write!(out, "\\t"),
+        c if is_plain(c) => {
+            out.push(c);
+            Ok(())
+        }
+        c if u32::from(c) < 0x100 => write!(out, "\\x{:02x}", u32::from(c)),
+        c => write!(out, "\\u{{{:x}}}", u32::from(c)),
+    };
+}
+
+/// `text`, escaped for a person and then for HTML text and attribute values.
+#[must_use]
+pub fn escape_html(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in escape(text).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// `text` as one CSV field (RFC 4180), escaped for a person first. A field that a spreadsheet would run as a formula
+/// gets a leading apostrophe.
+#[must_use]
+pub fn csv_field(text: &str) -> String {
+    let mut field = escape(text);
+    if field.starts_with(['=', '+', '-', '@']) && field.parse::<f64>().is_err() {
+        field.insert(0, '\'');
+    }
+    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_a_terminal_obeys_survives() {
+        let hostile: String =
+            (0..0x300u32).chain(0x2000..0x2070).chain([0xfeff, 0xe0001]).filter_map(char::from_u32).collect();
+        for c in escape(&hostile).chars() {
+            assert!(is_plain(c), "{:x}", u32::from(c));
+        }
+        assert_eq!(
+            escape("\x1b]52;c;x\x07\u{9b}\u{202e}\r\n\t\\"),
+            "\\x1b]52;c;x\\x07\\x9b\\u{202e}\\r\\n\\t\\\\"
+        );
+    }
+
+    #[test]
+    fn invalid_bytes_are_shown_one_by_one() {
+        assert_eq!(escape_bytes(b"a\xff\xfeb\x1b"), "a\\xff\\xfeb\\x1b");
+        assert_ne!(escape_bytes(b"\\xff"), escape_bytes(b"\xff"));
+    }
+
+    #[test]
+    fn html_and_csv_have_their_own_second_step() {
+        assert_eq!(escape_html("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");
+        assert_eq!(csv_field("=cmd|' /C calc'!A0"), "'=cmd|' /C calc'!A0");
+        assert_eq!(csv_field("a,b"), "\"a,b\"");
+        assert_eq!(csv_field("-1"), "-1");
+    }
+}

@@ -21,6 +21,9 @@ mod linux;
 #[cfg(not(all(target_os = "linux", not(bindscope_portable))))]
 mod portable;
 
+mod signals;
+mod socket_types;
+
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 use linux as system;
 #[cfg(not(all(target_os = "linux", not(bindscope_portable))))]
@@ -29,4 +32,9 @@ use portable as system;
 pub use errno::errno_of;
 pub use error::Error;
 pub use file::{create_private, terminal_width};
+pub use signals::Signals;
+pub use socket_types::{Interest, Readiness, ReceivedDatagram, TransportState};
+pub use system::monitor::Monitor;
+pub use system::poller::Poller;
 pub use system::snapshot::snapshot;
+pub use system::{options, packet_info};

@@ -1,3 +1,7 @@
 //! The linux side of [`super`]. No logic here.
 
+pub mod monitor;
+pub mod options;
+pub mod packet_info;
+pub mod poller;
 pub mod snapshot;

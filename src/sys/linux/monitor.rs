@@ -1,0 +1,73 @@
+//! Changes of interfaces and addresses, as rtnetlink(7) multicasts them.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use super::poller::Poller;
+use crate::sys::Interest;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE` of `linux/rtnetlink.h`:
+/// routes too, since a local route makes addresses ours.
+const GROUPS: u32 = 0x1 | 0x10 | 0x100 | 0x40 | 0x400;
+
+/// Tells that the host's network has changed since it was last asked.
+pub struct Monitor {
+    socket: Socket,
+}
+
+impl Monitor {
+    /// Begins to listen for changes in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// As `socket(2)` and `bind(2)` of a netlink socket.
+    pub fn new() -> io::Result<Monitor> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, GROUPS))?;
+        socket.set_non_blocking(true)?;
+        Ok(Monitor { socket })
+    }
+
+    /// Lets a change end the poller's wait.
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`.
+    pub fn watch(&self, poller: &Poller, key: u64) -> io::Result<()> {
+        poller.add(self, key, Interest::Read)
+    }
+
+    /// Whether anything changed since the last call; never blocks. Lost notifications count as a change.
+    pub fn changed(&mut self) -> bool {
+        let mut changed = false;
+        // Only that something happened matters, not what: the state is read anew. So messages may be cut.
+        let mut buffer = [0u8; 512];
+        loop {
+            match self.socket.recv(&mut buffer.as_mut_slice(), libc::MSG_DONTWAIT) {
+                Ok(_) => changed = true,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changed = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return changed,
+            }
+        }
+    }
+}
+
+impl AsFd for Monitor {
+    #[expect(unsafe_code, reason = "netlink-sys gives a raw descriptor only")]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as `self.socket` lives, which the borrow outlasts not.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_network_has_not_changed() {
+        let mut monitor = Monitor::new().unwrap();
+        while monitor.changed() {}
+        assert!(!monitor.changed());
+    }
+}

@@ -1,0 +1,93 @@
+//! Socket options that other systems lack.
+
+use std::io;
+
+use socket2::Socket;
+
+use crate::model::IfName;
+
+/// SO_BINDTODEVICE (socket(7)): only packets that arrive on this device. Without CAP_NET_RAW it works as long as the
+/// socket has no device yet (Linux 5.7).
+///
+/// # Errors
+/// ENODEV when there is no such device, EPERM when the socket has another one already.
+pub fn bind_to_device(socket: &Socket, device: &IfName) -> io::Result<()> {
+    socket.bind_device(Some(device.as_bytes()))
+}
+
+/// The device a socket is bound to; a socket bound to a link-local address has one too.
+///
+/// # Errors
+/// ENODEV when the device is gone.
+pub fn bound_device(socket: &Socket) -> io::Result<Option<IfName>> {
+    let name = socket.device()?;
+    Ok(name.as_deref().map(IfName::from_bytes).filter(|name| !name.as_bytes().is_empty()))
+}
+
+/// SO_REUSEADDR (socket(7)).
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub fn set_reuse_address(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_address(true)
+}
+
+/// SO_REUSEPORT (socket(7)): several sockets of one user share the port.
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub fn set_reuse_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+/// IP_FREEBIND (ip(7)): an address that is not here, or not yet, can be bound. The option of level IPPROTO_IP serves
+/// AF_INET6 sockets too: the kernel keeps one flag for both.
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub fn set_freebind(socket: &Socket) -> io::Result<()> {
+    socket.set_freebind_v4(true)
+}
+
+/// IP_TRANSPARENT (ip(7)); like [`set_freebind`] for both families.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN or CAP_NET_RAW.
+pub fn set_transparent(socket: &Socket) -> io::Result<()> {
+    socket.set_ip_transparent_v4(true)
+}
+
+/// Whether a stream socket listens (SO_ACCEPTCONN).
+///
+/// # Errors
+/// As `getsockopt(2)`.
+pub fn is_listener(socket: &Socket) -> io::Result<bool> {
+    socket.is_listener()
+}
+
+/// Accepts one connection. Reads and writes on it pass [`recv_now`] and [`send_now`], so it is left as it is.
+///
+/// # Errors
+/// As `accept4(2)`.
+pub fn accept(listener: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
+    listener.accept()
+}
+
+/// Receives what is there; EAGAIN when nothing is.
+///
+/// # Errors
+/// As `recv(2)`.
+pub fn recv_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    use std::os::fd::AsRawFd;
+    Ok(nix::sys::socket::recv(socket.as_raw_fd(), buffer, nix::sys::socket::MsgFlags::MSG_DONTWAIT)?)
+}
+
+/// Sends what there is room for. With `more`, the kernel holds a partial segment back until the close that follows, so
+/// that answer and FIN leave together (MSG_MORE, tcp(7)).
+///
+/// # Errors
+/// As `send(2)`; EAGAIN when there is no room.
+pub fn send_now(socket: &Socket, bytes: &[u8], more: bool) -> io::Result<usize> {
+    let more = if more { libc::MSG_MORE } else { 0 };
+    socket.send_with_flags(bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more)
+}

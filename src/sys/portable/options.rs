@@ -1,0 +1,100 @@
+//! Socket options where Linux's are absent: what cannot be done is refused, never ignored.
+
+use std::io::{self, Read as _};
+
+use socket2::Socket;
+
+use crate::model::IfName;
+
+fn unsupported(option: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, format!("{option} is not available on this system"))
+}
+
+/// Not available here: SO_BINDTODEVICE is Linux's.
+///
+/// # Errors
+/// Always: `Unsupported`.
+pub fn bind_to_device(_socket: &Socket, _device: &IfName) -> io::Result<()> {
+    Err(unsupported("binding to a device"))
+}
+
+/// No socket has a device here.
+///
+/// # Errors
+/// None.
+pub fn bound_device(_socket: &Socket) -> io::Result<Option<IfName>> {
+    Ok(None)
+}
+
+/// SO_REUSEADDR, but on Windows, where it would let others take the port over and servers do without it.
+///
+/// # Errors
+/// As `setsockopt`.
+pub fn set_reuse_address(socket: &Socket) -> io::Result<()> {
+    if cfg!(windows) { Ok(()) } else { socket.set_reuse_address(true) }
+}
+
+/// SO_REUSEPORT.
+///
+/// # Errors
+/// `Unsupported` on Windows; else as `setsockopt(2)`.
+pub fn set_reuse_port(socket: &Socket) -> io::Result<()> {
+    #[cfg(unix)]
+    return socket.set_reuse_port(true);
+    #[cfg(not(unix))]
+    {
+        let _ = socket;
+        Err(unsupported("SO_REUSEPORT"))
+    }
+}
+
+/// Not available here: IP_FREEBIND is Linux's.
+///
+/// # Errors
+/// Always: `Unsupported`.
+pub fn set_freebind(_socket: &Socket) -> io::Result<()> {
+    Err(unsupported("binding an address that is not here"))
+}
+
+/// Not available here: IP_TRANSPARENT is Linux's.
+///
+/// # Errors
+/// Always: `Unsupported`.
+pub fn set_transparent(_socket: &Socket) -> io::Result<()> {
+    Err(unsupported("transparent binding"))
+}
+
+/// Not asked for here; only sockets of our own are served, and they listen.
+///
+/// # Errors
+/// None.
+pub fn is_listener(_socket: &Socket) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Accepts one connection and makes it non-blocking.
+///
+/// # Errors
+/// As `accept`.
+pub fn accept(listener: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
+    let (socket, peer) = listener.accept()?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, peer))
+}
+
+/// Receives what is there; the socket is non-blocking.
+///
+/// # Errors
+/// As `recv`.
+pub fn recv_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut reader: &Socket = socket;
+    reader.read(buffer)
+}
+
+/// Sends what there is room for; the socket is non-blocking.
+///
+/// # Errors
+/// As `send`.
+pub fn send_now(socket: &Socket, bytes: &[u8], _more: bool) -> io::Result<usize> {
+    socket.send(bytes)
+}

@@ -1,0 +1,79 @@
+//! The ingress interface where no system call tells it: it is not known, and nothing here guesses.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{SockAddr, Socket};
+
+use crate::model::{Family, IfName, Protocol};
+use crate::sys::{ReceivedDatagram, TransportState};
+
+/// Nothing to ask for on this system.
+///
+/// # Errors
+/// None.
+pub fn request(_socket: &Socket, _domain: Family, _protocol: Protocol) -> io::Result<()> {
+    Ok(())
+}
+
+/// Not known on this system.
+///
+/// # Errors
+/// None.
+pub fn ingress_of_connection(_socket: &Socket, _native_ipv6: bool) -> io::Result<Option<u32>> {
+    Ok(None)
+}
+
+/// Not looked up on this system.
+#[must_use]
+pub fn interface_name(_socket: &Socket, _index: u32) -> Option<IfName> {
+    None
+}
+
+/// Receives one datagram. Destination address and interface are not known here.
+///
+/// # Errors
+/// As `recvfrom(2)`; EAGAIN when none waits.
+pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<ReceivedDatagram> {
+    let mut room = vec![MaybeUninit::uninit(); buffer.len()];
+    let (length, peer) = socket.recv_from(&mut room)?;
+    let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    for (to, from) in buffer.iter_mut().zip(&room[..length]) {
+        // SAFETY: `recv_from` returned `length`, so that many bytes of `room` are initialised.
+        #[expect(unsafe_code, reason = "socket2 hands out uninitialised buffers")]
+        let byte = unsafe { from.assume_init() };
+        *to = byte;
+    }
+    Ok(ReceivedDatagram {
+        length,
+        truncated: false,
+        peer,
+        local: None,
+        reply_from: None,
+        ingress: None,
+        lost_in_queue: None,
+    })
+}
+
+/// Sends one datagram; the system chooses the source address.
+///
+/// # Errors
+/// As `sendto(2)`.
+pub fn send(socket: &Socket, bytes: &[u8], peer: SocketAddr, _from: Option<IpAddr>) -> io::Result<usize> {
+    socket.send_to(bytes, &SockAddr::from(peer))
+}
+
+/// Not known on this system.
+///
+/// # Errors
+/// Always: `Unsupported`.
+pub fn listen_queue(_socket: &Socket) -> io::Result<TransportState> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Not known on this system.
+#[must_use]
+pub fn namespace_cookie(_socket: &Socket) -> Option<u64> {
+    None
+}

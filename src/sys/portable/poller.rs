@@ -1,0 +1,86 @@
+//! Level-triggered readiness over many sockets, by the `polling` crate (kqueue, epoll, IOCP).
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use polling::{Event, Events, PollMode};
+
+use crate::sys::{Interest, Readiness};
+
+/// How many events one wait takes.
+const BATCH: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+
+/// Watches sockets; each is known by a key of the caller's. Level-triggered: what is still ready is told again.
+pub struct Poller {
+    poller: polling::Poller,
+    events: Events,
+}
+
+impl Poller {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// As the system's poller.
+    pub fn new() -> io::Result<Poller> {
+        Ok(Poller { poller: polling::Poller::new()?, events: Events::with_capacity(BATCH) })
+    }
+
+    /// Begins to watch `source`.
+    ///
+    /// # Errors
+    /// As the system's poller.
+    #[expect(unsafe_code, reason = "polling leaves it to the caller to remove a source before closing it")]
+    pub fn add<S>(&self, source: &S, key: u64, interest: Interest) -> io::Result<()>
+    where
+        for<'a> &'a S: polling::AsRawSource,
+    {
+        // SAFETY: `remove` is called before a source is closed, as its documentation demands; the two owners of sources,
+        // `accept::Acceptor` and `accept::connection`, do so in the one place where they drop them.
+        unsafe { self.poller.add_with_mode(source, event(key, interest), PollMode::Level) }
+    }
+
+    /// Changes what is watched for.
+    ///
+    /// # Errors
+    /// As the system's poller.
+    pub fn change(&self, source: &impl polling::AsSource, key: u64, interest: Interest) -> io::Result<()> {
+        self.poller.modify_with_mode(source, event(key, interest), PollMode::Level)
+    }
+
+    /// Ends watching `source`. A source must be removed before it is closed.
+    ///
+    /// # Errors
+    /// As the system's poller.
+    pub fn remove(&self, source: &impl polling::AsSource) -> io::Result<()> {
+        self.poller.delete(source)
+    }
+
+    /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced.
+    ///
+    /// # Errors
+    /// As the system's poller, but for EINTR.
+    pub fn wait(&mut self, ready: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
+        ready.clear();
+        self.events.clear();
+        match self.poller.wait(&mut self.events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        ready.extend(self.events.iter().map(|event| Readiness {
+            key: event.key as u64,
+            readable: event.readable,
+            writable: event.writable,
+        }));
+        Ok(())
+    }
+}
+
+fn event(key: u64, interest: Interest) -> Event {
+    let key = usize::try_from(key).unwrap_or(usize::MAX - 1);
+    match interest {
+        Interest::Nothing => Event::none(key),
+        Interest::Read => Event::readable(key),
+        Interest::Write => Event::writable(key),
+    }
+}

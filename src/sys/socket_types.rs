@@ -1,0 +1,53 @@
+//! Values that both sides of [`super`] hand out about sockets.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// One received datagram, without its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceivedDatagram {
+    /// Its real length in bytes, which may be more than the buffer took.
+    pub length: usize,
+    /// Whether the buffer was too small for it.
+    pub truncated: bool,
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// The destination address in its header, a group or broadcast address among them; `None` where the system does not say.
+    pub local: Option<IpAddr>,
+    /// The own address an answer should come from.
+    pub reply_from: Option<IpAddr>,
+    /// Index of the interface it arrived on.
+    pub ingress: Option<u32>,
+    /// Datagrams that this socket lost to a full queue since it was opened, as the kernel counts them (modulo 2^32).
+    pub lost_in_queue: Option<u32>,
+}
+
+/// The accept queue of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransportState {
+    /// Connections that wait to be accepted.
+    pub queued: u32,
+    /// How many may wait: the backlog after the system's cap.
+    pub limit: u32,
+}
+
+/// What a socket is watched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Nothing for now; it stays in the set.
+    Nothing,
+    /// A connection, a datagram or bytes to read.
+    Read,
+    /// Room to write.
+    Write,
+}
+
+/// A socket that is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    /// The key it was added with.
+    pub key: u64,
+    /// Something can be read, or an error waits to be.
+    pub readable: bool,
+    /// Something can be written, or an error waits to be read.
+    pub writable: bool,
+}

@@ -1,1 +1,277 @@
-//! Stage `attribute`.
+//! Which interface an arrival came in on, and how that is known. Pure: everything it needs comes in as values.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::model::addr::needs_zone;
+use crate::model::{Arrival, Endpoint, Evidence, Family, IfName, Ingress, Protocol, RouteKind, Snapshot};
+
+/// What the system told about one connection or datagram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw<'a> {
+    /// Name of the listener that took it.
+    pub listener: &'a str,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Who connected or sent, as the socket sees it (v4-mapped on an AF_INET6 socket).
+    pub peer: SocketAddr,
+    /// Where it was sent to, as the socket sees it.
+    pub local: SocketAddr,
+    /// The interface the kernel names for it.
+    pub kernel: Option<KernelIngress>,
+}
+
+/// The interface that the kernel names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelIngress {
+    /// Its index.
+    pub index: u32,
+    /// Its name in the socket's own namespace; `None` when it was gone already.
+    pub name: Option<IfName>,
+}
+
+/// Who owns which address, for look-ups by the arrival.
+#[derive(Debug, Default)]
+pub struct AddressBook {
+    owners: HashMap<IpAddr, Vec<(u32, IfName)>>,
+    local_prefixes: Vec<IpNet>,
+    names: HashMap<u32, IfName>,
+}
+
+impl AddressBook {
+    /// Sorts a snapshot's addresses for look-up.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot) -> AddressBook {
+        let mut owners: HashMap<IpAddr, Vec<(u32, IfName)>> = HashMap::new();
+        for (interface, address) in snapshot.addresses() {
+            owners.entry(address.address).or_default().push((interface.index, interface.name.clone()));
+        }
+        let local_prefixes = snapshot
+            .routes
+            .iter()
+            .filter(|route| route.kind == RouteKind::Local)
+            .map(|route| route.destination)
+            .chain([IpNet::V4(ipnet::Ipv4Net::new_assert([127, 0, 0, 0].into(), 8))])
+            .collect();
+        let names =
+            snapshot.interfaces.iter().map(|interface| (interface.index, interface.name.clone())).collect();
+        AddressBook { owners, local_prefixes, names }
+    }
+
+    /// The interface that has this address. The same link-local address may be on several: the scope id decides. The same
+    /// other address on several interfaces has no single owner, unless one of them is `preferred` (the ingress interface).
+    #[must_use]
+    pub fn owner(
+        &self,
+        address: IpAddr,
+        scope_id: Option<u32>,
+        preferred: Option<u32>,
+    ) -> Option<&(u32, IfName)> {
+        let owners = match self.owners.get(&address) {
+            Some(owners) => owners,
+            // All of 127.0.0.0/8 belongs to the interface that has 127.0.0.1/8, by one local route.
+            None if matches!(address, IpAddr::V4(v4) if v4.is_loopback()) => {
+                self.owners.get(&IpAddr::V4(Ipv4Addr::LOCALHOST))?
+            }
+            None => return None,
+        };
+        if needs_zone(address) {
+            return owners.iter().find(|(index, _)| scope_id == Some(*index));
+        }
+        match owners.as_slice() {
+            [only] => Some(only),
+            several => {
+                several.iter().find(|(index, _)| preferred == Some(*index)).or_else(|| several.first())
+            }
+        }
+    }
+
+    /// Whether packets to this address stay on this host.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr, scope_id: Option<u32>) -> bool {
+        if needs_zone(address) {
+            return self.owner(address, scope_id, None).is_some();
+        }
+        self.owners.contains_key(&address)
+            || self.local_prefixes.iter().any(|prefix| prefix.contains(&address))
+    }
+
+    /// The interface with this index.
+    #[must_use]
+    pub fn name(&self, index: u32) -> Option<&IfName> {
+        self.names.get(&index)
+    }
+}
+
+/// Attributes one arrival. The strongest evidence wins: what the kernel names, then the scope id that a link-local
+/// address carries, then the owner of the local address, which under the weak host model (RFC 1122, 3.3.4.2) may be
+/// another interface than the one the packets came in on.
+///
+/// Without `book` (the socket belongs to another network namespace, or the host could not be read) nothing is said of owner and locality.
+#[must_use]
+pub fn attribute(raw: Raw<'_>, book: Option<&AddressBook>) -> Arrival {
+    let v4_mapped = matches!(raw.peer, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some());
+    let peer = Endpoint::from(raw.peer);
+    let local = Endpoint::from(raw.local);
+    let named = raw.kernel.as_ref().map(|kernel| kernel.index);
+    let owner = book.and_then(|book| book.owner(local.address, local.scope_id, named));
+    let scope =
+        || local.scope_id.or(peer.scope_id).filter(|_| needs_zone(local.address) || needs_zone(peer.address));
+    let ingress = if let Some(kernel) = raw.kernel {
+        Ingress { index: Some(kernel.index), name: kernel.name, evidence: Evidence::Kernel }
+    } else if let Some(index) = scope() {
+        let name = book.and_then(|book| book.name(index).cloned());
+        Ingress { index: Some(index), name, evidence: Evidence::ScopeId }
+    } else if let Some((index, name)) = owner {
+        Ingress { index: Some(*index), name: Some(name.clone()), evidence: Evidence::Address }
+    } else {
+        Ingress { index: None, name: None, evidence: Evidence::Unknown }
+    };
+    Arrival {
+        listener: raw.listener.to_owned(),
+        protocol: raw.protocol,
+        family: Family::of(peer.address),
+        v4_mapped,
+        address_owner: owner.map(|(_, name)| name.clone()),
+        peer_is_local: book.map(|book| book.is_local(peer.address, peer.scope_id)),
+        peer,
+        local,
+        ingress,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AddrClass, Interface, InterfaceAddress, Route};
+
+    fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
+        let addresses = addresses
+            .iter()
+            .map(|text| {
+                let address: IpAddr = text.parse().unwrap();
+                InterfaceAddress {
+                    address,
+                    prefix: 24,
+                    family: Family::of(address),
+                    class: AddrClass::of(address),
+                    scope_id: needs_zone(address).then_some(index),
+                    label: None,
+                    peer: None,
+                    broadcast: None,
+                    state: vec![],
+                }
+            })
+            .collect();
+        Interface {
+            index,
+            name: name.into(),
+            up: true,
+            running: true,
+            loopback: name == "lo",
+            point_to_point: false,
+            multicast: true,
+            kind: None,
+            mtu: None,
+            mac: None,
+            master: None,
+            addresses,
+            settings: Default::default(),
+        }
+    }
+
+    fn book() -> AddressBook {
+        AddressBook::new(&Snapshot {
+            interfaces: vec![
+                interface(1, "lo", &["127.0.0.1", "::1"]),
+                interface(2, "eth0", &["192.0.2.1", "2001:db8:1::1", "fe80::1", "10.0.0.9"]),
+                interface(3, "eth1", &["198.51.100.1", "fe80::1", "10.0.0.9"]),
+            ],
+            routes: vec![Route {
+                table: 255,
+                kind: RouteKind::Local,
+                destination: "203.0.113.0/24".parse().unwrap(),
+                interface: Some(1),
+                gateway: None,
+                source: None,
+                metric: None,
+            }],
+            ..Snapshot::default()
+        })
+    }
+
+    fn arrival(peer: &str, local: &str, kernel: Option<u32>) -> Arrival {
+        let kernel = kernel
+            .map(|index| KernelIngress { index, name: Some(IfName::from(format!("k{index}").as_str())) });
+        let (peer, local) = (peer.parse().unwrap(), local.parse().unwrap());
+        attribute(Raw { listener: "l", protocol: Protocol::Tcp, peer, local, kernel }, Some(&book()))
+    }
+
+    #[test]
+    fn the_kernels_word_beats_the_owner_of_the_address() {
+        let weak = arrival("198.51.100.7:999", "192.0.2.1:80", Some(3));
+        assert_eq!((weak.ingress.index, weak.ingress.evidence), (Some(3), Evidence::Kernel));
+        assert_eq!(weak.address_owner, Some("eth0".into()));
+        assert_eq!(weak.peer_is_local, Some(false));
+    }
+
+    #[test]
+    fn without_the_kernel_the_scope_id_counts_and_then_the_owner() {
+        let link = arrival("[fe80::9%3]:999", "[fe80::1%3]:80", None);
+        assert_eq!((link.ingress.index, link.ingress.evidence), (Some(3), Evidence::ScopeId));
+        assert_eq!(link.address_owner, Some("eth1".into()));
+        let guess = arrival("192.0.2.7:999", "192.0.2.1:80", None);
+        assert_eq!((guess.ingress.index, guess.ingress.evidence), (Some(2), Evidence::Address));
+        let none = arrival("192.0.2.7:999", "203.0.113.5:80", None);
+        assert_eq!((none.ingress.index, none.ingress.evidence), (None, Evidence::Unknown));
+        assert_eq!(none.address_owner, None);
+    }
+
+    #[test]
+    fn v4_mapped_is_told_as_ipv4() {
+        let mapped = arrival("[::ffff:192.0.2.7]:999", "[::ffff:192.0.2.1]:80", Some(2));
+        assert!(mapped.v4_mapped);
+        assert_eq!(mapped.family, Family::Ipv4);
+        assert_eq!(mapped.peer.address.to_string(), "192.0.2.7");
+        assert_eq!(mapped.local.address.to_string(), "192.0.2.1");
+        assert_eq!(mapped.address_owner, Some("eth0".into()));
+    }
+
+    #[test]
+    fn locality_knows_loopback_any_ip_and_zones() {
+        for (peer, expected) in [
+            ("127.0.0.5:1", true),
+            ("192.0.2.1:1", true),
+            ("203.0.113.77:1", true),
+            ("192.0.2.2:1", false),
+            ("[::1]:1", true),
+            ("[fe80::1%2]:1", true),
+            ("[fe80::1%4]:1", false),
+            ("[fe80::2%2]:1", false),
+        ] {
+            assert_eq!(arrival(peer, "192.0.2.1:80", Some(2)).peer_is_local, Some(expected), "{peer}");
+        }
+    }
+
+    #[test]
+    fn an_address_on_two_interfaces_is_owned_by_the_one_it_arrived_on() {
+        assert_eq!(arrival("10.0.0.1:1", "10.0.0.9:80", Some(3)).address_owner, Some("eth1".into()));
+        assert_eq!(arrival("10.0.0.1:1", "10.0.0.9:80", None).address_owner, Some("eth0".into()));
+    }
+
+    #[test]
+    fn every_127_address_is_owned_by_lo() {
+        assert_eq!(arrival("127.0.0.1:1", "127.9.9.9:80", Some(1)).address_owner, Some("lo".into()));
+    }
+
+    #[test]
+    fn without_a_book_nothing_is_guessed() {
+        let (peer, local) = ("192.0.2.7:999".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
+        let raw = Raw { listener: "l", protocol: Protocol::Udp, peer, local, kernel: None };
+        let unknown = attribute(raw, None);
+        assert_eq!(unknown.peer_is_local, None);
+        assert_eq!(unknown.ingress.evidence, Evidence::Unknown);
+    }
+}

@@ -1,1 +1,6 @@
-//! Stage `record`.
+//! Events as they are written, and sinks that never block the loop.
+
+pub mod event;
+pub mod sink;
+pub mod tally;
+pub mod time;

@@ -40,6 +40,14 @@ pub fn set_reuse_port(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_port(true)
 }
 
+/// SO_REUSEPORT as it is set.
+///
+/// # Errors
+/// As `getsockopt(2)`.
+pub fn reuse_port(socket: &Socket) -> io::Result<bool> {
+    socket.reuse_port()
+}
+
 /// IP_FREEBIND (ip(7)): an address that is not here, or not yet, can be bound. The option of level IPPROTO_IP serves
 /// AF_INET6 sockets too: the kernel keeps one flag for both.
 ///

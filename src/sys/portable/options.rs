@@ -48,6 +48,20 @@ pub fn set_reuse_port(socket: &Socket) -> io::Result<()> {
     }
 }
 
+/// SO_REUSEPORT as it is set.
+///
+/// # Errors
+/// `Unsupported` on Windows; else as `getsockopt(2)`.
+pub fn reuse_port(socket: &Socket) -> io::Result<bool> {
+    #[cfg(unix)]
+    return socket.reuse_port();
+    #[cfg(not(unix))]
+    {
+        let _ = socket;
+        Err(unsupported("SO_REUSEPORT"))
+    }
+}
+
 /// Not available here: IP_FREEBIND is Linux's.
 ///
 /// # Errors

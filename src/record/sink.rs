@@ -1,0 +1,412 @@
+//! Where lines go. A sink never blocks whoever writes to it: what it cannot take is counted.
+//!
+//! A regular file is written to directly, since its writes do not wait for a reader. Anything else (a terminal, a pipe, a
+//! FIFO that nobody reads) gets a thread of its own and a bounded queue.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many bytes may wait for a slow reader before lines are dropped.
+const QUEUE_LIMIT: usize = 8 << 20;
+
+/// How many bytes are gathered before they are handed on without being asked.
+const BATCH_LIMIT: usize = 64 << 10;
+
+/// Lines on their way, with the length of each and whether it stands for an arrival.
+#[derive(Debug, Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    lines: Vec<(u32, bool)>,
+}
+
+impl Batch {
+    fn push(&mut self, line: &[u8], arrival: bool) {
+        self.bytes.extend_from_slice(line);
+        self.lines.push((u32::try_from(line.len()).unwrap_or(u32::MAX), arrival));
+    }
+
+    fn append(&mut self, other: &mut Batch) {
+        self.bytes.append(&mut other.bytes);
+        self.lines.append(&mut other.lines);
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.lines.clear();
+    }
+
+    /// Length of the whole lines within the first `written` bytes, and how many arrivals lie behind them.
+    fn split(&self, written: usize) -> (usize, u64) {
+        let (mut whole, mut lost) = (0, 0);
+        let mut end = 0;
+        for &(length, arrival) in &self.lines {
+            end += length as usize;
+            if end <= written {
+                whole = end;
+            } else if arrival {
+                lost += 1;
+            }
+        }
+        (whole, lost)
+    }
+}
+
+/// What became of the lines.
+#[derive(Debug, Default, Clone)]
+pub struct Losses {
+    /// Arrivals whose lines were not written.
+    pub dropped: u64,
+    /// The first error of a write, but for a closed pipe.
+    pub error: Option<String>,
+    /// Nobody reads any more (EPIPE).
+    pub closed: bool,
+}
+
+/// Where lines go.
+pub struct Sink {
+    batch: Batch,
+    target: Target,
+    reported: u64,
+}
+
+enum Target {
+    File(Direct),
+    Stream(Arc<Shared>),
+}
+
+/// A regular file.
+struct Direct {
+    file: File,
+    losses: Losses,
+}
+
+/// What the loop and the writing thread share.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Batch,
+    writing: bool,
+    ended: bool,
+    losses: Losses,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink {
+    /// Lines to a regular file, behind what is there.
+    #[must_use]
+    pub fn file(file: File) -> Sink {
+        Sink {
+            batch: Batch::default(),
+            target: Target::File(Direct { file, losses: Losses::default() }),
+            reported: 0,
+        }
+    }
+
+    /// Lines to anything else.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn stream(writer: impl Write + Send + 'static) -> io::Result<Sink> {
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        std::thread::Builder::new().name("sink".into()).spawn(move || write_all_batches(&theirs, writer))?;
+        Ok(Sink { batch: Batch::default(), target: Target::Stream(shared), reported: 0 })
+    }
+
+    /// Takes one line, with its newline. `arrival` tells whether it stands for a connection or datagram and is to be counted
+    /// when it cannot be written.
+    pub fn line(&mut self, line: &[u8], arrival: bool) {
+        self.batch.push(line, arrival);
+        if self.batch.bytes.len() >= BATCH_LIMIT {
+            self.flush();
+        }
+    }
+
+    /// Hands on what was gathered. To be called whenever the loop is about to wait.
+    pub fn flush(&mut self) {
+        if self.batch.lines.is_empty() {
+            return;
+        }
+        match &mut self.target {
+            Target::File(direct) => direct.write(&self.batch),
+            Target::Stream(shared) => {
+                let mut state = shared.lock();
+                if state.losses.closed || state.queue.bytes.len() + self.batch.bytes.len() > QUEUE_LIMIT {
+                    state.losses.dropped += self.batch.split(0).1;
+                } else {
+                    state.queue.append(&mut self.batch);
+                    shared.changed.notify_all();
+                }
+            }
+        }
+        self.batch.clear();
+    }
+
+    /// What was lost so far.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        match &self.target {
+            Target::File(direct) => direct.losses.clone(),
+            Target::Stream(shared) => shared.lock().losses.clone(),
+        }
+    }
+
+    /// How many arrivals were dropped since this was last asked, once there is room again to say so.
+    pub fn newly_dropped(&mut self) -> Option<u64> {
+        let losses = self.losses();
+        let room = match &self.target {
+            Target::File(_) => true,
+            Target::Stream(shared) => shared.lock().queue.bytes.len() < QUEUE_LIMIT / 2,
+        };
+        let count = losses.dropped - self.reported;
+        if count == 0 || !room || losses.closed {
+            return None;
+        }
+        self.reported = losses.dropped;
+        Some(count)
+    }
+
+    /// Waits up to `patience` until everything is written, and then gives up on the rest: what still waits counts as
+    /// dropped, so that the losses are final but for the batch that is being written.
+    pub fn drain(&mut self, patience: Duration) -> Losses {
+        self.flush();
+        if let Target::Stream(shared) = &self.target {
+            let deadline = Instant::now() + patience;
+            let mut state = shared.lock();
+            while (state.writing || !state.queue.lines.is_empty()) && !state.losses.closed {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    let (_, waiting) = state.queue.split(0);
+                    state.losses.dropped += waiting;
+                    state.losses.error.get_or_insert_with(|| "the reader does not read".to_owned());
+                    state.queue.clear();
+                    break;
+                }
+                state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        self.losses()
+    }
+
+    /// Writes what is left, as [`Sink::drain`], and ends.
+    #[must_use]
+    pub fn finish(mut self, patience: Duration) -> Losses {
+        let losses = self.drain(patience);
+        if let Target::Stream(shared) = &self.target {
+            shared.lock().ended = true;
+            shared.changed.notify_all();
+        }
+        losses
+    }
+}
+
+impl Direct {
+    /// Writes a batch at once: with O_APPEND the lines of two programs do not mix then. When the disk is full, what was
+    /// written of a torn line is taken back; later batches try again, for room may come.
+    fn write(&mut self, batch: &Batch) {
+        let mut written = 0;
+        while let Some(rest) = batch.bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.file.write(rest) {
+                Ok(0) => return self.failed(batch, written, &io::Error::from(ErrorKind::WriteZero)),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return self.failed(batch, written, &error),
+            }
+        }
+    }
+
+    fn failed(&mut self, batch: &Batch, written: usize, error: &io::Error) {
+        let (whole, lost) = batch.split(written);
+        self.losses.dropped += lost;
+        self.losses.error.get_or_insert_with(|| error.to_string());
+        if written > whole && self.take_back((written - whole) as u64).is_err() {
+            // Somebody else writes there too: end the torn line at least.
+            let _ = self.file.write(b"\n");
+        }
+    }
+
+    /// Cuts the last `torn` bytes off, if they are still the last ones.
+    fn take_back(&mut self, torn: u64) -> io::Result<()> {
+        let position = self.file.stream_position()?;
+        if position != self.file.metadata()?.len() {
+            return Err(ErrorKind::Other.into());
+        }
+        let whole = position.checked_sub(torn).ok_or(ErrorKind::Other)?;
+        self.file.set_len(whole)?;
+        self.file.seek(SeekFrom::Start(whole)).map(drop)
+    }
+}
+
+/// The writing thread: takes whatever waits and writes it.
+fn write_all_batches(shared: &Shared, mut writer: impl Write) {
+    let mut batch = Batch::default();
+    loop {
+        {
+            let mut state = shared.lock();
+            state.writing = false;
+            shared.changed.notify_all();
+            while state.queue.lines.is_empty() {
+                if state.ended {
+                    return;
+                }
+                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            std::mem::swap(&mut batch, &mut state.queue);
+            state.writing = true;
+        }
+        if let Err((error, written)) = write_batch(&mut writer, &batch.bytes) {
+            let mut state = shared.lock();
+            state.losses.dropped += batch.split(written).1;
+            if error.kind() == ErrorKind::BrokenPipe {
+                state.losses.closed = true;
+                state.losses.dropped += state.queue.split(0).1;
+                state.queue.clear();
+                state.writing = false;
+                shared.changed.notify_all();
+                return;
+            }
+            state.losses.error.get_or_insert_with(|| error.to_string());
+        }
+        batch.clear();
+    }
+}
+
+fn write_batch(writer: &mut impl Write, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match writer.write(rest) {
+            Ok(0) => return Err((ErrorKind::WriteZero.into(), written)),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err((error, written)),
+        }
+    }
+    writer.flush().map_err(|error| (error, written))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Blocks until told how many bytes it may take; then answers with an error, if one is set.
+    struct Gate {
+        budget: mpsc::Receiver<Result<usize, ErrorKind>>,
+        seen: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = match self.budget.recv() {
+                Ok(Ok(count)) => count.min(bytes.len()),
+                Ok(Err(kind)) => return Err(kind.into()),
+                Err(_) => bytes.len(),
+            };
+            self.seen.lock().unwrap().extend(&bytes[..count]);
+            Ok(count)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    type Budget = mpsc::Sender<Result<usize, ErrorKind>>;
+
+    fn gate() -> (Budget, Arc<Mutex<Vec<u8>>>, Sink) {
+        let (sender, budget) = mpsc::channel();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = Sink::stream(Gate { budget, seen: Arc::clone(&seen) }).unwrap();
+        (sender, seen, sink)
+    }
+
+    #[test]
+    fn a_reader_that_stalls_costs_lines_but_never_blocks() {
+        let (open, seen, mut sink) = gate();
+        let line = [b'x'; 1023].iter().copied().chain([b'\n']).collect::<Vec<_>>();
+        let total = 3 * QUEUE_LIMIT / line.len();
+        for _ in 0..total {
+            sink.line(&line, true);
+        }
+        assert_eq!(sink.newly_dropped(), None, "no room to say so yet");
+        assert!(sink.losses().dropped > 0);
+        drop(open);
+        let losses = sink.drain(LONG);
+        let lines = seen.lock().unwrap().iter().filter(|&&byte| byte == b'\n').count();
+        assert_eq!(lines as u64 + losses.dropped, total as u64);
+        assert_eq!(sink.newly_dropped(), Some(losses.dropped));
+        assert_eq!(sink.newly_dropped(), None);
+    }
+
+    #[test]
+    fn a_reader_that_never_reads_is_given_up_on() {
+        let (_open, _, mut sink) = gate();
+        sink.line(b"first\n", true);
+        sink.flush();
+        while !matches!(&sink.target, Target::Stream(shared) if shared.lock().writing) {
+            std::thread::yield_now();
+        }
+        sink.line(b"second\n", true);
+        let losses = sink.finish(Duration::from_millis(10));
+        assert_eq!(losses.dropped, 1, "the first is still being written");
+        assert!(losses.error.is_some());
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_error() {
+        let (open, _, mut sink) = gate();
+        open.send(Err(ErrorKind::BrokenPipe)).unwrap();
+        sink.line(b"note\n", false);
+        sink.line(b"arrival\n", true);
+        let losses = sink.drain(LONG);
+        assert!(losses.closed && losses.error.is_none());
+        assert_eq!(losses.dropped, 1);
+        sink.line(b"arrival\n", true);
+        assert_eq!(sink.finish(LONG).dropped, 2);
+    }
+
+    #[test]
+    fn a_torn_line_counts_as_lost() {
+        let (open, seen, mut sink) = gate();
+        open.send(Ok(9)).unwrap();
+        open.send(Err(ErrorKind::StorageFull)).unwrap();
+        sink.line(b"first\n", true);
+        sink.line(b"second\n", true);
+        let losses = sink.finish(LONG);
+        assert_eq!(seen.lock().unwrap().as_slice(), b"first\nsec");
+        assert_eq!(losses.dropped, 1);
+        assert!(losses.error.is_some() && !losses.closed);
+    }
+
+    #[test]
+    fn a_file_takes_back_a_torn_line() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"first\nsec").unwrap();
+        let mut direct = Direct { file, losses: Losses::default() };
+        let mut batch = Batch::default();
+        batch.push(b"first\n", true);
+        batch.push(b"second\n", true);
+        direct.failed(&batch, 9, &io::Error::from(ErrorKind::StorageFull));
+        assert_eq!(direct.losses.dropped, 1);
+        direct.write(&batch);
+        let mut text = String::new();
+        direct.file.seek(SeekFrom::Start(0)).unwrap();
+        direct.file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "first\nfirst\nsecond\n");
+    }
+}

@@ -1,0 +1,88 @@
+//! Counts arrivals as they come, whether or not their lines can be written.
+
+use std::collections::BTreeMap;
+
+use super::event::{ListenerSummary, Summary, ingress_key};
+use crate::model::{Arrival, Protocol};
+
+/// Counts per listener and ingress interface, and errors.
+#[derive(Debug, Default)]
+pub struct Tally {
+    accepted: u64,
+    datagrams: u64,
+    listeners: BTreeMap<String, Counts>,
+    errors: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    accepted: u64,
+    datagrams: u64,
+    over_limit: u64,
+    by_ingress: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Counts from zero for these listeners, so that one that nobody reached is in the summary too.
+    pub fn new<'a>(listeners: impl IntoIterator<Item = &'a str>) -> Tally {
+        let listeners = listeners.into_iter().map(|name| (name.to_owned(), Counts::default())).collect();
+        Tally { listeners, ..Tally::default() }
+    }
+
+    /// Counts one arrival.
+    pub fn arrival(&mut self, arrival: &Arrival) {
+        let counts = match self.listeners.get_mut(&arrival.listener) {
+            Some(counts) => counts,
+            None => self.listeners.entry(arrival.listener.clone()).or_default(),
+        };
+        match arrival.protocol {
+            Protocol::Tcp => (self.accepted, counts.accepted) = (self.accepted + 1, counts.accepted + 1),
+            Protocol::Udp => (self.datagrams, counts.datagrams) = (self.datagrams + 1, counts.datagrams + 1),
+        }
+        let key = ingress_key(arrival.ingress.name.as_ref(), arrival.ingress.index);
+        *counts.by_ingress.entry(key).or_default() += 1;
+    }
+
+    /// Counts a connection that was closed at once since its listener was full.
+    pub fn over_limit(&mut self, listener: &str) {
+        if let Some(counts) = self.listeners.get_mut(listener) {
+            counts.over_limit += 1;
+        }
+    }
+
+    /// Counts `count` errors of a kind.
+    pub fn error(&mut self, kind: &str, count: u64) {
+        if count > 0 {
+            *self.errors.entry(kind.to_owned()).or_default() += count;
+        }
+    }
+
+    /// Connections and datagrams so far.
+    #[must_use]
+    pub fn arrivals(&self) -> u64 {
+        self.accepted + self.datagrams
+    }
+
+    /// The summary, with what the sink has dropped.
+    #[must_use]
+    pub fn summary(&self, dropped: u64) -> Summary {
+        let by_listener = self
+            .listeners
+            .iter()
+            .map(|(listener, counts)| ListenerSummary {
+                listener: listener.clone(),
+                accepted: counts.accepted,
+                datagrams: counts.datagrams,
+                over_limit: counts.over_limit,
+                by_ingress: counts.by_ingress.clone(),
+            })
+            .collect();
+        Summary {
+            accepted: self.accepted,
+            datagrams: self.datagrams,
+            dropped,
+            by_listener,
+            errors: self.errors.clone(),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Points in time as documents show them.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A wall-clock time in microseconds since 1970-01-01T00:00:00Z; written as RFC 3339 in UTC with six decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(i64);
+
+impl Time {
+    /// The time of a system clock's reading; what lies before 1970 or beyond the year 9999 is clamped.
+    #[must_use]
+    pub fn new(time: SystemTime) -> Time {
+        let micros = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+        let last = jiff::Timestamp::MAX.as_microsecond();
+        Time(i64::try_from(micros).unwrap_or(last).min(last))
+    }
+
+    fn timestamp(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    /// The time of day for a person, `09:15:03.123Z`.
+    #[must_use]
+    pub fn time_of_day(self) -> String {
+        let day_micros = self.0.rem_euclid(86_400_000_000);
+        let (seconds, millis) = (day_micros / 1_000_000, day_micros / 1000 % 1000);
+        format!("{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.6}", self.timestamp())
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let timestamp: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
+        Ok(Time(timestamp.as_microsecond()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn six_decimals_always() {
+        let time = Time::new(UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_010));
+        assert_eq!(time.to_string(), "2023-11-14T22:13:20.000010Z");
+        assert_eq!(time.time_of_day(), "22:13:20.000Z");
+        assert_eq!(serde_json::from_str::<Time>(&serde_json::to_string(&time).unwrap()).unwrap(), time);
+        assert_eq!(Time::new(UNIX_EPOCH - Duration::from_secs(5)).to_string(), "1970-01-01T00:00:00.000000Z");
+    }
+}

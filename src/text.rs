@@ -56,8 +56,14 @@ fn push_escaped(out: &mut String, c: char) {
 /// `text`, escaped for a person and then for HTML text and attribute values.
 #[must_use]
 pub fn escape_html(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in escape(text).chars() {
+    html_entities(&escape(text))
+}
+
+/// The second step of [`escape_html`] alone, for text that is escaped for a person already.
+#[must_use]
+pub fn html_entities(escaped: &str) -> String {
+    let mut out = String::with_capacity(escaped.len());
+    for c in escaped.chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),

@@ -1,1 +1,501 @@
-//! Stage `accept`.
+//! The readiness loop: one thread, level-triggered, over all sockets. It takes connections and datagrams, asks the kernel
+//! where they came in, and answers them; an [`Observer`] hears of everything.
+
+mod backoff;
+mod connection;
+mod neighbourhood;
+mod timers;
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crate::attribute::{Raw, attribute};
+use crate::bind::Bound;
+use crate::model::socket::Reply;
+use crate::model::{Arrival, Errno, Protocol};
+use crate::reply::{READ_LIMIT, line};
+use crate::sys::{self, Interest, Poller, Readiness, Signals, options, packet_info};
+
+use backoff::{Backoff, Next};
+use connection::{Connections, Outcome};
+use neighbourhood::Neighbourhood;
+
+/// How many connections or datagrams one socket may deliver before the others have their turn.
+const TURN: u32 = 64;
+
+/// How long open connections may go on after the end was asked for.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How long to wait at the most where a signal cannot end the wait.
+const SHORT_WAIT: Duration = Duration::from_millis(200);
+
+/// The keys of the poller. Sockets have even keys from [`FIRST_SOCKET`], connections odd ones.
+const SIGNALS: u64 = 0;
+const MONITOR: u64 = 1;
+const FIRST_SOCKET: u64 = 2;
+
+/// Hears of everything the loop does, in the order in which it happens.
+pub trait Observer {
+    /// A connection, or a datagram with its length in bytes and whether only its beginning was read. `Break` ends the loop.
+    fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>) -> ControlFlow<()>;
+    /// A connection was closed at once: its listener has `max_connections` open ones.
+    fn over_limit(&mut self, listener: &str);
+    /// `count` errors of a kind, such as `accept EMFILE`.
+    fn error(&mut self, kind: &str, count: u64);
+    /// The loop is about to wait. `Break` ends it.
+    fn idle(&mut self) -> ControlFlow<()>;
+}
+
+/// A socket to serve.
+pub struct Endpoint {
+    /// The open socket with what was asked of it.
+    pub bound: Bound,
+    /// Whether another program handed it over. It may live in another network namespace.
+    pub inherited: bool,
+}
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// A signal asked for it.
+    Signal,
+    /// The time was up.
+    Deadline,
+    /// The observer asked for it.
+    Observer,
+    /// No socket is left that works.
+    NothingLeft,
+}
+
+struct Served {
+    endpoint: Endpoint,
+    /// In the namespace of this process, so that its snapshot speaks of this socket too.
+    at_home: bool,
+    backoff: Backoff,
+    resumes: Option<Instant>,
+    given_up: bool,
+    open: u32,
+    lost_in_queue: u32,
+}
+
+/// The loop with all it owns.
+pub struct Acceptor {
+    poller: Poller,
+    served: Vec<Served>,
+    paused: Vec<usize>,
+    connections: Connections,
+    neighbourhood: Neighbourhood,
+    buffer: Vec<u8>,
+}
+
+impl Acceptor {
+    /// Takes over the sockets.
+    ///
+    /// # Errors
+    /// When no poller can be made or a socket cannot be watched.
+    pub fn new(endpoints: Vec<Endpoint>) -> io::Result<Acceptor> {
+        let poller = Poller::new()?;
+        let neighbourhood = Neighbourhood::new(&poller, MONITOR);
+        let mut served = Vec::with_capacity(endpoints.len());
+        for (number, endpoint) in endpoints.into_iter().enumerate() {
+            poller.add(&endpoint.bound.socket, socket_key(number), Interest::Read)?;
+            let at_home = !endpoint.inherited || neighbourhood.is_home_of(&endpoint.bound.socket);
+            served.push(Served {
+                endpoint,
+                at_home,
+                backoff: Backoff::default(),
+                resumes: None,
+                given_up: false,
+                open: 0,
+                lost_in_queue: 0,
+            });
+        }
+        Ok(Acceptor {
+            poller,
+            served,
+            paused: Vec::new(),
+            connections: Connections::default(),
+            neighbourhood,
+            buffer: vec![0; READ_LIMIT],
+        })
+    }
+
+    /// Serves until a signal, the deadline or the observer ends it.
+    ///
+    /// # Errors
+    /// When the poller fails; single sockets and connections are counted, not fatal.
+    pub fn run(
+        &mut self,
+        observer: &mut impl Observer,
+        signals: &Signals,
+        deadline: Option<Instant>,
+    ) -> io::Result<End> {
+        let wakes = signals.watch(&self.poller, SIGNALS)?;
+        let end = self.serve(observer, signals, deadline, wakes);
+        signals.unwatch(&self.poller);
+        end
+    }
+
+    fn serve(
+        &mut self,
+        observer: &mut impl Observer,
+        signals: &Signals,
+        deadline: Option<Instant>,
+        wakes: bool,
+    ) -> io::Result<End> {
+        let mut ready = Vec::new();
+        loop {
+            if observer.idle().is_break() {
+                return Ok(End::Observer);
+            }
+            let now = Instant::now();
+            if signals.asked() {
+                return Ok(End::Signal);
+            }
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Ok(End::Deadline);
+            }
+            if self.served.iter().all(|served| served.given_up) {
+                return Ok(End::NothingLeft);
+            }
+            let mut until = deadline;
+            for candidate in [self.connections.next_deadline(), self.next_resumption()].into_iter().flatten()
+            {
+                until = Some(until.map_or(candidate, |until| until.min(candidate)));
+            }
+            let mut timeout = until.map(|until| until.saturating_duration_since(now));
+            if !wakes {
+                timeout = Some(timeout.map_or(SHORT_WAIT, |timeout| timeout.min(SHORT_WAIT)));
+            }
+            self.poller.wait(&mut ready, timeout)?;
+            // A change of the network that happened before an arrival must be known when its interface is named.
+            self.neighbourhood.refresh_if_changed();
+            for event in &ready {
+                if self.handle(*event, observer)?.is_break() {
+                    return Ok(End::Observer);
+                }
+            }
+            let now = Instant::now();
+            self.resume(now)?;
+            self.expire(now, observer);
+        }
+    }
+
+    fn handle(&mut self, event: Readiness, observer: &mut impl Observer) -> io::Result<ControlFlow<()>> {
+        match event.key {
+            SIGNALS | MONITOR => Ok(ControlFlow::Continue(())),
+            key if key % 2 == 0 => {
+                let number = usize::try_from((key - FIRST_SOCKET) / 2).unwrap_or(usize::MAX);
+                match self.served.get(number).map(|served| served.endpoint.bound.spec.protocol) {
+                    Some(Protocol::Tcp) => self.accept_some(number, TURN, observer),
+                    Some(Protocol::Udp) => self.receive_some(number, observer),
+                    None => Ok(ControlFlow::Continue(())),
+                }
+            }
+            key => {
+                let outcome =
+                    self.connections.ready(connection_id(key), event, &self.poller, &mut self.buffer);
+                self.settle(outcome, observer);
+                Ok(ControlFlow::Continue(()))
+            }
+        }
+    }
+
+    /// Accepts as many connections as wait, at most `most`. An accept that finds nothing costs more than asking for the
+    /// queue's length, so that is asked first where the system tells.
+    fn accept_some(
+        &mut self,
+        number: usize,
+        most: u32,
+        observer: &mut impl Observer,
+    ) -> io::Result<ControlFlow<()>> {
+        let Some(served) = self.served.get_mut(number) else { return Ok(ControlFlow::Continue(())) };
+        if served.given_up || served.resumes.is_some() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let waiting =
+            packet_info::listen_queue(&served.endpoint.bound.socket).map_or(1, |queue| queue.queued.max(1));
+        for _ in 0..waiting.min(most) {
+            let Some(served) = self.served.get_mut(number) else { break };
+            match options::accept(&served.endpoint.bound.socket) {
+                Ok((socket, peer)) => {
+                    served.backoff.succeeded();
+                    let Some(peer) = peer.as_socket() else {
+                        observer.error("accept: a peer of no known family", 1);
+                        continue;
+                    };
+                    if self.take(number, socket, peer, observer).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Err(error) => {
+                    if !self.failed(number, "accept", &error, observer)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Attributes and reports one accepted connection, and begins to answer it.
+    fn take(
+        &mut self,
+        number: usize,
+        socket: socket2::Socket,
+        peer: SocketAddr,
+        observer: &mut impl Observer,
+    ) -> ControlFlow<()> {
+        let Some(served) = self.served.get_mut(number) else { return ControlFlow::Continue(()) };
+        let spec = &served.endpoint.bound.spec;
+        // A socket bound to one address has no other, so only a wildcard needs the system call.
+        let local = if served.endpoint.bound.view.address.is_unspecified() {
+            socket.local_addr().ok().and_then(|local| local.as_socket())
+        } else {
+            None
+        };
+        let local = local.unwrap_or_else(|| bound_address(&served.endpoint.bound));
+        let native_ipv6 = matches!(peer, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none());
+        let kernel = match packet_info::ingress_of_connection(&socket, native_ipv6) {
+            Ok(index) => index,
+            Err(error) => {
+                observer.error(&format!("ingress interface: {}", sys::errno_of(&error)), 1);
+                None
+            }
+        };
+        let kernel = kernel.map(|index| self.neighbourhood.ingress(&socket, index, served.at_home));
+        let book = self.neighbourhood.book(served.at_home);
+        let arrival =
+            attribute(Raw { listener: &spec.listener, protocol: Protocol::Tcp, peer, local, kernel }, book);
+        let flow = observer.arrived(&arrival, None);
+        if served.open >= spec.max_connections {
+            observer.over_limit(&spec.listener);
+            return flow;
+        }
+        if spec.reply == Reply::None {
+            return flow;
+        }
+        served.open += 1;
+        let idle = spec.idle_timeout;
+        let describe = (spec.reply == Reply::Describe).then(|| Box::new(arrival));
+        let outcome = self.connections.open(socket, number, describe, idle, &self.poller, &mut self.buffer);
+        self.settle(outcome, observer);
+        flow
+    }
+
+    /// Receives as many datagrams as wait, within a turn.
+    fn receive_some(&mut self, number: usize, observer: &mut impl Observer) -> io::Result<ControlFlow<()>> {
+        for _ in 0..TURN {
+            let Some(served) = self.served.get_mut(number) else { break };
+            let bound = &served.endpoint.bound;
+            let datagram = match packet_info::receive(&bound.socket, &mut self.buffer) {
+                Ok(datagram) => datagram,
+                Err(error) => {
+                    if self.failed(number, "receive", &error, observer)? {
+                        continue;
+                    }
+                    break;
+                }
+            };
+            if let Some(lost) = datagram.lost_in_queue {
+                let newly = lost.wrapping_sub(served.lost_in_queue);
+                served.lost_in_queue = lost;
+                observer.error("datagrams lost in a full receive queue", u64::from(newly));
+            }
+            let bound_to = bound_address(bound);
+            let mut local =
+                datagram.local.map_or(bound_to, |address| SocketAddr::new(address, bound_to.port()));
+            if let (SocketAddr::V6(local), Some(index)) = (&mut local, datagram.ingress)
+                && (local.ip().is_unicast_link_local() || is_link_multicast(*local.ip()))
+            {
+                local.set_scope_id(index);
+            }
+            let kernel = datagram
+                .ingress
+                .map(|index| self.neighbourhood.ingress(&bound.socket, index, served.at_home));
+            let book = self.neighbourhood.book(served.at_home);
+            let spec = &bound.spec;
+            let raw =
+                Raw { listener: &spec.listener, protocol: Protocol::Udp, peer: datagram.peer, local, kernel };
+            let arrival = attribute(raw, book);
+            let length = datagram.length.min(self.buffer.len());
+            let answer = match spec.reply {
+                Reply::None => None,
+                Reply::Echo => self.buffer.get(..length).map(<[u8]>::to_vec),
+                Reply::Describe => Some(line(&arrival)),
+            };
+            let to_ourselves =
+                arrival.peer_is_local == Some(true) && self.is_our_udp_port(datagram.peer.port());
+            // Two sockets of ours that answer each other would never stop.
+            if let Some(answer) = answer.filter(|_| !to_ourselves)
+                && let Some(served) = self.served.get(number)
+                && let Err(error) = packet_info::send(
+                    &served.endpoint.bound.socket,
+                    &answer,
+                    datagram.peer,
+                    datagram.reply_from,
+                )
+            {
+                observer.error(&format!("answer a datagram: {}", sys::errno_of(&error)), 1);
+            }
+            if observer.arrived(&arrival, Some((datagram.length, datagram.truncated))).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn is_our_udp_port(&self, port: u16) -> bool {
+        self.served.iter().any(|served| {
+            served.endpoint.bound.spec.protocol == Protocol::Udp && served.endpoint.bound.view.port == port
+        })
+    }
+
+    /// Counts an error of a socket and does what it calls for. Returns whether to go on at once.
+    fn failed(
+        &mut self,
+        number: usize,
+        call: &str,
+        error: &io::Error,
+        observer: &mut impl Observer,
+    ) -> io::Result<bool> {
+        let Some(served) = self.served.get_mut(number) else { return Ok(false) };
+        let errno = sys::errno_of(error);
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Ok(false);
+        }
+        observer.error(&format!("{call} {errno}"), 1);
+        match served.backoff.failed(errno) {
+            Next::Wait => Ok(false),
+            Next::Continue => Ok(true),
+            Next::Pause(pause) => {
+                served.resumes = Some(Instant::now() + pause);
+                self.poller.change(&served.endpoint.bound.socket, socket_key(number), Interest::Nothing)?;
+                self.paused.push(number);
+                Ok(false)
+            }
+            Next::GiveUp => {
+                served.given_up = true;
+                self.poller.remove(&served.endpoint.bound.socket)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn next_resumption(&self) -> Option<Instant> {
+        self.paused.iter().filter_map(|&number| self.served.get(number)?.resumes).min()
+    }
+
+    /// Watches those listeners again whose pause is over.
+    fn resume(&mut self, now: Instant) -> io::Result<()> {
+        let mut still = Vec::new();
+        for number in std::mem::take(&mut self.paused) {
+            let Some(served) = self.served.get_mut(number) else { continue };
+            if served.resumes.is_some_and(|resumes| resumes > now) {
+                still.push(number);
+                continue;
+            }
+            served.resumes = None;
+            self.poller.change(&served.endpoint.bound.socket, socket_key(number), Interest::Read)?;
+        }
+        self.paused = still;
+        Ok(())
+    }
+
+    /// Ends the connections whose time is over.
+    fn expire(&mut self, now: Instant, observer: &mut impl Observer) {
+        while let Some(outcome) = self.connections.expire(now, &self.poller) {
+            self.settle(outcome, observer);
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome, observer: &mut impl Observer) {
+        if let Outcome::Closed { listener, error } = outcome {
+            if let Some(served) = self.served.get_mut(listener) {
+                served.open = served.open.saturating_sub(1);
+            }
+            if let Some(error) = error {
+                observer.error(error, 1);
+            }
+        }
+    }
+
+    /// Ends in an orderly way: takes the connections that the kernel has accepted already, closes the listeners, and lets open
+    /// connections finish for half a second.
+    ///
+    /// # Errors
+    /// When the poller fails.
+    pub fn close(&mut self, observer: &mut impl Observer) -> io::Result<()> {
+        for number in 0..self.served.len() {
+            let protocol = self.served.get(number).map(|served| served.endpoint.bound.spec.protocol);
+            let taken = match protocol {
+                Some(Protocol::Tcp) => self.accept_some(number, u32::MAX, observer)?,
+                Some(Protocol::Udp) => self.receive_some(number, observer)?,
+                None => ControlFlow::Continue(()),
+            };
+            if taken.is_break() {
+                break;
+            }
+        }
+        for served in self.served.drain(..) {
+            if !served.given_up {
+                let _ = self.poller.remove(&served.endpoint.bound.socket);
+            }
+        }
+        let deadline = Instant::now() + FAREWELL;
+        let mut ready = Vec::new();
+        while !self.connections.is_empty() {
+            let now = Instant::now();
+            if now >= deadline {
+                break;
+            }
+            let until = self.connections.next_deadline().map_or(deadline, |next| next.min(deadline));
+            self.poller.wait(&mut ready, Some(until.saturating_duration_since(now)))?;
+            for event in ready.iter().filter(|event| event.key % 2 == 1 && event.key != MONITOR) {
+                let outcome =
+                    self.connections.ready(connection_id(event.key), *event, &self.poller, &mut self.buffer);
+                self.settle(outcome, observer);
+            }
+            self.expire(Instant::now(), observer);
+            if ready.iter().any(|event| event.key == MONITOR) {
+                self.neighbourhood.refresh_if_changed();
+            }
+        }
+        self.connections.close_all(&self.poller);
+        Ok(())
+    }
+}
+
+/// The address a socket is bound to, as its arrivals would name it.
+fn bound_address(bound: &Bound) -> SocketAddr {
+    let mut address = SocketAddr::new(bound.view.address, bound.view.port);
+    if let (SocketAddr::V6(v6), Some(scope_id)) = (&mut address, bound.view.scope_id) {
+        v6.set_scope_id(scope_id);
+    }
+    address
+}
+
+/// ff01::/16 and ff02::/16: groups that mean another one on each link (RFC 4291, 2.7).
+fn is_link_multicast(address: std::net::Ipv6Addr) -> bool {
+    matches!(address.segments()[0] & 0xff0f, 0xff01 | 0xff02)
+}
+
+fn socket_key(number: usize) -> u64 {
+    FIRST_SOCKET + 2 * number as u64
+}
+
+/// Connection keys are odd, from 3.
+fn connection_key(id: u64) -> u64 {
+    3 + 2 * id
+}
+
+fn connection_id(key: u64) -> u64 {
+    (key.saturating_sub(3)) / 2
+}
+
+/// Whether an error means "not now".
+fn would_block(error: &io::Error) -> bool {
+    matches!(sys::errno_of(error), Errno::EAGAIN | Errno::EINTR) || error.kind() == io::ErrorKind::WouldBlock
+}

@@ -1,0 +1,168 @@
+//! Just enough HTTP/1 to answer a browser, curl or a script: one GET or HEAD, one response, and the end.
+
+use std::fmt::Write as _;
+
+use super::{Answer, READ_LIMIT, page};
+use crate::model::Arrival;
+
+/// Headers beyond this many are more than any client of ours sends.
+const MAX_HEADERS: usize = 64;
+
+/// Methods by which a broken request is still known to be meant as HTTP.
+const METHODS: [&str; 9] =
+    ["GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "TRACE ", "CONNECT "];
+
+/// The form a client asks for with its Accept header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Html,
+    Json,
+    Text,
+}
+
+/// The answer to a client that speaks HTTP; `None` when it speaks something else.
+pub(super) fn answer(input: &[u8], arrival: &Arrival) -> Option<Answer> {
+    if input.is_empty() {
+        return Some(Answer::Wait);
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    let response = match request.parse(input) {
+        Ok(httparse::Status::Partial) if input.len() < READ_LIMIT => return Some(Answer::Wait),
+        Ok(httparse::Status::Partial) if request.version.is_none() && !looks_like_http(input) => return None,
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            plain("431 Request Header Fields Too Large", "the request head is too long\n", true)
+        }
+        Err(_) if looks_like_http(input) => plain("400 Bad Request", "this is no HTTP request\n", true),
+        Err(_) => return None,
+        Ok(httparse::Status::Complete(_)) => match request.method {
+            Some("GET") => respond(form(&request), arrival, true),
+            Some("HEAD") => respond(form(&request), arrival, false),
+            _ => plain("405 Method Not Allowed", "only GET and HEAD are answered\n", true),
+        },
+    };
+    Some(Answer::Http(response))
+}
+
+fn looks_like_http(input: &[u8]) -> bool {
+    METHODS.iter().any(|method| input.starts_with(method.as_bytes()))
+}
+
+/// The first of our forms that the Accept header names; quality values are not weighed. The Host header is not looked at:
+/// nothing here depends on the name by which a client calls us.
+fn form(request: &httparse::Request<'_, '_>) -> Form {
+    let accept = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("accept"));
+    let value = accept.and_then(|header| std::str::from_utf8(header.value).ok()).unwrap_or_default();
+    for part in value.split(',') {
+        let kind = part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match kind.as_str() {
+            "text/html" | "application/xhtml+xml" => return Form::Html,
+            "application/json" => return Form::Json,
+            "text/plain" => return Form::Text,
+            _ => {}
+        }
+    }
+    Form::Text
+}
+
+fn respond(form: Form, arrival: &Arrival, with_body: bool) -> Vec<u8> {
+    let (kind, body) = match form {
+        Form::Html => ("text/html; charset=utf-8", page::html(arrival)),
+        Form::Json => ("application/json", page::json(arrival)),
+        Form::Text => ("text/plain; charset=utf-8", page::text(arrival)),
+    };
+    response("200 OK", kind, &body, with_body)
+}
+
+fn plain(status: &str, body: &str, with_body: bool) -> Vec<u8> {
+    response(status, "text/plain; charset=utf-8", body, with_body)
+}
+
+fn response(status: &str, kind: &str, body: &str, with_body: bool) -> Vec<u8> {
+    let mut out = String::with_capacity(body.len() + 300);
+    let _ = write!(out, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
+    if status.starts_with("405") {
+        out.push_str("Allow: GET, HEAD\r\n");
+    }
+    out.push_str(
+        "Cache-Control: no-store\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src data:\r\n\
+         X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n\r\n",
+    );
+    if with_body {
+        out.push_str(body);
+    }
+    out.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::arrival;
+    use super::*;
+
+    fn http(request: &str) -> String {
+        match answer(request.as_bytes(), &arrival()) {
+            Some(Answer::Http(response)) => String::from_utf8(response).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn body(response: &str) -> &str {
+        response.split_once("\r\n\r\n").unwrap().1
+    }
+
+    #[test]
+    fn each_client_gets_its_form() {
+        let html =
+            http("GET / HTTP/1.1\r\nHost: x\r\nAccept: text/html,application/xhtml+xml,*/*;q=0.8\r\n\r\n");
+        assert!(html.contains("Content-Type: text/html") && body(&html).starts_with("<!doctype html>"));
+        let json = http("GET /x HTTP/1.1\r\nAccept: application/json\r\n\r\n");
+        let value: serde_json::Value = serde_json::from_str(body(&json)).unwrap();
+        assert_eq!(value["ingress"]["name"], "eth1");
+        assert_eq!(value["address_owner"], "eth0");
+        let text = http("GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n");
+        assert!(
+            text.contains("Content-Type: text/plain") && body(&text).contains("eth1 (told by the kernel)")
+        );
+    }
+
+    #[test]
+    fn head_has_the_length_of_the_body_and_no_body() {
+        let get = http("GET / HTTP/1.0\r\n\r\n");
+        let head = http("HEAD / HTTP/1.0\r\n\r\n");
+        assert_eq!(body(&head), "");
+        assert_eq!(get.split_once("\r\n\r\n").unwrap().0, head.split_once("\r\n\r\n").unwrap().0);
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body(&get).len())));
+    }
+
+    #[test]
+    fn what_is_not_a_get_is_refused() {
+        assert!(http("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").starts_with("HTTP/1.1 405 "));
+        assert!(http("GET /\r\n\r\n").starts_with("HTTP/1.1 400 "), "HTTP/0.9");
+        assert!(http("GET / HTTP/1.1\r\nbad header\r\n\r\n").starts_with("HTTP/1.1 400 "));
+        let long = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(READ_LIMIT));
+        assert!(http(&long[..READ_LIMIT]).starts_with("HTTP/1.1 431 "));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MAX_HEADERS + 1));
+        assert!(http(&many).starts_with("HTTP/1.1 431 "));
+    }
+
+    #[test]
+    fn the_host_header_is_never_shown() {
+        let page = http("GET /<x> HTTP/1.1\r\nHost: evil.example\r\nAccept: text/html\r\n\r\n");
+        assert!(!page.contains("evil.example") && !page.contains("<x>"));
+    }
+
+    #[test]
+    fn other_protocols_are_not_http() {
+        for other in [
+            &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            b"*1\r\n$4\r\nPING\r\n",
+            b"\x00\xff",
+        ] {
+            assert_eq!(answer(other, &arrival()), None, "{other:?}");
+        }
+        assert_eq!(answer(b"GET / HT", &arrival()), Some(Answer::Wait));
+        assert_eq!(answer(b"", &arrival()), Some(Answer::Wait));
+        assert_eq!(answer(&[b'a'; READ_LIMIT], &arrival()), None, "a long word is no request");
+    }
+}

@@ -1,0 +1,145 @@
+//! Network namespaces of the tests' own, without root where the system allows it.
+//!
+//! A test crate with `harness = false` calls [`harness`] from `main`. Each [`Netns`] lives as long as its descriptor; the kernel
+//! removes it and all that is in it afterwards, so nothing needs cleaning up.
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::process::{Command, ExitCode, Output};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// Runs the trials in namespaces, or says why it cannot: then they count as ignored, or as failed when
+/// `BINDSCOPE_REQUIRE_NETNS` is set.
+pub fn harness(trials: Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Two cores serve many machines well; a test that measures nothing may share them.
+    arguments.test_threads.get_or_insert(4);
+    let trials = match prepare() {
+        Ok(()) => trials,
+        Err(reason) => {
+            eprintln!("these tests need network namespaces: {reason}");
+            if std::env::var_os("BINDSCOPE_REQUIRE_NETNS").is_some() {
+                vec![Trial::test("network_namespaces_are_available", move || Err(Failed::from(reason)))]
+            } else {
+                trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect()
+            }
+        }
+    };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Makes the process able to make namespaces. To be called while there is one thread.
+fn prepare() -> Result<(), String> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    if !uid.is_root() || std::env::var_os("BINDSCOPE_TEST_ROOTLESS").is_some() {
+        unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| {
+            format!(
+                "unshare(CLONE_NEWUSER): {error} (look at kernel.unprivileged_userns_clone, user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)"
+            )
+        })?;
+        let write =
+            |path: &str, text: String| std::fs::write(path, text).map_err(|error| format!("{path}: {error}"));
+        write("/proc/self/setgroups", "deny".into())?;
+        write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+        write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+    }
+    // Whether one can be made at all is tried where it does no harm.
+    std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET))
+        .join()
+        .map_err(|_| "a thread panicked".to_owned())?
+        .map_err(|error| format!("unshare(CLONE_NEWNET): {error}"))?;
+    match Command::new("ip").arg("-V").output() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("the command ip (Debian: iproute2): {error}")),
+    }
+}
+
+/// A network namespace with `lo` up.
+pub struct Netns(OwnedFd);
+
+impl Netns {
+    /// A new one; duplicate address detection is off, so that addresses are usable at once.
+    #[must_use]
+    pub fn new() -> Netns {
+        let fd = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            OwnedFd::from(File::open("/proc/thread-self/ns/net").unwrap())
+        });
+        let new = Netns(fd.join().unwrap());
+        new.sysctl("net.ipv6.conf.all.accept_dad", "0");
+        new.sysctl("net.ipv6.conf.default.accept_dad", "0");
+        new.ip("link set lo up");
+        new
+    }
+
+    /// Runs `body` on a thread of this namespace. Programs that it starts are in the namespace too.
+    pub fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        let result = std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+                    body()
+                })
+                .join()
+        });
+        match result {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Runs a command here and returns what it did.
+    pub fn output(&self, command: &mut Command) -> Output {
+        self.run(|| command.output()).unwrap()
+    }
+
+    /// `ip` with these words, which must succeed.
+    pub fn ip(&self, words: &str) {
+        self.ip_args(&words.split_whitespace().collect::<Vec<_>>());
+    }
+
+    /// `ip` with these arguments, which must succeed.
+    pub fn ip_args<S: AsRef<std::ffi::OsStr> + std::fmt::Debug + Sync>(&self, arguments: &[S]) {
+        let output = self.output(Command::new("ip").args(arguments));
+        assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Sets a sysctl by its dotted name (interface names with dots are not for this).
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        self.run(|| std::fs::write(&path, value)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    /// A path that names this namespace to `ip`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    /// A wire (veth pair) from `here` in this namespace to `there` in the other one, both up.
+    pub fn wire(&self, here: &str, other: &Netns, there: &str) {
+        self.ip_args(&["link", "add", here, "type", "veth", "peer", "name", there, "netns", &other.path()]);
+        self.ip(&format!("link set {here} up"));
+        other.ip(&format!("link set {there} up"));
+    }
+
+    /// Gives an interface an address at once usable.
+    pub fn address(&self, interface: &str, address: &str) {
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        self.ip(&format!("address add {address} dev {interface}{nodad}"));
+    }
+
+    /// The index of an interface here.
+    #[must_use]
+    pub fn index(&self, interface: &str) -> u32 {
+        self.run(|| nix::net::if_::if_nametoindex(interface)).unwrap()
+    }
+}
+
+impl Default for Netns {
+    fn default() -> Netns {
+        Netns::new()
+    }
+}

@@ -1,0 +1,151 @@
+//! Runs the program under test.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before it counts as hung.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program with these arguments and an environment that does not change its output.
+#[must_use]
+pub fn bindscope(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bindscope"));
+    command.args(arguments).stdin(Stdio::null());
+    for name in
+        ["NO_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "COLUMNS", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"]
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs it to its end.
+#[must_use]
+pub fn run(arguments: &[&str]) -> Output {
+    finish(bindscope(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+/// What a program wrote and how it ended; killed, and a failure, when it hangs.
+#[must_use]
+pub fn finish(mut child: Child) -> Output {
+    let stdout = child.stdout.take().map(|mut stream| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = stream.read_to_end(&mut bytes);
+            bytes
+        })
+    });
+    let stderr = child.stderr.take().map(|mut stream| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = stream.read_to_end(&mut bytes);
+            bytes
+        })
+    });
+    let status = wait(&mut child);
+    let bytes = |handle: Option<std::thread::JoinHandle<Vec<u8>>>| {
+        handle.map_or_else(Vec::new, |handle| handle.join().unwrap())
+    };
+    Output { status, stdout: bytes(stdout), stderr: bytes(stderr) }
+}
+
+/// Waits for the end; a program that hangs is killed and fails the test.
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("the program hangs");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Both streams of an output as text, for assertions.
+#[must_use]
+pub fn text(output: &Output) -> (String, String) {
+    (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+/// A running `listen --format ndjson` whose sockets are all open (or failed).
+pub struct Listening {
+    child: Option<Child>,
+    lines: BufReader<ChildStdout>,
+    /// The events before the first arrival.
+    pub beginning: Vec<Value>,
+}
+
+impl Listening {
+    /// Starts `command`, which must be `listen --format ndjson ...`, and reads up to its `ready` notice.
+    #[must_use]
+    #[allow(clippy::zombie_processes, reason = "waited for by `end`, or killed on drop")]
+    pub fn start(command: &mut Command) -> Listening {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut beginning = Vec::new();
+        loop {
+            let mut line = String::new();
+            if lines.read_line(&mut line).unwrap() == 0 {
+                let output = finish(child);
+                panic!("it ended before it listened: {beginning:?} {:?}", text(&output));
+            }
+            let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            let listening = event["event"] == "listening";
+            beginning.push(event);
+            if listening {
+                return Listening { child: Some(child), lines, beginning };
+            }
+        }
+    }
+
+    /// The sockets that were opened, as `bound` told them.
+    pub fn bound(&self) -> impl Iterator<Item = &Value> {
+        self.beginning.iter().filter(|event| event["event"] == "bound").map(|event| &event["socket"])
+    }
+
+    /// The next event.
+    pub fn next(&mut self) -> Value {
+        let mut line = String::new();
+        assert!(self.lines.read_line(&mut line).unwrap() > 0, "the stream ended");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.child.as_ref().unwrap().id().try_into().unwrap())
+    }
+
+    /// Asks it to end and returns the events that are left, how it ended, and its standard error.
+    #[must_use]
+    pub fn end(mut self) -> (Vec<Value>, ExitStatus, String) {
+        nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGINT).unwrap();
+        let mut rest = Vec::new();
+        let mut line = String::new();
+        while self.lines.read_line(&mut line).unwrap() > 0 {
+            rest.push(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")));
+            line.clear();
+        }
+        let output = finish(self.child.take().unwrap());
+        let stderr = text(&output).1;
+        (rest, output.status, stderr)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -3,3 +3,5 @@
 
 pub mod netns;
 pub mod program;
+pub mod random;
+pub mod snapshot;

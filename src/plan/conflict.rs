@@ -1,0 +1,212 @@
+//! Which `bind(2)` and `listen(2)` find the port taken.
+//!
+//! The rule in one sentence: two sockets of one port collide when their addresses overlap and their devices meet, unless both
+//! have SO_REUSEADDR (on TCP only while the older one does not listen) or both have SO_REUSEPORT and one owner.
+//!
+//! SO_REUSEPORT makes the outcome depend on the order of binds once three sockets are involved: TCP lets a socket in without
+//! comparing when it looks like the last SO_REUSEPORT socket that was let in, and UDP stops comparing at the first companion it
+//! meets. Both are bugs one can rely on, and they are modelled here as they are. Sources: `inet_csk_get_port()`,
+//! `inet_bind_conflict()`, `sk_reuseport_match()` and `inet_csk_update_fastreuse()` of
+//! `net/ipv4/inet_connection_sock.c`; `udp_lib_lport_inuse()` and `udp_lib_get_port()` of `net/ipv4/udp.c`.
+
+use super::tables::{Bucket, Entry, Id, Local, Tables, all, same};
+use crate::model::Protocol;
+
+/// What bind or listen finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nobody in the way.
+    Free,
+    /// EADDRINUSE, because of these.
+    InUse(Vec<Id>),
+    /// It depends on what is not known of these.
+    Unknown(Vec<Id>),
+}
+
+/// Above so many sockets in one slot of the UDP port table, bind looks into the (address, port) table instead.
+const UDP_SLOT_LIMIT: usize = 10;
+
+impl Tables {
+    /// What `bind(2)` finds for `new`.
+    #[must_use]
+    pub fn bind_verdict(&self, new: &Entry) -> Verdict {
+        match new.protocol {
+            Protocol::Tcp => self.tcp_verdict(new, None),
+            Protocol::Udp => self.udp_verdict(new),
+        }
+    }
+
+    /// What `listen(2)` finds for a bound TCP socket: the same comparison again, this time with SO_REUSEADDR of no help against
+    /// those that listen already.
+    #[must_use]
+    pub fn listen_verdict(&self, id: Id) -> Verdict {
+        self.tcp_verdict(&self.entries[id], Some(id))
+    }
+
+    /// Lets a TCP socket listen after [`Tables::listen_verdict`] found nobody in the way.
+    pub fn listen(&mut self, id: Id) {
+        let entry = self.entries[id];
+        let key = self.bucket_key(&entry);
+        if let Some(bucket) = self.buckets.get_mut(&key) {
+            bucket.remember(&entry);
+        }
+        self.set_listening(id);
+    }
+
+    fn tcp_verdict(&self, new: &Entry, me: Option<Id>) -> Verdict {
+        let Some(bucket) = self.buckets.get(&self.bucket_key(new)) else {
+            return Verdict::Free;
+        };
+        let shortcut = bucket.shortcut(new);
+        if shortcut == Some(true) {
+            return Verdict::Free;
+        }
+        let (mut sure, mut perhaps) = (Vec::new(), Vec::new());
+        for id in bucket.near(new.local).filter(|&id| Some(id) != me) {
+            match self.collides(new, id) {
+                Some(true) => sure.push(id),
+                None => perhaps.push(id),
+                Some(false) => {}
+            }
+        }
+        match (sure.is_empty(), perhaps.is_empty(), shortcut) {
+            (true, true, _) => Verdict::Free,
+            (false, _, Some(false)) => Verdict::InUse(sure),
+            _ => {
+                sure.append(&mut perhaps);
+                Verdict::Unknown(sure)
+            }
+        }
+    }
+
+    /// Whether `new` and an older socket exclude each other, looked at alone.
+    fn collides(&self, new: &Entry, id: Id) -> Option<bool> {
+        let old = &self.entries[id];
+        let alone = match (self.meets(new, id), self.share_address(new, id), share_port(new, old)) {
+            (Some(false), ..) => return Some(false),
+            (_, Some(true), _) | (_, _, Some(true)) => Some(false),
+            (meets, Some(false), Some(false)) => meets,
+            _ => None,
+        };
+        all([alone, old.certain.then_some(true)])
+    }
+
+    /// Whether two sockets could be meant by one packet.
+    fn meets(&self, new: &Entry, id: Id) -> Option<bool> {
+        let old = &self.entries[id];
+        let devices = new.device == 0 || old.device == 0 || new.device == old.device;
+        all([Some(devices), overlap(new, old)])
+    }
+
+    /// Whether SO_REUSEADDR on both excuses them.
+    fn share_address(&self, new: &Entry, id: Id) -> Option<bool> {
+        let old = &self.entries[id];
+        let usable = old.protocol == Protocol::Udp || !self.listening[id];
+        all([Some(usable), new.reuse_address, old.reuse_address])
+    }
+
+    fn udp_verdict(&self, new: &Entry) -> Verdict {
+        let Some(bucket) = self.buckets.get(&self.bucket_key(new)) else {
+            return Verdict::Free;
+        };
+        let found = if bucket.all.len() > UDP_SLOT_LIMIT && !new.local.is_any() {
+            // Two slots of the (address, port) table, each with an order of its own. (Kernels before the fix `udp: Fix
+            // wildcard bind conflict check when using hash2` took this way with wildcards too, and overlooked the rest.)
+            let own = self.first_companion(new, self.chain(Protocol::Udp, new.port, new.local));
+            let wildcards = Local::V4(std::net::Ipv4Addr::UNSPECIFIED);
+            let other = self.first_companion(new, self.chain(Protocol::Udp, new.port, wildcards));
+            all([own, other])
+        } else {
+            let mut near: Vec<Id> = bucket.near(new.local).collect();
+            near.sort_unstable_by_key(|&id| self.position(id));
+            self.first_companion(new, near.into_iter())
+        };
+        let colliding = |wanted: fn(Option<bool>) -> bool| {
+            bucket.near(new.local).filter(|&id| wanted(self.collides(new, id))).collect()
+        };
+        match found {
+            Some(true) => Verdict::Free,
+            Some(false) => Verdict::InUse(colliding(|collides| collides == Some(true))),
+            None => Verdict::Unknown(colliding(|collides| collides != Some(false))),
+        }
+    }
+
+    /// UDP asks only the first socket that stands in the way, in the order given: true when that one is a SO_REUSEPORT
+    /// companion, or when there is none.
+    fn first_companion(&self, new: &Entry, order: impl Iterator<Item = Id>) -> Option<bool> {
+        // Answers of sockets that may or may not be the first.
+        let mut answers = Vec::new();
+        let mut decided = false;
+        for id in order {
+            let old = &self.entries[id];
+            let not_excused = self.share_address(new, id).map(|shared| !shared);
+            let in_the_way = all([self.meets(new, id), not_excused, old.certain.then_some(true)]);
+            if in_the_way == Some(false) {
+                continue;
+            }
+            answers.push(share_port(new, old));
+            decided |= in_the_way == Some(true);
+            if in_the_way == Some(true) && old.ordered {
+                break;
+            }
+        }
+        if !decided {
+            answers.push(Some(true));
+        }
+        let first = *answers.first()?;
+        if answers.iter().all(|&answer| answer == first) { first } else { None }
+    }
+}
+
+impl Bucket {
+    /// Whether `new` looks like the last SO_REUSEPORT socket that was let in (`sk_reuseport_match()`). Devices are
+    /// not compared, which is the bug.
+    fn shortcut(&self, new: &Entry) -> Option<bool> {
+        if new.reuse_port == Some(false) || self.all.is_empty() {
+            return Some(false);
+        }
+        if self.fast_unknown {
+            return None;
+        }
+        let Some(fast) = &self.fast else { return Some(false) };
+        let covers = match (fast.local, new.local) {
+            (Local::V4(x), Local::V4(y)) => Some(x == y || x.is_unspecified()),
+            (Local::V6(x), Local::V6(y)) => Some(x == y || x.is_unspecified()),
+            (Local::V6(x), Local::V4(_)) if x.is_unspecified() => fast.v6only.map(|v6only| !v6only),
+            // Only an AF_INET one compares 0.0.0.0 with the IPv4 side of `::`.
+            (Local::V4(x), Local::V6(y)) if !fast.inet6 && x.is_unspecified() && y.is_unspecified() => {
+                new.v6only.map(|v6only| !v6only)
+            }
+            _ => Some(false),
+        };
+        all([covers, same(fast.uid, new.uid)])
+    }
+
+    /// Keeps the bucket's memory of SO_REUSEPORT (`inet_csk_update_fastreuse()`).
+    pub(super) fn remember(&mut self, entry: &Entry) {
+        if !entry.is_known() {
+            self.fast_unknown |= entry.reuse_port != Some(false) || !entry.certain;
+        }
+        if entry.reuse_port != Some(true) {
+            self.fast = None;
+        } else if self.shortcut(entry) != Some(true) {
+            self.fast = Some(*entry);
+        }
+    }
+}
+
+/// Whether two addresses have a packet in common (`inet_rcv_saddr_equal()` with wildcards).
+fn overlap(a: &Entry, b: &Entry) -> Option<bool> {
+    let dual = |v6only: Option<bool>| v6only.map(|v6only| !v6only);
+    match (a.local, b.local) {
+        (Local::V4(x), Local::V4(y)) => Some(x == y || x.is_unspecified() || y.is_unspecified()),
+        (Local::V6(x), Local::V6(y)) => Some(x == y || x.is_unspecified() || y.is_unspecified()),
+        (Local::V6(x), Local::V4(_)) => all([Some(x.is_unspecified()), dual(a.v6only)]),
+        (Local::V4(_), Local::V6(y)) => all([Some(y.is_unspecified()), dual(b.v6only)]),
+    }
+}
+
+/// Whether SO_REUSEPORT of one owner on both excuses them.
+fn share_port(new: &Entry, old: &Entry) -> Option<bool> {
+    all([new.reuse_port, old.reuse_port, same(new.uid, old.uid)])
+}

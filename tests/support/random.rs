@@ -1,0 +1,43 @@
+//! Reproducible random choices: the seed is printed, and taken from `BINDSCOPE_SEED` when that is set.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A small generator (SplitMix64, Steele, Lea and Flood 2014).
+pub struct Random(u64);
+
+impl Random {
+    /// One whose seed is printed under `name`.
+    #[must_use]
+    pub fn seeded(name: &str) -> Random {
+        let seed = std::env::var("BINDSCOPE_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = seed.unwrap_or_else(|| {
+            u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos())
+        });
+        eprintln!("{name}: BINDSCOPE_SEED={seed}");
+        Random(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).unwrap()
+    }
+
+    /// One of `items`.
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+
+    /// True once in `times`.
+    pub fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+}

@@ -1,0 +1,139 @@
+//! A namespace as `ip` and `/proc/sys` describe it: a second opinion, independent of what the program reads.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::process::Command;
+
+use bindscope::model::{
+    AddrClass, AddrState, Family, IfName, Interface, InterfaceAddress, Route, RouteKind, Snapshot,
+};
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::netns::Netns;
+
+fn ip(ns: &Netns, words: &str) -> Vec<Value> {
+    let output = ns.output(Command::new("ip").args(["-j", "-d"]).args(words.split_whitespace()));
+    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+fn setting(ns: &Netns, name: &str) -> Option<i64> {
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    ns.run(|| std::fs::read_to_string(path)).ok()?.trim().parse().ok()
+}
+
+/// The namespace as it is now.
+#[must_use]
+pub fn snapshot(ns: &Netns) -> Snapshot {
+    let mut interfaces: Vec<Interface> =
+        ip(ns, "address show").iter().map(|link| interface(ns, link)).collect();
+    interfaces.sort_by_key(|interface| interface.index);
+    let index = |name: &Value| {
+        let name = IfName::from(name.as_str()?);
+        interfaces.iter().find(|interface| interface.name == name).map(|interface| interface.index)
+    };
+    let mut routes = Vec::new();
+    for family in ["-4", "-6"] {
+        for (table, words) in [(255, "route show table local"), (254, "route show table main")] {
+            for route in ip(ns, &format!("{family} {words}")) {
+                routes.extend(self::route(&route, table, family == "-4", &index));
+            }
+        }
+    }
+    // As the program's own snapshot, only what addresses do not imply.
+    let own = |route: &Route| {
+        interfaces.iter().flat_map(|interface| &interface.addresses).any(|address| {
+            let net = IpNet::new(address.address, address.prefix).unwrap().trunc();
+            let host = IpNet::from(address.address);
+            route.destination == host || route.destination == net
+        })
+    };
+    routes.retain(|route| !own(route));
+    let names = [
+        "net.ipv6.bindv6only",
+        "net.ipv4.ip_nonlocal_bind",
+        "net.ipv6.ip_nonlocal_bind",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.conf.all.route_localnet",
+        "net.ipv6.conf.all.disable_ipv6",
+    ];
+    let settings = names.iter().filter_map(|name| Some(((*name).to_owned(), setting(ns, name)?))).collect();
+    Snapshot { complete: true, interfaces, routes, settings, ipv6_available: true, ..Snapshot::default() }
+}
+
+fn interface(ns: &Netns, link: &Value) -> Interface {
+    let name = link["ifname"].as_str().unwrap();
+    let flag = |flag: &str| link["flags"].as_array().unwrap().iter().any(|f| f == flag);
+    let index = u32::try_from(link["ifindex"].as_u64().unwrap()).unwrap();
+    let addresses = link["addr_info"].as_array().unwrap().iter().filter(|a| a["local"].is_string());
+    let settings: BTreeMap<String, i64> = ["ipv4.route_localnet", "ipv6.disable_ipv6"]
+        .iter()
+        .filter_map(|key| {
+            let (family, rest) = key.split_once('.').unwrap();
+            Some(((*key).to_owned(), setting(ns, &format!("net.{family}.conf.{name}.{rest}"))?))
+        })
+        .collect();
+    Interface {
+        index,
+        name: IfName::from(name),
+        up: flag("UP"),
+        running: flag("UP"),
+        loopback: flag("LOOPBACK"),
+        point_to_point: flag("POINTOPOINT"),
+        multicast: flag("MULTICAST"),
+        kind: link["linkinfo"]["info_kind"].as_str().map(str::to_owned),
+        mtu: None,
+        mac: None,
+        master: None,
+        addresses: addresses.map(|a| address(a, index)).collect(),
+        settings,
+    }
+}
+
+fn address(info: &Value, index: u32) -> InterfaceAddress {
+    let address: IpAddr = info["local"].as_str().unwrap().parse().unwrap();
+    let states = [
+        ("tentative", AddrState::Tentative),
+        ("dadfailed", AddrState::Dadfailed),
+        ("optimistic", AddrState::Optimistic),
+        ("secondary", AddrState::Secondary),
+        ("deprecated", AddrState::Deprecated),
+    ];
+    let class = AddrClass::of(address);
+    InterfaceAddress {
+        address,
+        prefix: u8::try_from(info["prefixlen"].as_u64().unwrap()).unwrap(),
+        family: Family::of(address),
+        class,
+        scope_id: (address.is_ipv6() && class == AddrClass::Link).then_some(index),
+        label: None,
+        peer: info["address"].as_str().map(|text| text.parse().unwrap()),
+        broadcast: info["broadcast"].as_str().map(|text| text.parse().unwrap()),
+        state: states.iter().filter(|(key, _)| info[*key] == true).map(|&(_, state)| state).collect(),
+    }
+}
+
+fn route(route: &Value, table: u32, ipv4: bool, index: &impl Fn(&Value) -> Option<u32>) -> Option<Route> {
+    let kind = match route["type"].as_str() {
+        None | Some("unicast") => RouteKind::Unicast,
+        Some("local") => RouteKind::Local,
+        Some("broadcast") => RouteKind::Broadcast,
+        Some(_) => RouteKind::Other,
+    };
+    let destination = match route["dst"].as_str()? {
+        "default" if ipv4 => "0.0.0.0/0".parse().unwrap(),
+        "default" => "::/0".parse().unwrap(),
+        text => text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).unwrap(),
+    };
+    let address = |key: &str| route[key].as_str().map(|text| text.parse().unwrap());
+    Some(Route {
+        table,
+        kind,
+        destination,
+        interface: index(&route["dev"]),
+        gateway: address("gateway"),
+        source: address("prefsrc"),
+        metric: None,
+    })
+}

@@ -8,6 +8,7 @@ pub mod arrival;
 pub mod errno;
 pub mod host;
 pub mod ifname;
+pub mod inventory;
 pub mod reach;
 pub mod socket;
 
@@ -16,5 +17,6 @@ pub use arrival::{Arrival, Endpoint, Evidence, Ingress};
 pub use errno::Errno;
 pub use host::{AddrState, Host, Interface, InterfaceAddress, Route, RouteKind, Rule, Snapshot};
 pub use ifname::IfName;
+pub use inventory::{Inventory, ListeningSocket, Owner, Queue, SocketState};
 pub use reach::{Outcome, Source};
 pub use socket::{Phase, Protocol, SocketSpec, SocketView, V6Only};

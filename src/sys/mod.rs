@@ -11,7 +11,8 @@
 //! | `snapshot()` | interfaces, addresses, routes, settings of the calling thread's network namespace |
 //! | `packet_info` | asking for, and reading, the ingress interface of connections and datagrams |
 //! | `poller::Poller` | level-triggered readiness over many sockets |
-//! | `inventory` | sockets that listen on this machine, and who owns them |
+//! | `inventory`, `attach_owners`, `owners` | sockets that listen on this machine, and who holds them |
+//! | `port_holder` | the sockets in the way of a bind |
 
 mod errno;
 mod error;
@@ -33,7 +34,8 @@ pub use errno::errno_of;
 pub use error::Error;
 pub use file::{create_private, terminal_width};
 pub use signals::Signals;
-pub use socket_types::{Interest, Readiness, ReceivedDatagram, TransportState};
+pub use socket_types::{Interest, InventoryOptions, Readiness, ReceivedDatagram, TransportState};
+pub use system::inventory::{attach_owners, inventory, owners, port_holder};
 pub use system::monitor::Monitor;
 pub use system::poller::Poller;
 pub use system::snapshot::snapshot;

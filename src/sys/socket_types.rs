@@ -51,3 +51,20 @@ pub struct Readiness {
     /// Something can be written, or an error waits to be read.
     pub writable: bool,
 }
+
+/// What an inventory looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InventoryOptions {
+    /// Look for the processes that hold each socket.
+    pub owners: bool,
+    /// Read SO_REUSEADDR, SO_REUSEPORT and IPV6_V6ONLY from the sockets themselves, where the processes may be traced.
+    pub socket_options: bool,
+    /// Do not ask sock_diag, as on a system that refuses it.
+    pub proc_net_only: bool,
+}
+
+impl Default for InventoryOptions {
+    fn default() -> InventoryOptions {
+        InventoryOptions { owners: true, socket_options: false, proc_net_only: false }
+    }
+}

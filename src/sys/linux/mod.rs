@@ -1,7 +1,14 @@
 //! The linux side of [`super`]. No logic here.
 
+mod borrow;
+mod cgroup;
+pub mod inventory;
 pub mod monitor;
+mod namespaces;
 pub mod options;
 pub mod packet_info;
 pub mod poller;
+mod proc_net;
+mod processes;
 pub mod snapshot;
+mod sock_diag;

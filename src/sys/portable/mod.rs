@@ -1,5 +1,6 @@
 //! The portable side of [`super`]. No logic here.
 
+pub mod inventory;
 pub mod monitor;
 pub mod options;
 pub mod packet_info;

@@ -1,0 +1,375 @@
+//! Which sockets are there, and who holds them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+
+use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
+use super::{borrow, cgroup, processes};
+use crate::model::addr::needs_zone;
+use crate::model::{
+    Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owner, Protocol, Queue, SocketState,
+    SocketView,
+};
+use crate::sys::InventoryOptions;
+
+/// The listening TCP and unconnected UDP sockets of the calling thread's network namespace.
+#[must_use]
+pub fn inventory(options: &InventoryOptions) -> Inventory {
+    let mut inventory = Inventory::default();
+    let netns = super::namespaces::current();
+    if netns.is_none() {
+        inventory
+            .incomplete_because
+            .push("the network namespace could not be told from /proc/thread-self/ns/net".to_owned());
+    }
+    read_sockets(options, netns, &mut inventory);
+    if options.owners {
+        let because = attach_owners(&mut inventory.sockets, options.socket_options);
+        inventory.incomplete_because.extend(because);
+    }
+    inventory.sockets.sort_by_cached_key(ListeningSocket::order);
+    inventory.complete = inventory.incomplete_because.is_empty();
+    inventory
+}
+
+const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
+
+fn read_sockets(options: &InventoryOptions, netns: Option<u64>, inventory: &mut Inventory) {
+    let opened =
+        if options.proc_net_only { Err(io::Error::other("it was not asked")) } else { SockDiag::open() };
+    let mut names = DeviceNames::default();
+    let mut kernel = match opened {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            fall_back(Protocol::Tcp, &error, netns, inventory);
+            fall_back(Protocol::Udp, &error, netns, inventory);
+            return;
+        }
+    };
+    let mut seen = CookieSet::default();
+    for (protocol, number, states) in [
+        (Protocol::Tcp, sock_diag::TCP, 1 << state::LISTEN),
+        (Protocol::Udp, sock_diag::UDP, 1 << state::CLOSE),
+    ] {
+        let start = inventory.sockets.len();
+        for family in FAMILIES {
+            let from = inventory.sockets.len();
+            let sockets = std::cell::RefCell::new((&mut inventory.sockets, &mut seen));
+            let answer = kernel.dump(
+                Query { family, protocol: number, states, port: 0 },
+                || {
+                    let mut sockets = sockets.borrow_mut();
+                    sockets.0.truncate(from);
+                    sockets.1.0.clear();
+                },
+                |socket| {
+                    let mut sockets = sockets.borrow_mut();
+                    // A socket that moved in the table during the dump may come twice.
+                    if sockets.1.insert(socket.cookie) {
+                        sockets.0.push(listening(&socket, protocol, netns, &mut names));
+                    }
+                },
+            );
+            match answer {
+                Ok(()) => {}
+                Err(DumpError::Interrupted) => inventory
+                    .incomplete_because
+                    .push(format!("the list of {protocol} sockets changed faster than it could be read")),
+                Err(DumpError::Refused(error)) => {
+                    inventory.sockets.truncate(start);
+                    fall_back(protocol, &error, netns, inventory);
+                    break;
+                }
+            }
+        }
+    }
+    read_mptcp(&mut kernel, netns, &mut names, inventory);
+    name_cgroups(&mut inventory.sockets, &names.cgroups);
+}
+
+/// MPTCP listeners. Their first subflow is a TCP listener with the same inode, which is already there.
+fn read_mptcp(kernel: &mut SockDiag, netns: Option<u64>, names: &mut DeviceNames, inventory: &mut Inventory) {
+    let enabled = std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_ok_and(|text| text.trim() != "0");
+    if !enabled {
+        return;
+    }
+    for family in FAMILIES {
+        let found = std::cell::RefCell::new(Vec::new());
+        let query = Query { family, protocol: sock_diag::MPTCP, states: 1 << state::LISTEN, port: 0 };
+        let answer =
+            kernel.dump(query, || found.borrow_mut().clear(), |socket| found.borrow_mut().push(socket));
+        match answer {
+            Ok(()) => {}
+            Err(DumpError::Interrupted) => inventory
+                .incomplete_because
+                .push("the list of MPTCP sockets changed faster than it could be read".to_owned()),
+            Err(DumpError::Refused(error)) => {
+                inventory
+                    .incomplete_because
+                    .push(format!("which listeners speak MPTCP could not be asked of sock_diag: {error}"));
+                return;
+            }
+        }
+        for socket in found.into_inner() {
+            let twin = inventory.sockets.iter_mut().find(|other| {
+                other.view.protocol == Protocol::Tcp
+                    && other.view.port == socket.local_port
+                    && other.view.address == socket.local
+                    && (other.inode == inode(&socket) || other.inode.is_none())
+            });
+            if let Some(twin) = twin {
+                twin.mptcp = true;
+                twin.inode = twin.inode.or(inode(&socket));
+                twin.uid = Some(socket.uid);
+            } else {
+                let mut added = listening(&socket, Protocol::Tcp, netns, names);
+                added.mptcp = true;
+                inventory.sockets.push(added);
+            }
+        }
+    }
+}
+
+/// Cookies of the sockets of one dump.
+#[derive(Default)]
+struct CookieSet(std::collections::HashSet<u64>);
+
+impl CookieSet {
+    fn insert(&mut self, cookie: u64) -> bool {
+        // 0xff.. is INET_DIAG_NOCOOKIE: the kernel made none.
+        cookie == u64::MAX || cookie == 0 || self.0.insert(cookie)
+    }
+}
+
+/// Names of devices by index, each asked for once; and the cgroups met on the way.
+#[derive(Default)]
+struct DeviceNames {
+    devices: HashMap<u32, IfName>,
+    /// Position of a socket is not known yet, so its cgroup's id waits under its cookie's substitute, the inode.
+    cgroups: HashMap<u64, u64>,
+}
+
+impl DeviceNames {
+    fn device(&mut self, index: u32) -> Option<IfName> {
+        if index == 0 {
+            return None;
+        }
+        let name = self.devices.entry(index).or_insert_with(|| match nix::net::if_::if_indextoname(index) {
+            Ok(name) if !name.is_empty() => IfName::from_bytes(name.to_bytes()),
+            _ => IfName::from(format!("#{index}").as_str()),
+        });
+        Some(name.clone())
+    }
+}
+
+fn inode(socket: &DiagSocket) -> Option<u64> {
+    (socket.inode != 0).then_some(u64::from(socket.inode))
+}
+
+fn listening(
+    socket: &DiagSocket,
+    protocol: Protocol,
+    netns: Option<u64>,
+    names: &mut DeviceNames,
+) -> ListeningSocket {
+    let family = if i32::from(socket.family) == libc::AF_INET { Family::Ipv4 } else { Family::Ipv6 };
+    let socket_state = match (protocol, socket.state) {
+        (Protocol::Tcp, state::LISTEN) => SocketState::Listen,
+        (Protocol::Udp, state::CLOSE) => SocketState::Unconnected,
+        (_, state::CLOSE | state::BOUND_INACTIVE) => SocketState::Bound,
+        (_, state::TIME_WAIT) => SocketState::TimeWait,
+        _ => SocketState::Connected,
+    };
+    let queue = match socket_state {
+        SocketState::Listen => Some(Queue { length: socket.receive_queue, limit: Some(socket.send_queue) }),
+        SocketState::Unconnected => Some(Queue { length: socket.receive_queue, limit: None }),
+        _ => None,
+    };
+    if let (Some(inode), Some(cgroup)) = (inode(socket), socket.cgroup) {
+        names.cgroups.insert(inode, cgroup);
+    }
+    let mut v6only = socket.v6only;
+    if family == Family::Ipv6 && !socket.local.is_unspecified() && v6only.is_none() {
+        // A specific address leaves no choice: v4-mapped is IPv4, everything else IPv6 only (`net/ipv6/af_inet6.c`).
+        v6only = Some(!socket.local.to_canonical().is_ipv4());
+    }
+    let device = names.device(socket.device);
+    ListeningSocket {
+        view: SocketView {
+            listener: None,
+            protocol,
+            family,
+            address: socket.local,
+            port: socket.local_port,
+            // The kernel ties a socket to its zone's device.
+            scope_id: (needs_zone(socket.local) && socket.device != 0).then_some(socket.device),
+            device,
+            v6only,
+            reuse_address: None,
+            reuse_port: None,
+            exposure: FamilyExposure::default(),
+        },
+        state: socket_state,
+        mptcp: false,
+        netns,
+        uid: Some(socket.uid),
+        inode: inode(socket),
+        queue,
+        device_known: true,
+        device_index: (socket.device != 0).then_some(socket.device),
+        cgroup: None,
+        owners: None,
+    }
+}
+
+fn name_cgroups(sockets: &mut [ListeningSocket], ids: &HashMap<u64, u64>) {
+    let mut wanted: Vec<u64> = ids.values().copied().collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    if wanted.is_empty() {
+        return;
+    }
+    let paths = cgroup::paths(&wanted);
+    for socket in sockets {
+        socket.cgroup = socket.inode.and_then(|inode| ids.get(&inode)).and_then(|id| paths.get(id)).cloned();
+    }
+}
+
+/// Reads `/proc/net` where sock_diag is refused: neither IPV6_V6ONLY nor devices nor queue limits stand there.
+fn fall_back(protocol: Protocol, refusal: &io::Error, netns: Option<u64>, inventory: &mut Inventory) {
+    inventory.incomplete_because.push(format!(
+        "sock_diag does not tell the {protocol} sockets ({refusal}); /proc/net/{protocol} and /proc/net/{protocol}6 are read instead, \
+         which tell neither IPV6_V6ONLY nor the device a socket is bound to"
+    ));
+    for (file, family) in [(protocol.to_string(), Family::Ipv4), (format!("{protocol}6"), Family::Ipv6)] {
+        let path = format!("/proc/thread-self/net/{file}");
+        match super::proc_net::read(&path, protocol, family, netns) {
+            Ok(sockets) => inventory.sockets.extend(sockets),
+            // A kernel without IPv6 has no such file, and no such sockets.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && family == Family::Ipv6 => {}
+            Err(error) => inventory.incomplete_because.push(format!("{path} could not be read: {error}")),
+        }
+    }
+}
+
+/// Fills in who holds each socket, and with `socket_options` the options that only the sockets themselves tell. Returns one
+/// sentence for each thing that could not be read. Sockets of several namespaces may come at once: inodes are unique.
+pub fn attach_owners(sockets: &mut [ListeningSocket], socket_options: bool) -> Vec<String> {
+    let mut places: HashMap<u64, Vec<usize>> = HashMap::with_capacity(sockets.len());
+    for (place, socket) in sockets.iter().enumerate() {
+        if let Some(inode) = socket.inode {
+            places.entry(inode).or_default().push(place);
+        }
+    }
+    let mut borrowed: HashMap<u64, Result<borrow::Options, io::Error>> = HashMap::new();
+    let mut holders = processes::holders(
+        |inode| places.contains_key(&inode),
+        |process, number, inode| {
+            if socket_options && !matches!(borrowed.get(&inode), Some(Ok(_))) {
+                let options = borrow::socket(process, number, inode).map(|socket| {
+                    let ipv6 = socket.domain().is_ok_and(|domain| domain == socket2::Domain::IPV6);
+                    borrow::options(&socket, ipv6)
+                });
+                borrowed.insert(inode, options);
+            }
+        },
+    );
+    let incomplete = holders.incomplete_because();
+    let mut unknown = 0usize;
+    let mut unread = 0usize;
+    for socket in sockets.iter_mut() {
+        let found = socket.inode.and_then(|inode| holders.owners.get_mut(&inode));
+        socket.owners = match (found, socket.inode, &incomplete) {
+            (Some(owners), ..) => Some(owners.clone()),
+            // Without an inode it has no file: no process can hold it.
+            (None, None, _) => Some(Vec::new()),
+            (None, Some(_), None) => Some(Vec::new()),
+            (None, Some(_), Some(_)) => {
+                unknown += 1;
+                None
+            }
+        };
+        if socket_options {
+            match socket.inode.and_then(|inode| borrowed.get(&inode)) {
+                Some(Ok(options)) => {
+                    socket.view.reuse_address = options.reuse_address;
+                    socket.view.reuse_port = options.reuse_port;
+                    // Last, since an MPTCP socket answers with its own flag, which its subflow need not share.
+                    socket.view.v6only = socket.view.v6only.or(options.v6only);
+                }
+                _ => unread += 1,
+            }
+        }
+    }
+    let mut because = Vec::new();
+    if let Some(reason) = incomplete
+        && unknown > 0
+    {
+        because.push(format!("the owners of {unknown} sockets are unknown: {reason}"));
+    }
+    if unread > 0 {
+        because.push(format!(
+            "the reuse options of {unread} sockets could not be read: pidfd_getfd(2) needs the right to trace their processes"
+        ));
+    }
+    because
+}
+
+/// Processes that hold the sockets with these inodes. An inode that is absent from the answer has no owner that could be read;
+/// the sentence says why there may be one all the same.
+#[must_use]
+pub fn owners(inodes: &[u64]) -> (HashMap<u64, Vec<Owner>>, Option<String>) {
+    let wanted: std::collections::HashSet<u64> = inodes.iter().copied().collect();
+    let holders = processes::holders(|inode| wanted.contains(&inode), |_, _, _| {});
+    let because = holders.incomplete_because();
+    (holders.owners, because)
+}
+
+/// The sockets that have `port` at an address that competes with `address`, in whatever state, with their owners: what stands
+/// in the way of a bind that failed with EADDRINUSE. Those that listen come first; at most 64.
+#[must_use]
+pub fn port_holder(protocol: Protocol, address: IpAddr, port: u16) -> Vec<ListeningSocket> {
+    const MOST: usize = 64;
+    let Ok(mut kernel) = SockDiag::open() else { return Vec::new() };
+    let netns = super::namespaces::current();
+    let mut names = DeviceNames::default();
+    let number = match protocol {
+        Protocol::Tcp => sock_diag::TCP,
+        Protocol::Udp => sock_diag::UDP,
+    };
+    let mut found = Vec::new();
+    for family in FAMILIES {
+        let part = std::cell::RefCell::new(Vec::new());
+        let query = Query { family, protocol: number, states: u32::MAX, port };
+        let answer = kernel.dump(
+            query,
+            || part.borrow_mut().clear(),
+            |socket| {
+                if socket.local_port == port && competes(address, &socket) {
+                    part.borrow_mut().push(listening(&socket, protocol, netns, &mut names));
+                }
+            },
+        );
+        if answer.is_ok() {
+            found.append(&mut part.into_inner());
+        }
+    }
+    found.sort_by_cached_key(|socket| (socket.state, socket.order()));
+    found.truncate(MOST);
+    attach_owners(&mut found, false);
+    found
+}
+
+/// Whether a bind to `address` and the socket want the same packets (`inet_rcv_saddr_equal()` of
+/// `net/ipv4/inet_connection_sock.c`), taking an unknown IPV6_V6ONLY of either for off.
+fn competes(address: IpAddr, socket: &DiagSocket) -> bool {
+    let (one, other) = (address.to_canonical(), socket.local.to_canonical());
+    match (one, other) {
+        (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
+            one == other || one.is_unspecified() || other.is_unspecified()
+        }
+        (IpAddr::V4(_), IpAddr::V6(v6)) => v6.is_unspecified() && socket.v6only != Some(true),
+        (IpAddr::V6(v6), IpAddr::V4(_)) => v6.is_unspecified(),
+    }
+}

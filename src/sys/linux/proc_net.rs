@@ -1,0 +1,79 @@
+//! The socket tables of `/proc/net` (proc(5)): the fallback where sock_diag is refused, and the only view into a network
+//! namespace that may be looked at and not entered.
+
+use std::io;
+use std::path::Path;
+
+use procfs::net::{TcpNetEntries, TcpState, UdpNetEntries, UdpState};
+use procfs::{FromReadSI as _, LocalSystemInfo, ProcError};
+
+use crate::model::{Family, FamilyExposure, ListeningSocket, Protocol, Queue, SocketState, SocketView};
+
+/// Reads one table: listening TCP or unconnected UDP sockets.
+pub(super) fn read(
+    path: impl AsRef<Path>,
+    protocol: Protocol,
+    family: Family,
+    netns: Option<u64>,
+) -> io::Result<Vec<ListeningSocket>> {
+    let path = path.as_ref();
+    let rows: Vec<_> = match protocol {
+        Protocol::Tcp => TcpNetEntries::from_file(path, &LocalSystemInfo)
+            .map_err(error)?
+            .0
+            .into_iter()
+            .filter(|row| row.state == TcpState::Listen)
+            .map(|row| (row.local_address, row.uid, row.inode, row.rx_queue))
+            .collect(),
+        Protocol::Udp => UdpNetEntries::from_file(path, &LocalSystemInfo)
+            .map_err(error)?
+            .0
+            .into_iter()
+            .filter(|row| row.state == UdpState::Close)
+            .map(|row| (row.local_address, row.uid, row.inode, row.rx_queue))
+            .collect(),
+    };
+    let socket = |(local, uid, inode, length): (std::net::SocketAddr, u32, u64, u32)| {
+        let address = local.ip();
+        let v6only =
+            (family == Family::Ipv6 && !address.is_unspecified()).then(|| !address.to_canonical().is_ipv4());
+        ListeningSocket {
+            view: SocketView {
+                listener: None,
+                protocol,
+                family,
+                address,
+                port: local.port(),
+                scope_id: None,
+                device: None,
+                v6only,
+                reuse_address: None,
+                reuse_port: None,
+                exposure: FamilyExposure::default(),
+            },
+            state: match protocol {
+                Protocol::Tcp => SocketState::Listen,
+                Protocol::Udp => SocketState::Unconnected,
+            },
+            mptcp: false,
+            netns,
+            uid: Some(uid),
+            inode: (inode != 0).then_some(inode),
+            queue: Some(Queue { length, limit: None }),
+            device_known: false,
+            device_index: None,
+            cgroup: None,
+            owners: None,
+        }
+    };
+    Ok(rows.into_iter().map(socket).collect())
+}
+
+fn error(error: ProcError) -> io::Error {
+    match error {
+        ProcError::NotFound(_) => io::ErrorKind::NotFound.into(),
+        ProcError::PermissionDenied(_) => io::ErrorKind::PermissionDenied.into(),
+        ProcError::Io(error, _) => error,
+        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+    }
+}

@@ -1,0 +1,268 @@
+//! Which processes hold which sockets: a walk over `/proc/PID/fd` (proc(5)).
+//!
+//! Everything about a process is read relative to one open descriptor of its `/proc` directory. When the process ends, that
+//! descriptor answers ESRCH for ever, also after another process got the same number: so what is read belongs together.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
+
+use super::cgroup;
+use crate::model::Owner;
+use crate::text::escape_bytes;
+
+/// One process, for as long as it is looked at.
+pub(super) struct Process {
+    pub pid: u32,
+    directory: OwnedFd,
+}
+
+impl Process {
+    /// The process with this number at this moment.
+    pub fn open(pid: u32) -> nix::Result<Process> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = nix::fcntl::open(format!("/proc/{pid}").as_str(), flags, Mode::empty())?;
+        Ok(Process { pid, directory })
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let file = openat(self.directory.as_fd(), name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let mut bytes = Vec::new();
+        File::from(file).take(1 << 20).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Its open descriptors.
+    fn descriptors(&self) -> nix::Result<Dir> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Dir::from_fd(openat(self.directory.as_fd(), "fd", flags, Mode::empty())?)
+    }
+
+    /// The directory of its open descriptors, for readlinkat(2).
+    fn descriptor_directory(&self) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        openat(self.directory.as_fd(), "fd", flags, Mode::empty())
+    }
+
+    /// Whether `path`, read here, is the very file that the process runs. In a container or after an update it is not.
+    fn runs_file_at(&self, path: &[u8]) -> Option<bool> {
+        let running =
+            nix::sys::stat::fstatat(self.directory.as_fd(), "exe", nix::fcntl::AtFlags::empty()).ok()?;
+        let here = nix::sys::stat::stat(path).ok();
+        Some(here.is_some_and(|here| (here.st_dev, here.st_ino) == (running.st_dev, running.st_ino)))
+    }
+
+    /// What is told of an owner; `None` when the process has ended.
+    fn describe(&self, users: &mut Users) -> Option<Owner> {
+        let comm = self.read("comm").ok()?;
+        let command = text_of(comm.strip_suffix(b"\n").unwrap_or(&comm));
+        let uid = self.read("status").ok().and_then(|status| effective_uid(&status));
+        let (exe, exe_deleted, exe_here) = match readlinkat(self.directory.as_fd(), "exe") {
+            Ok(path) => {
+                let path = path.into_vec();
+                let here = self.runs_file_at(&path);
+                let (exe, deleted) = executable(&path);
+                (exe, deleted, here)
+            }
+            Err(_) => (None, false, None),
+        };
+        let (unit, container) =
+            self.read("cgroup").map(|bytes| cgroup::of_process(&text_of(&bytes))).unwrap_or_default();
+        let user = uid.map(|uid| users.name(uid));
+        Some(Owner { pid: self.pid, command, exe, exe_deleted, exe_here, user, uid, unit, container })
+    }
+
+    /// Whether it still lives: then no other process has had its number since it was opened.
+    pub fn lives(&self) -> bool {
+        self.read("comm").is_ok()
+    }
+}
+
+/// Text of the system's: as it is when it is UTF-8, and with invalid bytes as `\xNN` else, line by line of the original.
+fn text_of(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => escape_bytes(bytes),
+    }
+}
+
+/// The kernel writes ` (deleted)` after the path of a file that has no name any more (`d_path()` of `fs/d_path.c`); a file
+/// whose name really ends so is still there under it.
+fn executable(path: &[u8]) -> (Option<String>, bool) {
+    match path.strip_suffix(b" (deleted)") {
+        Some(before) if !std::path::Path::new(std::ffi::OsStr::from_bytes(path)).exists() => {
+            (Some(text_of(before)), true)
+        }
+        _ => (Some(text_of(path)), false),
+    }
+}
+
+/// The second number of the line `Uid:` of `/proc/PID/status`.
+fn effective_uid(status: &[u8]) -> Option<u32> {
+    // The line `Name:` comes first and is the process's to choose, but the kernel escapes a newline in it.
+    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line).ok()?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Names of users, each asked for once.
+#[derive(Default)]
+struct Users(HashMap<u32, String>);
+
+impl Users {
+    fn name(&mut self, uid: u32) -> String {
+        let name = self.0.entry(uid).or_insert_with(|| {
+            nix::unistd::User::from_uid(uid.into())
+                .ok()
+                .flatten()
+                .map_or_else(|| uid.to_string(), |user| user.name)
+        });
+        name.clone()
+    }
+}
+
+/// What a walk found.
+#[derive(Default)]
+pub(super) struct Holders {
+    /// Owners by the inode of the socket; several may hold one.
+    pub owners: HashMap<u64, Vec<Owner>>,
+    /// Processes whose descriptors could not be read.
+    pub unreadable: usize,
+    /// Processes that were seen.
+    pub seen: usize,
+    /// Why processes may exist that were not seen.
+    pub unseen_because: Option<&'static str>,
+}
+
+impl Holders {
+    /// Why a socket without an owner here may have one all the same; `None` when every process was read.
+    pub fn incomplete_because(&self) -> Option<String> {
+        let reason = if self.seen == 0 {
+            "/proc shows no processes".to_owned()
+        } else if self.unreadable > 0 {
+            format!("the descriptors of {} of {} processes could not be read", self.unreadable, self.seen)
+        } else {
+            self.unseen_because?.to_owned()
+        };
+        Some(reason)
+    }
+}
+
+/// Inode of the initial pid namespace (`PROC_PID_INIT_INO` of `linux/proc_ns.h`).
+const INITIAL_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
+
+/// Looks for the holders of the sockets that `wanted` names by inode. `each` is told of every descriptor found.
+pub(super) fn holders(wanted: impl Fn(u64) -> bool, mut each: impl FnMut(&Process, i32, u64)) -> Holders {
+    let mut holders = Holders::default();
+    let mut users = Users::default();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return holders };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    for pid in pids {
+        let Ok(process) = Process::open(pid) else { continue };
+        holders.seen += 1;
+        let mut descriptors = match process.descriptors() {
+            Ok(descriptors) => descriptors,
+            // It ended in between.
+            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ESRCH) => continue,
+            Err(_) => {
+                holders.unreadable += 1;
+                continue;
+            }
+        };
+        let Ok(directory) = process.descriptor_directory() else { continue };
+        let mut owner = None;
+        let mut denied = false;
+        for entry in descriptors.iter().flatten() {
+            let name = entry.file_name();
+            let target = match readlinkat(&directory, name) {
+                Ok(target) => target,
+                Err(nix::errno::Errno::EACCES | nix::errno::Errno::EPERM) => {
+                    denied |= name.to_bytes() != b"." && name.to_bytes() != b"..";
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            let Some(inode) = socket_inode(target.as_bytes()).filter(|inode| wanted(*inode)) else {
+                continue;
+            };
+            let Some(number) = name.to_str().ok().and_then(|name| name.parse().ok()) else { continue };
+            if owner.is_none() {
+                owner = process.describe(&mut users);
+            }
+            let Some(owner) = &owner else { break };
+            let list = holders.owners.entry(inode).or_default();
+            if list.last().is_none_or(|last| last.pid != owner.pid) {
+                list.push(owner.clone());
+            }
+            each(&process, number, inode);
+        }
+        holders.unreadable += usize::from(denied);
+    }
+    for list in holders.owners.values_mut() {
+        list.sort_by_key(|owner| owner.pid);
+    }
+    holders.unseen_because = unseen_because();
+    holders
+}
+
+fn unseen_because() -> Option<&'static str> {
+    if !std::path::Path::new("/proc/1").exists() {
+        return Some("/proc hides the processes of others (hidepid of proc(5))");
+    }
+    match std::fs::read_link("/proc/self/ns/pid") {
+        Ok(link) if link.as_os_str().as_bytes() == INITIAL_PID_NAMESPACE => None,
+        _ => Some("processes outside this pid namespace cannot be seen"),
+    }
+}
+
+/// The number in `socket:[123]`.
+fn socket_inode(target: &[u8]) -> Option<u64> {
+    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_and_status_are_read_strictly() {
+        assert_eq!(socket_inode(b"socket:[123]"), Some(123));
+        for wrong in [&b"socket:[12"[..], b"socket:[]", b"pipe:[12]", b"/tmp/socket:[12]", b"socket:[-1]"] {
+            assert_eq!(socket_inode(wrong), None);
+        }
+        assert_eq!(
+            effective_uid(b"Name:\tx\\nUid:\t0 0\nUmask:\t0022\nUid:\t1000\t1001\t1002\t1003\n"),
+            Some(1001)
+        );
+        assert_eq!(effective_uid(b"Uid:\t\n"), None);
+    }
+
+    #[test]
+    fn this_process_holds_its_sockets_and_is_named_by_its_file() {
+        use std::os::unix::fs::MetadataExt as _;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = File::from(OwnedFd::from(listener.try_clone().unwrap())).metadata().unwrap().ino();
+        let holders = holders(|wanted| wanted == inode, |_, _, _| {});
+        let owner = &holders.owners[&inode][0];
+        assert_eq!(owner.pid, std::process::id());
+        assert_eq!(owner.exe.as_deref(), std::env::current_exe().unwrap().to_str());
+        assert_eq!(owner.uid, Some(nix::unistd::geteuid().as_raw()));
+        assert!(!holders.owners.contains_key(&(inode + 1_000_000)));
+    }
+
+    #[test]
+    fn a_deleted_executable_is_told_from_a_name_that_says_so() {
+        assert_eq!(executable(b"/nowhere/x (deleted)"), (Some("/nowhere/x".to_owned()), true));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x (deleted)");
+        std::fs::write(&path, "").unwrap();
+        let path = path.to_str().unwrap();
+        assert_eq!(executable(path.as_bytes()), (Some(path.to_owned()), false));
+    }
+}

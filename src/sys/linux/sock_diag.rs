@@ -1,0 +1,339 @@
+//! Socket dumps by sock_diag(7): what `ss` reads, with the attributes that `ss` does not show.
+//!
+//! The codec is `netlink-packet-sock-diag`'s but for two things it lacks: the request attribute that asks for MPTCP, and the
+//! attributes CGROUP_ID. Attributes that nobody asked about are skipped, so that a newer kernel's are no error.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::time::Duration;
+
+use netlink_packet_core::{Emitable as _, NlasIterator, Parseable as _};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+
+/// States of TCP sockets as the kernel numbers them (`net/tcp_states.h`).
+pub(super) mod state {
+    pub const TIME_WAIT: u8 = 6;
+    /// No connection; a UDP socket without a peer has it too.
+    pub const CLOSE: u8 = 7;
+    pub const LISTEN: u8 = 10;
+    /// Bound and neither listening nor connected; told since Linux 6.8.
+    pub const BOUND_INACTIVE: u8 = 13;
+}
+
+/// IPPROTO_MPTCP of `linux/in.h`.
+pub(super) const MPTCP: u32 = 262;
+/// IPPROTO_TCP.
+pub(super) const TCP: u32 = 6;
+/// IPPROTO_UDP.
+pub(super) const UDP: u32 = 17;
+
+/// How often a dump that the kernel marks as interrupted is repeated.
+const ATTEMPTS: usize = 10;
+
+/// The kernel fills datagrams of at most 32 KiB in a dump (`netlink_dump()` of `net/netlink/af_netlink.c`).
+const BUFFER: usize = 64 * 1024;
+
+/// What the kernel has told of one socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DiagSocket {
+    pub family: u8,
+    pub state: u8,
+    pub local: IpAddr,
+    pub local_port: u16,
+    pub peer: IpAddr,
+    pub peer_port: u16,
+    /// The device it is bound to, not the interface anything arrived on; 0 is none.
+    pub device: u32,
+    pub receive_queue: u32,
+    pub send_queue: u32,
+    pub uid: u32,
+    /// 0 for a socket without a file.
+    pub inode: u32,
+    pub cookie: u64,
+    /// INET_DIAG_SKV6ONLY: given for AF_INET6 in LISTEN and CLOSE only.
+    pub v6only: Option<bool>,
+    /// INET_DIAG_CGROUP_ID.
+    pub cgroup: Option<u64>,
+}
+
+/// What a dump asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Query {
+    /// AF_INET or AF_INET6.
+    pub family: u8,
+    /// [`TCP`], [`UDP`] or [`MPTCP`].
+    pub protocol: u32,
+    /// Bits of [`state`].
+    pub states: u32,
+    /// Only this local port; 0 for all.
+    pub port: u16,
+}
+
+/// Why a dump did not succeed.
+#[derive(Debug)]
+pub(super) enum DumpError {
+    /// The kernel refuses, or does not know, this dump.
+    Refused(io::Error),
+    /// It was interrupted by changes each time.
+    Interrupted,
+}
+
+/// A connection to the kernel's socket tables, of the network namespace of the thread that opened it.
+pub(super) struct SockDiag {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl SockDiag {
+    pub fn open() -> io::Result<SockDiag> {
+        let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        set_timeout(&socket)?;
+        Ok(SockDiag { socket, buffer: vec![0; BUFFER], sequence: 0 })
+    }
+
+    /// Hands every socket of the answer to `each`, as it comes. After an interrupted dump `restart` is called: what came so
+    /// far is void.
+    pub fn dump(
+        &mut self,
+        query: Query,
+        mut restart: impl FnMut(),
+        mut each: impl FnMut(DiagSocket),
+    ) -> Result<(), DumpError> {
+        for _ in 0..ATTEMPTS {
+            restart();
+            self.sequence = self.sequence.wrapping_add(1);
+            let request = request(query, self.sequence);
+            self.socket.send_to(&request, &SocketAddr::new(0, 0), 0).map_err(DumpError::Refused)?;
+            if !self.receive(&mut each).map_err(DumpError::Refused)? {
+                return Ok(());
+            }
+        }
+        Err(DumpError::Interrupted)
+    }
+
+    /// Reads one whole dump; returns whether it was interrupted.
+    fn receive(&mut self, each: &mut impl FnMut(DiagSocket)) -> io::Result<bool> {
+        let mut interrupted = false;
+        loop {
+            let length = match self.socket.recv(&mut self.buffer.as_mut_slice(), libc::MSG_TRUNC) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let bytes = self.buffer.get(..length).ok_or_else(|| invalid("an answer was cut"))?;
+            let mut rest = bytes;
+            while let Some(message) = Message::split(&mut rest)? {
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                interrupted |= message.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
+                match i32::from(message.kind) {
+                    libc::NLMSG_DONE => {
+                        // Its payload is 0, or the negative error that ended the dump.
+                        return match message.error() {
+                            None | Some(0) => Ok(interrupted),
+                            Some(code) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
+                        };
+                    }
+                    libc::NLMSG_ERROR => {
+                        let code = message.error().ok_or_else(|| invalid("an error was cut"))?;
+                        return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
+                    }
+                    libc::NLMSG_NOOP => {}
+                    libc::NLMSG_OVERRUN => return Err(invalid("answers were lost")),
+                    _ => each(parse(message.payload)?),
+                }
+            }
+        }
+    }
+}
+
+/// The answer comes while we ask, so a long silence means that it was lost.
+fn set_timeout(socket: &Socket) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "netlink-sys gives a raw descriptor only")]
+    // SAFETY: the descriptor is open as long as `socket` lives, which the borrow outlasts not.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    socket2::SockRef::from(&descriptor).set_read_timeout(Some(Duration::from_secs(5)))
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// One netlink message (netlink(7)).
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    const HEADER: usize = 16;
+
+    /// Takes the first message off `rest`.
+    fn split(rest: &mut &'a [u8]) -> io::Result<Option<Message<'a>>> {
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let cut = || invalid("a message was cut");
+        let header = rest.get(..Self::HEADER).ok_or_else(cut)?;
+        let word =
+            |at: usize| -> Option<u32> { Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?)) };
+        let half =
+            |at: usize| -> Option<u16> { Some(u16::from_ne_bytes(header.get(at..at + 2)?.try_into().ok()?)) };
+        let length = word(0).and_then(|length| usize::try_from(length).ok()).ok_or_else(cut)?;
+        let payload = rest.get(Self::HEADER..length).ok_or_else(cut)?;
+        let (Some(kind), Some(flags), Some(sequence)) = (half(4), half(6), word(8)) else {
+            return Err(cut());
+        };
+        *rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Ok(Some(Message { kind, flags, sequence, payload }))
+    }
+
+    /// The error number at the front of an NLMSG_ERROR or NLMSG_DONE.
+    fn error(&self) -> Option<i32> {
+        Some(i32::from_ne_bytes(self.payload.get(..4)?.try_into().ok()?))
+    }
+}
+
+fn request(query: Query, sequence: u32) -> Vec<u8> {
+    /// SOCK_DIAG_BY_FAMILY of `linux/sock_diag.h`.
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    /// INET_DIAG_REQ_PROTOCOL of `linux/inet_diag.h`: the protocol where eight bits do not hold it.
+    const INET_DIAG_REQ_PROTOCOL: u16 = 3;
+    let mut id =
+        if i32::from(query.family) == libc::AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+    id.source_port = query.port;
+    // The crate's flags know the first eleven states; `from_bits_retain` lets the newer ones through.
+    let body = InetRequest {
+        family: query.family,
+        protocol: u8::try_from(query.protocol).unwrap_or(0),
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::from_bits_retain(query.states),
+        socket_id: id,
+    };
+    let mut payload = vec![0; body.buffer_len()];
+    body.emit(&mut payload);
+    if query.protocol > u32::from(u8::MAX) {
+        payload.extend(8u16.to_ne_bytes());
+        payload.extend(INET_DIAG_REQ_PROTOCOL.to_ne_bytes());
+        payload.extend(query.protocol.to_ne_bytes());
+    }
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let length = u32::try_from(Message::HEADER + payload.len()).unwrap_or(0);
+    let mut out = Vec::with_capacity(Message::HEADER + payload.len());
+    out.extend(length.to_ne_bytes());
+    out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    out.extend(0u32.to_ne_bytes());
+    out.extend(payload);
+    out
+}
+
+/// Length of `struct inet_diag_msg`.
+const MESSAGE: usize = 72;
+
+fn parse(payload: &[u8]) -> io::Result<DiagSocket> {
+    /// Attributes of `linux/inet_diag.h`.
+    const INET_DIAG_SKV6ONLY: u16 = 11;
+    const INET_DIAG_CGROUP_ID: u16 = 21;
+    let wrong = |error: netlink_packet_core::DecodeError| {
+        io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+    };
+    let header = InetResponseHeader::parse(payload).map_err(wrong)?;
+    let mut v6only = None;
+    let mut cgroup = None;
+    for attribute in NlasIterator::new(payload.get(MESSAGE..).unwrap_or_default()) {
+        let attribute = attribute.map_err(wrong)?;
+        match (attribute.kind(), attribute.value()) {
+            (INET_DIAG_SKV6ONLY, [value, ..]) => v6only = Some(*value != 0),
+            (INET_DIAG_CGROUP_ID, value) => {
+                cgroup = value.get(..8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+            }
+            _ => {}
+        }
+    }
+    let id = header.socket_id;
+    Ok(DiagSocket {
+        family: header.family,
+        state: header.state,
+        local: id.source_address,
+        local_port: id.source_port,
+        peer: id.destination_address,
+        peer_port: id.destination_port,
+        device: id.interface_id,
+        receive_queue: header.recv_queue,
+        send_queue: header.send_queue,
+        uid: header.uid,
+        inode: header.inode,
+        cookie: u64::from_ne_bytes(id.cookie),
+        v6only,
+        cgroup,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One answer as the kernel makes it.
+    fn answer() -> Vec<u8> {
+        let mut payload = vec![0u8; MESSAGE];
+        payload[0] = libc::AF_INET6 as u8;
+        payload[1] = state::LISTEN;
+        payload[4..6].copy_from_slice(&443u16.to_be_bytes());
+        payload[23] = 1;
+        payload[64..68].copy_from_slice(&7u32.to_ne_bytes());
+        payload[68..72].copy_from_slice(&99u32.to_ne_bytes());
+        for (kind, value) in [(8u16, &[0u8][..]), (11, &[1]), (21, &5u64.to_ne_bytes()), (999, b"unknown")] {
+            payload.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
+            payload.extend(kind.to_ne_bytes());
+            payload.extend(value);
+            payload.resize(payload.len().next_multiple_of(4), 0);
+        }
+        payload
+    }
+
+    #[test]
+    fn an_answer_is_read_with_unknown_attributes() {
+        let socket = parse(&answer()).unwrap();
+        assert_eq!((socket.local, socket.local_port), ("::1".parse().unwrap(), 443));
+        assert_eq!((socket.v6only, socket.cgroup, socket.uid, socket.inode), (Some(true), Some(5), 7, 99));
+    }
+
+    #[test]
+    fn no_damage_to_an_answer_is_a_panic_or_an_endless_loop() {
+        let whole = answer();
+        for cut in 0..whole.len() {
+            let _ = parse(&whole[..cut]);
+        }
+        for position in 0..whole.len() {
+            for value in [0, 1, 3, 4, 0x7f, 0xff] {
+                let mut damaged = whole.clone();
+                damaged[position] = value;
+                let _ = parse(&damaged);
+            }
+        }
+        assert!(parse(&whole[..MESSAGE - 1]).is_err());
+    }
+
+    #[test]
+    fn messages_are_split_within_their_bounds() {
+        let mut bytes = request(Query { family: 2, protocol: MPTCP, states: 1, port: 0 }, 9);
+        let length = bytes.len();
+        bytes.extend([1, 2, 3]);
+        let mut rest = bytes.as_slice();
+        let message = Message::split(&mut rest).unwrap().unwrap();
+        assert_eq!((message.sequence, message.payload.len()), (9, length - Message::HEADER));
+        assert!(Message::split(&mut rest).is_err());
+        for length in [0u32, 15, 4096, u32::MAX] {
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            assert!(Message::split(&mut bytes.as_slice()).is_err(), "{length}");
+        }
+    }
+}

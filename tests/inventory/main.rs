@@ -1,0 +1,417 @@
+//! The inventory on random hosts: what it tells is what was opened, and what `ss` tells.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs, reason = "a test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use bindscope::model::{Family, IfName, Inventory, ListeningSocket, Protocol, SocketState};
+use bindscope::sys::{self, InventoryOptions};
+use libtest_mimic::Trial;
+use socket2::{Domain, Socket, Type};
+use support::netns::{Netns, harness};
+use support::random::Random;
+
+fn main() -> ExitCode {
+    let trial = |name: &str, body: fn()| {
+        Trial::test(name, move || {
+            body();
+            Ok(())
+        })
+    };
+    let mut trials: Vec<Trial> = (0..4)
+        .map(|part| {
+            Trial::test(format!("random_hosts_{part}"), move || {
+                random_hosts(&format!("random_hosts_{part}"), 50);
+                Ok(())
+            })
+        })
+        .collect();
+    trials.extend([
+        trial("proc_net_is_a_named_fallback", proc_net_is_a_named_fallback),
+        trial("who_holds_a_port_is_told", who_holds_a_port_is_told),
+        trial("a_device_that_is_gone_is_no_wildcard", a_device_that_is_gone_is_no_wildcard),
+        trial("a_full_queue_is_seen", a_full_queue_is_seen),
+        trial("sockets_between_processes_have_no_owner", sockets_between_processes_have_no_owner),
+        trial("many_sockets_are_all_told", many_sockets_are_all_told),
+    ]);
+    harness(trials)
+}
+
+/// A socket of ours, and what must be told of it.
+struct Opened {
+    _socket: Socket,
+    child: Option<Child>,
+    expected: Option<Expected>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Expected {
+    protocol: Protocol,
+    address: IpAddr,
+    port: u16,
+    family: Family,
+    v6only: Option<bool>,
+    device: Option<IfName>,
+    mptcp: bool,
+    reuse: (Option<bool>, Option<bool>),
+    limit: Option<u32>,
+    pids: Vec<u32>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn inode(socket: &Socket) -> u64 {
+    File::from(OwnedFd::from(socket.try_clone().unwrap())).metadata().unwrap().ino()
+}
+
+fn random_hosts(name: &str, hosts: usize) {
+    let mut random = Random::seeded(name);
+    let mut told = 0;
+    for _ in 0..hosts {
+        told += random_host(&mut random);
+    }
+    assert!(told > hosts, "{told} sockets on {hosts} hosts prove nothing");
+}
+
+fn random_host(random: &mut Random) -> usize {
+    let host = Netns::new();
+    host.ip("link add va type veth peer name vb");
+    for (device, number) in [("va", 1), ("vb", 2)] {
+        host.ip(&format!("link set {device} up"));
+        host.address(device, &format!("10.{number}.0.1/24"));
+        host.address(device, &format!("fd0{number}::1/64"));
+        host.address(device, &format!("fe80::{number}/64"));
+    }
+    host.run(|| {
+        let count = random.below(12);
+        let opened: Vec<Opened> = (0..count).filter_map(|_| open(random)).collect();
+        let options = InventoryOptions { socket_options: true, ..InventoryOptions::default() };
+        let expected: BTreeMap<u64, Expected> = opened
+            .iter()
+            .filter_map(|opened| Some((inode(&opened._socket), opened.expected.clone()?)))
+            .collect();
+        // Another thread of this test may be between fork and exec: then its child holds our sockets too, for a moment.
+        for attempts_left in (0..10).rev() {
+            let inventory = sys::inventory(&options);
+            let (told, spelled, witness) = (by_inode(&inventory), spelled(&inventory), ss());
+            if attempts_left > 0 && (told != expected || spelled != witness) {
+                continue;
+            }
+            assert_eq!(told, expected);
+            assert_eq!(inventory.sockets.len(), expected.len(), "{inventory:#?}");
+            assert_eq!(spelled, witness);
+            break;
+        }
+        expected.len()
+    })
+}
+
+fn by_inode(inventory: &Inventory) -> BTreeMap<u64, Expected> {
+    inventory
+        .sockets
+        .iter()
+        .map(|socket| {
+            let view = &socket.view;
+            let owners =
+                socket.owners.as_ref().unwrap_or_else(|| panic!("{:?}", inventory.incomplete_because));
+            let expected = Expected {
+                protocol: view.protocol,
+                address: view.address,
+                port: view.port,
+                family: view.family,
+                v6only: view.v6only,
+                device: view.device.clone(),
+                mptcp: socket.mptcp,
+                reuse: (view.reuse_address, view.reuse_port),
+                limit: socket.queue.unwrap().limit,
+                pids: owners.iter().map(|owner| owner.pid).collect(),
+            };
+            (socket.inode.unwrap(), expected)
+        })
+        .collect()
+}
+
+/// Opens a random socket; `None` when the kernel does not allow what chance asked for.
+fn open(random: &mut Random) -> Option<Opened> {
+    let protocol = *random.pick(&[Protocol::Tcp, Protocol::Tcp, Protocol::Udp]);
+    let (text, scope) = *random.pick(&[
+        ("0.0.0.0", ""),
+        ("127.0.0.1", ""),
+        ("127.0.0.2", ""),
+        ("10.1.0.1", ""),
+        ("::", ""),
+        ("::", ""),
+        ("::1", ""),
+        ("fd01::1", ""),
+        ("fe80::1", "va"),
+        ("fe80::2", "vb"),
+        ("::ffff:127.0.0.1", ""),
+        ("::ffff:0.0.0.0", ""),
+    ]);
+    let address: IpAddr = text.parse().unwrap();
+    let mptcp = protocol == Protocol::Tcp && random.once_in(4);
+    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let (kind, number) = match protocol {
+        Protocol::Tcp if mptcp => (Type::STREAM, 262),
+        Protocol::Tcp => (Type::STREAM, 6),
+        Protocol::Udp => (Type::DGRAM, 17),
+    };
+    let socket = Socket::new(domain, kind, Some(number.into())).ok()?;
+    let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let mut v6only = None;
+    if domain == Domain::IPV6 {
+        let only = !mapped && random.once_in(2);
+        socket.set_only_v6(only).unwrap();
+        v6only = Some(only || !(address.is_unspecified() || mapped));
+    }
+    let reuse_address = random.once_in(2);
+    let reuse_port = random.once_in(3);
+    socket.set_reuse_address(reuse_address).unwrap();
+    socket.set_reuse_port(reuse_port).unwrap();
+    let mut device = None;
+    if random.once_in(4) && scope.is_empty() {
+        let name = *random.pick(&["va", "vb", "lo"]);
+        socket.bind_device(Some(name.as_bytes())).ok()?;
+        device = Some(IfName::from(name));
+    }
+    let scope_id = if scope.is_empty() { 0 } else { nix::net::if_::if_nametoindex(scope).unwrap() };
+    if scope_id != 0 {
+        device = Some(IfName::from(scope));
+    }
+    let to_bind = match address {
+        IpAddr::V4(_) => SocketAddr::new(address, 0),
+        IpAddr::V6(v6) => SocketAddrV6::new(v6, 0, 0, scope_id).into(),
+    };
+    socket.bind(&to_bind.into()).ok()?;
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    let mut shown = true;
+    let mut limit = None;
+    if protocol == Protocol::Tcp {
+        shown = !random.once_in(6);
+        if shown {
+            let backlog = random.below(200) as i32;
+            socket.listen(backlog).ok()?;
+            limit = Some(u32::try_from(backlog).unwrap());
+        }
+    } else if random.once_in(6)
+        && (address == IpAddr::V4(Ipv4Addr::LOCALHOST) || address == IpAddr::V6(Ipv6Addr::LOCALHOST))
+    {
+        socket.connect(&SocketAddr::new(address, 9).into()).ok()?;
+        shown = false;
+    }
+    let mut pids = vec![std::process::id()];
+    let mut child = None;
+    if random.once_in(8) {
+        let inherited = OwnedFd::from(socket.try_clone().unwrap());
+        let sleeper = Command::new("sleep").arg("60").stdin(Stdio::from(inherited)).spawn().unwrap();
+        pids.push(sleeper.id());
+        child = Some(sleeper);
+    }
+    pids.sort_unstable();
+    let expected = Expected {
+        protocol,
+        address,
+        port,
+        family: if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
+        v6only,
+        device,
+        mptcp,
+        reuse: (Some(reuse_address), Some(reuse_port)),
+        limit,
+        pids,
+    };
+    Some(Opened { _socket: socket, child, expected: shown.then_some(expected) })
+}
+
+/// The sockets as `ss -Htulnpe` spells them: protocol, state, local address, inode, pids.
+fn spelled(inventory: &Inventory) -> Vec<String> {
+    let mut lines: Vec<String> = inventory.sockets.iter().map(spelling).collect();
+    lines.sort();
+    lines
+}
+
+fn spelling(socket: &ListeningSocket) -> String {
+    let view = &socket.view;
+    let state = match socket.state {
+        SocketState::Listen => "LISTEN",
+        SocketState::Unconnected => "UNCONN",
+        other => panic!("{other}"),
+    };
+    let device = view.device.as_ref().map_or_else(String::new, |device| format!("%{device}"));
+    let address = match view.address {
+        IpAddr::V4(v4) => format!("{v4}{device}"),
+        IpAddr::V6(v6) if v6.is_unspecified() && view.v6only != Some(true) => format!("*{device}"),
+        IpAddr::V6(v6) => format!("[{v6}]{device}"),
+    };
+    let pids: Vec<u32> = socket.owners.as_ref().unwrap().iter().map(|owner| owner.pid).collect();
+    let v6only = if view.family == Family::Ipv6 && view.v6only == Some(true) { " v6only:1" } else { "" };
+    format!(
+        "{} {state} {address}:{} ino:{} {pids:?}{v6only}",
+        view.protocol,
+        view.port,
+        socket.inode.unwrap()
+    )
+}
+
+/// What `ss` says, in the same words.
+fn ss() -> Vec<String> {
+    let output = Command::new("ss").arg("-Htulnpe").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut lines: Vec<String> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let inode = words.iter().find(|word| word.starts_with("ino:")).unwrap();
+            let mut pids: Vec<u32> = line
+                .split("pid=")
+                .skip(1)
+                .map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap())
+                .collect();
+            pids.sort_unstable();
+            pids.dedup();
+            let v6only = if words.contains(&"v6only:1") { " v6only:1" } else { "" };
+            format!("{} {} {} {inode} {pids:?}{v6only}", words[0], words[1], words[4])
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn proc_net_is_a_named_fallback() {
+    let mut random = Random::seeded("proc_net");
+    let host = Netns::new();
+    host.ip("link add va type veth peer name vb");
+    host.ip("link set va up");
+    host.ip("link set vb up");
+    host.run(|| {
+        let opened: Vec<Opened> = (0..30).filter_map(|_| open(&mut random)).collect();
+        assert!(!opened.is_empty());
+        let asked = sys::inventory(&InventoryOptions::default());
+        assert!(asked.complete, "{:?}", asked.incomplete_because);
+        let read = sys::inventory(&InventoryOptions { proc_net_only: true, ..InventoryOptions::default() });
+        assert!(!read.complete);
+        assert!(read.incomplete_because.iter().any(|because| because.contains("/proc/net/udp")));
+        let mut blinded = asked.sockets.clone();
+        for socket in &mut blinded {
+            if socket.view.address.is_unspecified() {
+                socket.view.v6only = None;
+            }
+            socket.view.device = None;
+            socket.view.scope_id = None;
+            socket.device_index = None;
+            socket.device_known = false;
+            socket.mptcp = false;
+            socket.cgroup = None;
+            if let Some(queue) = &mut socket.queue {
+                queue.limit = None;
+            }
+        }
+        blinded.sort_by_cached_key(ListeningSocket::order);
+        assert_eq!(read.sockets, blinded);
+    });
+}
+
+fn who_holds_a_port_is_told() {
+    let host = Netns::new();
+    host.run(|| {
+        let holder = |address: &str, port| sys::port_holder(Protocol::Tcp, address.parse().unwrap(), port);
+        let dual = std::net::TcpListener::bind("[::]:0").unwrap();
+        let port = dual.local_addr().unwrap().port();
+        for address in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
+            let found = holder(address, port);
+            assert_eq!(found.len(), 1, "{address}");
+            assert_eq!(found[0].state, SocketState::Listen);
+            assert_eq!(found[0].owners.as_ref().unwrap()[0].pid, std::process::id());
+        }
+        assert_eq!(holder("127.0.0.1", port.wrapping_add(1).max(1)), []);
+        assert_eq!(sys::port_holder(Protocol::Udp, "127.0.0.1".parse().unwrap(), port), []);
+        let one = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = one.local_addr().unwrap().port();
+        assert_eq!(holder("127.0.0.2", port), []);
+        assert_eq!(holder("::1", port), []);
+        assert_eq!(holder("::", port).len(), 1, "a dual-stack wildcard wants its packets");
+        // Bound and silent: nothing listens, and bind fails all the same.
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let port = bound.local_addr().unwrap().as_socket().unwrap().port();
+        let found = holder("0.0.0.0", port);
+        assert_eq!((found.len(), found[0].state), (1, SocketState::Bound));
+    });
+}
+
+fn a_device_that_is_gone_is_no_wildcard() {
+    let host = Netns::new();
+    host.ip("link add va type veth peer name vb");
+    let index = host.index("va");
+    host.run(|| {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.bind_device(Some(b"va")).unwrap();
+        socket.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into()).unwrap();
+        assert!(Command::new("ip").args(["link", "del", "va"]).status().unwrap().success());
+        let inventory = sys::inventory(&InventoryOptions::default());
+        assert_eq!(inventory.sockets.len(), 1);
+        assert_eq!(inventory.sockets[0].device_index, Some(index));
+        assert_eq!(inventory.sockets[0].view.device, Some(IfName::from(format!("#{index}").as_str())));
+    });
+}
+
+fn a_full_queue_is_seen() {
+    Netns::new().run(|| {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(3).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let clients: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let inventory = sys::inventory(&InventoryOptions::default());
+        let queue = inventory.sockets[0].queue.unwrap();
+        assert_eq!((queue.length as usize, queue.limit), (clients.len(), Some(3)));
+    });
+}
+
+/// A descriptor that lies in the queue of a Unix socket is nobody's, and must not be anybody's by accident.
+fn sockets_between_processes_have_no_owner() {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use std::os::fd::AsRawFd as _;
+    Netns::new().run(|| {
+        let (here, there) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = [listener.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&number)];
+        let parts = [std::io::IoSlice::new(b"x")];
+        sendmsg::<()>(here.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).unwrap();
+        drop(listener);
+        let inventory = sys::inventory(&InventoryOptions::default());
+        assert_eq!(inventory.sockets.len(), 1, "it still listens");
+        // Where a process cannot be read, it might be that one's.
+        let expected = inventory.complete.then(Vec::new);
+        assert_eq!(inventory.sockets[0].owners, expected, "{:?}", inventory.incomplete_because);
+        drop(there);
+    });
+}
+
+fn many_sockets_are_all_told() {
+    const MANY: usize = 600;
+    Netns::new().run(|| {
+        let sockets: Vec<_> = (0..MANY).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let mut ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        ports.sort_unstable();
+        let inventory = sys::inventory(&InventoryOptions::default());
+        let told: Vec<u16> = inventory.sockets.iter().map(|socket| socket.view.port).collect();
+        assert_eq!(told, ports);
+    });
+}

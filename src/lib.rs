@@ -22,6 +22,7 @@
 //! | [`bind`] | opens sockets in order, options first, and reads back what took effect | go on to accept |
 //! | [`accept`] | the readiness loop: connections, datagrams, replies, limits | format output |
 //! | [`attribute`] | which interface an arrival came in on, and how that is known | ask the system |
+//! | [`probe`] | connects for real: which socket answered, over which interface | foretell |
 //! | [`reply`] | what a client is answered: its bytes in, the answer out | any effect |
 //! | [`record`] | events as they are written, and sinks that never block the loop | |
 //! | [`render`] | events and reports as text, tables, CSV, HTML | open files, read the clock |
@@ -37,6 +38,7 @@ pub mod code;
 pub mod diag;
 pub mod model;
 pub mod plan;
+pub mod probe;
 pub mod profile;
 pub mod record;
 pub mod render;

@@ -139,12 +139,11 @@ impl Tables {
         &self.entries[id]
     }
 
-    /// Sockets of this protocol and port, in order of insertion, wherever they are bound.
-    pub fn on_port(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = Id> + '_ {
-        self.buckets
-            .iter()
-            .filter(move |((p, n, _), _)| (*p, *n) == (protocol, port))
-            .flat_map(|(_, bucket)| bucket.all.iter().copied())
+    /// Sockets that packets can find on this port at this address or a wildcard.
+    pub fn near(&self, protocol: Protocol, port: u16, local: Local) -> impl Iterator<Item = Id> + '_ {
+        let wildcards = Local::V4(Ipv4Addr::UNSPECIFIED);
+        let own = (!local.is_any()).then(|| self.chain(protocol, port, local));
+        own.into_iter().flatten().chain(self.chain(protocol, port, wildcards))
     }
 
     /// The key of the bucket that `entry` belongs to.

@@ -1,0 +1,247 @@
+//! The rules of delivery against the kernel that they describe: random hosts in namespaces, every cell connected for real.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs, reason = "a test")]
+
+mod host;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bindscope::bind::{self, Bound};
+use bindscope::model::{FamilyExposure, Outcome, Protocol, Snapshot, SocketSpec, Source};
+use bindscope::plan::available::Rights;
+use bindscope::plan::local::LocalAddresses;
+use bindscope::plan::predict::{BindOutcome, Holder, predict_binds};
+use bindscope::plan::reach::{self, Cell, Destination, Matrix};
+use bindscope::probe::connect::{self, Attempt, Limits, Observation};
+use host::RandomHost;
+use libtest_mimic::Trial;
+use socket2::{Domain, Socket, Type};
+use support::netns::{Netns, harness};
+use support::random::Random;
+use support::snapshot::snapshot;
+
+/// Hosts for each of the trials below.
+const HOSTS: usize = 15;
+
+fn main() -> ExitCode {
+    let trials = (0..4).map(|part| {
+        Trial::test(format!("random_hosts_{part}"), move || {
+            random_hosts(part);
+            Ok(())
+        })
+    });
+    std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
+    harness(
+        trials
+            .chain([Trial::test("a_host_whose_loopback_is_down", || {
+                loopback_down();
+                Ok(())
+            })])
+            .collect(),
+    )
+}
+
+fn random_hosts(part: usize) {
+    let mut random = Random::seeded(&format!("random_hosts_{part}"));
+    let (mut cells, mut accepted) = (0, 0);
+    for number in 0..HOSTS {
+        let host = RandomHost::new(&mut random);
+        let specs = host.sockets(&mut random);
+        let result = compare(&host.ns, &host.far, &specs);
+        cells += result.cells;
+        accepted += result.accepted;
+        assert!(
+            result.wrong.is_empty(),
+            "host {number}: {} of {} cells differ from the kernel\n{}\n{}\n{}",
+            result.wrong.len(),
+            result.cells,
+            host.describe(),
+            describe(&specs),
+            result.wrong.iter().take(12).cloned().collect::<String>(),
+        );
+    }
+    assert!(accepted * 10 > cells, "too few of the {cells} cells are accepted to prove anything: {accepted}");
+    eprintln!("{HOSTS} hosts, {cells} cells, {accepted} accepted");
+}
+
+fn loopback_down() {
+    let ns = Netns::new();
+    let far = Netns::new();
+    ns.wire("w0", &far, "far");
+    ns.address("w0", "10.1.0.1/24");
+    far.address("far", "10.1.0.2/24");
+    far.ip("address del 127.0.0.1/8 dev lo");
+    far.ip("route add 127.0.0.1/32 via 10.1.0.1");
+    ns.ip("link set lo down");
+    let specs = vec![host::spec(Protocol::Tcp, "0.0.0.0", 4000)];
+    let result = compare(&ns, &[("w0".into(), far)], &specs);
+    assert!(result.wrong.is_empty(), "{:#?}", result.wrong);
+    assert_eq!(result.accepted, 1, "from the wire");
+}
+
+fn describe(specs: &[SocketSpec]) -> String {
+    specs
+        .iter()
+        .map(|spec| {
+            format!(
+                "  {} {} {} {} {:?} dev {:?} zone {} reuse {}/{}\n",
+                spec.listener,
+                spec.protocol,
+                spec.address,
+                spec.port,
+                spec.v6only,
+                spec.device,
+                spec.scope_id,
+                spec.reuse_address,
+                spec.reuse_port
+            )
+        })
+        .collect()
+}
+
+struct Compared {
+    cells: usize,
+    accepted: usize,
+    wrong: Vec<String>,
+}
+
+/// Binds the sockets in `ns`, connects every cell from there and from the far end of every wire, and tells what differs.
+fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compared {
+    let snapshot = snapshot(ns);
+    let local = LocalAddresses::new(&snapshot);
+    let rights = Rights { uid: 0, privileged_ports: true, transparent: true };
+    let binds = predict_binds(specs, &snapshot, rights, &[]);
+    let mut wrong = Vec::new();
+    let mut bound = Vec::new();
+    let mut own = Vec::new();
+    ns.run(|| {
+        for (index, spec) in specs.iter().enumerate() {
+            let result = bind::open(spec, FamilyExposure::default());
+            let predicted = binds.predictions[index].outcome == BindOutcome::Ok;
+            if predicted != result.is_ok() {
+                wrong.push(format!(
+                    "  bind {}: {:?}, {:?}\n",
+                    spec.listener,
+                    binds.predictions[index],
+                    result.as_ref().err()
+                ));
+            }
+            if let Ok(socket) = result {
+                bound.push(socket);
+                own.push(index);
+            }
+        }
+    });
+    let matrix = reach::predict_reach(
+        &binds,
+        &snapshot,
+        &local,
+        reach::sources(&snapshot),
+        reach::destinations(&snapshot, &local),
+        reach::services(specs),
+    );
+    let seen = observe(ns, far, &matrix, &bound);
+    let mut accepted = 0;
+    for (cell, seen) in matrix.cells.iter().zip(&seen) {
+        let Some(seen) = seen else { continue };
+        accepted += usize::from(seen.outcome == Outcome::Accepted);
+        if let Some(text) = difference(&matrix, cell, seen, &own, &snapshot) {
+            wrong.push(text);
+        }
+    }
+    Compared { cells: seen.iter().flatten().count(), accepted, wrong }
+}
+
+fn observe(
+    ns: &Netns,
+    far: &[(String, Netns)],
+    matrix: &Matrix,
+    bound: &[Bound],
+) -> Vec<Option<Observation>> {
+    let place = |cell: &Cell| match &matrix.sources[cell.source] {
+        Source::Link(name) => {
+            far.iter().find(|(wire, _)| name.as_bytes() == wire.as_bytes()).map(|(_, far)| far)
+        }
+        _ => Some(ns),
+    };
+    let mut cells = Vec::new();
+    let mut attempts = Vec::new();
+    for (index, cell) in matrix.cells.iter().enumerate() {
+        let Some(place) = place(cell) else { continue };
+        let (protocol, port) = matrix.services[cell.service];
+        let destination = matrix.destinations[cell.destination];
+        let remote = !std::ptr::eq(place, ns);
+        let to = address(destination, port, remote.then(|| place.index("far")));
+        // Silence is waited for longer where an answer is foretold: a busy machine proves nothing.
+        let answer = matches!(cell.predicted.outcome, Some(Outcome::Accepted | Outcome::Refused));
+        let patience = Duration::from_millis(if answer { 8_000 } else { 400 });
+        cells.push(index);
+        attempts.push(Attempt { protocol, to, patience });
+    }
+    let limits = Limits { in_flight: 400, deadline: Instant::now() + Duration::from_secs(40) };
+    let mut open = |number: usize| {
+        let place = place(&matrix.cells[cells[number]]).unwrap();
+        let attempt = &attempts[number];
+        let domain = Domain::for_address(attempt.to);
+        let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
+        place.run(|| Socket::new(domain, kind, None))
+    };
+    let observed = connect::run(bound, &attempts, limits, &mut open, &mut |_| {}).unwrap();
+    let mut seen = vec![None; matrix.cells.len()];
+    for (index, observation) in cells.into_iter().zip(observed) {
+        assert!(observation.is_some(), "the deadline is far away");
+        seen[index] = observation;
+    }
+    seen
+}
+
+/// A destination as a client has it: a zone is the client's own interface.
+fn address(destination: Destination, port: u16, far: Option<u32>) -> SocketAddr {
+    match SocketAddr::new(destination.address, port) {
+        SocketAddr::V6(mut v6) if destination.zone != 0 => {
+            v6.set_scope_id(far.unwrap_or(destination.zone));
+            SocketAddr::V6(v6)
+        }
+        other => other,
+    }
+}
+
+fn difference(
+    matrix: &Matrix,
+    cell: &Cell,
+    seen: &Observation,
+    own: &[usize],
+    snapshot: &Snapshot,
+) -> Option<String> {
+    let predicted = &cell.predicted;
+    // Who connects over a wire cannot tell a lost packet from a router's word.
+    let outcome = |outcome: Option<Outcome>| match outcome {
+        Some(Outcome::Unreachable) if cell.source != 0 => Some(Outcome::Timeout),
+        other => other,
+    };
+    let taker = seen.taker.map(|index| Holder::Own(own[index]));
+    let agrees = outcome(predicted.outcome) == outcome(Some(seen.outcome))
+        && taker.is_none_or(|taker| predicted.takers.contains(&taker))
+        && taker.is_some() == (seen.outcome == Outcome::Accepted)
+        && predicted.ingress == seen.ingress;
+    let name =
+        |index: Option<u32>| index.and_then(|index| snapshot.interface(index)).map(|i| i.name.to_string());
+    (!agrees).then(|| {
+        format!(
+            "  {} -> {:?} {:?}: predicted {:?} by {:?} over {:?} ({}), observed {:?} by {taker:?} over {:?} errno {:?}\n",
+            matrix.sources[cell.source],
+            matrix.destinations[cell.destination],
+            matrix.services[cell.service],
+            predicted.outcome,
+            predicted.takers,
+            name(predicted.ingress),
+            predicted.why,
+            seen.outcome,
+            name(seen.ingress),
+            seen.errno,
+        )
+    })
+}

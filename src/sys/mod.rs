@@ -9,6 +9,7 @@
 //! | item | meaning |
 //! |---|---|
 //! | `snapshot()` | interfaces, addresses, routes, settings of the calling thread's network namespace |
+//! | `listed_addresses()` | the addresses as the C library lists them: a second opinion |
 //! | `packet_info` | asking for, and reading, the ingress interface of connections and datagrams |
 //! | `poller::Poller` | level-triggered readiness over many sockets |
 //! | `inventory`, `attach_owners`, `owners` | sockets that listen on this machine, and who holds them |
@@ -19,6 +20,7 @@ mod error;
 mod file;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod linux;
+mod listing;
 #[cfg(not(all(target_os = "linux", not(bindscope_portable))))]
 mod portable;
 
@@ -33,6 +35,7 @@ use portable as system;
 pub use errno::errno_of;
 pub use error::Error;
 pub use file::{create_private, terminal_width};
+pub use listing::listed_addresses;
 pub use signals::Signals;
 pub use socket_types::{Interest, InventoryOptions, Readiness, ReceivedDatagram, TransportState};
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};

@@ -1,12 +1,228 @@
-//! The host's network at this moment.
+//! The host's network at this moment, from rtnetlink(7) and `/proc/sys/net`.
 
-use crate::model::Snapshot;
-use crate::sys::Error;
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::net::IpAddr;
 
-/// Interfaces, addresses, routes and settings of the calling thread's network namespace.
+use super::netlink::{Dump, Netlink, Refusal, Service};
+use super::rtnetlink as decode;
+use crate::model::{Family, Host, Interface, Route, Rule, Snapshot};
+use crate::sys::{Error, listing};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const RTM_NEWRULE: u16 = 32;
+const RTM_GETRULE: u16 = 34;
+
+/// Settings of the namespace (`Documentation/networking/ip-sysctl.rst`). A per-interface setting takes effect together with
+/// its `all`: `rp_filter` and `arp_ignore` as the larger of the two, `route_localnet`, `arp_filter` and `disable_ipv6`
+/// if either is set, `accept_local` likewise; `forwarding` by the interface's alone.
+const SETTINGS: &[&str] = &[
+    "net.core.somaxconn",
+    "net.ipv4.conf.all.accept_local",
+    "net.ipv4.conf.all.arp_filter",
+    "net.ipv4.conf.all.arp_ignore",
+    "net.ipv4.conf.all.forwarding",
+    "net.ipv4.conf.all.route_localnet",
+    "net.ipv4.conf.all.rp_filter",
+    "net.ipv4.conf.all.src_valid_mark",
+    "net.ipv4.fwmark_reflect",
+    "net.ipv4.ip_nonlocal_bind",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_fwmark_accept",
+    "net.ipv4.tcp_l3mdev_accept",
+    "net.ipv4.udp_l3mdev_accept",
+    "net.ipv6.bindv6only",
+    "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.conf.all.forwarding",
+    "net.ipv6.ip_nonlocal_bind",
+];
+
+/// Interfaces, addresses, routes, rules and settings of the calling thread's network namespace.
+/// [`Snapshot::disagreements`] is left empty: see [`crate::sys::listed_addresses`] for the second opinion.
 ///
 /// # Errors
 /// When nothing at all could be read; what is only partly readable makes [`Snapshot::complete`] false.
 pub fn snapshot() -> Result<Snapshot, Error> {
-    Ok(Snapshot::default())
+    let mut gaps = Vec::new();
+    let ipv6_available = listing::ipv6_available();
+    let mut snapshot =
+        Snapshot { host: host(), ipv6_available, settings: settings(&mut gaps), ..Snapshot::default() };
+    match Netlink::open(Service::Route).map_err(Refusal::from).and_then(|mut netlink| {
+        let interfaces = interfaces(&mut netlink, &mut gaps)?;
+        Ok((netlink, interfaces))
+    }) {
+        Ok((mut netlink, interfaces)) => {
+            snapshot.interfaces = interfaces;
+            let local: HashSet<IpAddr> = snapshot.addresses().map(|(_, address)| address.address).collect();
+            snapshot.routes = routes(&mut netlink, &local, ipv6_available, &mut gaps);
+            snapshot.rules = rules(&mut netlink, ipv6_available, &mut gaps);
+        }
+        Err(refusal) => {
+            gaps.push(format!(
+                "rtnetlink cannot be used: {refusal}; the interfaces are from getifaddrs(3), without routes, rules, address states and interfaces that have no address"
+            ));
+            snapshot.interfaces = listing::interfaces()
+                .map_err(|error| Error::call("list", "the network interfaces", error))?;
+        }
+    }
+    snapshot.complete = gaps.is_empty();
+    snapshot.incomplete_because = gaps;
+    Ok(snapshot)
+}
+
+fn host() -> Host {
+    use std::os::unix::fs::MetadataExt as _;
+    Host {
+        name: listing::host_name(),
+        system: "linux".to_owned(),
+        release: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .ok()
+            .map(|text| text.trim().to_owned()),
+        netns: std::fs::metadata("/proc/thread-self/ns/net").ok().map(|metadata| metadata.ino()),
+    }
+}
+
+/// Reads `/proc/sys`, whose `net` is that of the calling thread's namespace. A file that does not exist is a setting this kernel
+/// does not have (l3mdev and IPv6 are build options), which is no gap.
+fn settings(gaps: &mut Vec<String>) -> BTreeMap<String, i64> {
+    let mut settings = BTreeMap::new();
+    let mut read = |name: &str| -> Option<String> {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                gaps.push(format!("cannot read {path}: {error}"));
+                None
+            }
+        }
+    };
+    for name in SETTINGS {
+        if let Some(value) = read(name).and_then(|text| text.trim().parse().ok()) {
+            settings.insert((*name).to_owned(), value);
+        }
+    }
+    if let Some(range) = read("net.ipv4.ip_local_port_range") {
+        let mut values = range.split_whitespace().map_while(|value| value.parse().ok());
+        if let (Some(low), Some(high)) = (values.next(), values.next()) {
+            settings.insert("net.ipv4.ip_local_port_range.low".to_owned(), low);
+            settings.insert("net.ipv4.ip_local_port_range.high".to_owned(), high);
+        }
+    }
+    settings
+}
+
+fn interfaces(netlink: &mut Netlink, gaps: &mut Vec<String>) -> Result<Vec<Interface>, Refusal> {
+    let links = netlink.dump(RTM_GETLINK, &decode::link_request())?;
+    let addresses = netlink.dump(RTM_GETADDR, &decode::address_request())?;
+    note_changes(&links, "interfaces", gaps);
+    note_changes(&addresses, "addresses", gaps);
+    let mut by_index: BTreeMap<u32, Interface> = BTreeMap::new();
+    for (_, payload) in links.messages().filter(|(kind, _)| *kind == RTM_NEWLINK) {
+        match decode::link(payload) {
+            Some(interface) => {
+                by_index.insert(interface.index, interface);
+            }
+            None => {
+                gaps.push("the kernel named an interface in a form this program does not know".to_owned())
+            }
+        }
+    }
+    for (_, payload) in addresses.messages().filter(|(kind, _)| *kind == RTM_NEWADDR) {
+        let Some((index, address)) = decode::address(payload) else { continue };
+        match by_index.get_mut(&index) {
+            Some(interface) => interface.addresses.push(address),
+            None => gaps.push(format!(
+                "{} is on the interface with index {index}, which came after the list of interfaces was read",
+                address.address
+            )),
+        }
+    }
+    let mut interfaces: Vec<Interface> = by_index.into_values().collect();
+    for interface in &mut interfaces {
+        interface
+            .addresses
+            .sort_by_key(|address| (address.family, address.address, address.prefix, address.peer));
+        interface.addresses.dedup();
+    }
+    Ok(interfaces)
+}
+
+fn routes(
+    netlink: &mut Netlink,
+    local: &HashSet<IpAddr>,
+    ipv6_available: bool,
+    gaps: &mut Vec<String>,
+) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for dump in per_family(netlink, RTM_GETROUTE, decode::route_request, "routes", ipv6_available, gaps) {
+        for (_, payload) in dump.messages().filter(|(kind, _)| *kind == RTM_NEWROUTE) {
+            routes
+                .extend(decode::route(payload).into_iter().filter(|route| !decode::is_implied(route, local)));
+        }
+    }
+    let key = |route: &Route| {
+        let destination = route.destination;
+        (
+            route.table,
+            Family::of(destination.addr()),
+            destination,
+            route.metric,
+            route.interface,
+            route.gateway,
+            route.kind,
+        )
+    };
+    routes.sort_by_key(key);
+    routes.dedup();
+    routes
+}
+
+fn rules(netlink: &mut Netlink, ipv6_available: bool, gaps: &mut Vec<String>) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::new();
+    for dump in per_family(netlink, RTM_GETRULE, decode::rule_request, "rules", ipv6_available, gaps) {
+        rules.extend(
+            dump.messages()
+                .filter(|(kind, _)| *kind == RTM_NEWRULE)
+                .filter_map(|(_, payload)| decode::rule(payload))
+                .filter(|rule| !decode::is_standard(rule)),
+        );
+    }
+    // Rules of one priority are asked in the kernel's order, so the sort must be stable.
+    rules.sort_by_key(|rule| (rule.family, rule.priority));
+    rules
+}
+
+fn per_family(
+    netlink: &mut Netlink,
+    kind: u16,
+    request: fn(Family) -> Vec<u8>,
+    what: &str,
+    ipv6_available: bool,
+    gaps: &mut Vec<String>,
+) -> Vec<Dump> {
+    let mut dumps = Vec::new();
+    for family in Family::BOTH.into_iter().filter(|family| *family == Family::Ipv4 || ipv6_available) {
+        match netlink.dump(kind, &request(family)) {
+            Ok(dump) => {
+                note_changes(&dump, &format!("{family} {what}"), gaps);
+                dumps.push(dump);
+            }
+            // A kernel without policy routing has no rules.
+            Err(refusal) if refusal.is(libc::EOPNOTSUPP) => {}
+            Err(refusal) => gaps.push(format!("cannot dump the {family} {what}: {refusal}")),
+        }
+    }
+    dumps
+}
+
+fn note_changes(dump: &Dump, what: &str, gaps: &mut Vec<String>) {
+    if !dump.consistent {
+        gaps.push(format!("the {what} kept changing while they were read; some may be missing"));
+    }
 }

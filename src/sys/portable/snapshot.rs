@@ -1,12 +1,31 @@
-//! The host's network at this moment.
+//! The host's network at this moment, as far as a system without rtnetlink tells.
 
-use crate::model::Snapshot;
-use crate::sys::Error;
+use crate::model::{Host, Snapshot};
+use crate::sys::{Error, listing};
 
-/// Interfaces, addresses, routes and settings of the calling thread's network namespace.
+/// Interfaces and addresses of this host. Routes, rules, settings, address states and interfaces without addresses stay unknown,
+/// so that [`Snapshot::complete`] is always false.
 ///
 /// # Errors
-/// When nothing at all could be read; what is only partly readable makes [`Snapshot::complete`] false.
+/// When the list of interfaces cannot be read.
 pub fn snapshot() -> Result<Snapshot, Error> {
-    Ok(Snapshot::default())
+    let interfaces =
+        listing::interfaces().map_err(|error| Error::call("list", "the network interfaces", error))?;
+    Ok(Snapshot {
+        host: Host {
+            name: listing::host_name(),
+            system: std::env::consts::OS.to_owned(),
+            release: None,
+            netns: None,
+        },
+        complete: false,
+        incomplete_because: vec![
+            "interfaces without addresses are not listed on this system".to_owned(),
+            "states of addresses (tentative, deprecated) are not known on this system".to_owned(),
+            "routes, rules and settings are not read on this system".to_owned(),
+        ],
+        interfaces,
+        ipv6_available: listing::ipv6_available(),
+        ..Snapshot::default()
+    })
 }

@@ -1,0 +1,391 @@
+//! A netlink socket (netlink(7)): dumps and acknowledged requests, for rtnetlink and sock_diag alike.
+//!
+//! Messages go in and out as bytes behind the `nlmsghdr`; what they mean is the caller's matter. The typed decoder of
+//! `netlink-packet-route` is not used for what the kernel sends: it refuses a whole message whose interface name is
+//! not UTF-8, which the kernel allows (`a_typed_decoder_refuses_real_names` keeps that measurement).
+
+use std::io;
+use std::ops::Range;
+
+use netlink_sys::{Socket, SocketAddr};
+
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_CAPPED: u16 = 0x100;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+/// Of `linux/netlink.h`: the kernel's sentence in an extended acknowledgement.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const HEADER: usize = 16;
+
+/// How often a dump is taken anew when the kernel says that its list changed underneath.
+const DUMP_TRIES: u32 = 10;
+/// The kernel packs a dump into replies of at most 32 KiB, or as much as one entry needs.
+const BUFFER: usize = 64 << 10;
+/// The longest single reply that is taken.
+const LONGEST_REPLY: usize = 16 << 20;
+
+/// Which kernel service a socket talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// rtnetlink(7): links, addresses, routes, rules.
+    Route,
+    /// sock_diag(7): other programs' sockets.
+    #[allow(dead_code, reason = "for the inventory of sockets")]
+    SockDiag,
+}
+
+/// The kernel's refusal of a request.
+#[derive(Debug, thiserror::Error)]
+pub struct Refusal {
+    /// The errno.
+    pub source: io::Error,
+    /// The kernel's own words (NLMSGERR_ATTR_MSG), where it gave any.
+    pub explanation: Option<String>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.explanation {
+            Some(explanation) => write!(f, "{} ({})", self.source, crate::text::escape(explanation)),
+            None => self.source.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(source: io::Error) -> Refusal {
+        Refusal { source, explanation: None }
+    }
+}
+
+impl Refusal {
+    /// Whether the errno is this one.
+    #[must_use]
+    pub fn is(&self, errno: i32) -> bool {
+        self.source.raw_os_error() == Some(errno)
+    }
+}
+
+/// What a dump gave.
+#[derive(Debug, Default)]
+pub struct Dump {
+    bytes: Vec<u8>,
+    messages: Vec<(u16, Range<usize>)>,
+    /// False when the list kept changing while it was read: entries may be missing or double.
+    pub consistent: bool,
+}
+
+impl Dump {
+    /// Type and payload (behind the `nlmsghdr`) of each message, in the kernel's order.
+    pub fn messages(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        self.messages.iter().map(|(kind, range)| (*kind, self.bytes.get(range.clone()).unwrap_or_default()))
+    }
+}
+
+/// A netlink socket. It belongs to the network namespace of the thread that opened it, and stays there.
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Netlink {
+    /// Opens a socket in the calling thread's network namespace. The kernel is asked to check requests strictly and to
+    /// explain its refusals; one that cannot (before 4.20, gVisor) is used as it is.
+    ///
+    /// # Errors
+    /// As `socket(2)` and `bind(2)`.
+    pub fn open(service: Service) -> io::Result<Netlink> {
+        let mut socket = Socket::new(match service {
+            Service::Route => netlink_sys::protocols::NETLINK_ROUTE,
+            Service::SockDiag => netlink_sys::protocols::NETLINK_SOCK_DIAG,
+        })?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        let _ = socket.set_netlink_get_strict_chk(true);
+        let _ = socket.set_ext_ack(true);
+        Ok(Netlink { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
+    }
+
+    /// Asks for a list. `payload` is the message behind the `nlmsghdr`. A dump that the kernel calls interrupted is taken
+    /// anew up to ten times; the last one is then returned as inconsistent.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or a failure to talk to it.
+    pub fn dump(&mut self, kind: u16, payload: &[u8]) -> Result<Dump, Refusal> {
+        let mut tries = 1;
+        loop {
+            match self.dump_once(kind, payload) {
+                Ok(dump) if dump.consistent || tries >= DUMP_TRIES => return Ok(dump),
+                Ok(_) => {}
+                // The replies that were lost may be this dump's: begin again.
+                Err(refusal) if tries < DUMP_TRIES && refusal.is(libc::ENOBUFS) => {}
+                // `receive` has made the buffer longer.
+                Err(refusal) if tries < DUMP_TRIES && refusal.is(libc::EMSGSIZE) => {}
+                Err(refusal) => return Err(refusal),
+            }
+            tries += 1;
+        }
+    }
+
+    fn dump_once(&mut self, kind: u16, payload: &[u8]) -> Result<Dump, Refusal> {
+        let sequence = self.send(kind, NLM_F_REQUEST | NLM_F_DUMP, payload)?;
+        let mut dump = Dump { consistent: true, ..Dump::default() };
+        loop {
+            self.receive()?;
+            for message in messages(&self.buffer) {
+                let message = message?;
+                // Leftovers of a dump that was given up.
+                if message.sequence != sequence {
+                    continue;
+                }
+                dump.consistent &= message.flags & NLM_F_DUMP_INTR == 0;
+                match message.kind {
+                    NLMSG_NOOP => {}
+                    NLMSG_DONE => {
+                        return match message.errno() {
+                            0 => Ok(dump),
+                            errno => Err(message.refusal(errno, 4)),
+                        };
+                    }
+                    NLMSG_ERROR => return Err(message.refusal(message.errno(), message.ext_ack_offset())),
+                    NLMSG_OVERRUN => return Err(io::Error::from_raw_os_error(libc::ENOBUFS).into()),
+                    kind => {
+                        let start = dump.bytes.len();
+                        dump.bytes.extend_from_slice(message.payload);
+                        dump.messages.push((kind, start..dump.bytes.len()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a request and waits for its acknowledgement. `flags` are further `NLM_F_*` flags, such as `NLM_F_CREATE`.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or a failure to talk to it.
+    #[allow(dead_code, reason = "for what a lab writes")]
+    pub fn request(&mut self, kind: u16, flags: u16, payload: &[u8]) -> Result<(), Refusal> {
+        let sequence = self.send(kind, NLM_F_REQUEST | NLM_F_ACK | flags, payload)?;
+        loop {
+            self.receive()?;
+            for message in messages(&self.buffer) {
+                let message = message?;
+                if message.sequence == sequence && message.kind == NLMSG_ERROR {
+                    return match message.errno() {
+                        0 => Ok(()),
+                        errno => Err(message.refusal(errno, message.ext_ack_offset())),
+                    };
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<u32> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let length = u32::try_from(HEADER + payload.len())
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut message = Vec::with_capacity(HEADER + payload.len());
+        message.extend_from_slice(&length.to_ne_bytes());
+        message.extend_from_slice(&kind.to_ne_bytes());
+        message.extend_from_slice(&flags.to_ne_bytes());
+        message.extend_from_slice(&self.sequence.to_ne_bytes());
+        message.extend_from_slice(&0u32.to_ne_bytes());
+        message.extend_from_slice(payload);
+        loop {
+            match self.socket.send(&message, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other.map(|_| self.sequence),
+            }
+        }
+    }
+
+    /// The next datagram into the buffer. One that did not fit gives EMSGSIZE, and finds a longer buffer next time.
+    fn receive(&mut self) -> io::Result<()> {
+        loop {
+            self.buffer.clear();
+            let room = self.buffer.capacity();
+            // With MSG_TRUNC the kernel returns the whole length, whatever part of it fitted.
+            match self.socket.recv(&mut self.buffer, libc::MSG_TRUNC) {
+                Ok(length) if length > room => {
+                    if length > LONGEST_REPLY {
+                        return Err(io::Error::from(io::ErrorKind::InvalidData));
+                    }
+                    self.buffer.reserve(length);
+                    return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+                }
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// The errno of NLMSG_ERROR and NLMSG_DONE, positive; 0 for success.
+    fn errno(&self) -> i32 {
+        read(self.payload, 0).map_or(0, i32::from_ne_bytes).saturating_neg()
+    }
+
+    /// Where the attributes of an NLMSG_ERROR begin: behind the request that it repeats, whole or only its header.
+    fn ext_ack_offset(&self) -> usize {
+        let repeated = match read(self.payload, 4).map(u32::from_ne_bytes) {
+            Some(length) if self.flags & NLM_F_CAPPED == 0 => {
+                usize::try_from(length).unwrap_or(usize::MAX).max(HEADER)
+            }
+            _ => HEADER,
+        };
+        repeated.saturating_add(4).next_multiple_of(4)
+    }
+
+    fn refusal(&self, errno: i32, attributes_at: usize) -> Refusal {
+        let explanation = (self.flags & NLM_F_ACK_TLVS != 0)
+            .then(|| self.payload.get(attributes_at..))
+            .flatten()
+            .and_then(|bytes| attributes(bytes).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG))
+            .map(|(_, text)| String::from_utf8_lossy(until_nul(text)).into_owned());
+        Refusal { source: io::Error::from_raw_os_error(errno), explanation }
+    }
+}
+
+/// The messages of one datagram. One whose length does not fit ends it with an error.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<Message<'_>>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let message = split_message(bytes);
+        match message {
+            Some((message, rest)) => {
+                bytes = rest;
+                Some(Ok(message))
+            }
+            None => {
+                bytes = &[];
+                Some(Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's reply is cut short")))
+            }
+        }
+    })
+}
+
+fn split_message(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
+    let length = usize::try_from(u32::from_ne_bytes(read(bytes, 0)?)).ok()?;
+    let message = Message {
+        kind: u16::from_ne_bytes(read(bytes, 4)?),
+        flags: u16::from_ne_bytes(read(bytes, 6)?),
+        sequence: u32::from_ne_bytes(read(bytes, 8)?),
+        payload: bytes.get(HEADER..length)?,
+    };
+    Some((message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// `N` bytes at `offset`, if they are there.
+#[must_use]
+pub fn read<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..offset.checked_add(N)?)?.try_into().ok()
+}
+
+/// The attributes (`struct nlattr`) in `bytes`: type without its flags, and value. What is malformed ends the list.
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    /// `NLA_F_NESTED | NLA_F_NET_BYTEORDER`.
+    const FLAGS: u16 = 0xc000;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(read(bytes, 0)?));
+        let kind = u16::from_ne_bytes(read(bytes, 2)?) & !FLAGS;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// One attribute as the kernel wants it, padded to four bytes. A value longer than 65531 bytes has no attribute.
+#[must_use]
+pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let Ok(length) = u16::try_from(value.len() + 4) else { return Vec::new() };
+    let mut out = Vec::with_capacity(value.len() + 8);
+    out.extend_from_slice(&length.to_ne_bytes());
+    out.extend_from_slice(&kind.to_ne_bytes());
+    out.extend_from_slice(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+/// The bytes before the first NUL.
+#[must_use]
+pub fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `RTM_GETLINK`, `RTM_NEWADDR`, `RTM_GETADDR`.
+    const GETLINK: u16 = 18;
+    const NEWADDR: u16 = 20;
+
+    #[test]
+    fn a_dump_has_the_loopback() {
+        let mut netlink = Netlink::open(Service::Route).unwrap();
+        for _ in 0..2 {
+            let dump = netlink.dump(GETLINK, &[0; 16]).unwrap();
+            assert!(dump.consistent);
+            let index = |payload| read(payload, 4).map(i32::from_ne_bytes);
+            assert!(dump.messages().any(|(_, payload)| index(payload) == Some(1)));
+        }
+    }
+
+    #[test]
+    fn a_longer_reply_than_the_buffer_is_read_whole() {
+        let mut netlink = Netlink::open(Service::Route).unwrap();
+        let whole = netlink.dump(GETLINK, &[0; 16]).unwrap().bytes.len();
+        netlink.buffer = Vec::with_capacity(64);
+        assert_eq!(netlink.dump(GETLINK, &[0; 16]).unwrap().bytes.len(), whole);
+    }
+
+    #[test]
+    fn the_kernel_explains_its_refusal() {
+        let mut netlink = Netlink::open(Service::Route).unwrap();
+        // An address of an interface that does not exist: refused before or after the look at our rights.
+        let mut payload = vec![2, 32, 0, 0];
+        payload.extend_from_slice(&0x7fff_fff0u32.to_ne_bytes());
+        payload.extend(attribute(2, &[192, 0, 2, 1]));
+        let refusal = netlink.request(NEWADDR, 0x600, &payload).unwrap_err();
+        assert!(refusal.is(libc::ENODEV) || refusal.is(libc::EPERM), "{refusal}");
+        // A dump with a header that is too short: strict checking finds it and says so.
+        let refusal = netlink.dump(22, &[2, 0]).unwrap_err();
+        assert!(refusal.is(libc::EINVAL) && refusal.explanation.is_some(), "{refusal}");
+    }
+
+    #[test]
+    fn malformed_bytes_end_the_list() {
+        assert_eq!(attributes(&[3, 0, 1, 0, 9]).count(), 0);
+        assert_eq!(attributes(&[8, 0, 1, 0, 9]).count(), 0);
+        assert_eq!(attributes(&[5, 0, 1, 0x80, 9]).collect::<Vec<_>>(), [(1, &[9][..])]);
+        assert!(messages(&[1, 2, 3]).next().unwrap().is_err());
+        assert!(messages(&[200, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).next().unwrap().is_err());
+    }
+
+    #[test]
+    fn a_typed_decoder_refuses_real_names() {
+        let mut link = vec![0; 16];
+        link.extend(attribute(3, b"\xff\xfe\0"));
+        use netlink_packet_core::Parseable as _;
+        assert!(netlink_packet_route::link::LinkMessage::parse(&link[..]).is_err());
+        assert_eq!(attributes(&link[16..]).next(), Some((3, &b"\xff\xfe\0"[..])));
+    }
+}

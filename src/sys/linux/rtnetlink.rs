@@ -1,0 +1,471 @@
+//! What rtnetlink(7) messages mean: bytes to model values. Pure; numbers are those of `linux/rtnetlink.h`,
+//! `linux/if_link.h`, `linux/if_addr.h`, `linux/fib_rules.h`, `linux/ip.h` and `linux/ipv6.h`.
+//!
+//! What is not known is left out; nothing here fails on attributes that a newer kernel adds.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::netlink::{attribute, attributes, read, until_nul};
+use crate::model::{
+    AddrClass, AddrState, Family, IfName, Interface, InterfaceAddress, Route, RouteKind, Rule, addr,
+};
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// Tables `default`, `main` and `local`.
+const TABLE_DEFAULT: u32 = 253;
+const TABLE_MAIN: u32 = 254;
+const TABLE_LOCAL: u32 = 255;
+
+/// Name and place of the settings that decide binds and delivery, in the `IFLA_INET_CONF` array (`IPV4_DEVCONF_*` less one).
+const IPV4_CONF: &[(&str, usize)] = &[
+    ("ipv4.forwarding", 0),
+    ("ipv4.rp_filter", 7),
+    ("ipv4.arp_filter", 12),
+    ("ipv4.arp_ignore", 18),
+    ("ipv4.accept_local", 22),
+    ("ipv4.route_localnet", 25),
+];
+/// The same of `IFLA_INET6_CONF` (`DEVCONF_*`, from 0).
+const IPV6_CONF: &[(&str, usize)] = &[
+    ("ipv6.forwarding", 0),
+    ("ipv6.accept_ra", 3),
+    ("ipv6.optimistic_dad", 23),
+    ("ipv6.disable_ipv6", 26),
+    ("ipv6.accept_dad", 27),
+    ("ipv6.keep_addr_on_down", 42),
+];
+
+fn number(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => AF_INET,
+        Family::Ipv6 => AF_INET6,
+    }
+}
+
+/// `struct ifinfomsg` and the wish to be spared the counters (`RTEXT_FILTER_SKIP_STATS`).
+#[must_use]
+pub fn link_request() -> Vec<u8> {
+    const IFLA_EXT_MASK: u16 = 29;
+    const SKIP_STATS: u32 = 8;
+    let mut request = vec![0; 16];
+    request.extend(attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes()));
+    request
+}
+
+/// `struct ifaddrmsg` for both families.
+#[must_use]
+pub fn address_request() -> Vec<u8> {
+    vec![0; 8]
+}
+
+/// `struct rtmsg`.
+#[must_use]
+pub fn route_request(family: Family) -> Vec<u8> {
+    let mut request = vec![0; 12];
+    request[0] = number(family);
+    request
+}
+
+/// `struct fib_rule_hdr`.
+#[must_use]
+pub fn rule_request(family: Family) -> Vec<u8> {
+    route_request(family)
+}
+
+fn u32_of(value: &[u8]) -> Option<u32> {
+    read(value, 0).map(u32::from_ne_bytes)
+}
+
+fn name_of(value: &[u8]) -> IfName {
+    IfName::from_bytes(until_nul(value))
+}
+
+fn ip_of(family: Family, value: &[u8]) -> Option<IpAddr> {
+    match family {
+        Family::Ipv4 => read::<4>(value, 0).map(IpAddr::from),
+        Family::Ipv6 => read::<16>(value, 0).map(IpAddr::from),
+    }
+}
+
+fn family_of(payload: &[u8]) -> Option<Family> {
+    match *payload.first()? {
+        AF_INET => Some(Family::Ipv4),
+        AF_INET6 => Some(Family::Ipv6),
+        _ => None,
+    }
+}
+
+/// An interface from RTM_NEWLINK, still without addresses.
+#[must_use]
+pub fn link(payload: &[u8]) -> Option<Interface> {
+    const IFF_UP: u32 = 0x1;
+    const IFF_LOOPBACK: u32 = 0x8;
+    const IFF_POINTOPOINT: u32 = 0x10;
+    const IFF_RUNNING: u32 = 0x40;
+    const IFF_MULTICAST: u32 = 0x1000;
+    let hardware = u16::from_ne_bytes(read(payload, 2)?);
+    let flags = u32::from_ne_bytes(read(payload, 8)?);
+    let mut interface = Interface {
+        index: u32::from_ne_bytes(read(payload, 4)?),
+        name: IfName::from_bytes(b""),
+        up: flags & IFF_UP != 0,
+        running: flags & IFF_RUNNING != 0,
+        loopback: flags & IFF_LOOPBACK != 0,
+        point_to_point: flags & IFF_POINTOPOINT != 0,
+        multicast: flags & IFF_MULTICAST != 0,
+        kind: hardware_kind(hardware).map(str::to_owned),
+        mtu: None,
+        mac: None,
+        master: None,
+        addresses: Vec::new(),
+        settings: BTreeMap::new(),
+    };
+    for (kind, value) in attributes(payload.get(16..)?) {
+        match kind {
+            // IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_AF_SPEC
+            1 => interface.mac = mac(value),
+            3 => interface.name = name_of(value),
+            4 => interface.mtu = u32_of(value),
+            10 => interface.master = u32_of(value),
+            18 => {
+                // IFLA_INFO_KIND
+                if let Some((_, kind)) = attributes(value).find(|(kind, _)| *kind == 1) {
+                    interface.kind = Some(String::from_utf8_lossy(until_nul(kind)).into_owned());
+                }
+            }
+            26 => link_settings(value, &mut interface.settings),
+            _ => {}
+        }
+    }
+    (!interface.name.as_bytes().is_empty()).then_some(interface)
+}
+
+/// A few `ARPHRD_*` of `linux/if_arp.h`; a driver's own kind is better where there is one.
+fn hardware_kind(hardware: u16) -> Option<&'static str> {
+    match hardware {
+        1 => Some("ether"),
+        512 => Some("ppp"),
+        768 => Some("ipip"),
+        769 => Some("ip6tnl"),
+        772 => Some("loopback"),
+        776 => Some("sit"),
+        _ => None,
+    }
+}
+
+/// The text of an Ethernet address; others (tunnels put their IP end points here) have none.
+fn mac(value: &[u8]) -> Option<String> {
+    (value.len() == 6).then(|| value.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"))
+}
+
+fn link_settings(spec: &[u8], settings: &mut BTreeMap<String, i64>) {
+    for (family, per_family) in attributes(spec) {
+        let (array_kind, names) = match u8::try_from(family) {
+            // IFLA_INET_CONF, IFLA_INET6_CONF
+            Ok(AF_INET) => (1, IPV4_CONF),
+            Ok(AF_INET6) => (2, IPV6_CONF),
+            _ => continue,
+        };
+        let Some((_, array)) = attributes(per_family).find(|(kind, _)| *kind == array_kind) else { continue };
+        for (name, place) in names {
+            // A kernel older than a setting has a shorter array.
+            if let Some(value) = read(array, place * 4) {
+                settings.insert((*name).to_owned(), i32::from_ne_bytes(value).into());
+            }
+        }
+    }
+}
+
+/// An address from RTM_NEWADDR, with its interface's index.
+#[must_use]
+pub fn address(payload: &[u8]) -> Option<(u32, InterfaceAddress)> {
+    let family = family_of(payload)?;
+    let prefix = *payload.get(1)?;
+    let mut flags = u32::from(*payload.get(2)?);
+    let index = u32::from_ne_bytes(read(payload, 4)?);
+    let (mut far, mut local, mut label, mut broadcast) = (None, None, None, None);
+    for (kind, value) in attributes(payload.get(8..)?) {
+        match kind {
+            // IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_FLAGS
+            1 => far = ip_of(family, value),
+            2 => local = ip_of(family, value),
+            3 => label = Some(name_of(value)),
+            4 => broadcast = ip_of(family, value),
+            8 => flags = u32_of(value).unwrap_or(flags),
+            _ => {}
+        }
+    }
+    // IFA_ADDRESS is the far end of a point-to-point link, and then IFA_LOCAL is ours (comment in linux/if_addr.h).
+    let address = local.or(far)?;
+    let class = AddrClass::of(address);
+    Some((
+        index,
+        InterfaceAddress {
+            address,
+            prefix,
+            family,
+            class,
+            scope_id: addr::needs_zone(address).then_some(index),
+            label,
+            peer: far.filter(|far| *far != address),
+            broadcast,
+            state: states(family, flags),
+        },
+    ))
+}
+
+fn states(family: Family, flags: u32) -> Vec<AddrState> {
+    let first = match family {
+        Family::Ipv4 => AddrState::Secondary,
+        Family::Ipv6 => AddrState::Temporary,
+    };
+    let mut states: Vec<AddrState> = [
+        (0x01, first),
+        (0x02, AddrState::Nodad),
+        (0x04, AddrState::Optimistic),
+        (0x08, AddrState::Dadfailed),
+        (0x20, AddrState::Deprecated),
+        (0x40, AddrState::Tentative),
+        (0x80, AddrState::Permanent),
+    ]
+    .into_iter()
+    .filter(|(bit, _)| flags & bit != 0)
+    .map(|(_, state)| state)
+    .collect();
+    if flags & 0x80 == 0 {
+        states.push(AddrState::Dynamic);
+    }
+    states.sort_unstable();
+    states
+}
+
+/// The routes of one RTM_NEWROUTE: one for each next hop.
+#[must_use]
+pub fn route(payload: &[u8]) -> Vec<Route> {
+    route_of(payload).unwrap_or_default()
+}
+
+fn route_of(payload: &[u8]) -> Option<Vec<Route>> {
+    let family = family_of(payload)?;
+    let length = *payload.get(1)?;
+    let mut base = Route {
+        table: u32::from(*payload.get(4)?),
+        kind: route_kind(*payload.get(7)?),
+        destination: IpNet::new(family.wildcard(), length).ok()?,
+        interface: None,
+        gateway: None,
+        source: None,
+        metric: None,
+    };
+    let mut hops: Vec<(Option<u32>, Option<IpAddr>)> = Vec::new();
+    for (kind, value) in attributes(payload.get(12..)?) {
+        match kind {
+            // RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_MULTIPATH, RTA_TABLE, RTA_VIA
+            1 => base.destination = IpNet::new(ip_of(family, value)?, length).ok()?,
+            4 => base.interface = u32_of(value),
+            5 => base.gateway = ip_of(family, value),
+            6 => base.metric = u32_of(value),
+            7 => base.source = ip_of(family, value),
+            9 => hops = next_hops(family, value),
+            15 => base.table = u32_of(value)?,
+            18 => base.gateway = via(value),
+            _ => {}
+        }
+    }
+    if hops.is_empty() {
+        return Some(vec![base]);
+    }
+    Some(hops.into_iter().map(|(interface, gateway)| Route { interface, gateway, ..base.clone() }).collect())
+}
+
+/// `struct rtnexthop` records.
+fn next_hops(family: Family, mut bytes: &[u8]) -> Vec<(Option<u32>, Option<IpAddr>)> {
+    let mut hops = Vec::new();
+    while let Some((length, index)) = read(bytes, 0).zip(read(bytes, 4)) {
+        let length = usize::from(u16::from_ne_bytes(length));
+        let Some(record) = bytes.get(8..length) else { break };
+        let gateway = attributes(record).find_map(|(kind, value)| match kind {
+            5 => ip_of(family, value),
+            18 => via(value),
+            _ => None,
+        });
+        hops.push((Some(u32::from_ne_bytes(index)), gateway));
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    hops
+}
+
+/// `struct rtvia`: a gateway of the other family (RFC 5549).
+fn via(value: &[u8]) -> Option<IpAddr> {
+    let family = match u16::from_ne_bytes(read(value, 0)?) {
+        2 => Family::Ipv4,
+        10 => Family::Ipv6,
+        _ => return None,
+    };
+    ip_of(family, value.get(2..)?)
+}
+
+fn route_kind(number: u8) -> RouteKind {
+    match number {
+        1 => RouteKind::Unicast,
+        2 => RouteKind::Local,
+        3 => RouteKind::Broadcast,
+        4 => RouteKind::Anycast,
+        5 => RouteKind::Multicast,
+        6 => RouteKind::Blackhole,
+        7 => RouteKind::Unreachable,
+        8 => RouteKind::Prohibit,
+        9 => RouteKind::Throw,
+        _ => RouteKind::Other,
+    }
+}
+
+/// Whether the addresses say it already: local host routes of them, and all broadcast, anycast and multicast routes.
+/// Wider local routes stay, since they make addresses ours that no interface lists (127.0.0.2, AnyIP).
+#[must_use]
+pub fn is_implied(route: &Route, local: &HashSet<IpAddr>) -> bool {
+    match route.kind {
+        RouteKind::Broadcast | RouteKind::Anycast | RouteKind::Multicast => true,
+        RouteKind::Local => {
+            route.destination.prefix_len() == route.destination.max_prefix_len()
+                && local.contains(&route.destination.addr())
+        }
+        _ => false,
+    }
+}
+
+/// A policy rule from RTM_NEWRULE. Its action is `other` when it has conditions that [`Rule`] has no place for.
+#[must_use]
+pub fn rule(payload: &[u8]) -> Option<Rule> {
+    const FIB_RULE_INVERT: u32 = 0x2;
+    let family = family_of(payload)?;
+    let (to_length, from_length) = (*payload.get(1)?, *payload.get(2)?);
+    let mut table = u32::from(*payload.get(4)?);
+    let mut exact = *payload.get(3)? == 0 && u32::from_ne_bytes(read(payload, 8)?) & FIB_RULE_INVERT == 0;
+    let mut rule = Rule {
+        family,
+        priority: 0,
+        from: None,
+        to: None,
+        iif: None,
+        oif: None,
+        fwmark: None,
+        table: None,
+        action: String::new(),
+    };
+    let mut l3mdev = false;
+    for (kind, value) in attributes(payload.get(12..)?) {
+        match kind {
+            // FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_OIFNAME, FRA_L3MDEV
+            1 => rule.to = IpNet::new(ip_of(family, value)?, to_length).ok(),
+            2 => rule.from = IpNet::new(ip_of(family, value)?, from_length).ok(),
+            3 => rule.iif = Some(name_of(value)),
+            6 => rule.priority = u32_of(value)?,
+            10 => rule.fwmark = u32_of(value).filter(|mark| *mark != 0),
+            15 => table = u32_of(value)?,
+            17 => rule.oif = Some(name_of(value)),
+            19 => l3mdev = value.first().is_some_and(|flag| *flag != 0),
+            // FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN: -1 is off
+            13 | 14 => exact &= u32_of(value) == Some(u32::MAX),
+            // FRA_FWMASK
+            16 => exact &= u32_of(value).is_none_or(|mask| mask == u32::MAX || mask == 0),
+            // FRA_TUN_ID, FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE
+            12 | 20 | 22..=24 => exact = false,
+            _ => {}
+        }
+    }
+    let action = match *payload.get(7)? {
+        1 if l3mdev => "l3mdev",
+        1 => "lookup",
+        2 => "goto",
+        3 => "nop",
+        6 => "blackhole",
+        7 => "unreachable",
+        8 => "prohibit",
+        _ => "other",
+    };
+    rule.action = if exact { action } else { "other" }.to_owned();
+    rule.table = (action == "lookup").then_some(table);
+    Some(rule)
+}
+
+/// Whether it is one of the three that every Linux begins with: local, main, default.
+#[must_use]
+pub fn is_standard(rule: &Rule) -> bool {
+    let unconditional = rule.from.is_none()
+        && rule.to.is_none()
+        && rule.iif.is_none()
+        && rule.oif.is_none()
+        && rule.fwmark.is_none()
+        && rule.action == "lookup";
+    unconditional
+        && matches!(
+            (rule.priority, rule.table),
+            (0, Some(TABLE_LOCAL)) | (32766, Some(TABLE_MAIN)) | (32767, Some(TABLE_DEFAULT))
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_to_point_address_has_its_own_end() {
+        let mut payload = vec![AF_INET, 32, 0x80, 0];
+        payload.extend(7u32.to_ne_bytes());
+        payload.extend(attribute(1, &[10, 0, 0, 2]));
+        payload.extend(attribute(2, &[10, 0, 0, 1]));
+        payload.extend(attribute(3, b"ppp0\0"));
+        let (index, address) = address(&payload).unwrap();
+        assert_eq!(index, 7);
+        assert_eq!(address.address, IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(address.peer, Some(IpAddr::from([10, 0, 0, 2])));
+        assert_eq!(address.state, [AddrState::Permanent]);
+        assert_eq!(address.label, Some(IfName::from("ppp0")));
+    }
+
+    #[test]
+    fn each_next_hop_is_a_route() {
+        let mut payload = vec![AF_INET, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+        let mut hops = Vec::new();
+        for (index, last) in [(2u32, 1), (3, 2)] {
+            let gateway = attribute(5, &[192, 0, 2, last]);
+            hops.extend(u16::try_from(8 + gateway.len()).unwrap().to_ne_bytes());
+            hops.extend([0, 0]);
+            hops.extend(index.to_ne_bytes());
+            hops.extend(gateway);
+        }
+        payload.extend(attribute(9, &hops));
+        let routes = route(&payload);
+        assert_eq!(routes.iter().map(|route| route.interface).collect::<Vec<_>>(), [Some(2), Some(3)]);
+        assert_eq!(routes[1].gateway, Some(IpAddr::from([192, 0, 2, 2])));
+    }
+
+    #[test]
+    fn conditions_without_a_place_are_not_hidden() {
+        let mut payload = vec![AF_INET, 0, 0, 0, 100, 0, 0, 1, 0, 0, 0, 0];
+        payload.extend(attribute(6, &5u32.to_ne_bytes()));
+        assert_eq!(rule(&payload).unwrap().action, "lookup");
+        payload.extend(attribute(22, &[6]));
+        assert_eq!(rule(&payload).unwrap().action, "other");
+        assert_eq!(rule(&payload).unwrap().table, Some(100));
+    }
+
+    #[test]
+    fn nothing_the_kernel_could_send_cut_short_is_a_panic() {
+        let bytes: Vec<u8> = (0..200u8).map(|byte| byte.wrapping_mul(37)).collect();
+        for length in 0..bytes.len() {
+            for family in [AF_INET, AF_INET6] {
+                let mut payload = bytes[..length].to_vec();
+                if let Some(first) = payload.first_mut() {
+                    *first = family;
+                }
+                let _ = (link(&payload), address(&payload), route(&payload), rule(&payload));
+            }
+        }
+    }
+}

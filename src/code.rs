@@ -25,6 +25,7 @@ codes! {
     // Profile
     SYNTAX = 1: "the file is not TOML",
     UNKNOWN_KEY = 2: "unknown key",
+    UNKNOWN_NAME = 90: "nothing has this name",
     // Bind
     ADDRESS_IN_USE = 2001: "another socket has the address and port",
     ADDRESS_NOT_HERE = 2002: "the address is not on this host",

@@ -26,6 +26,7 @@
 //! | [`reply`] | what a client is answered: its bytes in, the answer out | any effect |
 //! | [`record`] | events as they are written, and sinks that never block the loop | |
 //! | [`render`] | events and reports as text, tables, CSV, HTML | open files, read the clock |
+//! | [`explain`] | a page for every code and topic, compiled in | |
 //! | [`cmd`] | one file per command: the only place with clock, terminal, files and exit codes | |
 //!
 //! `tests/architecture.rs` enforces the direction of the imports and the places of `unsafe` and `cfg(target_os)`.
@@ -36,6 +37,7 @@ pub mod bind;
 pub mod cmd;
 pub mod code;
 pub mod diag;
+pub mod explain;
 pub mod model;
 pub mod plan;
 pub mod probe;

@@ -4,6 +4,8 @@ mod context;
 mod exit;
 
 pub mod check;
+pub mod completions;
+pub mod explain;
 pub mod interfaces;
 pub mod listen;
 pub mod summary;
@@ -50,6 +52,12 @@ enum Command {
     Listen(listen::Args),
     /// Check profiles, policies and lab files; bind nothing
     Check(check::Args),
+    /// What a code or a topic means, how to see it with ss and ip, and how to fix it
+    Explain(explain::Args),
+    /// A completion script for a shell
+    Completions(completions::Args),
+    /// The manual page, or that of a command
+    Man(completions::ManArgs),
 }
 
 /// Runs the program with these arguments and says how it ended.
@@ -66,6 +74,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Some(Command::Interfaces(args)) => interfaces::run(args, &context),
             Some(Command::Listen(args)) => listen::run(args, &context),
             Some(Command::Check(args)) => check::run(args, &context),
+            Some(Command::Explain(args)) => explain::run(args, &context),
+            Some(Command::Completions(args)) => completions::run(args, &context),
+            Some(Command::Man(args)) => completions::man(args, &context),
         };
         result.unwrap_or_else(|failure| context.report(&failure))
     })

@@ -1,0 +1,66 @@
+//! `bindscope explain`: the page of a code or a topic.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::{Context, Exit, Failure};
+use crate::code::Code;
+use crate::diag::Problem;
+use crate::explain::{self, Page};
+use crate::render::markdown;
+
+/// Arguments of `bindscope explain`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Codes such as BS2001, or topics such as weak-host
+    #[arg(value_name = "CODE|TOPIC", required_unless_present = "list")]
+    names: Vec<String>,
+    /// List every code and topic
+    #[arg(long, conflicts_with = "names")]
+    list: bool,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Shows the pages.
+///
+/// # Errors
+/// A name that no page has (exit 2, all of them at once); output that cannot be written (exit 5).
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let text = if args.list { list() } else { pages(&args.names)? };
+    let color = context.color && args.output.is_none();
+    context.emit(markdown::styled(&text, color).as_bytes(), args.output.as_deref())?;
+    Ok(Exit::Success)
+}
+
+fn pages(names: &[String]) -> Result<String, Failure> {
+    let (mut found, mut unknown): (Vec<&str>, Vec<Problem>) = (Vec::new(), Vec::new());
+    for name in names {
+        match explain::find(name) {
+            Ok(page) => found.push(page.markdown),
+            Err(near) => unknown.push(no_page(name, &near)),
+        }
+    }
+    if unknown.is_empty() { Ok(found.join("\n")) } else { Err(Failure::usage(unknown)) }
+}
+
+fn no_page(name: &str, near: &[&str]) -> Problem {
+    let problem = Problem::error(Code::UNKNOWN_NAME, format!("no code and no topic is called {name}"));
+    let problem = match near {
+        [] => problem,
+        near => problem.help(format!("did you mean {}?", near.join(" or "))),
+    };
+    problem.help("bindscope explain --list shows every code and topic")
+}
+
+fn list() -> String {
+    let mut out = String::from("# Codes\n\n");
+    let row = |out: &mut String, page: &Page| {
+        let _ = writeln!(out, "{:<17} {}", page.name, page.title());
+    };
+    explain::CODES.iter().for_each(|page| row(&mut out, page));
+    out.push_str("\n# Topics\n\n");
+    explain::TOPICS.iter().for_each(|page| row(&mut out, page));
+    out
+}

@@ -1,0 +1,175 @@
+//! The pages of `bindscope explain`: one for each code and one for each topic, compiled in.
+//!
+//! The text is Markdown of a small kind: headings, paragraphs, lists, tables, fenced blocks. [`find`] answers what a user
+//! asked for; how a page looks on a terminal is not decided here.
+
+use crate::code::Code;
+
+/// A page: what it is called, and its Markdown, whose first line is `# Title`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// `BS2001`, or the name of a topic such as `weak-host`.
+    pub name: &'static str,
+    /// The whole page.
+    pub markdown: &'static str,
+}
+
+impl Page {
+    /// The text of the first heading.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        self.markdown.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or(self.name)
+    }
+}
+
+macro_rules! pages {
+    ($directory:literal: $($name:literal,)*) => {
+        &[$(Page { name: $name, markdown: include_str!(concat!($directory, "/", $name, ".md")) },)*]
+    };
+}
+
+/// The page of every code, in order. A test holds it against [`Code::ALL`].
+pub const CODES: &[Page] = pages! { "codes":
+    "BS0001",
+    "BS0002",
+    "BS0090",
+    "BS2001",
+    "BS2002",
+    "BS2003",
+    "BS2004",
+    "BS2005",
+    "BS2006",
+    "BS2007",
+    "BS2008",
+    "BS2009",
+    "BS2010",
+    "BS2011",
+    "BS2012",
+    "BS2013",
+    "BS2014",
+    "BS2020",
+    "BS2021",
+    "BS2022",
+    "BS2023",
+    "BS2024",
+    "BS2025",
+    "BS4001",
+    "BS4005",
+    "BS9001",
+};
+
+/// The pages that are not about one code, in order.
+pub const TOPICS: &[Page] = pages! { "topics":
+    "arrival",
+    "dad",
+    "defaults",
+    "device",
+    "docker",
+    "evidence",
+    "exit-codes",
+    "exposure",
+    "lab",
+    "localhost",
+    "privileged-ports",
+    "reuse",
+    "scope-id",
+    "v4-mapped",
+    "v6only",
+    "weak-host",
+    "wildcard",
+};
+
+/// The page of a code.
+#[must_use]
+pub fn page(code: Code) -> Option<&'static Page> {
+    let name = code.to_string();
+    CODES.iter().find(|page| page.name == name)
+}
+
+/// The page with this name, in any case; `_` counts as `-`.
+///
+/// # Errors
+/// The nearest names, the best first, when there is none: perhaps empty.
+pub fn find(wanted: &str) -> Result<&'static Page, Vec<&'static str>> {
+    let wanted = wanted.trim().to_lowercase().replace(['_', ' '], "-");
+    let all = || CODES.iter().chain(TOPICS);
+    if let Some(page) = all().find(|page| page.name.to_lowercase() == wanted) {
+        return Ok(page);
+    }
+    let mut near: Vec<(f64, &'static str)> = all()
+        .map(|page| (strsim::jaro_winkler(&page.name.to_lowercase(), &wanted), page.name))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    near.truncate(3);
+    Err(near.into_iter().map(|(_, name)| name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_pages_are_the_same_set() {
+        let codes: Vec<String> = Code::ALL.iter().map(|(code, _)| code.to_string()).collect();
+        for code in &codes {
+            assert!(CODES.iter().any(|page| page.name == code), "{code} has no page");
+        }
+        for page in CODES {
+            assert!(codes.iter().any(|code| code == page.name), "{} is the page of no code", page.name);
+            assert!(super::page(Code::parse(page.name).unwrap()).is_some());
+        }
+        assert_eq!(codes.len(), CODES.len());
+    }
+
+    #[test]
+    fn names_are_sorted_and_differ() {
+        for pages in [CODES, TOPICS] {
+            assert!(pages.windows(2).all(|two| two[0].name < two[1].name));
+        }
+    }
+
+    #[test]
+    fn every_page_has_its_parts() {
+        for page in CODES.iter().chain(TOPICS) {
+            let name = page.name;
+            assert!(page.markdown.starts_with("# ") && page.title().len() > 4, "{name}: no title");
+            let lines = page.markdown.lines().count();
+            assert!((10..=75).contains(&lines), "{name}: {lines} lines");
+            assert_eq!(page.markdown.matches("```").count() % 2, 0, "{name}: a block is open");
+            let limit = |line: &str| if line.starts_with('|') { 130 } else { 105 };
+            let wide = page.markdown.lines().find(|line| line.chars().count() > limit(line));
+            assert_eq!(wide, None, "{name}: too wide");
+            let plain = page.markdown.chars().all(|c| c == '\n' || !c.is_control());
+            assert!(plain, "{name}: control characters");
+        }
+        for page in CODES {
+            for part in
+                ["What it means", "Why it matters", "How to see it", "How to fix it", "When to live with it"]
+            {
+                assert!(page.markdown.contains(&format!("\n## {part}\n")), "{}: no {part}", page.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_pages_point_to_exists() {
+        for page in CODES.iter().chain(TOPICS) {
+            for (at, start) in page.markdown.match_indices("`bindscope explain ") {
+                let rest = &page.markdown[at + start.len()..];
+                let name = rest.split('`').next().unwrap();
+                assert!(name.starts_with('-') || find(name).is_ok(), "{} points to {name}", page.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_or_the_nearest_are_told() {
+        assert_eq!(find("bs2001").unwrap().name, "BS2001");
+        assert_eq!(find("Weak_Host").unwrap().name, "weak-host");
+        assert_eq!(find("wildcrad"), Err(vec!["wildcard"]));
+        assert_eq!(find("BS2O01").unwrap_err().first(), Some(&"BS2001"));
+        assert_eq!(find("\u{1b}[31m"), Err(Vec::new()));
+        assert_eq!(find(""), Err(Vec::new()));
+    }
+}

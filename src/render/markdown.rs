@@ -1,0 +1,84 @@
+//! Light styling of our own Markdown for a terminal; elsewhere a page is shown as it was written.
+
+use std::fmt::Write as _;
+
+const HEADING: anstyle::Style = anstyle::Style::new().bold();
+const CODE: anstyle::Style = anstyle::Style::new().dimmed();
+
+/// The page as it is written, or, with `color`, with headings bold without their marks and code dimmed without its own.
+/// No line is added, dropped or wrapped but for fences, which styling makes unnecessary.
+#[must_use]
+pub fn styled(markdown: &str, color: bool) -> String {
+    if !color {
+        return markdown.to_owned();
+    }
+    let mut out = String::with_capacity(markdown.len() * 2);
+    let mut in_block = false;
+    for line in markdown.lines() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+            continue;
+        }
+        let _ = if in_block {
+            writeln!(out, "    {CODE}{line}{CODE:#}")
+        } else if let Some(heading) = heading(line) {
+            writeln!(out, "{HEADING}{heading}{HEADING:#}")
+        } else {
+            inline(&mut out, line);
+            writeln!(out)
+        };
+    }
+    out
+}
+
+/// The text of a heading line.
+fn heading(line: &str) -> Option<&str> {
+    let text = line.trim_start_matches('#');
+    (text.len() < line.len()).then(|| text.strip_prefix(' ')).flatten()
+}
+
+/// A line with its code spans dimmed and its `**strong**` words bold. A mark without its partner stays as it is.
+fn inline(out: &mut String, line: &str) {
+    let mut rest = line;
+    while let Some(at) = rest.find(['`', '*']) {
+        let (before, marked) = rest.split_at(at);
+        out.push_str(before);
+        let mark = if marked.starts_with('`') { "`" } else { "**" };
+        let inside = marked.strip_prefix(mark).and_then(|text| text.split_once(mark));
+        let Some((inside, after)) = inside.filter(|(inside, _)| !inside.is_empty()) else {
+            let one = marked.chars().next().map_or(0, char::len_utf8);
+            out.push_str(&marked[..one]);
+            rest = &marked[one..];
+            continue;
+        };
+        let style = if mark == "`" { CODE } else { HEADING };
+        let _ = write!(out, "{style}{inside}{style:#}");
+        rest = after;
+    }
+    out.push_str(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = "# Title\n\nSome `code` and **more**, 2 * 3, a ` alone.\n\n```\n$ ss -ltn\n# note\n```\n## Part\n#7\n";
+
+    #[test]
+    fn a_pipe_gets_the_page_itself() {
+        assert_eq!(styled(PAGE, false), PAGE);
+    }
+
+    #[test]
+    fn a_terminal_gets_headings_and_code() {
+        let out = styled(PAGE, true);
+        assert!(out.starts_with("\u{1b}[1mTitle\u{1b}[0m\n"), "{out:?}");
+        assert!(out.contains("Some \u{1b}[2mcode\u{1b}[0m and \u{1b}[1mmore\u{1b}[0m, 2 * 3, a ` alone."));
+        assert!(out.contains("    \u{1b}[2m$ ss -ltn\u{1b}[0m\n    \u{1b}[2m# note\u{1b}[0m\n"));
+        assert!(!out.contains("```") && out.contains("\n#7\n"));
+        assert_eq!(
+            out.matches("\u{1b}[1m").count() + out.matches("\u{1b}[2m").count(),
+            out.matches("\u{1b}[0m").count()
+        );
+    }
+}

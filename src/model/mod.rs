@@ -12,6 +12,7 @@ pub mod ifname;
 pub mod inventory;
 pub mod reach;
 pub mod socket;
+pub mod topology;
 
 pub use addr::{AddrClass, Exposure, Family, FamilyExposure};
 pub use arrival::{Arrival, Endpoint, Evidence, Ingress};

@@ -13,11 +13,13 @@
 //! | `packet_info` | asking for, and reading, the ingress interface of connections and datagrams |
 //! | `poller::Poller` | level-triggered readiness over many sockets |
 //! | `inventory`, `attach_owners`, `owners` | sockets that listen on this machine, and who holds them |
+//! | `netns`, `Network` | namespaces of our own, and changes of their networks, for labs |
 //! | `port_holder` | the sockets in the way of a bind |
 
 mod errno;
 mod error;
 mod file;
+mod lab_types;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod linux;
 mod listing;
@@ -35,11 +37,14 @@ use portable as system;
 pub use errno::errno_of;
 pub use error::Error;
 pub use file::{create_private, terminal_width};
+pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute};
 pub use listing::listed_addresses;
 pub use signals::Signals;
 pub use socket_types::{Interest, InventoryOptions, Readiness, ReceivedDatagram, TransportState};
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};
 pub use system::monitor::Monitor;
+pub use system::netns;
+pub use system::network::Network;
 pub use system::poller::Poller;
 pub use system::snapshot::snapshot;
 pub use system::{options, packet_info};

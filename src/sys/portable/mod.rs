@@ -2,6 +2,8 @@
 
 pub mod inventory;
 pub mod monitor;
+pub mod netns;
+pub mod network;
 pub mod options;
 pub mod packet_info;
 pub mod poller;

@@ -1,0 +1,67 @@
+//! What labs ask of the system, the same on every one.
+
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::model::{IfName, RouteKind};
+
+/// Why no network namespace can be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {source}")]
+pub struct NamespaceRefusal {
+    /// The call or file that was refused.
+    pub step: &'static str,
+    /// The answer.
+    pub source: io::Error,
+    /// The switch that would allow it, as a sentence.
+    pub way_out: String,
+}
+
+/// An interface to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkSpec {
+    /// Its name.
+    pub name: IfName,
+    /// Its link-layer address; the kernel chooses without.
+    pub mac: Option<[u8; 6]>,
+    /// Its MTU in bytes; the kernel chooses without.
+    pub mtu: Option<u32>,
+}
+
+/// An address to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAddress {
+    /// Address and prefix length.
+    pub net: IpNet,
+    /// Whether duplicate address detection runs, as far as the interface's settings let it (IPv6).
+    pub duplicate_detection: bool,
+    /// Whether it is past its preferred lifetime.
+    pub deprecated: bool,
+    /// Whether a route to its prefix comes with it.
+    pub prefix_route: bool,
+    /// Broadcast address (IPv4).
+    pub broadcast: Option<IpAddr>,
+    /// Label (IPv4).
+    pub label: Option<IfName>,
+}
+
+/// A route to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRoute {
+    /// Destination.
+    pub to: IpNet,
+    /// Next hop.
+    pub via: Option<IpAddr>,
+    /// Outgoing interface; the kernel finds it by the next hop without.
+    pub interface: Option<IfName>,
+    /// What it does.
+    pub kind: RouteKind,
+    /// The table; 254 is `main`.
+    pub table: u32,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+    /// Priority.
+    pub metric: Option<u32>,
+}

@@ -1,0 +1,392 @@
+//! Changes a network: links, addresses, routes, rules. Requests of rtnetlink(7), each one acknowledged.
+//!
+//! Encoded by hand like the decoders of [`super::rtnetlink`]: interface names are bytes, and the typed messages of
+//! `netlink-packet-route` only hold UTF-8.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use ipnet::IpNet;
+
+use super::netlink::{Netlink, Refusal, Service, attribute};
+use super::netns::Namespace;
+use crate::model::{Family, IfName, RouteKind};
+use crate::sys::{Error, LinkSpec, NewAddress, NewRoute};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_NEWRULE: u16 = 32;
+const NLM_F_CREATE_EXCL: u16 = 0x600;
+const NLM_F_CREATE_APPEND: u16 = 0xc00;
+const NESTED: u16 = 0x8000;
+
+// `linux/if_link.h`
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const MACVLAN_MODE_BRIDGE: u32 = 4;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const IFF_UP: u32 = 1;
+// `linux/if_addr.h`
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_LABEL: u16 = 3;
+const IFA_BROADCAST: u16 = 4;
+const IFA_CACHEINFO: u16 = 6;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_NOPREFIXROUTE: u32 = 0x200;
+// `linux/rtnetlink.h`
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_TABLE: u16 = 15;
+const RTPROT_STATIC: u8 = 4;
+
+/// A way to change the network of one namespace. It stays there, whichever thread uses it; names of interfaces are looked
+/// up in the namespace of the calling thread.
+pub struct Network {
+    netlink: Netlink,
+}
+
+impl Network {
+    /// Of the calling thread's namespace.
+    ///
+    /// # Errors
+    /// As `socket(2)`.
+    pub fn here() -> Result<Network, Error> {
+        let netlink =
+            Netlink::open(Service::Route).map_err(|error| Error::call("open", "a netlink socket", error))?;
+        Ok(Network { netlink })
+    }
+
+    fn ask(
+        &mut self,
+        operation: &'static str,
+        object: &IfName,
+        (kind, flags): (u16, u16),
+        payload: &[u8],
+    ) -> Result<(), Error> {
+        self.netlink.request(kind, flags, payload).map_err(|refusal| failed(operation, object, refusal))
+    }
+
+    /// A wire: a veth pair, `here` in this namespace and `there` in the other. One message places both ends; moving an end
+    /// afterwards would cost tens of milliseconds.
+    ///
+    /// # Errors
+    /// The kernel's refusal; EOPNOTSUPP when it has no veth.
+    pub fn add_wire(&mut self, here: &LinkSpec, there: &LinkSpec, other: &Namespace) -> Result<(), Error> {
+        let mut peer = link_message(0, 0, 0);
+        peer.extend(link_attributes(there));
+        peer.extend(attribute(IFLA_NET_NS_FD, &other.as_fd().as_raw_fd().to_ne_bytes()));
+        let data = attribute(VETH_INFO_PEER | NESTED, &peer);
+        self.add_link(here, b"veth", None, &data)
+    }
+
+    /// A bridge.
+    ///
+    /// # Errors
+    /// As [`Network::add_wire`].
+    pub fn add_bridge(&mut self, link: &LinkSpec) -> Result<(), Error> {
+        self.add_link(link, b"bridge", None, &[])
+    }
+
+    /// A macvlan interface in mode `bridge` on `parent`.
+    ///
+    /// # Errors
+    /// As [`Network::add_wire`].
+    pub fn add_macvlan(&mut self, link: &LinkSpec, parent: &IfName) -> Result<(), Error> {
+        let parent = index(parent)?;
+        let data = attribute(IFLA_MACVLAN_MODE, &MACVLAN_MODE_BRIDGE.to_ne_bytes());
+        self.add_link(link, b"macvlan", Some(parent), &data)
+    }
+
+    fn add_link(
+        &mut self,
+        link: &LinkSpec,
+        kind: &[u8],
+        parent: Option<u32>,
+        data: &[u8],
+    ) -> Result<(), Error> {
+        let mut message = link_message(0, 0, 0);
+        message.extend(link_attributes(link));
+        if let Some(parent) = parent {
+            message.extend(attribute(IFLA_LINK, &parent.to_ne_bytes()));
+        }
+        let mut info = attribute(IFLA_INFO_KIND, kind);
+        if !data.is_empty() {
+            info.extend(attribute(IFLA_INFO_DATA | NESTED, data));
+        }
+        message.extend(attribute(IFLA_LINKINFO | NESTED, &info));
+        self.ask("create", &link.name, (RTM_NEWLINK, NLM_F_CREATE_EXCL), &message)
+    }
+
+    /// Takes an interface away.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn delete_link(&mut self, name: &IfName) -> Result<(), Error> {
+        let message = link_message(index(name)?, 0, 0);
+        self.ask("delete", name, (RTM_DELLINK, 0), &message)
+    }
+
+    /// Puts an interface up or down.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn set_up(&mut self, name: &IfName, up: bool) -> Result<(), Error> {
+        let message = link_message(index(name)?, if up { IFF_UP } else { 0 }, IFF_UP);
+        self.ask(if up { "put up" } else { "put down" }, name, (RTM_NEWLINK, 0), &message)
+    }
+
+    /// Makes an interface a port of a bridge, or of nothing.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn set_master(&mut self, name: &IfName, master: Option<&IfName>) -> Result<(), Error> {
+        let master = master.map(index).transpose()?.unwrap_or(0);
+        let mut message = link_message(index(name)?, 0, 0);
+        message.extend(attribute(IFLA_MASTER, &master.to_ne_bytes()));
+        self.ask("set the bridge of", name, (RTM_NEWLINK, 0), &message)
+    }
+
+    /// Renames an interface.
+    ///
+    /// # Errors
+    /// The kernel's refusal; EBUSY for one that is up before Linux 6.2.
+    pub fn rename(&mut self, name: &IfName, to: &IfName) -> Result<(), Error> {
+        let mut message = link_message(index(name)?, 0, 0);
+        message.extend(attribute(IFLA_IFNAME, &terminated(to)));
+        self.ask("rename", name, (RTM_NEWLINK, 0), &message)
+    }
+
+    /// Lets the kernel notice now that an interface has a carrier; on its own it takes up to a second (`linkwatch`), in which the
+    /// interface joins no multicast group and answers no neighbour discovery. Asking for a single link does it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn settle(&mut self, name: &IfName) -> Result<(), Error> {
+        let message = link_message(index(name)?, 0, 0);
+        self.ask("look at", name, (RTM_GETLINK, 0), &message)
+    }
+
+    /// Gives an interface an address.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn add_address(&mut self, name: &IfName, new: &NewAddress) -> Result<(), Error> {
+        let mut message = address_message(index(name)?, new.net);
+        if new.net.addr().is_ipv4() {
+            if let Some(broadcast) = new.broadcast {
+                message.extend(attribute(IFA_BROADCAST, &octets(broadcast)));
+            }
+            if let Some(label) = &new.label {
+                message.extend(attribute(IFA_LABEL, &terminated(label)));
+            }
+        }
+        let mut flags = if new.duplicate_detection { 0 } else { IFA_F_NODAD };
+        if !new.prefix_route {
+            flags |= IFA_F_NOPREFIXROUTE;
+        }
+        message.extend(attribute(IFA_FLAGS, &flags.to_ne_bytes()));
+        if new.deprecated {
+            // `struct ifa_cacheinfo`: preferred for no time at all, valid for ever.
+            let mut lifetimes = 0u32.to_ne_bytes().to_vec();
+            lifetimes.extend(u32::MAX.to_ne_bytes());
+            lifetimes.extend([0; 8]);
+            message.extend(attribute(IFA_CACHEINFO, &lifetimes));
+        }
+        self.ask("add an address to", name, (RTM_NEWADDR, NLM_F_CREATE_EXCL), &message)
+    }
+
+    /// Takes an address away.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn delete_address(&mut self, name: &IfName, net: IpNet) -> Result<(), Error> {
+        let message = address_message(index(name)?, net);
+        self.ask("take an address from", name, (RTM_DELADDR, 0), &message)
+    }
+
+    /// Adds a route.
+    ///
+    /// # Errors
+    /// The kernel's refusal; ENETUNREACH when the gateway is not on any link.
+    pub fn add_route(&mut self, route: &NewRoute) -> Result<(), Error> {
+        self.route(route, "add the route", (RTM_NEWROUTE, NLM_F_CREATE_EXCL))
+    }
+
+    /// Takes a route away.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn delete_route(&mut self, route: &NewRoute) -> Result<(), Error> {
+        self.route(route, "delete the route", (RTM_DELROUTE, 0))
+    }
+
+    fn route(&mut self, route: &NewRoute, operation: &'static str, how: (u16, u16)) -> Result<(), Error> {
+        // `struct rtmsg`: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
+        let family = Family::of(route.to.addr());
+        let kind = route_kind(route.kind);
+        let scope = match route.kind {
+            RouteKind::Local => 254,
+            RouteKind::Unicast if route.via.is_none() && family == Family::Ipv4 => 253,
+            _ => 0,
+        };
+        let table = u8::try_from(route.table).unwrap_or(0);
+        let mut message =
+            vec![af(family), route.to.prefix_len(), 0, 0, table, RTPROT_STATIC, scope, kind, 0, 0, 0, 0];
+        message.extend(attribute(RTA_TABLE, &route.table.to_ne_bytes()));
+        if route.to.prefix_len() > 0 {
+            message.extend(attribute(RTA_DST, &octets(route.to.addr())));
+        }
+        if let Some(via) = route.via {
+            message.extend(attribute(RTA_GATEWAY, &octets(via)));
+        }
+        if let Some(interface) = &route.interface {
+            message.extend(attribute(RTA_OIF, &index(interface)?.to_ne_bytes()));
+        }
+        if let Some(source) = route.source {
+            message.extend(attribute(RTA_PREFSRC, &octets(source)));
+        }
+        if let Some(metric) = route.metric {
+            message.extend(attribute(RTA_PRIORITY, &metric.to_ne_bytes()));
+        }
+        let name = IfName::from(format!("to {}", route.to).as_str());
+        self.ask(operation, &name, how, &message)
+    }
+
+    /// Adds a policy rule: packets of this family from or to a prefix are looked up in a table.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn add_rule(
+        &mut self,
+        family: Family,
+        priority: u32,
+        from: Option<IpNet>,
+        to: Option<IpNet>,
+        table: u32,
+    ) -> Result<(), Error> {
+        const FRA_DST: u16 = 1;
+        const FRA_SRC: u16 = 2;
+        const FRA_PRIORITY: u16 = 6;
+        const FRA_TABLE: u16 = 15;
+        const FR_ACT_TO_TBL: u8 = 1;
+        let length = |net: Option<IpNet>| net.map_or(0, |net| net.prefix_len());
+        let small = u8::try_from(table).unwrap_or(0);
+        let mut message =
+            vec![af(family), length(to), length(from), 0, small, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+        for (kind, net) in [(FRA_DST, to), (FRA_SRC, from)] {
+            if let Some(net) = net.filter(|net| net.prefix_len() > 0) {
+                message.extend(attribute(kind, &octets(net.addr())));
+            }
+        }
+        message.extend(attribute(FRA_PRIORITY, &priority.to_ne_bytes()));
+        message.extend(attribute(FRA_TABLE, &table.to_ne_bytes()));
+        let name = IfName::from(format!("with priority {priority}").as_str());
+        self.ask("add the rule", &name, (RTM_NEWRULE, NLM_F_CREATE_APPEND), &message)
+    }
+}
+
+fn failed(operation: &'static str, object: &IfName, refusal: Refusal) -> Error {
+    let source = match (&refusal.explanation, refusal.source.raw_os_error()) {
+        // The errno must stay readable where the kernel had nothing to add.
+        (Some(_), _) => io::Error::new(refusal.source.kind(), refusal.to_string()),
+        (None, _) => refusal.source,
+    };
+    Error::Call { operation, object: object.to_string(), source }
+}
+
+/// The index of an interface of the calling thread's namespace.
+fn index(name: &IfName) -> Result<u32, Error> {
+    nix::net::if_::if_nametoindex(name.as_bytes())
+        .map_err(|errno| Error::call("find", name.to_string(), errno.into()))
+}
+
+/// `struct ifinfomsg`.
+fn link_message(index: u32, flags: u32, change: u32) -> Vec<u8> {
+    let mut message = vec![0; 4];
+    message.extend(index.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend(change.to_ne_bytes());
+    message
+}
+
+fn link_attributes(link: &LinkSpec) -> Vec<u8> {
+    let mut out = attribute(IFLA_IFNAME, &terminated(&link.name));
+    if let Some(mac) = link.mac {
+        out.extend(attribute(IFLA_ADDRESS, &mac));
+    }
+    if let Some(mtu) = link.mtu {
+        out.extend(attribute(IFLA_MTU, &mtu.to_ne_bytes()));
+    }
+    // The kernel makes no link-local address of its own: those of a topology are there at once and known beforehand.
+    let mode = attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+    let inet6 = attribute(u16::from(af(Family::Ipv6)) | NESTED, &mode);
+    out.extend(attribute(IFLA_AF_SPEC | NESTED, &inet6));
+    out
+}
+
+/// `struct ifaddrmsg` with the address itself.
+fn address_message(index: u32, net: IpNet) -> Vec<u8> {
+    let mut message = vec![af(Family::of(net.addr())), net.prefix_len(), 0, 0];
+    message.extend(index.to_ne_bytes());
+    message.extend(attribute(IFA_LOCAL, &octets(net.addr())));
+    message.extend(attribute(IFA_ADDRESS, &octets(net.addr())));
+    message
+}
+
+fn terminated(name: &IfName) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.push(0);
+    bytes
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// `AF_INET` and `AF_INET6`.
+fn af(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => 2,
+        Family::Ipv6 => 10,
+    }
+}
+
+/// `RTN_*`.
+fn route_kind(kind: RouteKind) -> u8 {
+    match kind {
+        RouteKind::Unicast | RouteKind::Other => 1,
+        RouteKind::Local => 2,
+        RouteKind::Broadcast => 3,
+        RouteKind::Anycast => 4,
+        RouteKind::Multicast => 5,
+        RouteKind::Blackhole => 6,
+        RouteKind::Unreachable => 7,
+        RouteKind::Prohibit => 8,
+        RouteKind::Throw => 9,
+    }
+}

@@ -1,0 +1,85 @@
+//! Network namespaces: this system has none.
+
+use std::convert::Infallible;
+use std::io;
+
+use crate::sys::NamespaceRefusal;
+
+fn none() -> NamespaceRefusal {
+    NamespaceRefusal {
+        step: "network namespaces",
+        source: io::ErrorKind::Unsupported.into(),
+        way_out: "run the lab on Linux, for instance in a virtual machine".to_owned(),
+    }
+}
+
+/// Always refuses.
+///
+/// # Errors
+/// Always.
+pub fn prepare() -> Result<(), NamespaceRefusal> {
+    Err(none())
+}
+
+/// Does nothing.
+pub fn raise_descriptor_limit() {}
+
+/// A network namespace, of which there is none.
+#[derive(Debug)]
+pub struct Namespace(Infallible);
+
+impl Namespace {
+    /// Always refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn new() -> Result<Namespace, NamespaceRefusal> {
+        Err(none())
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn enter(&self) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn run<T: Send>(&self, _body: impl FnOnce() -> T + Send) -> io::Result<T> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match self.0 {}
+    }
+}
+
+/// Always refuses.
+///
+/// # Errors
+/// Always.
+pub fn write_setting(_name: &str, _value: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Always refuses.
+///
+/// # Errors
+/// Always.
+pub fn read_setting(_name: &str) -> io::Result<String> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Always refuses.
+///
+/// # Errors
+/// Always.
+pub fn drop_network_rights() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}

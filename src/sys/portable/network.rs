@@ -1,0 +1,135 @@
+//! Changes a network: not on this system.
+
+use std::convert::Infallible;
+
+use ipnet::IpNet;
+
+use super::netns::Namespace;
+use crate::model::{Family, IfName};
+use crate::sys::{Error, LinkSpec, NewAddress, NewRoute};
+
+/// A way to change the network of a namespace, of which there is none.
+pub struct Network {
+    never: Infallible,
+}
+
+impl Network {
+    /// Always refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn here() -> Result<Network, Error> {
+        Err(Error::Unsupported { what: "a lab" })
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn add_wire(&mut self, _here: &LinkSpec, _there: &LinkSpec, _other: &Namespace) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn add_bridge(&mut self, _link: &LinkSpec) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn add_macvlan(&mut self, _link: &LinkSpec, _parent: &IfName) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn delete_link(&mut self, _name: &IfName) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn set_up(&mut self, _name: &IfName, _up: bool) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn set_master(&mut self, _name: &IfName, _master: Option<&IfName>) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn rename(&mut self, _name: &IfName, _to: &IfName) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn settle(&mut self, _name: &IfName) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn add_address(&mut self, _name: &IfName, _new: &NewAddress) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn delete_address(&mut self, _name: &IfName, _net: IpNet) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn add_route(&mut self, _route: &NewRoute) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn delete_route(&mut self, _route: &NewRoute) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn add_rule(
+        &mut self,
+        _family: Family,
+        _priority: u32,
+        _from: Option<IpNet>,
+        _to: Option<IpNet>,
+        _table: u32,
+    ) -> Result<(), Error> {
+        match self.never {}
+    }
+}

@@ -82,3 +82,30 @@ fn every_dependency_has_an_allowed_licence() {
         .collect();
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
+
+#[test]
+fn no_dependency_asks_for_a_newer_rust() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let version = |text: &str| -> Vec<u32> {
+        text.split(['.', '-']).take(2).map(|part| part.parse().unwrap()).collect()
+    };
+    let packages = metadata["packages"].as_array().unwrap();
+    let asked = |name: &str| {
+        packages
+            .iter()
+            .find(|package| package["name"] == name)
+            .and_then(|package| package["rust_version"].as_str())
+    };
+    let ours = version(asked("bindscope").unwrap());
+    assert_eq!(ours, version(env!("CARGO_PKG_RUST_VERSION")));
+    for package in packages {
+        if let Some(theirs) = package["rust_version"].as_str() {
+            assert!(version(theirs) <= ours, "{} asks for Rust {theirs}", package["name"]);
+        }
+    }
+}

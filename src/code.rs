@@ -73,8 +73,11 @@ codes! {
     REACH_UNKNOWN = 3023: "who is reached depends on what is not known",
     FOREIGN_SOCKET = 3024: "another program's socket takes it",
     // Evidence and environment
-    OUTPUT_FAILED = 4005: "output could not be written",
     LABEL_MASKS_INTERFACE = 4001: "an address label names another interface",
+    HOST_INCOMPLETE = 4002: "a part of the host's network could not be read",
+    HOST_UNREADABLE = 4003: "the host's network could not be read",
+    SOURCES_DISAGREE = 4004: "two sources about an address disagree",
+    OUTPUT_FAILED = 4005: "output could not be written",
     // Internal
     INTERNAL = 9001: "an internal error",
 }

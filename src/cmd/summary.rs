@@ -1,11 +1,31 @@
 //! `bindscope` without a command.
 
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, interfaces};
+use crate::model::{Inventory, Snapshot};
+use crate::plan::exposure::{Exposer, Facts};
+use crate::{render, sys};
 
-/// Runs it.
+/// Prints the interfaces, what listens here by exposure, and three next commands. Binds nothing.
 ///
 /// # Errors
-/// What could not be done.
-pub fn run(_context: &Context) -> Result<Exit, Failure> {
+/// Exit 4 when the system does not list its interfaces, 5 when the page cannot be written.
+pub fn run(context: &Context) -> Result<Exit, Failure> {
+    let snapshot = interfaces::checked_snapshot()?;
+    let options = sys::InventoryOptions { owners: false, ..sys::InventoryOptions::default() };
+    let mut inventory = sys::inventory(&options);
+    expose(&mut inventory, &snapshot);
+    let page = render::summary::page(&snapshot, &inventory, context.color);
+    context.emit(page.as_bytes(), None)?;
+    for problem in interfaces::problems(&snapshot) {
+        context.say(&problem);
+    }
     Ok(Exit::Success)
+}
+
+/// Fills in how far each socket is exposed.
+fn expose(inventory: &mut Inventory, snapshot: &Snapshot) {
+    let exposer = Exposer::new(snapshot);
+    for socket in &mut inventory.sockets {
+        socket.view.exposure = exposer.exposure(&Facts::of_view(&socket.view));
+    }
 }

@@ -78,6 +78,9 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS3023",
     "BS3024",
     "BS4001",
+    "BS4002",
+    "BS4003",
+    "BS4004",
     "BS4005",
     "BS9001",
 };

@@ -70,3 +70,79 @@ pub fn disagreements(snapshot: &Snapshot, listed: &[ListedAddress]) -> Vec<Strin
     }
     sentences.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::{AddrClass, Family, Interface, InterfaceAddress};
+
+    fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
+        let address = |text: &&str| {
+            let address: IpAddr = text.parse().unwrap();
+            InterfaceAddress {
+                address,
+                prefix: 24,
+                family: Family::of(address),
+                class: AddrClass::of(address),
+                scope_id: None,
+                label: None,
+                peer: None,
+                broadcast: None,
+                state: Vec::new(),
+            }
+        };
+        Interface {
+            index,
+            name: IfName::from(name),
+            up: true,
+            running: true,
+            loopback: false,
+            point_to_point: false,
+            multicast: false,
+            kind: None,
+            mtu: None,
+            mac: None,
+            master: None,
+            addresses: addresses.iter().map(address).collect(),
+            settings: BTreeMap::new(),
+        }
+    }
+
+    fn listed(name: &str, address: &str) -> ListedAddress {
+        ListedAddress { name: IfName::from(name), index: None, address: address.parse().unwrap() }
+    }
+
+    #[test]
+    fn each_kind_of_difference_has_its_sentence() {
+        let snapshot = Snapshot {
+            interfaces: vec![
+                interface(2, "a", &["192.0.2.1", "192.0.2.2", "fe80::1"]),
+                interface(3, "b", &["fe80::1"]),
+            ],
+            ..Snapshot::default()
+        };
+        let same = [
+            listed("a", "192.0.2.1"),
+            listed("a", "192.0.2.2"),
+            listed("a", "fe80::1"),
+            listed("b", "fe80::1"),
+        ];
+        assert_eq!(disagreements(&snapshot, &same), [""; 0]);
+        let other = [listed("b", "192.0.2.1"), listed("a:0", "fe80::1"), listed("a", "198.51.100.1")];
+        let sentences = disagreements(&snapshot, &other);
+        for expected in [
+            "192.0.2.1 is on a, but its label is b, the name of another interface (index 3)",
+            "fe80::1 is on a, b, but its label is a:0, which is no interface",
+            "the kernel has 192.0.2.2 on a, but the C library does not list it",
+            "the C library lists 198.51.100.1 on a, but the kernel does not have it",
+        ] {
+            assert!(
+                sentences.iter().any(|sentence| sentence.starts_with(expected)),
+                "{expected}: {sentences:?}"
+            );
+        }
+        assert_eq!(sentences.len(), 4, "{sentences:?}");
+    }
+}

@@ -5,6 +5,7 @@
 
 pub mod addr;
 pub mod arrival;
+pub mod coverage;
 pub mod crosscheck;
 pub mod errno;
 pub mod host;

@@ -3,6 +3,7 @@
 //! No firewall is assumed. The weak host model is: an address is reached through whatever interface a packet comes in by,
 //! but for link-local IPv6, loopback addresses and sockets bound to a device (measured in the tests of this repository).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -124,6 +125,8 @@ pub fn network_exposure(network: IpNet) -> Exposure {
 pub struct Exposer<'a> {
     snapshot: &'a Snapshot,
     local: LocalAddresses,
+    /// By interface and address, since hosts with ten thousand addresses are looked up as often.
+    listed: HashMap<(u32, IpAddr), &'a InterfaceAddress>,
     /// By VRF (its index; `None` outside of all) and family: what a wildcard gets.
     widest: Vec<(Option<u32>, Family, Exposure, String)>,
 }
@@ -132,7 +135,11 @@ impl<'a> Exposer<'a> {
     /// Looks the snapshot over.
     #[must_use]
     pub fn new(snapshot: &'a Snapshot) -> Exposer<'a> {
-        let mut new = Exposer { snapshot, local: LocalAddresses::new(snapshot), widest: Vec::new() };
+        let listed = snapshot
+            .addresses()
+            .map(|(interface, address)| ((interface.index, address.address), address))
+            .collect();
+        let mut new = Exposer { snapshot, local: LocalAddresses::new(snapshot), listed, widest: Vec::new() };
         for (interface, address) in snapshot.addresses() {
             // Link-local IPv6 addresses belong to their link; they are looked at with the device.
             if is_usable(interface, address) {
@@ -319,7 +326,7 @@ impl<'a> Exposer<'a> {
             because(format!("{text} is not an address of this host that can be used now"));
             return Exposure::None;
         };
-        let listed = owner.addresses.iter().find(|candidate| candidate.address == address);
+        let listed = self.listed.get(&(owner.index, address)).copied();
         if listed.is_some_and(|candidate| !is_usable(owner, candidate)) {
             because(format!("{text} cannot be used while {} is down or has IPv6 switched off", owner.name));
             return Exposure::None;

@@ -5,6 +5,7 @@
 
 pub mod available;
 pub mod conflict;
+pub mod cover;
 pub mod exposure;
 pub mod local;
 pub mod predict;

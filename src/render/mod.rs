@@ -1,3 +1,5 @@
 //! Stage `render`.
 
+pub mod interfaces;
 pub mod markdown;
+pub mod summary;

@@ -1,0 +1,41 @@
+//! What a bind to one address would cover on a host.
+
+use serde::{Deserialize, Serialize};
+
+use super::addr::{Family, FamilyExposure};
+use super::ifname::IfName;
+
+/// Who can send to what a bind form covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// Whoever gets a packet here, through any interface: the weak host model.
+    AnyInterface,
+    /// Hosts on the link of the named interfaces: link-local addresses are strong.
+    Link,
+    /// This host itself.
+    ThisHost,
+    /// Nobody, as things stand.
+    Nobody,
+}
+
+/// What one bind form would cover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// The form as it is written in a profile: `0.0.0.0`, `::`, `fe80::1%eth0`.
+    pub bind: String,
+    /// Address family of the socket.
+    pub family: Family,
+    /// IPV6_V6ONLY of the socket; null on AF_INET.
+    pub v6only: Option<bool>,
+    /// The local addresses at which it would be reached, sorted; networks where a local route makes more than one ours.
+    pub addresses: Vec<String>,
+    /// Who can send there.
+    pub reach: Reach,
+    /// The interfaces of [`Reach::Link`].
+    pub interfaces: Vec<IfName>,
+    /// Its exposure.
+    pub exposure: FamilyExposure,
+    /// Why, one sentence each.
+    pub because: Vec<String>,
+}

@@ -1,0 +1,87 @@
+//! The page that `bindscope` prints without a command. It fits a screen.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use anstyle::Style;
+
+use crate::model::{Exposure, Interface, Inventory, Protocol, Snapshot, addr};
+
+const BOLD: Style = Style::new().bold();
+/// As many interfaces, and as many addresses of one, are shown.
+const MOST_INTERFACES: usize = 8;
+const MOST_ADDRESSES: usize = 4;
+/// As many ports of one exposure are shown.
+const MOST_PORTS: usize = 8;
+
+/// The page.
+#[must_use]
+pub fn page(snapshot: &Snapshot, inventory: &Inventory, color: bool) -> String {
+    let title = |text: &str| if color { format!("{BOLD}{text}{BOLD:#}\n") } else { format!("{text}\n") };
+    let mut out = title("Interfaces of this host");
+    let shown = || snapshot.interfaces.iter().take(MOST_INTERFACES);
+    let column = shown().map(|interface| interface.name.to_string().chars().count()).max().unwrap_or(0);
+    for interface in shown() {
+        let state = if interface.up { "up  " } else { "down" };
+        let _ = writeln!(out, "  {:<column$}  {state}  {}", interface.name.to_string(), addresses(interface));
+    }
+    more(&mut out, snapshot.interfaces.len(), MOST_INTERFACES, "bindscope interfaces");
+    out.push('\n');
+    out.push_str(&title("What listens here, by who can reach it (firewalls not considered)"));
+    for (exposure, who) in [
+        (Exposure::Global, "anybody with a route here"),
+        (Exposure::Private, "private networks"),
+        (Exposure::Link, "the attached link"),
+        (Exposure::Loopback, "this host only"),
+        (Exposure::None, "nobody as things stand"),
+    ] {
+        let ports: BTreeSet<(Protocol, u16)> = inventory
+            .sockets
+            .iter()
+            .filter(|socket| socket.view.exposure.widest() == exposure)
+            .map(|socket| (socket.view.protocol, socket.view.port))
+            .collect();
+        if ports.is_empty() {
+            continue;
+        }
+        let list: Vec<String> =
+            ports.iter().take(MOST_PORTS).map(|(protocol, port)| format!("{protocol}/{port}")).collect();
+        let rest = ports.len().saturating_sub(MOST_PORTS);
+        let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        let _ = writeln!(out, "  {:<8}  {who:<25}  {}{rest}", exposure.to_string(), list.join(" "));
+    }
+    if inventory.sockets.is_empty() {
+        out.push_str(if inventory.complete { "  nothing\n" } else { "  not known\n" });
+    }
+    if !inventory.complete {
+        out.push_str("  some sockets could not be read; `bindscope audit` says why\n");
+    }
+    out.push('\n');
+    out.push_str(&title("Next"));
+    out.push_str("  bindscope interfaces   every address, and what binding each would cover\n");
+    out.push_str(
+        "  bindscope listen       open a few ports and see which interface each visitor comes in on\n",
+    );
+    out.push_str("  bindscope audit        judge what listens here already\n");
+    out
+}
+
+fn addresses(interface: &Interface) -> String {
+    let mut texts: Vec<String> = interface
+        .addresses
+        .iter()
+        .take(MOST_ADDRESSES)
+        .map(|address| addr::text(address.address, Some(&interface.name)))
+        .collect();
+    let rest = interface.addresses.len().saturating_sub(MOST_ADDRESSES);
+    if rest > 0 {
+        texts.push(format!("and {rest} more"));
+    }
+    if texts.is_empty() { "no address".to_owned() } else { texts.join("  ") }
+}
+
+fn more(out: &mut String, count: usize, most: usize, command: &str) {
+    if let Some(rest) = count.checked_sub(most).filter(|rest| *rest > 0) {
+        let _ = writeln!(out, "  and {rest} more: {command}");
+    }
+}

@@ -16,7 +16,7 @@
 //! | [`text`] | the one escaper for text from outside | |
 //! | [`code`] | the table of every code the program can print | |
 //! | [`diag`] | a problem with its code, place and way out, and how it is shown | decide an exit code |
-//! | [`profile`] | TOML text to a checked [`profile::Profile`], every problem with its place | look at this machine |
+//! | [`profile`] | TOML text to a checked `Profile`, every problem with its place | look at this machine |
 //! | [`plan`] | profile and host snapshot to sockets; what each bind will do and who reaches what | open a socket |
 //! | [`sys`] | everything the operating system does for us; the only home of `unsafe` and `cfg(target_os)` | decide |
 //! | [`bind`] | opens sockets in order, options first, and reads back what took effect | go on to accept |

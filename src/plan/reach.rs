@@ -1,6 +1,6 @@
 //! Who reaches which socket: every source, every destination address of this host, every port.
 //!
-//! First the way of the packet up to the host's sockets, which does not depend on the port: [`Path`]. Then the look-up among
+//! First the way of the packet up to the host's sockets, which does not depend on the port: `Path`. Then the look-up among
 //! them ([`super::winner`]). A firewall, NAT and programs attached to the kernel can change all of it, and are not looked at.
 //!
 //! A source `link:<interface>` stands for somebody with an ordinary address of a network on that interface, whose packets do

@@ -8,6 +8,7 @@ pub mod completions;
 pub mod explain;
 pub mod interfaces;
 pub mod listen;
+pub mod source;
 pub mod summary;
 
 use std::ffi::OsString;

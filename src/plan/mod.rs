@@ -1,11 +1,12 @@
 //! From a profile and a host's snapshot to sockets, and what will come of them: which binds succeed, who reaches what. Pure.
 //!
-//! [`available`] and [`conflict`] are the rules of bind, [`winner`] those of delivery, on the kernel's own [`tables`]; [`predict`]
+//! [`expand`] makes the sockets. [`available`] and [`conflict`] are the rules of bind, [`winner`] those of delivery, on the kernel's own [`tables`]; [`predict`]
 //! applies the first to the sockets of a profile in their order, [`reach`] the second to every destination and source.
 
 pub mod available;
 pub mod conflict;
 pub mod cover;
+pub mod expand;
 pub mod exposure;
 pub mod local;
 pub mod predict;

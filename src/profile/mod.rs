@@ -1,1 +1,334 @@
-//! Stage `profile`.
+//! The profile language: TOML text to checked values, every problem with its place. Nothing here looks at this machine.
+//!
+//! [`parse`] reads a text in one pass: [`keys`] checks names and types of everything against the tables that the JSON Schema
+//! is made of too, the other modules read what has a grammar of its own. All problems of a text are told at once.
+
+pub mod bind;
+pub mod builtin;
+pub mod duration;
+pub mod expect;
+pub mod flag;
+mod keys;
+pub mod lab;
+pub mod listener;
+pub mod ports;
+mod value;
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use toml::de::DeTable;
+
+use crate::code::Code;
+use crate::diag::Problem;
+
+pub use bind::{Bind, Scope, Selector};
+pub use expect::Expectation;
+use keys::{Keys, Kind, optional, required};
+pub use lab::Lab;
+use listener::Draft;
+pub use listener::{Listener, WhenMissing};
+use value::Problems;
+
+/// The version of the language that this program reads.
+pub const SCHEMA: i64 = 1;
+
+/// A checked profile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Where it was read: a file, `<stdin>`, `built-in NAME`, `--bind`.
+    pub origin: String,
+    /// What is bound, in this order.
+    pub listeners: Vec<Listener>,
+    /// What must hold.
+    pub expectations: Vec<Expectation>,
+    /// The network that a lab builds for it.
+    pub lab: Option<Lab>,
+    /// What it may use at the most.
+    pub limits: Limits,
+}
+
+/// What a profile may use at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Sockets, over all listeners.
+    pub max_sockets: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { max_sockets: 1024 }
+    }
+}
+
+impl Profile {
+    /// A profile of this name without listeners.
+    #[must_use]
+    pub fn named(name: &str) -> Profile {
+        Profile {
+            name: name.to_owned(),
+            description: None,
+            origin: name.to_owned(),
+            listeners: Vec::new(),
+            expectations: Vec::new(),
+            lab: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+static PROFILE: Keys = Keys {
+    what: "the profile",
+    keys: &[
+        required("schema", Kind::Integer(0, i64::MAX), "the version of the language: 1"),
+        optional(
+            "kind",
+            Kind::Choice(&["profile", "policy", "lab"]),
+            "what kind of file it is (default profile)",
+        ),
+        optional("name", Kind::Text, "the name of the profile in every report"),
+        optional("description", Kind::Text, "what it is for"),
+        optional(
+            "extends",
+            Kind::Text,
+            "a file beside this one, whose defaults, limits, listeners and expectations are taken over",
+        ),
+        optional(
+            "defaults",
+            Kind::Table(&listener::DEFAULTS),
+            "what listeners take over unless they say otherwise",
+        ),
+        optional("limits", Kind::Table(&LIMITS), "what the profile may use at the most"),
+        optional("listener", Kind::Tables(&listener::LISTENER), "what is bound"),
+        optional("expect", Kind::Tables(&expect::EXPECT), "what must hold"),
+        optional("lab", Kind::Table(&lab::LAB), "the network that a lab builds for it"),
+    ],
+};
+
+static LIMITS: Keys = Keys {
+    what: "[limits]",
+    keys: &[optional("max_sockets", Kind::Integer(1, 65_536), "how many sockets at the most (default 1024)")],
+};
+
+/// Kinds of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// Listeners, expectations, perhaps a lab.
+    Profile,
+    /// What may listen on a host.
+    Policy,
+    /// A lab's network.
+    Lab,
+}
+
+/// The kind that a text says it is; a profile unless it says another.
+#[must_use]
+pub fn kind_of(text: &str) -> FileKind {
+    let (table, _) = DeTable::parse_recoverable(text);
+    match value::text(table.get_ref(), "kind") {
+        Some("policy") => FileKind::Policy,
+        Some("lab") => FileKind::Lab,
+        _ => FileKind::Profile,
+    }
+}
+
+/// The file that a text takes over, with the place where it says so.
+#[must_use]
+pub fn extends(text: &str) -> Option<(String, Range<usize>)> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let value = table.get_ref().get("extends")?;
+    Some((value.get_ref().as_str()?.to_owned(), value.span()))
+}
+
+/// Reads a profile. `origin` names the text in messages.
+///
+/// # Errors
+/// Every problem of the text, in its order.
+pub fn parse(origin: &str, text: &str) -> Result<Profile, Vec<Problem>> {
+    parse_on(origin, text, None)
+}
+
+/// As [`parse`], for a text that extends another one (origin and text of that one; see [`extends`]).
+///
+/// # Errors
+/// Every problem of both texts.
+pub fn parse_on(origin: &str, text: &str, base: Option<(&str, &str)>) -> Result<Profile, Vec<Problem>> {
+    let mut wrong = Vec::new();
+    let mut draft = Draft::new();
+    let mut profile = Profile::named("");
+    if let Some((origin, text)) = base {
+        wrong.extend(read(&mut profile, &mut draft, origin, text, Layer::Base));
+    }
+    let layer = if base.is_some() { Layer::Upper } else { Layer::Alone };
+    wrong.extend(read(&mut profile, &mut draft, origin, text, layer));
+    if wrong.is_empty() { Ok(profile) } else { Err(wrong) }
+}
+
+/// Which of the texts of a profile it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    Alone,
+    Base,
+    Upper,
+}
+
+/// Parses TOML as far as it goes, and tells where it does not.
+fn syntax<'t>(text: &'t str, problems: &mut Problems) -> toml::Spanned<DeTable<'t>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        problems.add(Code::SYNTAX, span, format!("not TOML: {}", error.message()));
+    }
+    table
+}
+
+/// Checks the version, which goes before everything else. False when the rest is not for this program.
+fn version(table: &DeTable<'_>, problems: &mut Problems) -> bool {
+    let Some(value) = table.get("schema") else { return true };
+    match value::integer(value.get_ref()) {
+        Some(found) if found != SCHEMA => {
+            problems
+                .add(Code::UNKNOWN_SCHEMA, value.span(), format!("schema {found} is not known here"))
+                .help(format!("bindscope {} reads schema {SCHEMA}", env!("CARGO_PKG_VERSION")));
+            false
+        }
+        _ => true,
+    }
+}
+
+fn read(profile: &mut Profile, draft: &mut Draft, origin: &str, text: &str, layer: Layer) -> Vec<Problem> {
+    let mut problems = Problems::new(origin, text);
+    let document = syntax(text, &mut problems);
+    let table = document.get_ref();
+    if !version(table, &mut problems) {
+        return problems.finish();
+    }
+    let top = 0..0;
+    if let Some(kind @ ("policy" | "lab")) = value::text(table, "kind") {
+        let span = table.get("kind").map(toml::Spanned::span).unwrap_or(top);
+        problems.add(Code::WRONG_KIND, span, format!("this is a {kind} file, not a profile")).help(
+            if kind == "policy" {
+                "give it to `bindscope audit --policy`"
+            } else {
+                "give it to `bindscope lab run --topology`"
+            },
+        );
+        return problems.finish();
+    }
+    keys::check(table, top.clone(), &PROFILE, &mut problems);
+    if layer != Layer::Upper
+        && let Some(value) = table.get("extends")
+    {
+        let (message, help) = match layer {
+            Layer::Base => {
+                ("a file that is extended cannot itself extend another", "one level is all there is")
+            }
+            _ => ("`extends` works in a file only", "save the profile beside the file that it extends"),
+        };
+        problems.add(Code::CONTRADICTION, value.span(), message).help(help);
+    }
+    if let Some(name) = value::text(table, "name").or(profile.name.is_empty().then_some(stem(origin))) {
+        profile.name = name.to_owned();
+    }
+    if let Some(description) = value::text(table, "description") {
+        profile.description = Some(description.to_owned());
+    }
+    origin.clone_into(&mut profile.origin);
+    if let Some(limits) = table.get("limits").and_then(|limits| limits.get_ref().as_table()) {
+        profile.limits.max_sockets =
+            value::number(limits, "max_sockets").unwrap_or(profile.limits.max_sockets);
+    }
+    if let Some(defaults) = table.get("defaults").and_then(|defaults| defaults.get_ref().as_table()) {
+        draft.overlay(defaults, &mut problems);
+    }
+    listeners(profile, draft, table, &mut problems);
+    if profile.listeners.is_empty() && layer != Layer::Base && problems.is_empty() {
+        problems
+            .add(Code::NOTHING_ASKED, top, "the profile has no [[listener]]")
+            .help("`bindscope init` writes a profile to begin with");
+    }
+    profile.expectations.extend(expect::read(table, &mut problems));
+    if let Some(lab) = lab::read(table, &mut problems) {
+        profile.lab = Some(lab);
+    }
+    problems.finish()
+}
+
+/// The name of a profile that has none: that of its file.
+fn stem(origin: &str) -> &str {
+    std::path::Path::new(origin).file_stem().and_then(|stem| stem.to_str()).unwrap_or(origin)
+}
+
+fn listeners(profile: &mut Profile, draft: &Draft, table: &DeTable<'_>, problems: &mut Problems) {
+    let mut lines: HashMap<String, usize> = HashMap::new();
+    let mut sockets = 0usize;
+    let mut told = false;
+    for (entry, span) in value::tables(table, "listener") {
+        let listener = draft.clone().finish(entry, &span, problems);
+        if let Some(name) = entry.get("name").filter(|name| name.get_ref().is_str()) {
+            if let Some(line) = lines.get(&listener.name) {
+                problems
+                    .add(
+                        Code::DUPLICATE_NAME,
+                        name.span(),
+                        format!("another listener is called \"{}\"", listener.name),
+                    )
+                    .help(format!(
+                        "it stands in line {line}; reports name listeners, so each needs its own name"
+                    ));
+            }
+            lines.entry(listener.name.clone()).or_insert(listener.line);
+        }
+        sockets = sockets.saturating_add(at_least(&listener));
+        if sockets > profile.limits.max_sockets && !told {
+            told = true;
+            let at = entry.get("port").map_or(span, toml::Spanned::span);
+            problems
+                .add(
+                    Code::TOO_MANY_SOCKETS,
+                    at,
+                    format!("with this listener the profile asks for {sockets} sockets, but at most {} are allowed", profile.limits.max_sockets),
+                )
+                .help("ask for fewer ports, or raise max_sockets in [limits]");
+        }
+        match profile.listeners.iter_mut().find(|other| other.name == listener.name) {
+            Some(other) => *other = listener,
+            None => profile.listeners.push(listener),
+        }
+    }
+}
+
+/// Whether the profile's listeners, those of the command line among them, keep to its limits.
+///
+/// # Errors
+/// That they do not.
+pub fn within_limits(profile: &Profile) -> Result<(), Problem> {
+    let sockets: usize = profile.listeners.iter().map(at_least).fold(0, usize::saturating_add);
+    let limit = profile.limits.max_sockets;
+    if sockets <= limit {
+        return Ok(());
+    }
+    let message = format!("{sockets} sockets are asked for, but at most {limit} are allowed");
+    Err(Problem::error(Code::TOO_MANY_SOCKETS, message)
+        .help("ask for fewer ports, or raise max_sockets in [limits] of a profile"))
+}
+
+/// The nearest of `known` to a name that is not there, when it is near enough to be what was meant.
+pub fn nearest_name<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    value::nearest(wrong, known)
+}
+
+/// How many sockets a listener makes at least: an interface counts as one address until the host is known.
+fn at_least(listener: &Listener) -> usize {
+    let addresses: usize = listener
+        .bind
+        .parts()
+        .iter()
+        .map(|bind| if *bind == Bind::Loopback { Bind::LOOPBACK.len() } else { 1 })
+        .sum();
+    addresses * listener.ports.len() * usize::from(listener.reuse_port.unwrap_or(1))
+}

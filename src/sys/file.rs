@@ -33,3 +33,46 @@ pub fn terminal_width() -> Option<usize> {
 pub fn terminal_width() -> Option<usize> {
     None
 }
+
+/// Opens a regular file to read it. Anything else is an error at once: a FIFO is not waited for.
+///
+/// # Errors
+/// As `open(2)`, and [`io::ErrorKind::InvalidInput`] for what is not a regular file.
+pub fn open_regular(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = options.open(path)?;
+    let metadata = file.metadata()?;
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        return Ok((file, metadata));
+    }
+    let what = if kind.is_dir() {
+        "it is a directory"
+    } else {
+        "it is a device, a FIFO or a socket, not a regular file"
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
+/// Why root should not trust a file: somebody else owns it, and everybody may write to it. `None` when root may, and for
+/// everybody else, who could harm only themselves.
+#[must_use]
+pub fn written_by_others(metadata: &std::fs::Metadata) -> Option<String> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let (owner, mode) = (metadata.uid(), metadata.mode());
+        let risky = nix::unistd::geteuid().is_root() && owner != 0 && mode & 0o002 != 0;
+        risky.then(|| {
+            format!("user {owner} owns it and everybody may write to it (mode {:03o})", mode & 0o777)
+        })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        None
+    }
+}

@@ -36,7 +36,7 @@ use portable as system;
 
 pub use errno::errno_of;
 pub use error::Error;
-pub use file::{create_private, terminal_width};
+pub use file::{create_private, open_regular, terminal_width, written_by_others};
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute};
 pub use listing::listed_addresses;
 pub use signals::Signals;

@@ -1,0 +1,288 @@
+//! From the listeners of a profile to sockets on this host: interfaces become their addresses, zones become indices.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::available::{Availability, Refusal, Rights, availability};
+use super::local::LocalAddresses;
+use crate::code::Code;
+use crate::model::addr::text;
+use crate::model::{AddrClass, Errno, Family, IfName, Interface, Snapshot, SocketSpec, V6Only};
+use crate::profile::bind::glob;
+use crate::profile::{Bind, Listener, Profile, Selector, WhenMissing};
+
+/// What a profile comes to on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expansion {
+    /// The sockets, in the order of the profile.
+    pub sockets: Vec<SocketSpec>,
+    /// What was left out because the profile says so.
+    pub notes: Vec<Note>,
+    /// What is not here and should be.
+    pub missing: Vec<Missing>,
+}
+
+/// Something that was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// The listener.
+    pub listener: String,
+    /// What and why.
+    pub message: String,
+}
+
+/// A socket that cannot be opened because its address or interface is not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// What would have been opened. Its address is the family's wildcard where the address is what is missing.
+    pub spec: SocketSpec,
+    /// What bind would answer.
+    pub errno: Errno,
+    /// The code of its page.
+    pub code: Code,
+    /// What is missing.
+    pub message: String,
+    /// The way out.
+    pub hint: Option<String>,
+    /// How long it is to be waited for; zero when it is not.
+    pub wait: Duration,
+}
+
+/// Whoever may do everything: here only presence counts, what is allowed shows at the bind.
+const ALL_RIGHTS: Rights = Rights { uid: 0, privileged_ports: true, transparent: true };
+
+/// The sockets of a profile on a host.
+#[must_use]
+pub fn expand(profile: &Profile, snapshot: &Snapshot) -> Expansion {
+    let local = LocalAddresses::new(snapshot);
+    let mut expander =
+        Expander { snapshot, local, room: profile.limits.max_sockets, out: Expansion::default() };
+    for listener in &profile.listeners {
+        expander.listener(listener, profile.limits.max_sockets);
+    }
+    expander.out
+}
+
+struct Expander<'a> {
+    snapshot: &'a Snapshot,
+    local: LocalAddresses,
+    /// How many more sockets there may be.
+    room: usize,
+    out: Expansion,
+}
+
+/// Why something is not here.
+struct Reason {
+    errno: Errno,
+    code: Code,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Expander<'_> {
+    fn listener(&mut self, listener: &Listener, limit: usize) {
+        let mut targets: Vec<(IpAddr, u32)> = Vec::new();
+        for part in listener.bind.parts() {
+            match self.targets(part) {
+                Ok(found) => targets.extend(found),
+                Err((placeholder, reason)) => {
+                    self.absent(listener, socket(listener, placeholder, 0, 0), reason)
+                }
+            }
+        }
+        let mut seen = HashSet::new();
+        targets.retain(|target| seen.insert(*target));
+        for (address, scope_id) in targets {
+            for &port in &listener.ports {
+                let spec = socket(listener, address, scope_id, port);
+                if let Some(reason) = self.not_here(listener, &spec) {
+                    self.absent(listener, spec, reason);
+                    // The other ports of an address that is not here are no news.
+                    break;
+                }
+                for _ in 0..listener.reuse_port.unwrap_or(1).max(1) {
+                    if self.room == 0 {
+                        self.over_limit(spec, limit);
+                        return;
+                    }
+                    self.room -= 1;
+                    self.out.sockets.push(spec.clone());
+                }
+            }
+        }
+    }
+
+    /// The addresses and scope ids that a bind stands for; else an address to show in their place and what is missing.
+    fn targets(&self, bind: &Bind) -> Result<Vec<(IpAddr, u32)>, (IpAddr, Reason)> {
+        match bind {
+            Bind::Loopback => Ok(Bind::LOOPBACK.map(|address| (address, 0)).to_vec()),
+            Bind::Address { address, zone: None } => Ok(vec![(*address, 0)]),
+            Bind::Address { address, zone: Some(zone) } => match self.zone(zone) {
+                Some(index) => Ok(vec![(*address, index)]),
+                None => Err((
+                    *address,
+                    Reason {
+                        errno: Errno::ENODEV,
+                        code: Code::NO_SUCH_DEVICE,
+                        message: format!(
+                            "{} cannot be bound: there is no interface {zone}",
+                            text(*address, Some(zone))
+                        ),
+                        hint: Some(self.interfaces_here()),
+                    },
+                )),
+            },
+            Bind::Interface(selector) => self.selected(selector),
+            // Lists do not nest.
+            Bind::Each(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// The index of a zone: an interface's name goes before an index.
+    fn zone(&self, zone: &IfName) -> Option<u32> {
+        let named = self.snapshot.interface_named(zone);
+        let index = || self.snapshot.interface(zone.as_str()?.parse().ok()?);
+        named.or_else(index).map(|interface| interface.index)
+    }
+
+    fn selected(&self, selector: &Selector) -> Result<Vec<(IpAddr, u32)>, (IpAddr, Reason)> {
+        let matches = |interface: &&Interface| {
+            let name = interface.name.as_bytes();
+            selector.interfaces.iter().any(|pattern| glob(pattern.as_bytes(), name))
+        };
+        let mut interfaces: Vec<&Interface> = self.snapshot.interfaces.iter().filter(matches).collect();
+        interfaces.sort_by_key(|interface| interface.index);
+        let found: Vec<(IpAddr, u32)> = interfaces
+            .iter()
+            .flat_map(|interface| interface.addresses.iter().map(move |address| (interface, address.address)))
+            .filter(|(_, address)| selector.family.is_none_or(|family| Family::of(*address) == family))
+            .filter(|(_, address)| selector.scope.has(AddrClass::of(*address)))
+            .map(|(interface, address)| {
+                let zoned = address.is_ipv6() && AddrClass::of(address) == AddrClass::Link;
+                (address, if zoned { interface.index } else { 0 })
+            })
+            .collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let names = selector.interfaces.join(", ");
+        let family = selector.family.map_or_else(String::new, |family| format!("{family} "));
+        let placeholder = selector.family.unwrap_or(Family::Ipv4).wildcard();
+        let reason = if interfaces.is_empty() {
+            Reason {
+                errno: Errno::ENODEV,
+                code: Code::NO_SUCH_DEVICE,
+                message: format!("there is no interface {names}"),
+                hint: Some(self.interfaces_here()),
+            }
+        } else {
+            Reason {
+                errno: Errno::EADDRNOTAVAIL,
+                code: Code::ADDRESS_NOT_HERE,
+                message: format!("no {family}address of interface {names} is of the scope that is asked for"),
+                hint: Some(
+                    "`bindscope interfaces` shows the addresses; `scope` and `family` widen the choice"
+                        .to_owned(),
+                ),
+            }
+        };
+        Err((placeholder, reason))
+    }
+
+    fn interfaces_here(&self) -> String {
+        const SHOWN: usize = 8;
+        let mut names: Vec<String> =
+            self.snapshot.interfaces.iter().take(SHOWN).map(|interface| interface.name.to_string()).collect();
+        if self.snapshot.interfaces.len() > SHOWN {
+            names.push("...".to_owned());
+        }
+        format!("here are {}", names.join(", "))
+    }
+
+    /// Why the socket's address, device or family is not here. `None` also where the bind itself is to say so.
+    fn not_here(&self, listener: &Listener, spec: &SocketSpec) -> Option<Reason> {
+        if !matches!(listener.when_missing, WhenMissing::Wait | WhenMissing::Skip) {
+            return None;
+        }
+        let Availability::Refused(Refusal { errno, code, .. }) =
+            availability(spec, self.snapshot, &self.local, ALL_RIGHTS)
+        else {
+            return None;
+        };
+        let zone = self.snapshot.interface(spec.scope_id).map(|interface| &interface.name);
+        let shown = text(spec.address, zone);
+        let message = match (errno, code) {
+            // A wait before bind takes care of it.
+            (_, Code::ADDRESS_TENTATIVE) if listener.wait_dad => return None,
+            (_, Code::ADDRESS_TENTATIVE) => format!("{shown} is still checked for duplicates"),
+            (_, Code::ADDRESS_DUPLICATE) => format!("another host on the link has {shown} too"),
+            (Errno::EAFNOSUPPORT, _) => {
+                format!("{shown} cannot be bound: this host has no {}", spec.domain())
+            }
+            (Errno::ENODEV, _) => {
+                let device = spec.device.as_ref().map(ToString::to_string).unwrap_or_default();
+                format!("there is no interface {device}")
+            }
+            (Errno::EADDRNOTAVAIL, _) => format!("{shown} is not an address of this host"),
+            _ => return None,
+        };
+        Some(Reason {
+            errno,
+            code,
+            message,
+            hint: Some("`bindscope interfaces` shows what is here".to_owned()),
+        })
+    }
+
+    fn absent(&mut self, listener: &Listener, spec: SocketSpec, reason: Reason) {
+        let Reason { errno, code, message, hint } = reason;
+        let wait = match listener.when_missing {
+            WhenMissing::Skip => {
+                self.out.notes.push(Note { listener: listener.name.clone(), message });
+                return;
+            }
+            WhenMissing::Wait => listener.wait_timeout,
+            WhenMissing::Fail | WhenMissing::Freebind => Duration::ZERO,
+        };
+        let port = listener.ports.first().copied().unwrap_or(0);
+        let spec = SocketSpec { port, ..spec };
+        self.out.missing.push(Missing { spec, errno, code, message, hint, wait });
+    }
+
+    /// Tells that this and the further sockets of a listener are too many.
+    fn over_limit(&mut self, spec: SocketSpec, limit: usize) {
+        self.out.missing.push(Missing {
+            message: format!(
+                "on this host the profile comes to more than {limit} sockets; not all of them are opened"
+            ),
+            spec,
+            errno: Errno::EMFILE,
+            code: Code::TOO_MANY_SOCKETS,
+            hint: Some("choose fewer interfaces or ports, or raise max_sockets in [limits]".to_owned()),
+            wait: Duration::ZERO,
+        });
+    }
+}
+
+fn socket(listener: &Listener, address: IpAddr, scope_id: u32, port: u16) -> SocketSpec {
+    SocketSpec {
+        listener: listener.name.clone(),
+        protocol: listener.protocol,
+        address,
+        port,
+        scope_id,
+        v6only: if address.is_ipv4() { V6Only::On } else { listener.v6only },
+        device: listener.device.clone(),
+        reuse_address: listener.reuse_address,
+        reuse_port: listener.reuse_port.is_some(),
+        freebind: listener.freebind || listener.when_missing == WhenMissing::Freebind,
+        transparent: listener.transparent,
+        backlog: listener.backlog,
+        reply: listener.reply,
+        idle_timeout: listener.idle_timeout,
+        max_connections: listener.max_connections,
+        wait_for_address: if listener.wait_dad { listener.wait_timeout } else { Duration::ZERO },
+        skip_when_missing: listener.when_missing == WhenMissing::Skip,
+    }
+}

@@ -1,0 +1,248 @@
+//! `[[expect]]`: what must hold of listeners. Whether it holds is decided elsewhere; an expectation that ends up testing
+//! nothing is undecided there, never a pass.
+
+use std::fmt;
+
+use toml::de::DeTable;
+
+use super::bind::glob;
+use super::keys::{self, Keys, Kind, optional, required};
+use super::value::{Problems, number, one_or_many, tables, text, texts};
+use crate::code::Code;
+use crate::model::{Errno, Family, Outcome};
+
+/// What must hold of the listeners that it names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expectation {
+    /// Patterns over listener names, in which `*` and `?` stand for any text and any character.
+    pub listeners: Vec<String>,
+    /// The families that it is about; empty for every family that the listener has.
+    pub families: Vec<Family>,
+    /// Every one of these reaches it.
+    pub reachable_from: Vec<Vantage>,
+    /// None of these reaches it.
+    pub not_reachable_from: Vec<Vantage>,
+    /// These reach it, and nobody else does.
+    pub only_from: Vec<Vantage>,
+    /// How many other vantages must really be tried for `only_from` and `not_reachable_from` to be decided.
+    pub min_vantages: u32,
+    /// The outcomes that count as not reaching it; empty for every one but `accepted`.
+    pub how_refused: Vec<Outcome>,
+    /// Patterns over the names of the interfaces on which every arrival comes in; empty when it says nothing of them.
+    pub arrives_on: Vec<String>,
+    /// What binding must come to.
+    pub bind: Option<BindResult>,
+    /// Patterns over the names of the listeners that stand in its way.
+    pub conflicts_with: Vec<String>,
+    /// How connections must spread over the sockets of a group.
+    pub spread: Option<Spread>,
+    /// The line it begins on, from 1.
+    pub line: usize,
+}
+
+impl Expectation {
+    /// Whether it is about the listener of this name.
+    #[must_use]
+    pub fn names(&self, listener: &str) -> bool {
+        self.listeners.iter().any(|pattern| glob(pattern.as_bytes(), listener.as_bytes()))
+    }
+}
+
+/// From where somebody connects.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Vantage {
+    /// This host, over its loopback addresses.
+    Loopback,
+    /// This host, over its own other addresses.
+    OwnAddresses,
+    /// This host, over any of its addresses.
+    Host,
+    /// Somebody whose packets arrive on an interface of this name (a pattern).
+    Link(String),
+    /// A lab node of this name (a pattern).
+    Node(String),
+}
+
+impl Vantage {
+    fn parse(text: &str) -> Option<Vantage> {
+        Some(match text.split_once(':') {
+            None if text == "loopback" => Vantage::Loopback,
+            None if text == "self" => Vantage::OwnAddresses,
+            None if text == "host" => Vantage::Host,
+            Some(("link", name)) if !name.is_empty() => Vantage::Link(name.to_owned()),
+            Some(("node", name)) if !name.is_empty() => Vantage::Node(name.to_owned()),
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Vantage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Vantage::Loopback => f.write_str("loopback"),
+            Vantage::OwnAddresses => f.write_str("self"),
+            Vantage::Host => f.write_str("host"),
+            Vantage::Link(name) => write!(f, "link:{}", crate::text::escape(name)),
+            Vantage::Node(name) => write!(f, "node:{}", crate::text::escape(name)),
+        }
+    }
+}
+
+/// What binding comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BindResult {
+    /// It works.
+    Ok,
+    /// It fails with this error.
+    Error(Errno),
+}
+
+/// How connections spread over the sockets of a `reuse_port` group.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// How many connections are made.
+    pub connections: u32,
+    /// The least share of them that every socket of the group must get, from 0 to 1.
+    pub min_share: f64,
+}
+
+const FAMILIES: &[&str] = &["ipv4", "ipv6"];
+
+/// The keys of `[[expect]]`.
+pub(super) static EXPECT: Keys = Keys {
+    what: "[[expect]]",
+    keys: &[
+        required(
+            "listener",
+            Kind::Texts,
+            "name of the listener, a pattern such as \"lo*\", or a list of them",
+        ),
+        optional("family", Kind::Choices(FAMILIES), "the family it is about (default: both)"),
+        optional("families", Kind::Choices(FAMILIES), "the families it is about (default: both)"),
+        optional(
+            "reachable_from",
+            Kind::Texts,
+            "who must reach it: \"loopback\", \"self\", \"host\", \"link:eth0\", \"node:lan\"",
+        ),
+        optional("not_reachable_from", Kind::Texts, "who must not reach it"),
+        optional("only_from", Kind::Texts, "who must reach it, while nobody else does"),
+        optional(
+            "min_vantages",
+            Kind::Integer(1, 65_536),
+            "how many others must really be tried (default 1)",
+        ),
+        optional(
+            "how_refused",
+            Kind::Choices(&["refused", "timeout", "unreachable", "error"]),
+            "what counts as not reaching it",
+        ),
+        optional("arrives_on", Kind::Texts, "the interface that every arrival comes in on, or a pattern"),
+        optional("bind", Kind::Text, "what binding must come to: \"ok\", or an error such as \"EADDRINUSE\""),
+        optional("conflicts_with", Kind::Texts, "the listeners that stand in its way"),
+        optional("spread", Kind::Table(&SPREAD), "how connections must spread over a reuse_port group"),
+    ],
+};
+
+static SPREAD: Keys = Keys {
+    what: "`spread`",
+    keys: &[
+        required("connections", Kind::Integer(1, 1_000_000), "how many connections to make"),
+        required("min_share", Kind::Share, "the least share of them that every socket must get"),
+    ],
+};
+
+/// The expectations of a profile.
+pub(super) fn read(table: &DeTable<'_>, problems: &mut Problems) -> Vec<Expectation> {
+    let entries = tables(table, "expect");
+    entries.into_iter().map(|(entry, span)| one(entry, &span, problems)).collect()
+}
+
+fn one(table: &DeTable<'_>, span: &std::ops::Range<usize>, problems: &mut Problems) -> Expectation {
+    const ASSERTIONS: [&str; 7] = [
+        "reachable_from",
+        "not_reachable_from",
+        "only_from",
+        "arrives_on",
+        "bind",
+        "conflicts_with",
+        "spread",
+    ];
+    if !ASSERTIONS.iter().any(|key| table.contains_key(*key)) {
+        problems
+            .add(Code::NOTHING_ASKED, span.clone(), "this [[expect]] expects nothing")
+            .help(format!("say what must hold with one of {}", ASSERTIONS.join(", ")));
+    }
+    if let (Some(value), true) = (table.get("family"), table.contains_key("families")) {
+        problems
+            .add(Code::CONTRADICTION, value.span(), "`family` and `families` say the same thing twice")
+            .help("keep one of them");
+    }
+    for (key, other) in [("only_from", "reachable_from"), ("only_from", "not_reachable_from")] {
+        if let (Some(value), true) = (table.get(key), table.contains_key(other)) {
+            problems
+                .add(Code::CONTRADICTION, value.span(), format!("`{key}` already says what `{other}` says"))
+                .help("keep one of them");
+        }
+    }
+    let family = |name: String| if name == "ipv4" { Family::Ipv4 } else { Family::Ipv6 };
+    let families = [texts(table, "family"), texts(table, "families")].concat();
+    let how_refused = texts(table, "how_refused").into_iter().filter_map(|word| match word.as_str() {
+        "refused" => Some(Outcome::Refused),
+        "timeout" => Some(Outcome::Timeout),
+        "unreachable" => Some(Outcome::Unreachable),
+        "error" => Some(Outcome::Error),
+        _ => None,
+    });
+    let spread = table.get("spread").and_then(|value| value.get_ref().as_table()).and_then(|spread| {
+        let min_share = keys::share(spread.get("min_share")?.get_ref())?;
+        Some(Spread { connections: number(spread, "connections")?, min_share })
+    });
+    Expectation {
+        listeners: texts(table, "listener"),
+        families: families.into_iter().map(family).collect(),
+        reachable_from: vantages(table, "reachable_from", problems),
+        not_reachable_from: vantages(table, "not_reachable_from", problems),
+        only_from: vantages(table, "only_from", problems),
+        min_vantages: number(table, "min_vantages").unwrap_or(1),
+        how_refused: how_refused.collect(),
+        arrives_on: texts(table, "arrives_on"),
+        bind: bind_result(table, problems),
+        conflicts_with: texts(table, "conflicts_with"),
+        spread,
+        line: problems.line(span),
+    }
+}
+
+fn vantages(table: &DeTable<'_>, key: &str, problems: &mut Problems) -> Vec<Vantage> {
+    let values = table.get(key).map(one_or_many).unwrap_or_default();
+    let mut vantages = Vec::new();
+    for value in values {
+        let Some(text) = value.get_ref().as_str().filter(|text| !text.is_empty()) else { continue };
+        match Vantage::parse(text) {
+            Some(vantage) => vantages.push(vantage),
+            None => {
+                problems
+                    .add(Code::NOT_A_CHOICE, value.span(), format!("\"{text}\" is no place to connect from"))
+                    .help("write \"loopback\", \"self\" (this host's other addresses), \"host\", \"link:INTERFACE\" or \"node:NAME\"");
+            }
+        }
+    }
+    vantages
+}
+
+fn bind_result(table: &DeTable<'_>, problems: &mut Problems) -> Option<BindResult> {
+    let value = table.get("bind")?;
+    let name = text(table, "bind").filter(|name| !name.is_empty())?;
+    if name == "ok" {
+        return Some(BindResult::Ok);
+    }
+    let errno = Errno::from_name(name);
+    if errno.is_none() {
+        let names: Vec<String> = Errno::NAMED.iter().map(ToString::to_string).collect();
+        let near = super::value::nearest(&name.to_lowercase(), names.iter().map(String::as_str));
+        problems.add(Code::NOT_A_CHOICE, value.span(), format!("\"{name}\" is no outcome of a bind")).help(
+            format!("write \"ok\", or the name of an error such as \"{}\"", near.unwrap_or("EADDRINUSE")),
+        );
+    }
+    errno.map(BindResult::Error)
+}

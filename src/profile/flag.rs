@@ -1,0 +1,323 @@
+//! Listeners on the command line: `--bind [tcp:|udp:]WHAT:PORT[,key=value]...`.
+//!
+//! WHAT is an IPv4 address, an IPv6 address in brackets (with its zone within them), `loopback`, or the name of an interface,
+//! which may be a pattern. A text with two readings is refused with both: which one is meant decides who gets in.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::bind::{self, Bind, Scope, Selector, Wrong, interface_name};
+use super::listener::is_mapped;
+use super::value::nearest;
+use super::{Listener, WhenMissing, duration, ports};
+use crate::code::Code;
+use crate::diag::{Place, Problem};
+use crate::model::socket::Reply;
+use crate::model::{Family, Protocol, V6Only};
+
+/// How it is written, for messages.
+const FORM: &str =
+    "write [tcp:|udp:]ADDRESS:PORT, such as 127.0.0.1:8081, [::]:8082,v6only=false or udp:eth0:5353";
+
+/// Reads one `--bind`; the listener gets `name` unless the text gives it another.
+///
+/// # Errors
+/// What is wrong with the text, and where in it.
+pub fn parse(name: &str, text: &str) -> Result<Listener, Problem> {
+    let wrong = |part: &str, (code, message, help): Wrong| {
+        // `part` is a piece of `text`, so its place is the distance of the two.
+        let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize).min(text.len());
+        let end = (start + part.len()).min(text.len());
+        let place = Place { file: "--bind".to_owned(), text: text.into(), span: start..end };
+        Problem::error(code, message).at(place).help(help)
+    };
+    let mut pieces = text.split(',');
+    let target = pieces.next().unwrap_or(text);
+    let options: Vec<&str> = pieces.collect();
+    let (protocol, target) = match target.split_once(':') {
+        Some(("tcp", rest)) if rest.contains(':') => (Protocol::Tcp, rest),
+        Some(("udp", rest)) if rest.contains(':') => (Protocol::Udp, rest),
+        Some((word @ ("tcp" | "udp"), port)) => {
+            return Err(wrong(
+                target,
+                two(
+                    format!(
+                        "\"{target}\" can be read as {word} port {port} of any address, or as port {port} of an interface called {word}"
+                    ),
+                    format!("write {word}:127.0.0.1:{port}, {word}:0.0.0.0:{port} or {word}:{word}:{port}"),
+                ),
+            ));
+        }
+        _ => (Protocol::Tcp, target),
+    };
+    let (host, port) = split(target).map_err(|reason| wrong(target, reason))?;
+    let range = ports::parse(port).map_err(|reason| {
+        let help = "write a port such as 8081, a range such as 8000-8009, or 0 to let the kernel choose";
+        wrong(port, (Code::BAD_PORT, format!("\"{port}\" {reason}"), help.to_owned()))
+    })?;
+    let bind = what(host, port).map_err(|reason| wrong(host, reason))?;
+    let mut listener = Listener::new(name, bind, range.collect(), protocol);
+    let mut seen: Vec<&str> = Vec::new();
+    for option in options {
+        let (key, value) = option.split_once('=').ok_or_else(|| {
+            let help = format!("known are {}", OPTIONS.join(", "));
+            wrong(option, (Code::UNKNOWN_KEY, format!("\"{option}\" is not of the form key=value"), help))
+        })?;
+        if seen.contains(&key) {
+            let message = format!("`{key}` is given twice");
+            return Err(wrong(option, (Code::DUPLICATE_NAME, message, "keep one of them".to_owned())));
+        }
+        seen.push(key);
+        set(&mut listener, key, value).map_err(|reason| wrong(option, reason))?;
+    }
+    if let Bind::Address { address: IpAddr::V4(_), .. } = listener.bind
+        && seen.contains(&"v6only")
+    {
+        let message = "v6only means nothing on an IPv4 address".to_owned();
+        return Err(wrong(text, (Code::CONTRADICTION, message, "leave it out".to_owned())));
+    }
+    if let Bind::Address { address: address @ IpAddr::V6(v6), .. } = listener.bind
+        && is_mapped(address)
+        && listener.v6only == V6Only::On
+    {
+        let v4 = v6.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let message = format!("{v6} stands for IPv4, but v6only is true unless said otherwise");
+        let help = format!("write {v4}:{port}, or add ,v6only=false");
+        return Err(wrong(host, (Code::MAPPED_ADDRESS, message, help)));
+    }
+    Ok(listener)
+}
+
+fn two(message: String, help: String) -> Wrong {
+    (Code::AMBIGUOUS_BIND, message, help)
+}
+
+fn bad(message: String, help: impl Into<String>) -> Wrong {
+    (Code::BAD_ADDRESS, message, help.into())
+}
+
+/// Takes the port off the end.
+fn split(target: &str) -> Result<(&str, &str), Wrong> {
+    if let Some(rest) = target.strip_prefix('[') {
+        let (inside, tail) = rest
+            .split_once(']')
+            .ok_or_else(|| bad(format!("\"{target}\" has no closing bracket"), "write [ADDRESS]:PORT"))?;
+        let port = tail
+            .strip_prefix(':')
+            .ok_or_else(|| bad(format!("\"{target}\" has no port"), format!("write [{inside}]:PORT")))?;
+        return match port.split_once('%') {
+            Some((port, zone)) => Err((
+                Code::BAD_ZONE,
+                format!("\"{target}\" has its zone after the port"),
+                format!("write [{inside}%{zone}]:{port}: the zone belongs to the address"),
+            )),
+            None => Ok((inside, port)),
+        };
+    }
+    let Some((host, port)) = target.rsplit_once(':') else {
+        if !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(two(
+                format!("\"{target}\" can be read as port {target} of loopback, or of every address"),
+                format!("write loopback:{target}, 0.0.0.0:{target} or [::]:{target},v6only=false"),
+            ));
+        }
+        return Err(bad(format!("\"{target}\" has no port"), FORM));
+    };
+    if host.contains(':') {
+        let bare = target.split('%').next().unwrap_or(target);
+        let zone = target.split_once('%').map_or_else(String::new, |(_, zone)| format!("%{zone}"));
+        let whole = bare.parse::<Ipv6Addr>().is_ok();
+        let head = host.split('%').next().unwrap_or(host).parse::<Ipv6Addr>().is_ok();
+        return Err(match (whole, head) {
+            (true, true) => two(
+                format!(
+                    "\"{target}\" can be read as the address {target} without a port, or as port {port} of {host}"
+                ),
+                format!("write [{host}]:{port}, or [{bare}{zone}]:PORT"),
+            ),
+            (false, true) => bad(
+                format!("\"{target}\" has an IPv6 address without brackets"),
+                format!("write [{host}]:{port}"),
+            ),
+            (true, false) => {
+                bad(format!("\"{target}\" is an address without a port"), format!("write [{target}]:PORT"))
+            }
+            (false, false) => bad(format!("\"{target}\" is no address with a port"), FORM),
+        });
+    }
+    Ok((host, port))
+}
+
+/// What is bound.
+fn what(host: &str, port: &str) -> Result<Bind, Wrong> {
+    let wildcard = |reading: &str| {
+        two(
+            format!("\"{host}:{port}\" can be read as {reading}"),
+            format!(
+                "write 0.0.0.0:{port} for IPv4, [::]:{port} for IPv6, [::]:{port},v6only=false for one socket of both"
+            ),
+        )
+    };
+    match host {
+        "" => return Err(wildcard("0.0.0.0, as [::], or as both")),
+        "*" => return Err(wildcard("0.0.0.0, as [::], as both, or as each address of every interface")),
+        "loopback" => return Ok(Bind::Loopback),
+        "localhost" => {
+            return Err(two(
+                format!("\"localhost:{port}\" can be read as 127.0.0.1 or as ::1"),
+                format!("write loopback:{port} for both, 127.0.0.1:{port} or [::1]:{port}"),
+            ));
+        }
+        _ => {}
+    }
+    let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if host.contains(':') || numeric || host.contains('%') || host.parse::<Ipv4Addr>().is_ok() {
+        return match bind::address(host) {
+            Ok((address, zone)) => Ok(Bind::Address { address, zone }),
+            Err((Code::BAD_ZONE, message, _)) if !host.contains('%') => Err((
+                Code::BAD_ZONE,
+                message,
+                format!("write [{host}%eth0]:{port} with the interface that is meant"),
+            )),
+            Err(wrong) => Err(wrong),
+        };
+    }
+    if !host.contains('*')
+        && let Err(reason) = interface_name(host)
+    {
+        return Err(bad(
+            format!("\"{host}\" is no address, and as the name of an interface it {reason}"),
+            FORM,
+        ));
+    }
+    Ok(Bind::Interface(Selector { interfaces: vec![host.to_owned()], family: None, scope: Scope::Any }))
+}
+
+const OPTIONS: &[&str] = &[
+    "name",
+    "v6only",
+    "device",
+    "family",
+    "scope",
+    "backlog",
+    "reuse_address",
+    "reuse_port",
+    "freebind",
+    "transparent",
+    "reply",
+    "when_missing",
+    "wait_timeout",
+    "wait_dad",
+    "idle_timeout",
+    "max_connections",
+];
+
+fn set(listener: &mut Listener, key: &str, value: &str) -> Result<(), Wrong> {
+    let choice = |words: &'static [&'static str]| -> Wrong {
+        let near = nearest(value, words.iter().copied()).map(|near| format!("did you mean {near}?"));
+        let help =
+            near.unwrap_or_else(|| format!("write {key}={}", words.first().copied().unwrap_or_default()));
+        (
+            Code::NOT_A_CHOICE,
+            format!("\"{value}\" is no value of `{key}`, which is one of {}", words.join(", ")),
+            help,
+        )
+    };
+    let boolean = || match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(choice(&["true", "false"])),
+    };
+    let time = || {
+        duration::parse(value).map_err(|reason| {
+            (
+                Code::BAD_DURATION,
+                format!("`{key}` {reason}"),
+                "write a number with its unit, such as 10s".to_owned(),
+            )
+        })
+    };
+    let number = |low: u32, high: u32| {
+        let number = value.parse::<u32>().ok().filter(|number| (low..=high).contains(number));
+        number.ok_or_else(|| {
+            (
+                Code::NOT_A_CHOICE,
+                format!("`{key}` must be from {low} to {high}"),
+                format!("write {key}={high} or less"),
+            )
+        })
+    };
+    match key {
+        "name" if !value.is_empty() => value.clone_into(&mut listener.name),
+        "v6only" => {
+            listener.v6only = match value {
+                "true" => V6Only::On,
+                "false" => V6Only::Off,
+                "system" => V6Only::System,
+                _ => return Err(choice(&["true", "false", "system"])),
+            }
+        }
+        "device" => {
+            let name = interface_name(value);
+            let name = name.map_err(|reason| {
+                (Code::BAD_INTERFACE, format!("`device` {reason}"), "name an interface".to_owned())
+            });
+            listener.device = Some(name?);
+        }
+        "family" | "scope" => {
+            let Bind::Interface(selector) = &mut listener.bind else {
+                let help = format!("write the name of an interface before the port, or leave {key} out");
+                return Err((
+                    Code::CONTRADICTION,
+                    format!("`{key}` chooses addresses of an interface"),
+                    help,
+                ));
+            };
+            match (key, value) {
+                ("family", "ipv4") => selector.family = Some(Family::Ipv4),
+                ("family", "ipv6") => selector.family = Some(Family::Ipv6),
+                ("family", "both") => selector.family = None,
+                ("family", _) => return Err(choice(&["ipv4", "ipv6", "both"])),
+                _ => selector.scope = Scope::from_word(value).ok_or_else(|| choice(Scope::WORDS))?,
+            }
+        }
+        "backlog" => listener.backlog = number(0, 2_147_483_647)?,
+        "max_connections" => listener.max_connections = number(1, 1_000_000)?,
+        "reuse_address" => listener.reuse_address = boolean()?,
+        "reuse_port" => {
+            listener.reuse_port = match value.parse::<u16>() {
+                Ok(_) => Some(u16::try_from(number(1, 1024)?).unwrap_or(1)),
+                Err(_) => boolean()?.then_some(1),
+            }
+        }
+        "freebind" => listener.freebind = boolean()?,
+        "transparent" => listener.transparent = boolean()?,
+        "wait_dad" => listener.wait_dad = boolean()?,
+        "wait_timeout" => listener.wait_timeout = time()?,
+        "idle_timeout" => listener.idle_timeout = time()?,
+        "reply" => {
+            listener.reply = match value {
+                "none" => Reply::None,
+                "describe" => Reply::Describe,
+                "echo" => Reply::Echo,
+                _ => return Err(choice(&["none", "describe", "echo"])),
+            }
+        }
+        "when_missing" => {
+            listener.when_missing = match value {
+                "fail" => WhenMissing::Fail,
+                "wait" => WhenMissing::Wait,
+                "skip" => WhenMissing::Skip,
+                "freebind" => WhenMissing::Freebind,
+                _ => return Err(choice(&["fail", "wait", "skip", "freebind"])),
+            }
+        }
+        _ => {
+            let help = nearest(key, OPTIONS.iter().copied()).map_or_else(
+                || format!("known are {}", OPTIONS.join(", ")),
+                |near| format!("did you mean {near}={value}?"),
+            );
+            return Err((Code::UNKNOWN_KEY, format!("`{key}` is no option of --bind"), help));
+        }
+    }
+    Ok(())
+}

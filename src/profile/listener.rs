@@ -1,0 +1,349 @@
+//! `[[listener]]` and `[defaults]`.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::bind::{self, Bind, Scope, interface_name};
+use super::keys::{Key, Keys, Kind, optional, required};
+use super::value::{Problems, boolean, number, text};
+use super::{duration, ports};
+use crate::code::Code;
+use crate::model::socket::Reply;
+use crate::model::{IfName, Protocol, V6Only};
+
+/// A named entry of a profile: one or more sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name, unique in the profile.
+    pub name: String,
+    /// What it binds.
+    pub bind: Bind,
+    /// Its ports, in the order in which they are written.
+    pub ports: Vec<u16>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// IPV6_V6ONLY of its IPv6 sockets.
+    pub v6only: V6Only,
+    /// SO_BINDTODEVICE.
+    pub device: Option<IfName>,
+    /// Queue limit given to `listen(2)`.
+    pub backlog: u32,
+    /// SO_REUSEADDR.
+    pub reuse_address: bool,
+    /// SO_REUSEPORT, when given: how many sockets are opened on each address and port, at least 1.
+    pub reuse_port: Option<u16>,
+    /// IP_FREEBIND.
+    pub freebind: bool,
+    /// IP_TRANSPARENT.
+    pub transparent: bool,
+    /// What clients are answered.
+    pub reply: Reply,
+    /// What to do when an address or interface is not here.
+    pub when_missing: WhenMissing,
+    /// How long [`WhenMissing::Wait`] waits.
+    pub wait_timeout: Duration,
+    /// Whether to wait until the kernel has checked a tentative address.
+    pub wait_dad: bool,
+    /// Whether sockets come and go with the addresses that match.
+    pub follow: bool,
+    /// A connection that is silent for so long is closed.
+    pub idle_timeout: Duration,
+    /// Open connections above which further ones are counted and closed at once.
+    pub max_connections: u32,
+    /// Why it may be reached from elsewhere.
+    pub exposure_reason: Option<String>,
+    /// Whether destination and interface of each datagram are reported.
+    pub pktinfo: bool,
+    /// The line it begins on, from 1; 0 when it does not come from a file.
+    pub line: usize,
+}
+
+/// What to do when an address or interface is not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WhenMissing {
+    /// Report a failure; the other listeners go on.
+    #[default]
+    Fail,
+    /// Wait for it, then fail.
+    Wait,
+    /// Leave it out with a note.
+    Skip,
+    /// Bind all the same (IP_FREEBIND).
+    Freebind,
+}
+
+impl Listener {
+    /// A listener that has all defaults.
+    #[must_use]
+    pub fn new(name: &str, bind: Bind, ports: Vec<u16>, protocol: Protocol) -> Listener {
+        let tcp = protocol == Protocol::Tcp;
+        Listener {
+            name: name.to_owned(),
+            bind,
+            ports,
+            protocol,
+            v6only: V6Only::On,
+            device: None,
+            backlog: 4096,
+            reuse_address: tcp,
+            reuse_port: None,
+            freebind: false,
+            transparent: false,
+            reply: if tcp { Reply::Describe } else { Reply::None },
+            when_missing: WhenMissing::Fail,
+            wait_timeout: Duration::from_secs(30),
+            wait_dad: false,
+            follow: false,
+            idle_timeout: Duration::from_secs(10),
+            max_connections: 256,
+            exposure_reason: None,
+            pktinfo: true,
+            line: 0,
+        }
+    }
+}
+
+macro_rules! shared_keys {
+    ($($own:expr,)*) => {
+        &[
+            $($own,)*
+            optional("protocol", Kind::Choice(&["tcp", "udp"]), "tcp (the default) or udp"),
+            optional("v6only", Kind::BoolOr(&["system"]), "IPV6_V6ONLY: true (the default), false (:: takes IPv4 too), or \"system\" (net.ipv6.bindv6only decides)"),
+            optional("device", Kind::Text, "take only what arrives on this interface (SO_BINDTODEVICE)"),
+            optional("backlog", Kind::Integer(0, 2_147_483_647), "queue of connections that wait to be accepted (default 4096); net.core.somaxconn caps it"),
+            optional("reuse_address", Kind::Bool, "SO_REUSEADDR: default true for tcp, false for udp"),
+            optional("reuse_port", Kind::BoolOrTable(&REUSE_PORT), "SO_REUSEPORT: true, or { group = 4 } for several sockets on the same address and port"),
+            optional("freebind", Kind::Bool, "IP_FREEBIND: bind addresses that are not here (yet)"),
+            optional("transparent", Kind::Bool, "IP_TRANSPARENT: needs CAP_NET_ADMIN or CAP_NET_RAW"),
+            optional("reply", Kind::Choice(&["none", "describe", "echo"]), "what clients are answered: default describe for tcp, none for udp"),
+            optional("when_missing", Kind::Choice(&["fail", "wait", "skip", "freebind"]), "what to do when an address or interface is not here: fail (the default), wait, skip or freebind"),
+            optional("wait_timeout", Kind::Duration, "how long when_missing = \"wait\" and wait_dad wait (default 30s)"),
+            optional("wait_dad", Kind::Bool, "wait until the kernel has checked a tentative address for duplicates"),
+            optional("follow", Kind::Bool, "open and close sockets as matching addresses come and go"),
+            optional("idle_timeout", Kind::Duration, "close connections that are silent for so long (default 10s)"),
+            optional("max_connections", Kind::Integer(1, 1_000_000), "open connections above which further ones are counted and closed (default 256)"),
+            optional("exposure_reason", Kind::Text, "why other hosts may reach it"),
+            optional("pktinfo", Kind::Bool, "report destination and interface of each datagram (default true)"),
+        ]
+    };
+}
+
+/// The keys of `[[listener]]`.
+pub(super) static LISTENER: Keys = Keys {
+    what: "[[listener]]",
+    keys: shared_keys!(
+        required("name", Kind::Text, "the name of the listener in every report"),
+        optional(
+            "bind",
+            Kind::Bind(&SELECTOR),
+            "an address, \"loopback\" (the default), { interface = ... }, or a list of them"
+        ),
+        required("port", Kind::Ports, "a port, a range such as \"8000-8009\", a list of them, or 0"),
+    ),
+};
+
+/// The keys of `[defaults]`.
+pub(super) static DEFAULTS: Keys = Keys { what: "[defaults]", keys: shared_keys!() };
+
+static SELECTOR: Keys = Keys { what: "a `bind` by interface", keys: SELECTOR_KEYS };
+
+const SELECTOR_KEYS: &[Key] = &[
+    required("interface", Kind::Texts, "name of the interface, or a pattern such as \"eth*\""),
+    optional("family", Kind::Choice(&["ipv4", "ipv6", "both"]), "which family (default both)"),
+    optional(
+        "scope",
+        Kind::Choice(Scope::WORDS),
+        "which addresses: any (the default), global (private ones among them), private, link, loopback",
+    ),
+];
+
+static REUSE_PORT: Keys = Keys {
+    what: "`reuse_port`",
+    keys: &[
+        required("group", Kind::Integer(1, 1024), "how many sockets to open on each address and port"),
+        optional("policy", Kind::Choice(&["hash"]), "how the kernel spreads connections: by hash"),
+    ],
+};
+
+/// A listener in the making. What depends on the protocol is open until the end.
+#[derive(Debug, Clone)]
+pub(super) struct Draft {
+    listener: Listener,
+    reuse_address: Option<bool>,
+    reply: Option<Reply>,
+}
+
+impl Draft {
+    pub(super) fn new() -> Draft {
+        Draft {
+            listener: Listener::new("", Bind::Loopback, Vec::new(), Protocol::Tcp),
+            reuse_address: None,
+            reply: None,
+        }
+    }
+
+    /// Takes what stands in `[defaults]` or `[[listener]]`. Types and words were checked by [`super::keys::check`].
+    pub(super) fn overlay(&mut self, table: &DeTable<'_>, problems: &mut Problems) {
+        let draft = &mut self.listener;
+        match text(table, "protocol") {
+            Some("tcp") => draft.protocol = Protocol::Tcp,
+            Some("udp") => draft.protocol = Protocol::Udp,
+            _ => {}
+        }
+        match (boolean(table, "v6only"), text(table, "v6only")) {
+            (Some(true), _) => draft.v6only = V6Only::On,
+            (Some(false), _) => draft.v6only = V6Only::Off,
+            (None, Some("system")) => draft.v6only = V6Only::System,
+            _ => {}
+        }
+        if let Some(name) = text(table, "device").filter(|name| !name.is_empty()) {
+            match interface_name(name) {
+                Ok(name) => draft.device = Some(name),
+                Err(reason) => {
+                    let span = table.get("device").map(toml::Spanned::span).unwrap_or_default();
+                    problems.add(Code::BAD_INTERFACE, span, format!("`device` {reason}"));
+                }
+            }
+        }
+        if let Some(group) = table.get("reuse_port") {
+            draft.reuse_port = match (group.get_ref().as_bool(), group.get_ref().as_table()) {
+                (Some(true), _) => Some(1),
+                (_, Some(group)) => Some(number(group, "group").unwrap_or(1)),
+                _ => None,
+            };
+        }
+        match text(table, "when_missing") {
+            Some("fail") => draft.when_missing = WhenMissing::Fail,
+            Some("wait") => draft.when_missing = WhenMissing::Wait,
+            Some("skip") => draft.when_missing = WhenMissing::Skip,
+            Some("freebind") => draft.when_missing = WhenMissing::Freebind,
+            _ => {}
+        }
+        match text(table, "reply") {
+            Some("none") => self.reply = Some(Reply::None),
+            Some("describe") => self.reply = Some(Reply::Describe),
+            Some("echo") => self.reply = Some(Reply::Echo),
+            _ => {}
+        }
+        self.reuse_address = boolean(table, "reuse_address").or(self.reuse_address);
+        for (key, place) in [
+            ("freebind", &mut draft.freebind),
+            ("transparent", &mut draft.transparent),
+            ("wait_dad", &mut draft.wait_dad),
+            ("follow", &mut draft.follow),
+            ("pktinfo", &mut draft.pktinfo),
+        ] {
+            *place = boolean(table, key).unwrap_or(*place);
+        }
+        for (key, place) in
+            [("wait_timeout", &mut draft.wait_timeout), ("idle_timeout", &mut draft.idle_timeout)]
+        {
+            if let Some(value) = table.get(key) {
+                *place = duration::read(key, value, problems).unwrap_or(*place);
+            }
+        }
+        draft.backlog = number(table, "backlog").unwrap_or(draft.backlog);
+        draft.max_connections = number(table, "max_connections").unwrap_or(draft.max_connections);
+        if let Some(reason) = text(table, "exposure_reason") {
+            draft.exposure_reason = Some(reason.to_owned());
+        }
+    }
+
+    /// The listener of a `[[listener]]` table at `span`, with what it does not say taken from these defaults.
+    pub(super) fn finish(
+        mut self,
+        table: &DeTable<'_>,
+        span: &Range<usize>,
+        problems: &mut Problems,
+    ) -> Listener {
+        self.overlay(table, problems);
+        let mut listener = self.listener;
+        let tcp = listener.protocol == Protocol::Tcp;
+        listener.line = problems.line(span);
+        listener.reuse_address = self.reuse_address.unwrap_or(tcp);
+        listener.reply = self.reply.unwrap_or(if tcp { Reply::Describe } else { Reply::None });
+        if let Some(name) = text(table, "name") {
+            listener.name = name.to_owned();
+        }
+        if let Some(value) = table.get("port") {
+            listener.ports = ports::read(value, problems);
+        }
+        if let Some(value) = table.get("bind")
+            && let Some(bind) = bind::read(value, problems)
+        {
+            listener.bind = bind;
+        }
+        contradictions(&listener, table, span, problems);
+        listener
+    }
+}
+
+/// What cannot be meant together.
+fn contradictions(listener: &Listener, table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) {
+    let place = |key: &str| table.get(key).map_or_else(|| span.clone(), toml::Spanned::span);
+    let mut addresses = listener.bind.parts().iter().filter_map(|bind| match bind {
+        Bind::Address { address, zone } => Some((*address, zone)),
+        _ => None,
+    });
+    if let Some((IpAddr::V6(v6), _)) = addresses.clone().find(|(address, _)| is_mapped(*address))
+        && listener.v6only == V6Only::On
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        problems
+            .add(
+                Code::MAPPED_ADDRESS,
+                place("bind"),
+                format!(
+                    "{v6} stands for IPv4, but v6only is {} here",
+                    if table.contains_key("v6only") { "true" } else { "true unless said otherwise" }
+                ),
+            )
+            .help(format!("write \"{v4}\", or add v6only = false"));
+    }
+    if let (Some(device), Some((address, Some(zone)))) =
+        (&listener.device, addresses.find(|(_, zone)| zone.is_some()))
+        && device != zone
+        && !zone.as_bytes().iter().all(u8::is_ascii_digit)
+    {
+        problems
+            .add(
+                Code::CONTRADICTION,
+                place("device"),
+                format!("`device` is {device}, but {address} is on {zone}"),
+            )
+            .help("name the same interface in both, or leave `device` out");
+    }
+    let only_v4 =
+        listener.bind.parts().iter().all(|bind| matches!(bind, Bind::Address { address: IpAddr::V4(_), .. }));
+    if only_v4 && table.contains_key("v6only") {
+        problems
+            .add(Code::CONTRADICTION, place("v6only"), "`v6only` means nothing on an IPv4 address")
+            .help("leave it out, or write bind = \"::\" for IPv6");
+    }
+    if listener.protocol == Protocol::Udp {
+        for key in
+            ["backlog", "max_connections", "idle_timeout"].into_iter().filter(|key| table.contains_key(*key))
+        {
+            problems
+                .add(
+                    Code::CONTRADICTION,
+                    place(key),
+                    format!("`{key}` is about connections, but udp has none"),
+                )
+                .help("leave it out, or write protocol = \"tcp\"");
+        }
+    }
+    if listener.reuse_port.is_some_and(|group| group > 1) && listener.ports.contains(&0) {
+        problems
+            .add(Code::CONTRADICTION, place("port"), "port 0 gives every socket of a group another port")
+            .help("name a port, so that the sockets of the group share it");
+    }
+}
+
+/// Whether it is `::ffff:a.b.c.d`.
+pub(super) fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}

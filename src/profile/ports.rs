@@ -1,0 +1,76 @@
+//! Ports: a number, a range as `"8000-8009"`, or a list of either; 0 lets the kernel choose.
+
+use std::ops::{Range, RangeInclusive};
+
+use super::value::{Problems, Value, integer, kind_of, one_or_many};
+use crate::code::Code;
+
+/// Reads one port or range of ports as text.
+///
+/// # Errors
+/// What is wrong, as it ends a sentence that begins with the text.
+pub fn parse(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let port = |text: &str| -> Result<u16, String> {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err("is no port".to_owned());
+        }
+        text.parse().map_err(|_| "is above 65535".to_owned())
+    };
+    let Some((first, last)) = text.split_once('-').filter(|(first, _)| !first.is_empty()) else {
+        return port(text).map(|port| port..=port);
+    };
+    let (first, last) = (port(first.trim())?, port(last.trim())?);
+    match (first, last) {
+        _ if last < first => Err(format!("ends before it begins; write \"{last}-{first}\"")),
+        (0, 1..) => Err("begins with 0, which lets the kernel choose one port".to_owned()),
+        _ => Ok(first..=last),
+    }
+}
+
+/// The ports that `value` is, in its order; a problem for each that is none, and for one that stands there twice.
+pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
+    let mut ranges: Vec<(RangeInclusive<u16>, Range<usize>)> = Vec::new();
+    for value in one_or_many(value) {
+        let result = match (integer(value.get_ref()), value.get_ref().as_str()) {
+            (Some(number), _) => match u16::try_from(number) {
+                Ok(port) => Ok(port..=port),
+                Err(_) => Err((number.to_string(), "is not from 0 to 65535".to_owned())),
+            },
+            (None, Some(text)) => parse(text).map_err(|reason| (format!("\"{text}\""), reason)),
+            (None, None) => Err((kind_of(value.get_ref()).to_owned(), "is no port".to_owned())),
+        };
+        match result {
+            Ok(range) => {
+                let overlap = |other: &RangeInclusive<u16>| {
+                    *other.start() != 0 && other.start() <= range.end() && range.start() <= other.end()
+                };
+                if ranges.iter().any(|(other, _)| overlap(other)) {
+                    problems.add(Code::BAD_PORT, value.span(), "this port is in the list already");
+                } else {
+                    ranges.push((range, value.span()));
+                }
+            }
+            Err((shown, reason)) => {
+                problems.add(Code::BAD_PORT, value.span(), format!("{shown} {reason}")).help(
+                    "write a port such as 8081, a range such as \"8000-8009\", or 0 to let the kernel choose",
+                );
+            }
+        }
+    }
+    ranges.into_iter().flat_map(|(range, _)| range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_run_upwards() {
+        assert_eq!(parse("80"), Ok(80..=80));
+        assert_eq!(parse("8000-8009"), Ok(8000..=8009));
+        assert_eq!(parse("0"), Ok(0..=0));
+        for text in ["", "-1", "80-70", "70000", "0x50", "80-", "0-10", "1-2-3", "+80", "８０"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

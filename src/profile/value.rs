@@ -1,0 +1,167 @@
+//! TOML values with their places, and the list of everything that is wrong with them.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::code::Code;
+use crate::diag::{Place, Problem, Severity};
+
+/// A value and where it stands.
+pub(super) type Value<'a> = Spanned<DeValue<'a>>;
+
+/// How many problems of one file are told; the rest is counted.
+const MOST_PROBLEMS: usize = 100;
+
+/// What is wrong with one text, collected while it is read.
+#[derive(Debug)]
+pub(super) struct Problems {
+    file: String,
+    text: Arc<str>,
+    list: Vec<Problem>,
+}
+
+impl Problems {
+    /// None yet, for the text known as `file`.
+    pub(super) fn new(file: &str, text: &str) -> Problems {
+        Problems { file: file.to_owned(), text: text.into(), list: Vec::new() }
+    }
+
+    /// One more error, at `span`. Help can be added to what is returned.
+    pub(super) fn add(&mut self, code: Code, span: Range<usize>, message: impl Into<String>) -> Added<'_> {
+        // Spans come from the parser; a reader of a wrong one must not be the one to fail.
+        let boundary =
+            |at: usize| (0..=at.min(self.text.len())).rev().find(|&at| self.text.is_char_boundary(at));
+        let end = boundary(span.end).unwrap_or(0);
+        let start = boundary(span.start.min(end)).unwrap_or(0);
+        let place = Place { file: self.file.clone(), text: Arc::clone(&self.text), span: start..end };
+        self.list.push(Problem::error(code, message).at(place));
+        Added(self.list.last_mut())
+    }
+
+    /// The line of a place, from 1.
+    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+        self.text.get(..span.start).map_or(0, |before| before.matches('\n').count()) + 1
+    }
+
+    /// Whether there is an error yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// All problems in the order of the text, each once.
+    pub(super) fn finish(mut self) -> Vec<Problem> {
+        let start = |problem: &Problem| problem.place.as_ref().map_or(0, |place| place.span.start);
+        self.list.sort_by_key(start);
+        // After a syntax error the rest of its line means nothing.
+        let line = |problem: &Problem| {
+            self.text
+                .get(..start(problem))
+                .and_then(|before| before.rfind('\n'))
+                .map_or(0, |newline| newline + 1)
+        };
+        let broken: HashSet<usize> =
+            self.list.iter().filter(|problem| problem.code == Code::SYNTAX).map(line).collect();
+        let mut seen = HashSet::new();
+        let keep: Vec<bool> = self
+            .list
+            .iter()
+            .map(|problem| {
+                let follows = !broken.is_empty()
+                    && problem.code != Code::SYNTAX
+                    && (broken.contains(&line(problem))
+                        || matches!(problem.code, Code::MISSING_KEY | Code::NOTHING_ASKED));
+                !follows && seen.insert((start(problem), problem.message.clone()))
+            })
+            .collect();
+        let mut keep = keep.into_iter();
+        self.list.retain(|_| keep.next().unwrap_or(true));
+        let more = self.list.len().saturating_sub(MOST_PROBLEMS);
+        if more > 0 {
+            self.list.truncate(MOST_PROBLEMS);
+            let code = self.list.last().map_or(Code::SYNTAX, |problem| problem.code);
+            let message = format!("{}: {more} more problems are not shown", self.file);
+            self.list.push(Problem { severity: Severity::Note, ..Problem::error(code, message) });
+        }
+        self.list
+    }
+}
+
+/// A problem that was just added.
+pub(super) struct Added<'a>(Option<&'a mut Problem>);
+
+impl Added<'_> {
+    /// One more way out.
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        if let Added(Some(problem)) = &mut self {
+            problem.help.push(help.into());
+        }
+        self
+    }
+}
+
+/// What a value is, for a message.
+pub(super) fn kind_of(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The integer of a value, when it is one that fits.
+pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// The text under `key`; `None` when it is absent or something else.
+pub(super) fn text<'a>(table: &'a DeTable<'_>, key: &str) -> Option<&'a str> {
+    table.get(key)?.get_ref().as_str()
+}
+
+/// The boolean under `key`; `None` when it is absent or something else.
+pub(super) fn boolean(table: &DeTable<'_>, key: &str) -> Option<bool> {
+    table.get(key)?.get_ref().as_bool()
+}
+
+/// The number under `key`, when it is one of `T`.
+pub(super) fn number<T: TryFrom<i64>>(table: &DeTable<'_>, key: &str) -> Option<T> {
+    integer(table.get(key)?.get_ref()).and_then(|number| T::try_from(number).ok())
+}
+
+/// The value itself, or the elements of the list that it is.
+pub(super) fn one_or_many<'v, 'a>(value: &'v Value<'a>) -> Vec<&'v Value<'a>> {
+    match value.get_ref() {
+        DeValue::Array(list) => list.iter().collect(),
+        _ => vec![value],
+    }
+}
+
+/// The strings under `key`, which holds one or a list of them; other elements are left out.
+pub(super) fn texts(table: &DeTable<'_>, key: &str) -> Vec<String> {
+    let values = table.get(key).map(one_or_many).unwrap_or_default();
+    values.into_iter().filter_map(|value| value.get_ref().as_str().map(str::to_owned)).collect()
+}
+
+/// The tables of the array of tables under `key`, each with its place.
+pub(super) fn tables<'v, 'a>(table: &'v DeTable<'a>, key: &str) -> Vec<(&'v DeTable<'a>, Range<usize>)> {
+    let values = table.get(key).map(one_or_many).unwrap_or_default();
+    values.into_iter().filter_map(|value| Some((value.get_ref().as_table()?, value.span()))).collect()
+}
+
+/// The nearest of `known` to `wrong`, when it is near enough to be what was meant.
+pub(super) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let wrong: String = wrong.chars().take(64).collect::<String>().to_lowercase().replace('-', "_");
+    let distance = |name: &str| strsim::damerau_levenshtein(&wrong, name);
+    let (near, name) = known.into_iter().map(|name| (distance(name), name)).min()?;
+    let length = wrong.chars().count().max(name.len());
+    (near * 3 <= length || (name.len() > 3 && wrong.starts_with(name))).then_some(name)
+}

@@ -25,6 +25,7 @@
 //! | [`probe`] | connects for real: which socket answered, over which interface | foretell |
 //! | [`reply`] | what a client is answered: its bytes in, the answer out | any effect |
 //! | [`record`] | events as they are written, and sinks that never block the loop | |
+//! | [`audit`] | inventories and snapshots to findings, and a policy's verdict on them | ask the system |
 //! | [`render`] | events and reports as text, tables, CSV, HTML | open files, read the clock |
 //! | [`explain`] | a page for every code and topic, compiled in | |
 //! | [`cmd`] | one file per command: the only place with clock, terminal, files and exit codes | |
@@ -33,6 +34,7 @@
 
 pub mod accept;
 pub mod attribute;
+pub mod audit;
 pub mod bind;
 pub mod cmd;
 pub mod code;

@@ -3,6 +3,7 @@
 mod context;
 mod exit;
 
+pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod explain;
@@ -51,6 +52,8 @@ enum Command {
     Interfaces(interfaces::Args),
     /// Bind, accept, and report every arrival with its ingress interface
     Listen(listen::Args),
+    /// What already listens here, who can reach it, and whether a policy allows it
+    Audit(audit::Args),
     /// Check profiles, policies and lab files; bind nothing
     Check(check::Args),
     /// What a code or a topic means, how to see it with ss and ip, and how to fix it
@@ -74,6 +77,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             None => summary::run(&context),
             Some(Command::Interfaces(args)) => interfaces::run(args, &context),
             Some(Command::Listen(args)) => listen::run(args, &context),
+            Some(Command::Audit(args)) => audit::run(args, &context),
             Some(Command::Check(args)) => check::run(args, &context),
             Some(Command::Explain(args)) => explain::run(args, &context),
             Some(Command::Completions(args)) => completions::run(args, &context),

@@ -12,6 +12,8 @@ use crate::text::escape;
 pub struct Inventory {
     /// The sockets, sorted as [`ListeningSocket::order`] says.
     pub sockets: Vec<ListeningSocket>,
+    /// Whether every socket of the namespace is in the list, however little may be known of some.
+    pub all_sockets: bool,
     /// False when anything could not be read; [`Inventory::incomplete_because`] says what.
     pub complete: bool,
     /// One sentence for each thing that could not be read.

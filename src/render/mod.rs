@@ -1,5 +1,6 @@
 //! Stage `render`.
 
+pub mod audit;
 pub mod interfaces;
 pub mod markdown;
 pub mod summary;

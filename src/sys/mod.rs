@@ -14,6 +14,7 @@
 //! | `poller::Poller` | level-triggered readiness over many sockets |
 //! | `inventory`, `attach_owners`, `owners` | sockets that listen on this machine, and who holds them |
 //! | `netns`, `Network` | namespaces of our own, and changes of their networks, for labs |
+//! | `namespaces`, `in_namespace` | the other network namespaces, and work in one |
 //! | `port_holder` | the sockets in the way of a bind |
 
 mod errno;
@@ -43,6 +44,7 @@ pub use signals::Signals;
 pub use socket_types::{Interest, InventoryOptions, Readiness, ReceivedDatagram, TransportState};
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};
 pub use system::monitor::Monitor;
+pub use system::namespaces::{NetNamespace, in_namespace, inventory_from_outside, namespaces};
 pub use system::netns;
 pub use system::network::Network;
 pub use system::poller::Poller;

@@ -16,7 +16,7 @@ use crate::sys::InventoryOptions;
 /// The listening TCP and unconnected UDP sockets of the calling thread's network namespace.
 #[must_use]
 pub fn inventory(options: &InventoryOptions) -> Inventory {
-    let mut inventory = Inventory::default();
+    let mut inventory = Inventory { all_sockets: true, ..Inventory::default() };
     let netns = super::namespaces::current();
     if netns.is_none() {
         inventory
@@ -73,9 +73,12 @@ fn read_sockets(options: &InventoryOptions, netns: Option<u64>, inventory: &mut 
             );
             match answer {
                 Ok(()) => {}
-                Err(DumpError::Interrupted) => inventory
-                    .incomplete_because
-                    .push(format!("the list of {protocol} sockets changed faster than it could be read")),
+                Err(DumpError::Interrupted) => {
+                    inventory.all_sockets = false;
+                    inventory
+                        .incomplete_because
+                        .push(format!("the list of {protocol} sockets changed faster than it could be read"));
+                }
                 Err(DumpError::Refused(error)) => {
                     inventory.sockets.truncate(start);
                     fall_back(protocol, &error, netns, inventory);
@@ -248,7 +251,10 @@ fn fall_back(protocol: Protocol, refusal: &io::Error, netns: Option<u64>, invent
             Ok(sockets) => inventory.sockets.extend(sockets),
             // A kernel without IPv6 has no such file, and no such sockets.
             Err(error) if error.kind() == io::ErrorKind::NotFound && family == Family::Ipv6 => {}
-            Err(error) => inventory.incomplete_because.push(format!("{path} could not be read: {error}")),
+            Err(error) => {
+                inventory.all_sockets = false;
+                inventory.incomplete_because.push(format!("{path} could not be read: {error}"));
+            }
         }
     }
 }
@@ -306,7 +312,7 @@ pub fn attach_owners(sockets: &mut [ListeningSocket], socket_options: bool) -> V
     if let Some(reason) = incomplete
         && unknown > 0
     {
-        because.push(format!("the owners of {unknown} sockets are unknown: {reason}"));
+        because.push(format!("the owners of {unknown} of {} sockets are unknown: {reason}", sockets.len()));
     }
     if unread > 0 {
         because.push(format!(

@@ -4,7 +4,7 @@ mod borrow;
 mod cgroup;
 pub mod inventory;
 pub mod monitor;
-mod namespaces;
+pub mod namespaces;
 pub mod netlink;
 pub mod netns;
 pub mod network;

@@ -1,7 +1,37 @@
-//! Network namespaces: which there are, and how to work in one.
+//! Network namespaces: which there are, and how to look into one.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{FsType, fstatfs};
+
+use super::{proc_net, processes};
+use crate::model::{Family, Inventory, ListeningSocket, Protocol};
+use crate::sys::Error;
+
+/// NSFS_MAGIC of `linux/magic.h`.
+const NSFS: FsType = FsType(0x6e73_6673);
+
+/// A network namespace that was found.
+#[derive(Debug)]
+pub struct NetNamespace {
+    /// Its inode, which names it as long as it lives.
+    pub inode: u64,
+    /// Its name under `/run/netns`, or else one of its processes as `pid 12 (nginx)`. Unescaped.
+    pub name: Option<String>,
+    /// Whether the calling thread was in it.
+    pub own: bool,
+    /// A way in; `None` when it could be seen and not opened.
+    handle: Option<OwnedFd>,
+    /// A process in it.
+    process: Option<u32>,
+}
 
 /// Inode of the calling thread's network namespace.
 pub(super) fn current() -> Option<u64> {
@@ -10,7 +40,169 @@ pub(super) fn current() -> Option<u64> {
 
 /// The number in `net:[4026531840]`, which the link reads as.
 fn inode_of_link(path: &Path) -> Option<u64> {
-    let link = std::fs::read_link(path).ok()?;
-    let digits = link.as_os_str().as_bytes().strip_prefix(b"net:[")?.strip_suffix(b"]")?;
+    inode_in(std::fs::read_link(path).ok()?.as_os_str().as_bytes())
+}
+
+fn inode_in(link: &[u8]) -> Option<u64> {
+    let digits = link.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Every network namespace that has a name in `/run/netns`, a process, or an open descriptor that can be seen; the calling
+/// thread's first. And one sentence for each thing that could not be read.
+#[must_use]
+pub fn namespaces() -> (Vec<NetNamespace>, Vec<String>) {
+    let mut because = Vec::new();
+    let mut found: BTreeMap<u64, NetNamespace> = BTreeMap::new();
+    let own = current();
+    if let Some(inode) = own {
+        let handle = File::open("/proc/thread-self/ns/net").ok().map(OwnedFd::from);
+        found.insert(inode, NetNamespace { inode, name: None, own: true, handle, process: None });
+    }
+    match std::fs::read_dir("/run/netns") {
+        Ok(entries) => {
+            for entry in entries.flatten() {
+                let Ok(file) = File::open(entry.path()) else {
+                    because.push(format!("{} could not be opened", entry.path().display()));
+                    continue;
+                };
+                // A name whose mount is gone is an ordinary empty file.
+                let (true, Ok(metadata)) = (is_namespace(&file), file.metadata()) else { continue };
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let known = found.entry(metadata.ino()).or_insert_with(|| NetNamespace {
+                    inode: metadata.ino(),
+                    name: None,
+                    own: false,
+                    handle: None,
+                    process: None,
+                });
+                known.name.get_or_insert(name);
+                known.handle.get_or_insert(file.into());
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => because.push(format!("/run/netns could not be read: {error}")),
+    }
+    let unread = by_process(&mut found);
+    if unread > 0 {
+        because.push(format!("the network namespaces of {unread} processes could not be read"));
+    }
+    let mut list: Vec<NetNamespace> = found.into_values().collect();
+    list.sort_by_key(|namespace| (!namespace.own, namespace.inode));
+    (list, because)
+}
+
+fn is_namespace(file: &File) -> bool {
+    fstatfs(file.as_fd()).is_ok_and(|stat| stat.filesystem_type() == NSFS)
+}
+
+/// Adds the namespaces that processes are in or hold open. Returns how many processes did not tell theirs.
+fn by_process(found: &mut BTreeMap<u64, NetNamespace>) -> usize {
+    let mut unread = 0;
+    let pids = processes::pids();
+    for &pid in &pids {
+        let path = format!("/proc/{pid}/ns/net");
+        let inode = match std::fs::read_link(&path) {
+            Ok(link) => inode_in(link.as_os_str().as_bytes()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                unread += 1;
+                None
+            }
+            Err(_) => None,
+        };
+        let Some(inode) = inode else { continue };
+        let known = found.entry(inode).or_insert_with(|| NetNamespace {
+            inode,
+            name: None,
+            own: false,
+            handle: None,
+            process: None,
+        });
+        known.process.get_or_insert(pid);
+        if known.handle.is_none() {
+            known.handle = File::open(&path)
+                .ok()
+                .filter(|file| file.metadata().is_ok_and(|metadata| metadata.ino() == inode))
+                .map(OwnedFd::from);
+        }
+        if known.name.is_none() && !known.own {
+            let command = processes::command(pid).unwrap_or_default();
+            known.name = Some(format!("pid {pid} ({command})"));
+        }
+    }
+    // A namespace without a process lives on in a descriptor: a container engine's, `ip netns`'s, a test's.
+    for &pid in &pids {
+        let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let Some(inode) = inode_of_link(&path) else { continue };
+            found.entry(inode).or_insert_with(|| NetNamespace {
+                inode,
+                name: Some(format!("held by pid {pid} ({})", processes::command(pid).unwrap_or_default())),
+                own: false,
+                handle: File::open(&path).ok().map(OwnedFd::from),
+                process: None,
+            });
+        }
+    }
+    unread
+}
+
+/// Runs `body` on a thread of `namespace`.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN in the user namespace that owns it (setns(2)).
+pub fn in_namespace<T: Send>(namespace: &NetNamespace, body: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let failed =
+        |source: io::Error| Error::call("enter", format!("network namespace {}", namespace.inode), source);
+    if namespace.own {
+        return Ok(body());
+    }
+    let Some(handle) = &namespace.handle else {
+        return Err(failed(io::ErrorKind::PermissionDenied.into()));
+    };
+    // The thread ends in the other namespace and with it the change.
+    let outcome = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                setns(handle.as_fd(), CloneFlags::CLONE_NEWNET)?;
+                Ok::<T, io::Error>(body())
+            })
+            .join()
+    });
+    match outcome {
+        Ok(result) => result.map_err(failed),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// The sockets of a namespace that cannot be entered, as `/proc/PID/net` of a process in it shows them: without
+/// IPV6_V6ONLY, devices and owners. `None` when there is no such process.
+#[must_use]
+pub fn inventory_from_outside(namespace: &NetNamespace) -> Option<Inventory> {
+    let pid = namespace.process?;
+    let mut inventory = Inventory::default();
+    let mut listed = true;
+    for (file, protocol, family) in [
+        ("tcp", Protocol::Tcp, Family::Ipv4),
+        ("tcp6", Protocol::Tcp, Family::Ipv6),
+        ("udp", Protocol::Udp, Family::Ipv4),
+        ("udp6", Protocol::Udp, Family::Ipv6),
+    ] {
+        let path = format!("/proc/{pid}/net/{file}");
+        match proc_net::read(&path, protocol, family, Some(namespace.inode)) {
+            Ok(sockets) => inventory.sockets.extend(sockets),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && family == Family::Ipv6 => {}
+            Err(error) => {
+                listed = false;
+                inventory.incomplete_because.push(format!("{path} could not be read: {error}"));
+            }
+        }
+    }
+    // Was it the same namespace all along?
+    if inode_of_link(Path::new(&format!("/proc/{pid}/ns/net"))) != Some(namespace.inode) {
+        return None;
+    }
+    inventory.all_sockets = listed;
+    inventory.sockets.sort_by_cached_key(ListeningSocket::order);
+    Some(inventory)
 }

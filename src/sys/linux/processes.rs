@@ -126,6 +126,18 @@ impl Users {
     }
 }
 
+/// The numbers of the processes that can be seen.
+pub(super) fn pids() -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The name a process gives itself.
+pub(super) fn command(pid: u32) -> Option<String> {
+    let comm = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(text_of(comm.strip_suffix(b"\n").unwrap_or(&comm)))
+}
+
 /// What a walk found.
 #[derive(Default)]
 pub(super) struct Holders {
@@ -160,9 +172,7 @@ const INITIAL_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
 pub(super) fn holders(wanted: impl Fn(u64) -> bool, mut each: impl FnMut(&Process, i32, u64)) -> Holders {
     let mut holders = Holders::default();
     let mut users = Users::default();
-    let Ok(entries) = std::fs::read_dir("/proc") else { return holders };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    for pid in pids {
+    for pid in pids() {
         let Ok(process) = Process::open(pid) else { continue };
         holders.seen += 1;
         let mut descriptors = match process.descriptors() {

@@ -11,7 +11,7 @@ const BECAUSE: &str = "the sockets of other programs cannot be read on this syst
 /// Nothing, and that it is not all.
 #[must_use]
 pub fn inventory(_options: &InventoryOptions) -> Inventory {
-    Inventory { sockets: Vec::new(), complete: false, incomplete_because: vec![BECAUSE.to_owned()] }
+    Inventory { incomplete_because: vec![BECAUSE.to_owned()], ..Inventory::default() }
 }
 
 /// Leaves every owner unknown.

@@ -2,6 +2,7 @@
 
 pub mod inventory;
 pub mod monitor;
+pub mod namespaces;
 pub mod netns;
 pub mod network;
 pub mod options;

@@ -1,0 +1,306 @@
+//! What already listens, who can reach it, and whether a policy allows that. Pure: inventories and snapshots go in, a report
+//! comes out.
+//!
+//! [`rules`] says what is remarkable about a socket, [`judge`] whether a policy holds; [`baseline`] and [`change`] tell two
+//! reports apart. How far a socket is exposed is [`crate::plan::exposure`]'s to say.
+
+pub mod baseline;
+pub mod change;
+pub mod rules;
+
+use serde::Serialize;
+
+use crate::code::Code;
+use crate::diag::{Place, Severity};
+use crate::model::{Exposure, Host, ListeningSocket, Snapshot};
+
+/// One network namespace as it was found.
+#[derive(Debug, Clone, Default)]
+pub struct Site {
+    /// What names it.
+    pub namespace: Namespace,
+    /// Its interfaces and addresses.
+    pub host: Snapshot,
+    /// Its sockets, in the order of the report.
+    pub sockets: Vec<ListeningSocket>,
+}
+
+/// What names a network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Namespace {
+    /// Inode of the namespace; null when it cannot be read.
+    pub inode: Option<u64>,
+    /// Its name under `/run/netns`, or else a process in it as `pid 12 (nginx)`. Unescaped.
+    pub name: Option<String>,
+    /// Whether it is the namespace that this program runs in.
+    pub own: bool,
+    /// Whether all its sockets are in the report; false also where `/proc/net` alone could be read.
+    pub complete: bool,
+}
+
+/// Something remarkable.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// Its code.
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Position of the socket in the report; null for a finding about the host or the policy.
+    pub socket: Option<usize>,
+    /// What was found, in one sentence. Unescaped.
+    pub message: String,
+    /// The way out; null when there is nothing to do.
+    pub help: Option<String>,
+    /// The policy's rule that it is about, as `allow ssh`.
+    pub rule: Option<String>,
+    /// The place in the policy that decided.
+    #[serde(serialize_with = "place")]
+    pub place: Option<Place>,
+    /// Whether the evidence that would decide is missing.
+    pub undecided: bool,
+    /// Why the policy waives it; null when it does not.
+    pub waived: Option<String>,
+    /// Whether the baseline had it.
+    pub known: bool,
+}
+
+impl Finding {
+    /// A finding about the socket at this position.
+    #[must_use]
+    pub fn new(code: Code, severity: Severity, socket: Option<usize>, message: impl Into<String>) -> Finding {
+        Finding {
+            code,
+            severity,
+            socket,
+            message: message.into(),
+            help: None,
+            rule: None,
+            place: None,
+            undecided: false,
+            waived: None,
+            known: false,
+        }
+    }
+
+    /// The same, with a way out.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Finding {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Whether it counts: neither waived nor in the baseline.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.waived.is_none() && !self.known
+    }
+}
+
+/// A place as JSON has it: file, line and column from 1.
+fn place<S: serde::Serializer>(place: &Option<Place>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Spot<'a> {
+        file: &'a str,
+        line: usize,
+        column: usize,
+    }
+    place
+        .as_ref()
+        .map(|place| {
+            let (line, column) = place.line_column();
+            Spot { file: &place.file, line, column }
+        })
+        .serialize(serializer)
+}
+
+/// What a policy's rule came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It holds.
+    Pass,
+    /// It does not.
+    Fail,
+    /// The evidence does not suffice.
+    Undecided,
+}
+
+/// One thing that a policy asked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Check {
+    /// What was asked, as `tcp 0.0.0.0:22 may listen` or `allow http: required`. Unescaped.
+    pub name: String,
+    /// Position of the socket in the report; null for a rule that asks for one.
+    pub socket: Option<usize>,
+    /// What it came to.
+    pub verdict: Verdict,
+    /// Why. Unescaped.
+    pub because: String,
+    /// The place in the policy that decided.
+    #[serde(serialize_with = "place")]
+    pub place: Option<Place>,
+}
+
+/// The document of `bindscope audit`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// `bindscope.audit/1`.
+    pub schema: &'static str,
+    /// Version of the program.
+    pub version: &'static str,
+    /// When it was made, RFC 3339 UTC.
+    pub time: String,
+    /// False when anything could not be read.
+    pub complete: bool,
+    /// One sentence for each thing that could not be read.
+    pub incomplete_because: Vec<String>,
+    /// Where it was made.
+    pub host: Host,
+    /// The namespaces that were looked at, this one first.
+    pub namespaces: Vec<Namespace>,
+    /// Name of the policy, or null without one. Unescaped.
+    pub policy: Option<String>,
+    /// The sockets, sorted by namespace and port.
+    pub sockets: Vec<ListeningSocket>,
+    /// What is remarkable, by socket.
+    pub findings: Vec<Finding>,
+    /// What the policy asked.
+    pub checks: Vec<Check>,
+    /// Counts.
+    pub summary: Summary,
+}
+
+/// Counts of a report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Sockets.
+    pub sockets: usize,
+    /// Sockets by their widest exposure.
+    pub by_exposure: ByExposure,
+    /// Sockets whose owners are unknown.
+    pub owners_unknown: usize,
+    /// Findings that count, by severity.
+    pub errors: usize,
+    /// Findings that count, by severity.
+    pub warnings: usize,
+    /// Findings that count, by severity.
+    pub notes: usize,
+    /// Findings that a waiver covers.
+    pub waived: usize,
+    /// Findings that the baseline has.
+    pub known: usize,
+    /// Checks of the policy.
+    pub checked: usize,
+    /// Checks that failed.
+    pub failed: usize,
+    /// Checks without enough evidence.
+    pub undecided: usize,
+}
+
+/// Sockets by their widest exposure.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ByExposure {
+    /// Reachable by anybody.
+    pub global: usize,
+    /// From private networks.
+    pub private: usize,
+    /// From a link.
+    pub link: usize,
+    /// From this host.
+    pub loopback: usize,
+    /// By nobody.
+    pub none: usize,
+}
+
+impl Summary {
+    /// Counts a report's parts.
+    #[must_use]
+    pub fn of(sockets: &[ListeningSocket], findings: &[Finding], checks: &[Check]) -> Summary {
+        let at = |exposure| sockets.iter().filter(|socket| socket.view.exposure.widest() == exposure).count();
+        let severe = |severity| {
+            findings.iter().filter(|finding| finding.counts() && finding.severity == severity).count()
+        };
+        let checked = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+        Summary {
+            sockets: sockets.len(),
+            by_exposure: ByExposure {
+                global: at(Exposure::Global),
+                private: at(Exposure::Private),
+                link: at(Exposure::Link),
+                loopback: at(Exposure::Loopback),
+                none: at(Exposure::None),
+            },
+            owners_unknown: sockets.iter().filter(|socket| socket.owners.is_none()).count(),
+            errors: severe(Severity::Error),
+            warnings: severe(Severity::Warning),
+            notes: severe(Severity::Note),
+            waived: findings.iter().filter(|finding| finding.waived.is_some()).count(),
+            known: findings.iter().filter(|finding| finding.known).count(),
+            checked: checks.len(),
+            failed: checked(Verdict::Fail),
+            undecided: checked(Verdict::Undecided),
+        }
+    }
+}
+
+/// The name itself where it is UTF-8: messages are escaped when they are shown, once.
+fn plain(name: &crate::model::IfName) -> String {
+    name.as_str().map_or_else(|| name.to_string(), str::to_owned)
+}
+
+/// Puts what was found in each namespace into one report, this program's own namespace first. `time` is RFC 3339 UTC, `because`
+/// what could not be read besides what the sites tell.
+#[must_use]
+pub fn report(sites: Vec<Site>, because: Vec<String>, time: String) -> Report {
+    let mut report = Report {
+        schema: "bindscope.audit/1",
+        version: env!("CARGO_PKG_VERSION"),
+        time,
+        complete: false,
+        incomplete_because: because,
+        host: sites.first().map(|site| site.host.host.clone()).unwrap_or_default(),
+        namespaces: Vec::new(),
+        policy: None,
+        sockets: Vec::new(),
+        findings: Vec::new(),
+        checks: Vec::new(),
+        summary: Summary::default(),
+    };
+    for mut site in sites {
+        let mut found = rules::observe(&mut site, report.sockets.len());
+        // Nothing can be said of where sockets are reached when no interface could be seen.
+        if site.host.interfaces.is_empty() && !site.sockets.is_empty() {
+            let name = site
+                .namespace
+                .inode
+                .map_or_else(String::new, |inode| format!(" of network namespace {inode}"));
+            report.incomplete_because.push(format!(
+                "the interfaces{name} could not be read, so who reaches its sockets is unknown"
+            ));
+            found.clear();
+        }
+        report.findings.append(&mut found);
+        report.sockets.append(&mut site.sockets);
+        report.incomplete_because.extend(site.host.incomplete_because);
+        report.namespaces.push(site.namespace);
+    }
+    report.settle();
+    report
+}
+
+impl Report {
+    /// Sorts and counts, after findings were added or changed.
+    pub fn settle(&mut self) {
+        self.findings.sort_by(|a, b| {
+            let key = |finding: &Finding| {
+                (finding.socket.is_none(), finding.socket, finding.severity, finding.code)
+            };
+            key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
+        });
+        self.complete = self.incomplete_because.is_empty();
+        self.summary = Summary::of(&self.sockets, &self.findings, &self.checks);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,538 @@
+//! What is remarkable about sockets, without any policy. One function for each code.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{Finding, Site, plain};
+use crate::code::Code;
+use crate::diag::Severity;
+use crate::model::addr::needs_zone;
+use crate::model::{
+    AddrClass, Exposure, Family, Interface, ListeningSocket, Owner, Protocol, Snapshot, SocketState,
+};
+use crate::plan::exposure::{Exposer, Facts, Reason};
+use crate::plan::local::LocalAddresses;
+
+/// Fills in the exposure of every socket of `site` and returns what is remarkable. Positions of sockets count from `first`.
+#[must_use]
+pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
+    let local = LocalAddresses::new(&site.host);
+    let exposer = Exposer::new(&site.host);
+    let mut findings = Vec::new();
+    for (place, socket) in site.sockets.iter_mut().enumerate() {
+        let (exposure, reasons) = exposer.explain(&Facts::of_view(&socket.view));
+        socket.view.exposure = exposure;
+        let about =
+            About { socket, reasons: &reasons, host: &site.host, local: &local, place: first + place };
+        about.v6only_unknown(&mut findings);
+        about.wildcard(&mut findings);
+        about.wider_in_ipv6(&mut findings);
+        about.stale(&mut findings);
+        about.device_gone(&mut findings);
+        about.address_not_interface(&mut findings);
+        about.others_may_join(&mut findings);
+        about.loopback_from_outside(&mut findings);
+        about.queue_full(&mut findings);
+        about.exe_replaced(&mut findings);
+    }
+    let ports = by_port(&site.sockets);
+    for places in ports.values() {
+        one_family(site, places, first, &mut findings);
+        shadowed(site, places, first, &mut findings);
+    }
+    any_ip(&site.host, &site.sockets, &local, &mut findings);
+    labels(&site.host, &mut findings);
+    findings
+}
+
+/// Positions of the sockets of each protocol and port.
+fn by_port(sockets: &[ListeningSocket]) -> BTreeMap<(Protocol, u16), Vec<usize>> {
+    let mut ports: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (place, socket) in sockets.iter().enumerate() {
+        ports.entry((socket.view.protocol, socket.view.port)).or_default().push(place);
+    }
+    ports
+}
+
+/// A socket with all that is known of it.
+struct About<'a> {
+    socket: &'a ListeningSocket,
+    reasons: &'a [Reason],
+    host: &'a Snapshot,
+    local: &'a LocalAddresses,
+    place: usize,
+}
+
+impl About<'_> {
+    fn finding(&self, code: Code, severity: Severity, message: String) -> Finding {
+        Finding::new(code, severity, Some(self.place), message)
+    }
+
+    /// Why it is exposed as it is.
+    fn because(&self) -> String {
+        let families = Family::BOTH.into_iter().filter_map(|family| {
+            let texts: Vec<&str> = self
+                .reasons
+                .iter()
+                .filter(|reason| reason.family == family)
+                .map(|reason| reason.text.as_str())
+                .collect();
+            (!texts.is_empty()).then(|| format!("{family}: {}", texts.join(", ")))
+        });
+        families.collect::<Vec<_>>().join("; ")
+    }
+
+    fn v6only_unknown(&self, findings: &mut Vec<Finding>) {
+        let view = &self.socket.view;
+        if view.address == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) && view.v6only.is_none() {
+            let mut finding = self
+                .finding(
+                    Code::V6ONLY_UNKNOWN,
+                    Severity::Warning,
+                    format!("whether {} takes IPv4 too is unknown; its IPv4 exposure is an upper bound", self.socket.view),
+                )
+                .help("run where sock_diag(7) is allowed, or as a user who may trace the process with --socket-options");
+            finding.undecided = true;
+            findings.push(finding);
+        }
+    }
+
+    fn wildcard(&self, findings: &mut Vec<Finding>) {
+        let view = &self.socket.view;
+        let widest = view.exposure.widest();
+        if !view.address.is_unspecified() && !is_mapped_wildcard(view.address) || widest <= Exposure::Loopback
+        {
+            return;
+        }
+        let from = match widest {
+            Exposure::Global => "from anywhere",
+            Exposure::Private => "from private networks",
+            _ => "from the link",
+        };
+        let bound =
+            if self.socket.device_known { "" } else { ", unless it is bound to a device, which is unknown" };
+        let because = self.because();
+        let severity = if widest == Exposure::Global { Severity::Warning } else { Severity::Note };
+        findings.push(
+            self.finding(Code::WILDCARD_LISTENER, severity, format!("reachable {from}: {because}{bound}")).help(
+                "bind 127.0.0.1 and [::1] when only this host is meant to connect, or the one address that is meant",
+            ),
+        );
+    }
+
+    fn wider_in_ipv6(&self, findings: &mut Vec<Finding>) {
+        let exposure = self.socket.view.exposure;
+        if exposure.ipv6 == Exposure::Global && (Exposure::Link..=Exposure::Private).contains(&exposure.ipv4)
+        {
+            findings.push(
+                self.finding(
+                    Code::WIDER_IN_IPV6,
+                    Severity::Warning,
+                    format!("IPv4 reaches it at {} addresses only, IPv6 at a global one", exposure.ipv4),
+                )
+                .help("a router that translates IPv4 addresses does not shield IPv6: filter, or bind one address"),
+            );
+        }
+    }
+
+    fn stale(&self, findings: &mut Vec<Finding>) {
+        let view = &self.socket.view;
+        let gone = !view.address.is_unspecified()
+            && !is_mapped_wildcard(view.address)
+            && !matches!(AddrClass::of(view.address), AddrClass::Multicast | AddrClass::Broadcast)
+            && self.local.owner(view.address, view.scope_id).is_none();
+        // A broadcast address of a network can be bound too, and takes its datagrams.
+        let broadcast = self.host.addresses().any(|(_, address)| {
+            address.broadcast.is_some_and(|broadcast| broadcast == view.address.to_canonical())
+        });
+        if gone && !broadcast {
+            findings.push(
+                self.finding(
+                    Code::STALE_ADDRESS,
+                    Severity::Warning,
+                    format!(
+                        "{} is not an address of this host any more: nobody reaches the socket",
+                        view.address.to_canonical()
+                    ),
+                )
+                .help("give the address back to an interface, or restart the program with one that is here"),
+            );
+        }
+    }
+
+    fn device_gone(&self, findings: &mut Vec<Finding>) {
+        if let Some(index) = self.socket.device_index
+            && self.host.interface(index).is_none()
+        {
+            findings.push(
+                self.finding(
+                    Code::DEVICE_GONE,
+                    Severity::Warning,
+                    format!("the device that the socket is bound to (index {index}) is gone: nobody reaches it"),
+                )
+                .help("restart the program when the device is back: a new device of the same name has another index"),
+            );
+        }
+    }
+
+    fn address_not_interface(&self, findings: &mut Vec<Finding>) {
+        let view = &self.socket.view;
+        let class = AddrClass::of(view.address);
+        let specific =
+            matches!(class, AddrClass::Private | AddrClass::Global) && self.socket.device_index.is_none();
+        let owner = self.local.owner(view.address, view.scope_id);
+        let Some(owner) = owner.filter(|_| specific && self.socket.device_known) else { return };
+        let others: Vec<String> = self
+            .host
+            .interfaces
+            .iter()
+            .filter(|interface| {
+                interface.up && !interface.loopback && interface.index != owner && interface.master.is_none()
+            })
+            .map(|interface| plain(&interface.name))
+            .collect();
+        if others.is_empty() {
+            return;
+        }
+        let on = self
+            .host
+            .interface(owner)
+            .map_or_else(String::new, |owner| format!(" of {}", plain(&owner.name)));
+        findings.push(
+            self.finding(
+                Code::ADDRESS_NOT_INTERFACE,
+                Severity::Note,
+                format!(
+                    "the address {}{on} is bound, not the interface: packets to it are taken from {} too",
+                    view.address.to_canonical(),
+                    listed(&others)
+                ),
+            )
+            .help("bind the socket to the device (SO_BINDTODEVICE) or filter by interface, if that is meant"),
+        );
+    }
+
+    fn others_may_join(&self, findings: &mut Vec<Finding>) {
+        let view = &self.socket.view;
+        let multicast = AddrClass::of(view.address) == AddrClass::Multicast;
+        if view.protocol == Protocol::Udp && view.reuse_address == Some(true) && !multicast {
+            findings.push(
+                self.finding(
+                    Code::OTHERS_MAY_JOIN,
+                    Severity::Note,
+                    "SO_REUSEADDR is set: a program of any user may bind the same address and port, and then takes the unicast datagrams"
+                        .to_owned(),
+                )
+                .help("leave SO_REUSEADDR off on UDP sockets that do not share a multicast group"),
+            );
+        }
+    }
+
+    fn loopback_from_outside(&self, findings: &mut Vec<Finding>) {
+        let view = &self.socket.view;
+        let loopback =
+            AddrClass::of(view.address) == AddrClass::Loopback && Family::of(view.address) == Family::Ipv4;
+        if !loopback {
+            return;
+        }
+        let all = self.host.setting("net.ipv4.conf.all.route_localnet") == Some(1);
+        let open: Vec<String> = self
+            .host
+            .interfaces
+            .iter()
+            .filter(|interface| {
+                !interface.loopback && interface.up && (all || is_on(interface, "ipv4.route_localnet"))
+            })
+            .filter(|interface| self.socket.device_index.is_none_or(|device| device == interface.index))
+            .map(|interface| plain(&interface.name))
+            .collect();
+        if !open.is_empty() {
+            findings.push(
+                self.finding(
+                    Code::LOOPBACK_FROM_OUTSIDE,
+                    Severity::Error,
+                    format!("route_localnet lets packets to {} in from {}", view.address.to_canonical(), listed(&open)),
+                )
+                .help("set net.ipv4.conf.IF.route_localnet to 0, or drop packets to 127.0.0.0/8 that do not arrive on lo"),
+            );
+        }
+    }
+
+    fn queue_full(&self, findings: &mut Vec<Finding>) {
+        let Some(queue) = self.socket.queue.filter(|_| self.socket.state == SocketState::Listen) else {
+            return;
+        };
+        if let Some(limit) = queue.limit
+            && queue.length > 0
+            && queue.length >= limit
+        {
+            findings.push(
+                self.finding(
+                    Code::QUEUE_FULL,
+                    Severity::Warning,
+                    format!("{} connections wait to be accepted and {limit} may: further ones are dropped", queue.length),
+                )
+                .help("the program accepts too slowly or hangs; a longer backlog (and net.core.somaxconn) only buys time"),
+            );
+        }
+    }
+
+    fn exe_replaced(&self, findings: &mut Vec<Finding>) {
+        let Some(owner) = self.socket.owners.iter().flatten().find(|owner| owner.exe_deleted) else { return };
+        findings.push(
+            self.finding(
+                Code::EXE_REPLACED,
+                Severity::Note,
+                format!(
+                    "{} (pid {}) runs {}, which has been removed or replaced since",
+                    owner.command,
+                    owner.pid,
+                    owner.exe.as_deref().unwrap_or("a file")
+                ),
+            )
+            .help("restart it, so that it runs what is installed"),
+        );
+    }
+}
+
+fn is_on(interface: &Interface, setting: &str) -> bool {
+    interface.settings.get(setting) == Some(&1)
+}
+
+fn is_mapped_wildcard(address: IpAddr) -> bool {
+    address.is_ipv6() && matches!(address.to_canonical(), IpAddr::V4(v4) if v4.is_unspecified())
+}
+
+/// `a`, `a and b`, `a, b and 3 more`.
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [one, two] => format!("{one} and {two}"),
+        [one, two, rest @ ..] => format!("{one}, {two} and {} more", rest.len()),
+    }
+}
+
+/// The families in which a socket takes traffic; IPv4 of a dual-stack wildcard among them.
+fn takes(socket: &ListeningSocket, family: Family) -> bool {
+    let view = &socket.view;
+    match family {
+        Family::Ipv4 => {
+            view.address.to_canonical().is_ipv4()
+                || view.address.is_unspecified() && view.v6only != Some(true)
+        }
+        Family::Ipv6 => view.address.to_canonical().is_ipv6(),
+    }
+}
+
+/// A TCP port that answers in one family, though the host has both at that reach.
+fn one_family(site: &Site, places: &[usize], first: usize, findings: &mut Vec<Finding>) {
+    let here = || places.iter().map(|&place| (place, &site.sockets[place]));
+    let has = |family, fits: &dyn Fn(AddrClass) -> bool| {
+        site.host
+            .addresses()
+            .any(|(interface, address)| interface.up && address.family == family && fits(address.class))
+    };
+    if here().any(|(_, socket)| socket.view.protocol == Protocol::Udp) {
+        return;
+    }
+    for (have, lack) in [(Family::Ipv4, Family::Ipv6), (Family::Ipv6, Family::Ipv4)] {
+        if here().any(|(_, socket)| takes(socket, lack)) {
+            continue;
+        }
+        let Some((place, socket)) = here().max_by_key(|(_, socket)| socket.view.exposure.widest()) else {
+            continue;
+        };
+        let widest = socket.view.exposure.widest();
+        let whole = socket.view.address.is_unspecified() || is_mapped_wildcard(socket.view.address);
+        // One specific address is a choice; loopback and wildcards are how people say "here" and "everywhere".
+        let everywhere = whole && has(lack, &|class| Exposure::of(class) >= Exposure::Private);
+        let here_only = AddrClass::of(socket.view.address) == AddrClass::Loopback
+            && has(lack, &|class| class == AddrClass::Loopback);
+        if socket.device_index.is_some() || widest == Exposure::None || !(everywhere || here_only) {
+            continue;
+        }
+        let (name, other) = match lack {
+            Family::Ipv4 => ("127.0.0.1", "0.0.0.0"),
+            Family::Ipv6 => ("[::1]", "[::]"),
+        };
+        let message = if here_only {
+            format!("listens in {have} only: a client that takes {name} for localhost is refused")
+        } else {
+            format!(
+                "listens in {have} only, and the host has {lack} addresses too: clients that try those are refused"
+            )
+        };
+        let address = if here_only { name } else { other };
+        findings.push(
+            Finding::new(Code::ONE_FAMILY, Severity::Note, Some(first + place), message)
+                .help(format!("listen on {address} as well, if both families are meant")),
+        );
+    }
+}
+
+/// Who holds a socket, for comparison.
+fn pids(socket: &ListeningSocket) -> Option<Vec<u32>> {
+    socket.owners.as_ref().map(|owners| owners.iter().map(|owner| owner.pid).collect())
+}
+
+fn who(socket: &ListeningSocket) -> String {
+    match socket.owners.as_deref() {
+        Some([owner, ..]) => format!("{} (pid {})", owner.command, owner.pid),
+        Some([]) => "no process".to_owned(),
+        None => match socket.uid {
+            Some(uid) => format!("a process of uid {uid}"),
+            None => "an unknown process".to_owned(),
+        },
+    }
+}
+
+/// Sockets of different programs on one port, of which each gets a part of the traffic.
+fn shadowed(site: &Site, places: &[usize], first: usize, findings: &mut Vec<Finding>) {
+    // One of each kind stands for all: a program may have thousands that share a port.
+    let mut kinds: BTreeMap<_, usize> = BTreeMap::new();
+    for &place in places {
+        let socket = &site.sockets[place];
+        let key = (pids(socket), socket.uid, socket.view.family, socket.view.address, socket.device_index);
+        kinds.entry(key).or_insert(place);
+    }
+    let kinds: Vec<usize> = kinds.into_values().collect();
+    for (position, &one) in kinds.iter().enumerate() {
+        for &two in &kinds[position + 1..] {
+            let (a, b) = (&site.sockets[one], &site.sockets[two]);
+            if related(a, b)
+                || a.device_index.is_some() && b.device_index.is_some() && a.device_index != b.device_index
+            {
+                continue;
+            }
+            if let Some((place, message)) = divided(one, a, two, b) {
+                findings.push(
+                    Finding::new(Code::SHADOWED, Severity::Warning, Some(first + place), message).help(
+                        "see which program clients are meant to reach, and stop the other or move its port",
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// Whether the same program holds both: the same process, or processes of the same file and user.
+fn related(a: &ListeningSocket, b: &ListeningSocket) -> bool {
+    let (Some(first), Some(second)) = (&a.owners, &b.owners) else { return a.uid == b.uid };
+    let same = |one: &Owner, two: &Owner| {
+        one.pid == two.pid || one.exe.is_some() && one.exe == two.exe && one.uid == two.uid
+    };
+    first.iter().any(|one| second.iter().any(|two| same(one, two))) || first.is_empty() && second.is_empty()
+}
+
+/// How two sockets of different programs divide the traffic of their port, and which of them should be looked at.
+fn divided(one: usize, a: &ListeningSocket, two: usize, b: &ListeningSocket) -> Option<(usize, String)> {
+    let whole = |socket: &ListeningSocket| {
+        socket.view.address.is_unspecified() || is_mapped_wildcard(socket.view.address)
+    };
+    let (address_a, address_b) = (a.view.address.to_canonical(), b.view.address.to_canonical());
+    match (whole(a), whole(b)) {
+        (true, false) => divided(two, b, one, a),
+        (false, true) => {
+            let covered = takes(b, Family::of(address_a)) && !needs_zone(address_a);
+            covered.then(|| {
+                (
+                    one,
+                    format!(
+                        "connections to {address_a} reach {}, those to the host's other addresses {}",
+                        who(a),
+                        who(b)
+                    ),
+                )
+            })
+        }
+        (true, true) => {
+            let both = |family| takes(a, family) && takes(b, family);
+            if both(Family::Ipv4) || both(Family::Ipv6) {
+                return Some((
+                    one,
+                    format!(
+                        "{} and {} share the port: which of them gets a packet depends on device, order or hash",
+                        who(a),
+                        who(b)
+                    ),
+                ));
+            }
+            let (v4, v6) = if takes(a, Family::Ipv4) { (a, b) } else { (b, a) };
+            Some((one, format!("over IPv4 the port reaches {}, over IPv6 {}", who(v4), who(v6))))
+        }
+        (false, false) if address_a == address_b => Some((
+            one,
+            format!(
+                "{} and {} share the address and port: which of them gets a packet depends on order or hash",
+                who(a),
+                who(b)
+            ),
+        )),
+        // Loopback of one family here, of the other there: `localhost` means two programs.
+        (false, false) => {
+            let loopback = |address: IpAddr| AddrClass::of(address) == AddrClass::Loopback;
+            let split =
+                loopback(address_a) && loopback(address_b) && Family::of(address_a) != Family::of(address_b);
+            split.then(|| {
+                let (v4, v6) = if address_a.is_ipv4() { (a, b) } else { (b, a) };
+                (one, format!("localhost is two programs: 127.0.0.1 reaches {}, [::1] {}", who(v4), who(v6)))
+            })
+        }
+    }
+}
+
+/// Local routes that make addresses ours without any interface having them.
+fn any_ip(host: &Snapshot, sockets: &[ListeningSocket], local: &LocalAddresses, findings: &mut Vec<Finding>) {
+    for (network, _) in local.local_routes(host) {
+        let single = network.prefix_len() == network.max_prefix_len();
+        let implied = host.addresses().any(|(interface, address)| {
+            single && address.address == network.addr()
+                || interface.loopback
+                    && network.contains(&address.address)
+                    && address.prefix == network.prefix_len()
+        });
+        let family = if network.addr().is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+        let wildcards = sockets
+            .iter()
+            .filter(|socket| {
+                takes(socket, family)
+                    && (socket.view.address.is_unspecified() || is_mapped_wildcard(socket.view.address))
+            })
+            .count();
+        if !implied && wildcards > 0 {
+            findings.push(
+                Finding::new(
+                    Code::ANY_IP,
+                    Severity::Note,
+                    None,
+                    format!("a local route makes {network} this host's own: {wildcards} wildcard listeners answer there, and no interface shows it"),
+                )
+                .help("see `ip route show table local`"),
+            );
+        }
+    }
+}
+
+/// IPv4 labels that name another interface.
+fn labels(host: &Snapshot, findings: &mut Vec<Finding>) {
+    for (interface, address) in host.addresses() {
+        let Some(label) = address.label.as_ref().filter(|label| **label != interface.name) else { continue };
+        if host.interface_named(label).is_some() {
+            findings.push(
+                Finding::new(
+                    Code::LABEL_MASKS_INTERFACE,
+                    Severity::Warning,
+                    None,
+                    format!(
+                        "{} is on {} and labelled {}, which is another interface: programs that go by the label are wrong",
+                        address.address,
+                        plain(&interface.name),
+                        plain(label)
+                    ),
+                )
+                .help("give the address another label (ip address add ... label)"),
+            );
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! `bindscope audit --watch`: the first report, then what changes.
+//!
+//! The kernel tells of interfaces and addresses when they change, of sockets only when they are destroyed and only to root; so
+//! sockets are looked at anew in an interval.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{Args, Context, Exit, Failure, Format, gather, now, style};
+use crate::audit::change::{self, Change};
+use crate::audit::{self, Report};
+use crate::code::Code;
+use crate::diag::Problem;
+use crate::model::Snapshot;
+use crate::render;
+use crate::sys::{Monitor, Poller, Signals};
+
+/// A burst of changes is one look: this long after the first of them.
+const SETTLE: Duration = Duration::from_millis(100);
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event<'a> {
+    Report {
+        #[serde(flatten)]
+        report: &'a Report,
+    },
+    Change {
+        time: &'a str,
+        #[serde(flatten)]
+        change: &'a Change,
+    },
+    Incomplete {
+        time: &'a str,
+        because: &'a [String],
+    },
+    Summary {
+        time: &'a str,
+        looks: u64,
+        changes: u64,
+    },
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(
+            Exit::Environment,
+            Problem::error(Code::INTERNAL, format!("cannot wait for changes: {error}")),
+        )
+    };
+    let signals = Signals::new().map_err(failed)?;
+    let mut poller = Poller::new().map_err(failed)?;
+    signals.watch(&poller, 0).map_err(failed)?;
+    let mut monitor = Monitor::new().ok();
+    if let Some(monitor) = &monitor {
+        monitor.watch(&poller, 1).map_err(failed)?;
+    }
+    let interval = Duration::from_secs(u64::from(args.watch.unwrap_or(2)));
+    let end = args.duration.map(|seconds| Instant::now() + Duration::from_secs(u64::from(seconds)));
+    let mut output =
+        Output { ndjson: args.format == Format::Ndjson, style: style(args, context), open: true };
+    let (mut report, mut hosts, mut all_sockets) = look(args);
+    let mut exit = super::verdict(&report, all_sockets);
+    output.report(&report)?;
+    let (mut looks, mut changes) = (1u64, 0u64);
+    let mut ready = Vec::new();
+    while output.open && !signals.asked() {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            break;
+        }
+        poller.wait(&mut ready, Some(left.map_or(interval, |left| left.min(interval)))).map_err(failed)?;
+        if signals.asked() {
+            break;
+        }
+        if monitor.as_mut().is_some_and(Monitor::changed) {
+            std::thread::sleep(SETTLE);
+            monitor.as_mut().map(Monitor::changed);
+        }
+        let (next, next_hosts, next_all) = look(args);
+        looks += 1;
+        let mut found = change::of_reports(&report, &next);
+        if let (Some(before), Some(after)) = (hosts.first(), next_hosts.first()) {
+            found.splice(0..0, change::of_hosts(before, after));
+        }
+        let time = now();
+        changes += found.len() as u64;
+        for change in &found {
+            output.change(&time, change)?;
+        }
+        if next.incomplete_because != report.incomplete_because && !next.incomplete_because.is_empty() {
+            output.incomplete(&time, &next.incomplete_because)?;
+        }
+        (report, hosts, all_sockets) = (next, next_hosts, next_all);
+        exit = exit.worse(super::verdict(&report, all_sockets));
+    }
+    output.summary(&now(), looks, changes)?;
+    Ok(exit)
+}
+
+fn look(args: &Args) -> (Report, Vec<Snapshot>, bool) {
+    let gathered = gather(args);
+    let hosts = gathered.sites.iter().map(|site| site.host.clone()).collect();
+    (audit::report(gathered.sites, gathered.because, now()), hosts, gathered.all_sockets)
+}
+
+/// Standard output, line by line.
+struct Output {
+    ndjson: bool,
+    style: render::audit::Style,
+    /// False when nobody reads any more.
+    open: bool,
+}
+
+impl Output {
+    fn report(&mut self, report: &Report) -> Result<(), Failure> {
+        if self.ndjson {
+            return self.event(&Event::Report { report });
+        }
+        self.write(render::audit::human(report, self.style).as_bytes())
+    }
+
+    fn change(&mut self, time: &str, change: &Change) -> Result<(), Failure> {
+        if self.ndjson {
+            return self.event(&Event::Change { time, change });
+        }
+        let clock = time.get(11..19).unwrap_or(time).to_owned();
+        self.write(format!("{clock} {}", render::audit::human_change(change, self.style)).as_bytes())
+    }
+
+    fn incomplete(&mut self, time: &str, because: &[String]) -> Result<(), Failure> {
+        if self.ndjson {
+            return self.event(&Event::Incomplete { time, because });
+        }
+        let lines: String =
+            because.iter().map(|one| format!("not complete: {}\n", crate::text::escape(one))).collect();
+        self.write(lines.as_bytes())
+    }
+
+    fn summary(&mut self, time: &str, looks: u64, changes: u64) -> Result<(), Failure> {
+        if self.ndjson {
+            return self.event(&Event::Summary { time, looks, changes });
+        }
+        self.write(format!("{changes} changes in {looks} looks\n").as_bytes())
+    }
+
+    fn event(&mut self, event: &Event<'_>) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(event).map_err(|error| {
+            Failure::new(Exit::Internal, Problem::error(Code::INTERNAL, error.to_string()))
+        })?;
+        line.push(b'\n');
+        self.write(&line)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if !self.open {
+            return Ok(());
+        }
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                self.open = false;
+                Ok(())
+            }
+            Err(error) => Err(Failure::new(
+                Exit::Output,
+                Problem::error(Code::OUTPUT_FAILED, format!("cannot write to standard output: {error}")),
+            )),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! As workflow commands of GitHub Actions, which annotate the policy's lines.
+
+use super::subject;
+use crate::audit::Report;
+use crate::diag::Severity;
+use crate::text::escape;
+
+/// One command for each finding that counts (<https://docs.github.com/actions/reference/workflow-commands>).
+#[must_use]
+pub fn github(report: &Report) -> String {
+    let mut out = String::new();
+    for finding in report.findings.iter().filter(|finding| finding.counts()) {
+        let command = match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "notice",
+        };
+        let mut properties = Vec::new();
+        if let Some(place) = &finding.place {
+            let (line, column) = place.line_column();
+            properties.push(format!("file={}", property(&escape(&place.file))));
+            properties.push(format!("line={line}"));
+            properties.push(format!("col={column}"));
+        }
+        properties.push(format!("title={}", property(&format!("{} {}", finding.code, finding.code.title()))));
+        let subject = subject(report, finding);
+        let message = escape(&finding.message);
+        let text = if subject.is_empty() { message } else { format!("{subject}: {message}") };
+        out.push_str(&format!("::{command} {}::{}\n", properties.join(","), data(&text)));
+    }
+    for because in &report.incomplete_because {
+        out.push_str(&format!("::warning title=not complete::{}\n", data(&escape(because))));
+    }
+    out
+}
+
+/// The escapes that the runner undoes in a message.
+fn data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+/// The escapes that the runner undoes in a property.
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}

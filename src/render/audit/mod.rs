@@ -1,0 +1,104 @@
+//! An audit's report in its formats. Every text from outside is escaped for the format it goes into.
+
+mod ci;
+mod human;
+mod junit;
+mod sarif;
+mod table;
+
+use std::net::IpAddr;
+
+pub use ci::github;
+pub use human::{Style, change as human_change, human};
+pub use junit::junit;
+pub use sarif::sarif;
+pub use table::{csv, markdown};
+
+use crate::audit::{Finding, Report};
+use crate::diag::Severity;
+use crate::model::addr;
+use crate::model::{Exposure, ListeningSocket, Owner};
+use crate::text::escape;
+
+/// As JSON, with a newline at the end.
+///
+/// # Errors
+/// None that can occur: the report has no maps with other keys than strings.
+pub fn json(report: &Report) -> serde_json::Result<Vec<u8>> {
+    let mut out = serde_json::to_vec_pretty(report)?;
+    out.push(b'\n');
+    Ok(out)
+}
+
+/// Address and port with device or zone: `0.0.0.0:80`, `[::]:80%eth0`, `[fe80::1%eth0]:80`. Escaped.
+fn address(socket: &ListeningSocket) -> String {
+    let view = &socket.view;
+    let zone = view.device.as_ref().filter(|_| view.scope_id.is_some());
+    let mut text = match view.address {
+        // A v4-mapped address keeps its spelling: what the socket is matters here.
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => format!("[{v6}]:{}", view.port),
+        address => addr::text_with_port(address, zone, view.port),
+    };
+    if let (None, Some(device)) = (zone, &view.device) {
+        text.push_str(&format!("%{device}"));
+    }
+    text
+}
+
+/// The families in which somebody reaches the socket, with how widely: `IPv4 private, IPv6 global`.
+fn families(socket: &ListeningSocket) -> String {
+    let exposure = socket.view.exposure;
+    let part =
+        |name: &str, exposure: Exposure| (exposure != Exposure::None).then(|| format!("{name} {exposure}"));
+    let mut ipv4 = part("IPv4", exposure.ipv4);
+    if socket.view.address.is_ipv6() && socket.view.address.is_unspecified() && socket.view.v6only.is_none() {
+        ipv4 = ipv4.map(|text| text + "?");
+    }
+    let parts: Vec<String> = [ipv4, part("IPv6", exposure.ipv6)].into_iter().flatten().collect();
+    if parts.is_empty() { "nobody".to_owned() } else { parts.join(", ") }
+}
+
+/// An owner in a few words: `nginx (12, root, nginx.service)`. Escaped.
+fn owner(owner: &Owner) -> String {
+    let mut parts = vec![owner.pid.to_string()];
+    parts.extend(owner.user.as_deref().map(escape));
+    parts.extend(owner.container.as_deref().or(owner.unit.as_deref()).map(escape));
+    format!("{} ({})", escape(&owner.command), parts.join(", "))
+}
+
+/// The owners in a few words. Escaped.
+fn owners(socket: &ListeningSocket) -> String {
+    match socket.owners.as_deref() {
+        None => {
+            let unit = socket
+                .cgroup
+                .as_deref()
+                .and_then(|path| path.rsplit('/').next())
+                .filter(|unit| !unit.is_empty());
+            let uid = socket.uid.map_or_else(String::new, |uid| format!(", uid {uid}"));
+            let unit = unit.map_or_else(String::new, |unit| format!(", {}", escape(unit)));
+            format!("owner unknown{uid}{unit}")
+        }
+        Some([]) => "no process".to_owned(),
+        Some([one]) => owner(one),
+        Some([one, rest @ ..]) => format!("{} + {} more", owner(one), rest.len()),
+    }
+}
+
+fn level(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    }
+}
+
+/// The socket a finding is about, in words; empty for one about the host. Escaped.
+fn subject(report: &Report, finding: &Finding) -> String {
+    finding.socket.and_then(|place| report.sockets.get(place)).map_or_else(String::new, |socket| {
+        format!("{} {}, {}", socket.view.protocol, address(socket), owners(socket))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! As SARIF 2.1.0 (OASIS), for code-scanning services.
+
+use serde_json::{Value, json};
+
+use super::{address, level, subject};
+use crate::audit::{Finding, Report};
+use crate::code::Code;
+use crate::model::AddrClass;
+use crate::text::escape;
+
+/// The report as a SARIF log with one run, with a newline at the end.
+///
+/// # Errors
+/// None that can occur: every key is a string.
+pub fn sarif(report: &Report) -> serde_json::Result<Vec<u8>> {
+    let mut codes: Vec<Code> = report.findings.iter().map(|finding| finding.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    let rules: Vec<Value> = codes
+        .iter()
+        .map(|code| {
+            json!({
+                "id": code.to_string(),
+                "shortDescription": {"text": code.title()},
+                "help": {"text": format!("bindscope explain {code}")},
+            })
+        })
+        .collect();
+    let results: Vec<Value> = report.findings.iter().map(|finding| result(report, finding, &codes)).collect();
+    let notifications: Vec<Value> = report
+        .incomplete_because
+        .iter()
+        .map(|because| json!({"level": "warning", "message": {"text": escape(because)}}))
+        .collect();
+    let log = json!({
+        "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {"name": "bindscope", "version": report.version, "rules": rules}},
+            "invocations": [{
+                "executionSuccessful": true,
+                "endTimeUtc": report.time,
+                "toolExecutionNotifications": notifications,
+            }],
+            "columnKind": "unicodeCodePoints",
+            "results": results,
+        }],
+    });
+    let mut out = serde_json::to_vec_pretty(&log)?;
+    out.push(b'\n');
+    Ok(out)
+}
+
+fn result(report: &Report, finding: &Finding, codes: &[Code]) -> Value {
+    let subject = subject(report, finding);
+    let message = escape(&finding.message);
+    let text = if subject.is_empty() { message } else { format!("{subject}: {message}") };
+    let mut result = json!({
+        "ruleId": finding.code.to_string(),
+        "ruleIndex": codes.iter().position(|code| *code == finding.code),
+        "message": {"text": text},
+        "partialFingerprints": {"bindscope/v1": fingerprint(report, finding)},
+    });
+    // SARIF 3.27.9 and 3.27.10: only a failure has a level.
+    if finding.undecided {
+        result["kind"] = json!("open");
+        result["level"] = json!("none");
+    } else {
+        result["kind"] = json!("fail");
+        result["level"] = json!(level(finding.severity));
+    }
+    let mut location = json!({});
+    if let Some(place) = &finding.place {
+        let (line, column) = place.line_column();
+        location["physicalLocation"] = json!({
+            "artifactLocation": {"uri": uri(&place.file)},
+            "region": {"startLine": line, "startColumn": column},
+        });
+    }
+    if let Some(socket) = finding.socket.and_then(|place| report.sockets.get(place)) {
+        let name = format!("{} {}", socket.view.protocol, address(socket));
+        location["logicalLocations"] = json!([{"fullyQualifiedName": name, "kind": "resource"}]);
+    }
+    if location != json!({}) {
+        result["locations"] = json!([location]);
+    }
+    if let Some(reason) = &finding.waived {
+        result["suppressions"] = json!([{"kind": "external", "justification": escape(reason)}]);
+    }
+    if finding.known {
+        result["baselineState"] = json!("unchanged");
+    }
+    result
+}
+
+/// What stays the same of a finding between runs: no pid, no inode, no exact address.
+#[must_use]
+fn fingerprint(report: &Report, finding: &Finding) -> String {
+    let mut parts = vec![finding.code.to_string()];
+    parts.extend(finding.rule.as_deref().map(escape));
+    if let Some(socket) = finding.socket.and_then(|place| report.sockets.get(place)) {
+        let view = &socket.view;
+        parts.push(format!("{}/{}", view.protocol, view.port));
+        parts.push(format!("{} {}", view.family, AddrClass::of(view.address)));
+        let exe = socket.owners.iter().flatten().find_map(|owner| owner.exe.as_deref());
+        parts.push(exe.map_or_else(String::new, escape));
+    } else {
+        parts.push(escape(&finding.message));
+    }
+    parts.join("|")
+}
+
+/// A file name as a URI reference (RFC 3986): relative names stay relative.
+fn uri(file: &str) -> String {
+    let mut out = String::new();
+    if file.starts_with('/') {
+        out.push_str("file://");
+    }
+    for byte in file.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                out.push(char::from(byte))
+            }
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}

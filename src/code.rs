@@ -93,6 +93,7 @@ codes! {
     WIDE_OPEN = 2021: "other hosts can reach the listener",
     BACKLOG_CAPPED = 2022: "the accept queue is shorter than asked for",
     NO_PACKET_INFO = 2023: "the kernel does not keep the ingress interface",
+    NOT_INHERITED = 2026: "sockets that were to be inherited are not there",
     NEVER_REACHED = 2024: "no connection can ever arrive at the address",
     ADDRESS_GONE = 2025: "the address of a listener went away",
     // Reach
@@ -127,6 +128,7 @@ codes! {
     SOURCES_DISAGREE = 4004: "two sources about an address disagree",
     OUTPUT_FAILED = 4005: "output could not be written",
     V6ONLY_UNKNOWN = 4042: "it is unknown whether the listener takes IPv4 too",
+    ARRIVAL_TROUBLE = 4006: "connections could not be taken or attributed as they should",
     // Internal
     INTERNAL = 9001: "an internal error",
 }

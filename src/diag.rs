@@ -125,14 +125,20 @@ pub fn render(problem: &Problem, color: bool) -> String {
         }
     }
     let helps: Vec<String> = problem.help.iter().map(|help| escape(help)).collect();
-    for help in &helps {
+    let with_source = problem.place.is_some() && trailer.is_empty();
+    for help in helps.iter().filter(|_| with_source) {
         group = group.element(Level::HELP.message(help.as_str()));
     }
     let mut out = renderer.render(&[group]);
     if !out.ends_with('\n') {
         out.push('\n');
     }
-    out + &trailer
+    out += &trailer;
+    // Without a source line the renderer would draw an empty gutter before the help.
+    for help in helps.iter().filter(|_| !with_source) {
+        let _ = writeln!(out, "  = help: {help}");
+    }
+    out
 }
 
 /// The line a place begins on, made safe to print, and the span within it. `None` when it is too long to show.

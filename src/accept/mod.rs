@@ -7,14 +7,15 @@ mod neighbourhood;
 mod timers;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::attribute::{Raw, attribute};
 use crate::bind::Bound;
+use crate::model::addr::needs_zone;
 use crate::model::socket::Reply;
-use crate::model::{Arrival, Errno, Protocol};
+use crate::model::{Arrival, Change, Errno, IfName, Protocol, SocketView};
 use crate::reply::{READ_LIMIT, line};
 use crate::sys::{self, Interest, Poller, Readiness, Signals, options, packet_info};
 
@@ -27,6 +28,9 @@ const TURN: u32 = 64;
 
 /// How long open connections may go on after the end was asked for.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How many datagrams of a socket are taken at the end: more than a queue holds, yet a flood does not keep the program alive.
+const LAST_DATAGRAMS: u32 = 16_384;
 
 /// How long to wait at the most where a signal cannot end the wait.
 const SHORT_WAIT: Duration = Duration::from_millis(200);
@@ -44,6 +48,9 @@ pub trait Observer {
     fn over_limit(&mut self, listener: &str);
     /// `count` errors of a kind, such as `accept EMFILE`.
     fn error(&mut self, kind: &str, count: u64);
+    /// The host's network changed. `lost` are the sockets that nobody can reach any more for it, `found` those that can be
+    /// reached again, as listener and socket.
+    fn network_changed(&mut self, change: &Change, lost: &[&SocketView], found: &[&SocketView]);
     /// The loop is about to wait. `Break` ends it.
     fn idle(&mut self) -> ControlFlow<()>;
 }
@@ -161,8 +168,9 @@ impl Acceptor {
                 return Ok(End::NothingLeft);
             }
             let mut until = deadline;
-            for candidate in [self.connections.next_deadline(), self.next_resumption()].into_iter().flatten()
-            {
+            let candidates =
+                [self.connections.next_deadline(), self.next_resumption(), self.neighbourhood.look_again()];
+            for candidate in candidates.into_iter().flatten() {
                 until = Some(until.map_or(candidate, |until| until.min(candidate)));
             }
             let mut timeout = until.map(|until| until.saturating_duration_since(now));
@@ -171,7 +179,9 @@ impl Acceptor {
             }
             self.poller.wait(&mut ready, timeout)?;
             // A change of the network that happened before an arrival must be known when its interface is named.
-            self.neighbourhood.refresh_if_changed();
+            for change in self.neighbourhood.refresh_if_changed() {
+                self.tell_change(&change, observer);
+            }
             for event in &ready {
                 if self.handle(*event, observer)?.is_break() {
                     return Ok(End::Observer);
@@ -183,6 +193,33 @@ impl Acceptor {
         }
     }
 
+    /// Tells of a change and of the sockets that it concerns. Linux leaves a socket open whose address went away.
+    fn tell_change(&self, change: &Change, observer: &mut impl Observer) {
+        let views = |wanted: &dyn Fn(&SocketView) -> bool| -> Vec<&SocketView> {
+            let at_home = self.served.iter().filter(|served| served.at_home);
+            at_home.map(|served| &served.endpoint.bound.view).filter(|view| wanted(view)).collect()
+        };
+        let on = |view: &SocketView, name: &IfName| view.device.as_ref() == Some(name);
+        let has = |view: &SocketView, address: IpAddr, name: &IfName| {
+            view.address.to_canonical() == address && (!needs_zone(address) || on(view, name))
+        };
+        let nowhere = |address: IpAddr| {
+            let book = self.neighbourhood.book(true);
+            book.is_none_or(|book| !book.is_local(address, None))
+        };
+        let (lost, found) = match change {
+            Change::AddressRemoved { address, interface } if nowhere(*address) => {
+                (views(&|view| has(view, *address, interface)), Vec::new())
+            }
+            Change::AddressAdded { address, interface } => {
+                (Vec::new(), views(&|view| has(view, *address, interface)))
+            }
+            Change::InterfaceRemoved { interface } => (views(&|view| on(view, interface)), Vec::new()),
+            _ => (Vec::new(), Vec::new()),
+        };
+        observer.network_changed(change, &lost, &found);
+    }
+
     fn handle(&mut self, event: Readiness, observer: &mut impl Observer) -> io::Result<ControlFlow<()>> {
         match event.key {
             SIGNALS | MONITOR => Ok(ControlFlow::Continue(())),
@@ -190,7 +227,7 @@ impl Acceptor {
                 let number = usize::try_from((key - FIRST_SOCKET) / 2).unwrap_or(usize::MAX);
                 match self.served.get(number).map(|served| served.endpoint.bound.spec.protocol) {
                     Some(Protocol::Tcp) => self.accept_some(number, TURN, observer),
-                    Some(Protocol::Udp) => self.receive_some(number, observer),
+                    Some(Protocol::Udp) => self.receive_some(number, TURN, observer),
                     None => Ok(ControlFlow::Continue(())),
                 }
             }
@@ -285,9 +322,14 @@ impl Acceptor {
         flow
     }
 
-    /// Receives as many datagrams as wait, within a turn.
-    fn receive_some(&mut self, number: usize, observer: &mut impl Observer) -> io::Result<ControlFlow<()>> {
-        for _ in 0..TURN {
+    /// Receives as many datagrams as wait, at most `most`.
+    fn receive_some(
+        &mut self,
+        number: usize,
+        most: u32,
+        observer: &mut impl Observer,
+    ) -> io::Result<ControlFlow<()>> {
+        for _ in 0..most {
             let Some(served) = self.served.get_mut(number) else { break };
             let bound = &served.endpoint.bound;
             let datagram = match packet_info::receive(&bound.socket, &mut self.buffer) {
@@ -422,17 +464,17 @@ impl Acceptor {
         }
     }
 
-    /// Ends in an orderly way: takes the connections that the kernel has accepted already, closes the listeners, and lets open
-    /// connections finish for half a second.
+    /// Ends in an orderly way: takes the connections that the kernel has accepted already (unless `take_waiting` is false:
+    /// enough were counted), closes the listeners, and lets open connections finish for half a second.
     ///
     /// # Errors
     /// When the poller fails.
-    pub fn close(&mut self, observer: &mut impl Observer) -> io::Result<()> {
-        for number in 0..self.served.len() {
+    pub fn close(&mut self, observer: &mut impl Observer, take_waiting: bool) -> io::Result<()> {
+        for number in (0..self.served.len()).filter(|_| take_waiting) {
             let protocol = self.served.get(number).map(|served| served.endpoint.bound.spec.protocol);
             let taken = match protocol {
                 Some(Protocol::Tcp) => self.accept_some(number, u32::MAX, observer)?,
-                Some(Protocol::Udp) => self.receive_some(number, observer)?,
+                Some(Protocol::Udp) => self.receive_some(number, LAST_DATAGRAMS, observer)?,
                 None => ControlFlow::Continue(()),
             };
             if taken.is_break() {
@@ -460,7 +502,7 @@ impl Acceptor {
             }
             self.expire(Instant::now(), observer);
             if ready.iter().any(|event| event.key == MONITOR) {
-                self.neighbourhood.refresh_if_changed();
+                let _ = self.neighbourhood.refresh_if_changed();
             }
         }
         self.connections.close_all(&self.poller);

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use crate::attribute::{AddressBook, KernelIngress};
-use crate::model::IfName;
+use crate::model::changes::changes;
+use crate::model::{Change, IfName, Snapshot};
 use crate::sys::{self, Monitor, Poller, packet_info};
 
 /// What the loop knows of the host around it.
 pub(super) struct Neighbourhood {
     monitor: Option<Monitor>,
     book: Option<AddressBook>,
+    snapshot: Option<Snapshot>,
     stale: bool,
     refreshed: Instant,
     cost: Duration,
@@ -31,6 +33,7 @@ impl Neighbourhood {
         let mut fresh = Neighbourhood {
             monitor,
             book: None,
+            snapshot: None,
             stale: true,
             refreshed: Instant::now(),
             cost: Duration::ZERO,
@@ -46,26 +49,35 @@ impl Neighbourhood {
         self.cookie.is_some() && packet_info::namespace_cookie(socket) == self.cookie
     }
 
-    /// Hears whether anything changed. Names are forgotten at once; addresses are read again, but while they change all the
-    /// time, reading takes at most a fifth of the time.
-    pub(super) fn refresh_if_changed(&mut self) {
+    /// Hears whether anything changed, and returns what. Names are forgotten at once; addresses are read again, but while they
+    /// change all the time, reading takes at most a fifth of the time.
+    pub(super) fn refresh_if_changed(&mut self) -> Vec<Change> {
         if self.monitor.as_mut().is_none_or(Monitor::changed) {
             self.names.clear();
             self.stale = true;
         }
-        if self.stale && self.refreshed.elapsed() >= self.cost * 4 {
-            self.refresh();
-        }
+        if self.stale && self.refreshed.elapsed() >= self.cost * 4 { self.refresh() } else { Vec::new() }
     }
 
-    fn refresh(&mut self) {
+    /// When to look again for changes that were heard of and not yet read.
+    pub(super) fn look_again(&self) -> Option<Instant> {
+        self.stale.then(|| self.refreshed + self.cost * 4)
+    }
+
+    fn refresh(&mut self) -> Vec<Change> {
         let begun = Instant::now();
+        let mut changed = Vec::new();
         if let Ok(snapshot) = sys::snapshot() {
             self.book = Some(AddressBook::new(&snapshot));
             self.stale = false;
+            if let Some(before) = &self.snapshot {
+                changed = changes(before, &snapshot);
+            }
+            self.snapshot = Some(snapshot);
         }
         self.refreshed = Instant::now();
         self.cost = begun.elapsed();
+        changed
     }
 
     /// Owners of addresses; none for a socket of another namespace.

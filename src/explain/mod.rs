@@ -100,6 +100,7 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS2023",
     "BS2024",
     "BS2025",
+    "BS2026",
     "BS3001",
     "BS3002",
     "BS3003",
@@ -129,6 +130,7 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS4003",
     "BS4004",
     "BS4005",
+    "BS4006",
     "BS4042",
     "BS9001",
 };

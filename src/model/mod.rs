@@ -5,6 +5,7 @@
 
 pub mod addr;
 pub mod arrival;
+pub mod changes;
 pub mod coverage;
 pub mod crosscheck;
 pub mod errno;
@@ -17,6 +18,7 @@ pub mod topology;
 
 pub use addr::{AddrClass, Exposure, Family, FamilyExposure};
 pub use arrival::{Arrival, Endpoint, Evidence, Ingress};
+pub use changes::Change;
 pub use errno::Errno;
 pub use host::{AddrState, Host, Interface, InterfaceAddress, Route, RouteKind, Rule, Snapshot};
 pub use ifname::IfName;

@@ -8,6 +8,7 @@ pub mod conflict;
 pub mod cover;
 pub mod expand;
 pub mod exposure;
+pub mod failure;
 pub mod local;
 pub mod predict;
 pub mod reach;

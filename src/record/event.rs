@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::time::Time;
-use crate::model::{Arrival, Errno, Host, IfName, Phase, SocketView};
+use crate::model::{Arrival, Change, Errno, Host, IfName, Phase, SocketView};
 
 /// The schema of the event stream, told by its first event.
 pub const SCHEMA: &str = "bindscope.listen/1";
@@ -22,10 +22,14 @@ pub enum Event {
     BindFailed(FailedSocket),
     /// Something that was asked for and is not there was left out, or a thing worth knowing.
     Notice(Notice),
+    /// Every socket is open or has failed; from here on arrivals are taken.
+    Listening(Listening),
     /// A connection.
     Accepted(Accepted),
     /// A datagram.
     Datagram(Datagram),
+    /// The host's network changed.
+    Network(Network),
     /// Arrivals that are counted in the summary but have no line.
     Dropped(Dropped),
     /// The last event.
@@ -97,6 +101,15 @@ pub struct Notice {
     pub message: String,
 }
 
+/// See [`Event::Listening`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// How many sockets are open.
+    pub sockets: usize,
+    /// How many could not be opened.
+    pub failed: usize,
+}
+
 /// See [`Event::Accepted`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accepted {
@@ -119,6 +132,46 @@ pub struct Datagram {
     pub bytes: usize,
     /// Whether only its beginning was read.
     pub truncated: bool,
+}
+
+/// An [`Event::Accepted`] or [`Event::Datagram`] to be written, without owning the arrival.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ArrivalEvent<'a> {
+    /// See [`Accepted`].
+    Accepted {
+        /// When it was accepted.
+        time: Time,
+        /// How it came.
+        #[serde(flatten)]
+        arrival: &'a Arrival,
+    },
+    /// See [`Datagram`].
+    Datagram {
+        /// When it was received.
+        time: Time,
+        /// How it came.
+        #[serde(flatten)]
+        arrival: &'a Arrival,
+        /// Its length in bytes.
+        bytes: usize,
+        /// Whether only its beginning was read.
+        truncated: bool,
+    },
+}
+
+/// See [`Event::Network`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// When it was noticed.
+    pub time: Time,
+    /// What changed.
+    #[serde(flatten)]
+    pub change: Change,
+    /// Sockets that stay open and that nobody can reach any more (`BS2025`).
+    pub lost: Vec<SocketView>,
+    /// Sockets that can be reached again.
+    pub found: Vec<SocketView>,
 }
 
 /// See [`Event::Dropped`].

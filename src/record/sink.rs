@@ -163,6 +163,15 @@ impl Sink {
         }
     }
 
+    /// Whether the reader has gone away.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        match &self.target {
+            Target::File(_) => false,
+            Target::Stream(shared) => shared.lock().losses.closed,
+        }
+    }
+
     /// How many arrivals were dropped since this was last asked, once there is room again to say so.
     pub fn newly_dropped(&mut self) -> Option<u64> {
         let losses = self.losses();

@@ -23,10 +23,9 @@ struct Counts {
 }
 
 impl Tally {
-    /// Counts from zero for these listeners, so that one that nobody reached is in the summary too.
-    pub fn new<'a>(listeners: impl IntoIterator<Item = &'a str>) -> Tally {
-        let listeners = listeners.into_iter().map(|name| (name.to_owned(), Counts::default())).collect();
-        Tally { listeners, ..Tally::default() }
+    /// Begins at zero for a listener, so that one that nobody reached is in the summary too.
+    pub fn expect(&mut self, listener: &str) {
+        self.listeners.entry(listener.to_owned()).or_default();
     }
 
     /// Counts one arrival.

@@ -76,3 +76,55 @@ pub fn written_by_others(metadata: &std::fs::Metadata) -> Option<String> {
         None
     }
 }
+
+/// Opens a file to add lines to, readable by this user only when it is new. A FIFO that nobody reads is an error (`ENXIO`)
+/// instead of a wait without end.
+///
+/// # Errors
+/// As `open(2)`.
+pub fn open_for_append(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600).custom_flags(libc::O_NONBLOCK);
+    }
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        // From here on a writer may wait: it has a thread of its own.
+        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+        fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    }
+    Ok(file)
+}
+
+/// Standard output without the buffer that the standard library puts before it; `None` where that cannot be had.
+#[must_use]
+pub fn standard_output() -> Option<File> {
+    #[cfg(unix)]
+    {
+        use std::os::fd::AsFd as _;
+        io::stdout().as_fd().try_clone_to_owned().ok().map(File::from)
+    }
+    #[cfg(not(unix))]
+    None
+}
+
+/// Raises the number of descriptors that this process may open to what it may raise it to (`RLIMIT_NOFILE`, soft to hard).
+/// Where that fails the limit stays, and a socket too many will say so.
+pub fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+            && soft < hard
+        {
+            // macOS names no limit as the hard one but takes OPEN_MAX at the most.
+            let wanted = if cfg!(target_vendor = "apple") { hard.min(10_240) } else { hard };
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard);
+        }
+    }
+}

@@ -37,11 +37,15 @@ use portable as system;
 
 pub use errno::errno_of;
 pub use error::Error;
-pub use file::{create_private, open_regular, terminal_width, written_by_others};
+pub use file::{
+    create_private, open_for_append, open_regular, raise_file_limit, standard_output, terminal_width,
+    written_by_others,
+};
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute};
 pub use listing::listed_addresses;
 pub use signals::Signals;
-pub use socket_types::{Interest, InventoryOptions, Readiness, ReceivedDatagram, TransportState};
+pub use socket_types::{Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram, TransportState};
+pub use system::inherit::inherited;
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};
 pub use system::monitor::Monitor;
 pub use system::namespaces::{NetNamespace, in_namespace, inventory_from_outside, namespaces};

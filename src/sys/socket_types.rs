@@ -2,6 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use socket2::Socket;
+
+use crate::model::Protocol;
+
 /// One received datagram, without its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReceivedDatagram {
@@ -67,4 +71,15 @@ impl Default for InventoryOptions {
     fn default() -> InventoryOptions {
         InventoryOptions { owners: true, socket_options: false, proc_net_only: false }
     }
+}
+
+/// A socket that another program opened and handed over.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Its name of `LISTEN_FDNAMES`, or `fd3` and so on.
+    pub name: String,
+    /// The socket, non-blocking.
+    pub socket: Socket,
+    /// TCP (it listens) or UDP.
+    pub protocol: Protocol,
 }

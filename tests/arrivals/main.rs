@@ -4,6 +4,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod burst;
+mod changes;
+mod clients;
+mod matrix;
+mod peers;
+
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 
@@ -11,10 +17,38 @@ use libtest_mimic::Trial;
 use support::netns::{Netns, harness};
 
 fn main() -> ExitCode {
-    harness(vec![Trial::test("a_wire_carries_connections", || {
-        a_wire_carries_connections();
+    harness(vec![
+        trial("a_wire_carries_connections", a_wire_carries_connections),
+        trial("every_tcp_combination_arrives_as_it_must", matrix::tcp),
+        trial("every_udp_combination_arrives_as_it_must", matrix::udp),
+        trial("changes_of_the_network_are_told", changes::are_told_with_the_listeners_they_concern),
+        trial("silent_peers_are_closed", peers::that_are_silent_are_closed),
+        trial("peers_that_stop_in_a_request_are_closed", peers::that_begin_a_request_and_stop_are_closed),
+        trial("peers_that_send_without_end_are_cut_off", peers::that_send_without_end_are_cut_off),
+        trial("control_bytes_of_peers_steer_nothing", peers::that_send_control_bytes_steer_nothing),
+        trial("peers_above_the_limit_are_counted", peers::that_are_too_many_are_counted),
+        trial(
+            "the_smallest_and_the_largest_datagram",
+            peers::that_send_the_smallest_and_the_largest_datagram,
+        ),
+        trial("peers_that_are_gone_already_are_counted", peers::that_are_gone_already_are_counted),
+        trial("a_burst_does_not_starve_another_listener", peers::in_a_burst_do_not_starve_another_listener),
+        trial("curl_is_told_how_it_arrived", clients::curl),
+        trial("ncat_is_told_in_one_line", clients::ncat),
+        trial("datagrams_of_socat_are_answered_only_when_asked_for", clients::socat),
+        trial("a_browser_shows_the_page", clients::browser),
+        trial(
+            "a_hundred_thousand_connections_are_all_counted",
+            burst::a_hundred_thousand_connections_are_all_counted,
+        ),
+    ])
+}
+
+fn trial(name: &str, body: fn()) -> Trial {
+    Trial::test(name, move || {
+        body();
         Ok(())
-    })])
+    })
 }
 
 /// Without this the other tests would prove nothing.

@@ -1,7 +1,8 @@
 //! Runs the program under test.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -79,30 +80,37 @@ pub fn text(output: &Output) -> (String, String) {
 /// A running `listen --format ndjson` whose sockets are all open (or failed).
 pub struct Listening {
     child: Option<Child>,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<String>,
     /// The events before the first arrival.
     pub beginning: Vec<Value>,
 }
 
 impl Listening {
-    /// Starts `command`, which must be `listen --format ndjson ...`, and reads up to its `ready` notice.
+    /// Starts `command`, which must be `listen --format ndjson ...`, and reads up to its `listening` event.
     #[must_use]
     #[allow(clippy::zombie_processes, reason = "waited for by `end`, or killed on drop")]
     pub fn start(command: &mut Command) -> Listening {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let mut beginning = Vec::new();
-        loop {
-            let mut line = String::new();
-            if lines.read_line(&mut line).unwrap() == 0 {
-                let output = finish(child);
-                panic!("it ended before it listened: {beginning:?} {:?}", text(&output));
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        // A channel without room, so that a test which does not read stands for a reader that does not.
+        let (sender, lines) = mpsc::sync_channel(0);
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
             }
-            let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            let listening = event["event"] == "listening";
-            beginning.push(event);
-            if listening {
-                return Listening { child: Some(child), lines, beginning };
+        });
+        let mut listening = Listening { child: Some(child), lines, beginning: Vec::new() };
+        loop {
+            let Some(event) = listening.try_next() else {
+                let output = finish(listening.child.take().unwrap());
+                panic!("it ended before it listened: {:?} {:?}", listening.beginning, text(&output));
+            };
+            let begun = event["event"] == "listening";
+            listening.beginning.push(event);
+            if begun {
+                return listening;
             }
         }
     }
@@ -112,11 +120,18 @@ impl Listening {
         self.beginning.iter().filter(|event| event["event"] == "bound").map(|event| &event["socket"])
     }
 
+    /// The next event; `None` at the end of the stream.
+    pub fn try_next(&mut self) -> Option<Value> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("nothing was told for {PATIENCE:?}"),
+        }
+    }
+
     /// The next event.
     pub fn next(&mut self) -> Value {
-        let mut line = String::new();
-        assert!(self.lines.read_line(&mut line).unwrap() > 0, "the stream ended");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        self.try_next().unwrap_or_else(|| panic!("the stream ended"))
     }
 
     /// The process id.
@@ -125,15 +140,23 @@ impl Listening {
         nix::unistd::Pid::from_raw(self.child.as_ref().unwrap().id().try_into().unwrap())
     }
 
+    /// How it ended, if it has.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().unwrap().try_wait().unwrap()
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> ExitStatus {
+        wait(self.child.as_mut().unwrap())
+    }
+
     /// Asks it to end and returns the events that are left, how it ended, and its standard error.
     #[must_use]
     pub fn end(mut self) -> (Vec<Value>, ExitStatus, String) {
         nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGINT).unwrap();
         let mut rest = Vec::new();
-        let mut line = String::new();
-        while self.lines.read_line(&mut line).unwrap() > 0 {
-            rest.push(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")));
-            line.clear();
+        while let Some(event) = self.try_next() {
+            rest.push(event);
         }
         let output = finish(self.child.take().unwrap());
         let stderr = text(&output).1;

@@ -1,0 +1,130 @@
+//! `bindscope listen`: profile -> plan -> bind -> accept -> attribute -> record -> render, top to bottom.
+
+mod open;
+mod output;
+mod reporter;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::accept::{Acceptor, End};
+use crate::code::Code;
+use crate::diag::Problem;
+use crate::profile::Profile;
+use crate::record::event::{Event, Listening, SCHEMA, Started};
+use crate::record::time::Time;
+use crate::sys::{self, Signals};
+
+use super::source::ProfileArgs;
+use super::{Context, Exit, Failure};
+use output::Format;
+use reporter::Reporter;
+
+/// How long the last lines may take to reach a slow reader.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Arguments of `bindscope listen`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: ProfileArgs,
+    /// How to tell what arrives
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Add the lines to FILE instead of writing them to standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// End after this time, such as 30s or 5m
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    time: Option<Duration>,
+    /// End after this many connections and datagrams
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Serve the sockets that another program hands over (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES), as systemd does
+    #[arg(long)]
+    inherited: bool,
+    /// End with exit code 4 unless every socket could be opened
+    #[arg(long)]
+    require_all: bool,
+}
+
+/// Reads `30s`, `5m`, `1h30m`, `250ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let help = "write a number with its unit, such as 500ms, 30s, 5m";
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
+    Duration::try_from(parsed).map_err(|_| help.to_owned()).and_then(|parsed| {
+        if parsed.is_zero() {
+            Err("no time at all; leave it out to go on until a signal".to_owned())
+        } else {
+            Ok(parsed)
+        }
+    })
+}
+
+/// Runs it.
+///
+/// # Errors
+/// What could not be done.
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    // First of all, while the descriptors that were handed over are the only ones.
+    let inherited = if args.inherited { Some(open::inherited()?) } else { None };
+    let profile = match &inherited {
+        Some(_) if !args.source.is_given() => Profile::named("inherited"),
+        _ => args.source.load("default")?,
+    };
+    let signals = Signals::new().map_err(|error| environment(format!("cannot take signals: {error}")))?;
+    sys::raise_file_limit();
+    let host = sys::snapshot().map_err(|error| environment(error.to_string()))?;
+    let sink = output::open(args.output.as_deref())?;
+    let mut reporter = Reporter::new(args.format, sink, context, args.count);
+    reporter.event(&Event::Started(Started {
+        schema: SCHEMA.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        time: Time::new(SystemTime::now()),
+        host: host.host.clone(),
+        profile: profile.name.clone(),
+    }));
+    let opened = open::all(&profile, host, inherited.unwrap_or_default(), &signals, &mut reporter)?;
+    let (sockets, failed) = (opened.endpoints.len(), opened.failed);
+    reporter.event(&Event::Listening(Listening { sockets, failed }));
+    let end =
+        if sockets == 0 { End::NothingLeft } else { serve(args, opened.endpoints, &signals, &mut reporter)? };
+    let output = reporter.finish(LAST_LINES);
+    if sockets == 0 {
+        context.say(&Problem::error(
+            Code::BIND_FAILED,
+            "no socket could be opened, so there is nothing to listen on",
+        ));
+    }
+    let incomplete = sockets == 0 || (args.require_all && failed > 0);
+    let result = match end {
+        _ if incomplete => Exit::Environment,
+        End::NothingLeft => Exit::Undecided,
+        End::Signal | End::Deadline | End::Observer => Exit::Success,
+    };
+    match output {
+        Err(problem) => {
+            context.say(&problem);
+            Ok(result.worse(Exit::Output))
+        }
+        Ok(()) => Ok(result),
+    }
+}
+
+fn serve(
+    args: &Args,
+    endpoints: Vec<crate::accept::Endpoint>,
+    signals: &Signals,
+    reporter: &mut Reporter<'_>,
+) -> Result<End, Failure> {
+    let failed = |error: std::io::Error| environment(format!("cannot wait for connections: {error}"));
+    let mut acceptor = Acceptor::new(endpoints).map_err(failed)?;
+    let deadline = args.time.and_then(|time| Instant::now().checked_add(time));
+    let end = acceptor.run(reporter, signals, deadline).map_err(failed)?;
+    acceptor.close(reporter, end != End::Observer).map_err(failed)?;
+    Ok(end)
+}
+
+fn environment(message: String) -> Failure {
+    Failure::new(Exit::Environment, Problem::error(Code::BIND_FAILED, message))
+}

@@ -1,0 +1,229 @@
+//! Tells what happens: counts it, writes its line, and complains of what goes wrong, not too often.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::accept::Observer;
+use crate::cmd::Context;
+use crate::code::Code;
+use crate::diag::{Problem, Severity};
+use crate::model::{Arrival, Change, SocketView};
+use crate::record::event::{ArrivalEvent, Dropped, Event, Network, Notice};
+use crate::record::sink::Sink;
+use crate::record::tally::Tally;
+use crate::record::time::Time;
+use crate::render::live::Live;
+
+use super::output::Format;
+
+/// How long a kind of complaint rests after it was made.
+const COMPLAINT_REST: Duration = Duration::from_secs(10);
+
+/// Why lines are dropped, as the `dropped` event says it.
+const TOO_SLOW: &str = "the output does not take the lines as fast as they come";
+
+pub(super) struct Reporter<'a> {
+    format: Format,
+    live: Live,
+    sink: Sink,
+    tally: Tally,
+    context: &'a Context,
+    left: Option<u64>,
+    line: Vec<u8>,
+    complaints: HashMap<String, (Instant, u64)>,
+    wide_open: Vec<String>,
+}
+
+impl<'a> Reporter<'a> {
+    /// Tells of at most `count` arrivals, if given.
+    pub(super) fn new(format: Format, sink: Sink, context: &'a Context, count: Option<u64>) -> Reporter<'a> {
+        Reporter {
+            format,
+            live: Live::new(context.color),
+            sink,
+            tally: Tally::default(),
+            context,
+            left: count,
+            line: Vec::new(),
+            complaints: HashMap::new(),
+            wide_open: Vec::new(),
+        }
+    }
+
+    /// Writes the line of an event.
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Bound(bound) => self.tally.expect(bound.socket.listener.as_deref().unwrap_or_default()),
+            Event::BindFailed(failed) => {
+                let mut problem = Problem::error(
+                    failed.code,
+                    format!(
+                        "listener {}: {}",
+                        failed.socket.listener.as_deref().unwrap_or("?"),
+                        failed.message
+                    ),
+                );
+                problem.help.extend(failed.hint.clone());
+                self.context.say(&problem);
+            }
+            Event::Notice(notice) => self.notice(notice),
+            Event::Listening(_) => self.warn_of_open_ones(),
+            _ => {}
+        }
+        self.line.clear();
+        match self.format {
+            Format::Human => self.line.extend_from_slice(self.live.event(event).as_bytes()),
+            Format::Ndjson => json_line(&mut self.line, event),
+        }
+        if !self.line.is_empty() {
+            self.sink.line(&self.line, false);
+            self.sink.flush();
+        }
+    }
+
+    /// People get notices on standard error, where one warning names all listeners that are open to others.
+    fn notice(&mut self, notice: &Notice) {
+        if notice.code == Code::WIDE_OPEN {
+            if self.wide_open.last() == notice.listener.as_ref() {
+                return;
+            }
+            self.wide_open.extend(notice.listener.clone());
+            return;
+        }
+        if self.format == Format::Human {
+            let prefix =
+                notice.listener.as_ref().map(|name| format!("listener {name}: ")).unwrap_or_default();
+            self.context.say(&Problem {
+                severity: Severity::Note,
+                ..Problem::warning(notice.code, prefix + &notice.message)
+            });
+        }
+    }
+
+    fn warn_of_open_ones(&self) {
+        if self.wide_open.is_empty() || self.format != Format::Human || self.context.quiet {
+            return;
+        }
+        self.context.say(
+            &Problem::warning(
+                Code::WIDE_OPEN,
+                format!(
+                    "other hosts can reach {}, unless a firewall is in the way",
+                    self.wide_open.join(", ")
+                ),
+            )
+            .help("the profile `loopback` listens for this machine only"),
+        );
+    }
+
+    /// Writes the summary and what still waits.
+    ///
+    /// # Errors
+    /// The problem when anything could not be written, but for a closed pipe.
+    pub(super) fn finish(mut self, patience: Duration) -> Result<(), Problem> {
+        self.sink.drain(patience);
+        self.tell_dropped();
+        let dropped = self.sink.losses().dropped;
+        let summary = self.tally.summary(dropped);
+        self.event(&Event::Summary(summary));
+        let losses = self.sink.finish(patience);
+        match losses.error {
+            Some(error) if !losses.closed => Err(Problem::error(
+                Code::OUTPUT_FAILED,
+                format!("{} arrivals have no line: {error}", losses.dropped),
+            )
+            .help("they are counted all the same; make room, or let the reader read faster")),
+            None if losses.dropped > 0 && !losses.closed => Err(Problem::error(
+                Code::OUTPUT_FAILED,
+                format!("{} arrivals have no line: {TOO_SLOW}", losses.dropped),
+            )
+            .help("they are counted all the same; write to a file with -o FILE")),
+            _ => Ok(()),
+        }
+    }
+
+    fn tell_dropped(&mut self) {
+        if let Some(count) = self.sink.newly_dropped() {
+            self.event(&Event::Dropped(Dropped { count, reason: TOO_SLOW.to_owned() }));
+        }
+    }
+
+    /// Complains at once, and then of the same at most every ten seconds, with how often it happened meanwhile.
+    fn complain(&mut self, kind: &str, count: u64) {
+        let now = Instant::now();
+        match self.complaints.get_mut(kind) {
+            Some((since, suppressed)) if now.duration_since(*since) < COMPLAINT_REST => *suppressed += count,
+            known => {
+                let times = count + known.as_ref().map_or(0, |(_, suppressed)| *suppressed);
+                match known {
+                    Some(known) => *known = (now, 0),
+                    None => {
+                        self.complaints.insert(kind.to_owned(), (now, 0));
+                    }
+                }
+                let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
+                self.context.say(&Problem::warning(Code::ARRIVAL_TROUBLE, format!("{kind}{times}")));
+            }
+        }
+    }
+}
+
+impl Observer for Reporter<'_> {
+    fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>) -> ControlFlow<()> {
+        self.tally.arrival(arrival);
+        let time = Time::new(SystemTime::now());
+        self.line.clear();
+        match (self.format, datagram) {
+            (Format::Human, _) => {
+                self.line.extend_from_slice(self.live.arrival(time, arrival, datagram).as_bytes());
+            }
+            (Format::Ndjson, None) => json_line(&mut self.line, &ArrivalEvent::Accepted { time, arrival }),
+            (Format::Ndjson, Some((bytes, truncated))) => {
+                json_line(&mut self.line, &ArrivalEvent::Datagram { time, arrival, bytes, truncated });
+            }
+        }
+        self.sink.line(&self.line, true);
+        match &mut self.left {
+            Some(left) => {
+                *left = left.saturating_sub(1);
+                if *left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            }
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn over_limit(&mut self, listener: &str) {
+        self.tally.over_limit(listener);
+    }
+
+    fn error(&mut self, kind: &str, count: u64) {
+        self.tally.error(kind, count);
+        // What a single peer does is counted; what concerns the program is said.
+        if !kind.starts_with("connection") && count > 0 {
+            self.complain(kind, count);
+        }
+    }
+
+    fn network_changed(&mut self, change: &Change, lost: &[&SocketView], found: &[&SocketView]) {
+        let owned = |views: &[&SocketView]| views.iter().map(|&view| view.clone()).collect();
+        self.event(&Event::Network(Network {
+            time: Time::new(SystemTime::now()),
+            change: change.clone(),
+            lost: owned(lost),
+            found: owned(found),
+        }));
+    }
+
+    fn idle(&mut self) -> ControlFlow<()> {
+        self.sink.flush();
+        self.tell_dropped();
+        if self.sink.closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+fn json_line(line: &mut Vec<u8>, value: &impl serde::Serialize) {
+    // The types that go here have string keys only, so this cannot fail; a cut line would be seen.
+    let _ = serde_json::to_writer(&mut *line, value);
+    line.push(b'\n');
+}

@@ -1,0 +1,212 @@
+//! What changed between two pictures of a host's network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::addr::text;
+use super::host::{AddrState, Interface, InterfaceAddress, Snapshot};
+use super::ifname::IfName;
+
+/// One change. Interfaces are told apart by index: a renamed one is the same, one that was removed and made again is not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum Change {
+    /// An interface is new.
+    InterfaceAdded {
+        /// Its name.
+        interface: IfName,
+    },
+    /// An interface is gone, or went to another network namespace.
+    InterfaceRemoved {
+        /// Its name.
+        interface: IfName,
+    },
+    /// An interface has another name.
+    InterfaceRenamed {
+        /// Its name now.
+        interface: IfName,
+        /// Its name before.
+        before: IfName,
+    },
+    /// An interface went up (IFF_UP) or got its carrier.
+    InterfaceUp {
+        /// Its name.
+        interface: IfName,
+    },
+    /// An interface went down, or lost its carrier.
+    InterfaceDown {
+        /// Its name.
+        interface: IfName,
+    },
+    /// An address is there that can be used.
+    AddressAdded {
+        /// The interface that has it.
+        interface: IfName,
+        /// The address.
+        address: IpAddr,
+    },
+    /// An address is gone, or cannot be used any more (duplicate).
+    AddressRemoved {
+        /// The interface that had it.
+        interface: IfName,
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::InterfaceAdded { interface } => write!(f, "interface {interface} is new"),
+            Change::InterfaceRemoved { interface } => write!(f, "interface {interface} is gone"),
+            Change::InterfaceRenamed { interface, before } => {
+                write!(f, "interface {before} is now called {interface}")
+            }
+            Change::InterfaceUp { interface } => write!(f, "interface {interface} is up"),
+            Change::InterfaceDown { interface } => write!(f, "interface {interface} is down"),
+            Change::AddressAdded { interface, address } => {
+                write!(f, "address {} is new on {interface}", text(*address, Some(interface)))
+            }
+            Change::AddressRemoved { interface, address } => {
+                write!(f, "address {} is gone from {interface}", text(*address, Some(interface)))
+            }
+        }
+    }
+}
+
+/// Every change from `before` to `after`, interfaces before their addresses, sorted.
+#[must_use]
+pub fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
+    let by_index = |snapshot: &'_ Snapshot| -> BTreeMap<u32, Interface> {
+        snapshot.interfaces.iter().map(|interface| (interface.index, interface.clone())).collect()
+    };
+    let (old, new) = (by_index(before), by_index(after));
+    let mut out = Vec::new();
+    for (index, was) in &old {
+        let Some(is) = new.get(index) else {
+            out.push(Change::InterfaceRemoved { interface: was.name.clone() });
+            continue;
+        };
+        if is.name != was.name {
+            out.push(Change::InterfaceRenamed { interface: is.name.clone(), before: was.name.clone() });
+        }
+        match (was.up && was.running, is.up && is.running) {
+            (false, true) => out.push(Change::InterfaceUp { interface: is.name.clone() }),
+            (true, false) => out.push(Change::InterfaceDown { interface: is.name.clone() }),
+            _ => {}
+        }
+    }
+    let added = new.iter().filter(|(index, _)| !old.contains_key(index));
+    out.extend(added.map(|(_, interface)| Change::InterfaceAdded { interface: interface.name.clone() }));
+    let (had, has) = (usable(&old), usable(&new));
+    for &(index, address) in had.difference(&has) {
+        // The name it has now, if it is still there, is the one a reader can look up.
+        if let Some(interface) = new.get(&index).or_else(|| old.get(&index)) {
+            out.push(Change::AddressRemoved { interface: interface.name.clone(), address });
+        }
+    }
+    for &(index, address) in has.difference(&had) {
+        if let Some(interface) = new.get(&index) {
+            out.push(Change::AddressAdded { interface: interface.name.clone(), address });
+        }
+    }
+    out.sort();
+    out
+}
+
+fn usable(interfaces: &BTreeMap<u32, Interface>) -> BTreeSet<(u32, IpAddr)> {
+    let can_be_used = |address: &&InterfaceAddress| {
+        !address.is(AddrState::Dadfailed)
+            && (!address.is(AddrState::Tentative) || address.is(AddrState::Optimistic))
+    };
+    interfaces
+        .iter()
+        .flat_map(|(&index, interface)| {
+            interface.addresses.iter().filter(can_be_used).map(move |address| (index, address.address))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AddrClass, Family};
+
+    fn address(text: &str, state: &[AddrState]) -> InterfaceAddress {
+        let address: IpAddr = text.parse().unwrap();
+        InterfaceAddress {
+            address,
+            prefix: 24,
+            family: Family::of(address),
+            class: AddrClass::of(address),
+            scope_id: None,
+            label: None,
+            peer: None,
+            broadcast: None,
+            state: state.to_vec(),
+        }
+    }
+
+    fn snapshot(interfaces: &[(u32, &str, bool, &[InterfaceAddress])]) -> Snapshot {
+        let interfaces = interfaces.iter().map(|&(index, name, up, addresses)| Interface {
+            index,
+            name: name.into(),
+            up,
+            running: up,
+            loopback: false,
+            point_to_point: false,
+            multicast: false,
+            kind: None,
+            mtu: None,
+            mac: None,
+            master: None,
+            addresses: addresses.to_vec(),
+            settings: BTreeMap::new(),
+        });
+        Snapshot { interfaces: interfaces.collect(), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn a_renamed_interface_is_the_same_and_a_new_one_of_its_name_is_not() {
+        let before = snapshot(&[(2, "eth0", true, &[address("192.0.2.1", &[])])]);
+        let renamed = snapshot(&[(2, "lan", true, &[address("192.0.2.1", &[])])]);
+        assert_eq!(
+            changes(&before, &renamed),
+            [Change::InterfaceRenamed { interface: "lan".into(), before: "eth0".into() }]
+        );
+        let again = snapshot(&[(3, "eth0", true, &[address("192.0.2.1", &[])])]);
+        let texts: Vec<_> = changes(&before, &again).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "interface eth0 is new",
+                "interface eth0 is gone",
+                "address 192.0.2.1 is new on eth0",
+                "address 192.0.2.1 is gone from eth0"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_address_counts_from_when_it_can_be_used() {
+        let with = |state: &[AddrState]| snapshot(&[(2, "eth0", true, &[address("2001:db8::1", state)])]);
+        assert_eq!(changes(&snapshot(&[(2, "eth0", true, &[])]), &with(&[AddrState::Tentative])), []);
+        let text = changes(&with(&[AddrState::Tentative]), &with(&[]))[0].to_string();
+        assert_eq!(text, "address 2001:db8::1 is new on eth0");
+        assert_eq!(changes(&with(&[]), &with(&[])), []);
+    }
+
+    #[test]
+    fn going_down_is_told_once() {
+        let state = |up| snapshot(&[(2, "eth0", up, &[])]);
+        assert_eq!(
+            changes(&state(true), &state(false)),
+            [Change::InterfaceDown { interface: "eth0".into() }]
+        );
+        assert_eq!(changes(&state(false), &state(true)), [Change::InterfaceUp { interface: "eth0".into() }]);
+        assert_eq!(changes(&state(false), &state(false)), []);
+    }
+}

@@ -1,0 +1,349 @@
+//! What `listen` shows people: the sockets at the start, a line per arrival, and a matrix at the end.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::model::addr::text_with_port;
+use crate::model::{Arrival, Evidence, Exposure, Family, IfName, SocketView};
+use crate::record::event::{
+    Accepted, BoundSocket, Datagram, Event, ListenerSummary, Network, Started, Summary,
+};
+use crate::record::time::Time;
+use crate::text::escape;
+
+const DIM: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+const LOOPBACK: Style = AnsiColor::Green.on_default();
+const OPEN: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+
+/// Turns events into lines. Columns grow with what they hold and never shrink, so that lines stay aligned.
+#[derive(Debug)]
+pub struct Live {
+    color: bool,
+    sockets: Vec<(BoundSocket, String)>,
+    listener_width: usize,
+    peer_width: usize,
+    local_width: usize,
+    ingress_width: usize,
+}
+
+impl Live {
+    /// An empty view.
+    #[must_use]
+    pub fn new(color: bool) -> Live {
+        Live {
+            color,
+            sockets: Vec::new(),
+            listener_width: "LISTENER".len(),
+            peer_width: "255.255.255.255:65535".len(),
+            local_width: "255.255.255.255:65535".len(),
+            ingress_width: "ARRIVED ON".len(),
+        }
+    }
+
+    /// The lines of an event; empty for those that are shown elsewhere (failures and notices go to standard error).
+    pub fn event(&mut self, event: &Event) -> String {
+        match event {
+            Event::Started(started) => self.started(started),
+            Event::Bound(bound) => {
+                let shown = bound.socket.to_string();
+                self.listener_width = self.listener_width.max(width(&name_of(&bound.socket)));
+                self.sockets.push((bound.clone(), shown));
+                String::new()
+            }
+            Event::BindFailed(_) | Event::Notice(_) => String::new(),
+            Event::Listening(_) => self.listening(),
+            Event::Accepted(Accepted { time, arrival }) => self.arrival(*time, arrival, None),
+            Event::Datagram(Datagram { time, arrival, bytes, truncated }) => {
+                self.arrival(*time, arrival, Some((*bytes, *truncated)))
+            }
+            Event::Network(network) => self.network(network),
+            Event::Dropped(dropped) => {
+                self.styled(
+                    BAD,
+                    &format!("... {} arrivals without a line: {}", dropped.count, dropped.reason),
+                ) + "\n"
+            }
+            Event::Summary(summary) => self.summary(summary),
+        }
+    }
+
+    fn styled(&self, style: Style, text: &str) -> String {
+        if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+
+    fn started(&self, started: &Started) -> String {
+        let host = started.host.name.as_deref().unwrap_or("this host");
+        format!(
+            "bindscope {} listens on {} with profile {}\n",
+            started.version,
+            escape(host),
+            self.styled(BOLD, &escape(&started.profile))
+        )
+    }
+
+    /// The table of sockets, and the head of the arrivals.
+    fn listening(&self) -> String {
+        let mut out = String::from("\n");
+        let socket_width = self.sockets.iter().map(|(_, shown)| width(shown)).max().unwrap_or(0);
+        for (bound, shown) in &self.sockets {
+            let (style, reach) = reach_of(&bound.socket);
+            let _ = write!(
+                out,
+                "  {}  {}  {}",
+                padded(&name_of(&bound.socket), self.listener_width),
+                padded(shown, socket_width),
+                self.styled(style, &reach)
+            );
+            if bound.inherited {
+                out.push_str("  inherited");
+            }
+            if let Some(errno) = bound.no_packet_info {
+                let _ = write!(out, "  {}", self.styled(BAD, &format!("no ingress interface ({errno})")));
+            }
+            out.push('\n');
+        }
+        let head = format!(
+            "\n{}  {}  {}  {}  {}  REMARKS",
+            padded("TIME", 13),
+            padded("LISTENER", self.listener_width),
+            padded("ARRIVED ON", self.ingress_width),
+            padded("PEER", self.peer_width),
+            padded("LOCAL", self.local_width),
+        );
+        out + &self.styled(DIM, &head) + "\n"
+    }
+
+    /// The line of an arrival; of a datagram also its length in bytes and whether only its beginning was read.
+    pub fn arrival(&mut self, time: Time, arrival: &Arrival, datagram: Option<(usize, bool)>) -> String {
+        let ingress = match (&arrival.ingress.name, arrival.ingress.index) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(index)) => format!("if{index}"),
+            (None, None) => "?".to_owned(),
+        };
+        let zone = |scope_id: Option<u32>| -> Option<IfName> {
+            let index = scope_id?;
+            match &arrival.ingress.name {
+                Some(name) if arrival.ingress.index == Some(index) => Some(name.clone()),
+                _ => Some(index.to_string().as_str().into()),
+            }
+        };
+        let peer =
+            text_with_port(arrival.peer.address, zone(arrival.peer.scope_id).as_ref(), arrival.peer.port);
+        let local =
+            text_with_port(arrival.local.address, zone(arrival.local.scope_id).as_ref(), arrival.local.port);
+        let listener = escape(&arrival.listener);
+        for (column, text) in [
+            (&mut self.listener_width, &listener),
+            (&mut self.ingress_width, &ingress),
+            (&mut self.peer_width, &peer),
+            (&mut self.local_width, &local),
+        ] {
+            *column = (*column).max(width(text));
+        }
+        let style = match (&arrival.ingress.evidence, arrival.peer_is_local) {
+            (Evidence::Kernel | Evidence::ScopeId, Some(true)) => LOOPBACK,
+            (Evidence::Kernel | Evidence::ScopeId, _) => OPEN,
+            _ => DIM,
+        };
+        let mut remarks = remarks(arrival);
+        match datagram {
+            Some((bytes, false)) => remarks.push(format!("{bytes} bytes")),
+            Some((bytes, true)) => remarks.push(format!("{bytes} bytes, only the beginning was read")),
+            None => {}
+        }
+        let line = format!(
+            "{}  {}  {}  {}  {}  {}",
+            self.styled(DIM, &time.time_of_day()),
+            padded(&listener, self.listener_width),
+            self.styled(style, &padded(&ingress, self.ingress_width)),
+            padded(&peer, self.peer_width),
+            padded(&local, self.local_width),
+            remarks.join("; "),
+        );
+        line.trim_end().to_owned() + "\n"
+    }
+
+    fn network(&self, network: &Network) -> String {
+        let time = network.time.time_of_day();
+        let mut out = self.styled(DIM, &format!("{time}  {}", network.change)) + "\n";
+        for (sockets, style, what) in [
+            (&network.lost, BAD, "stays open, and nobody can reach it any more"),
+            (&network.found, LOOPBACK, "can be reached again"),
+        ] {
+            for socket in sockets {
+                let text = format!("{time}  listener {} ({socket}) {what}", name_of(socket));
+                out += &(self.styled(style, &text) + "\n");
+            }
+        }
+        out
+    }
+
+    /// Listener x ingress interface.
+    fn summary(&self, summary: &Summary) -> String {
+        let interfaces: BTreeSet<&str> = summary
+            .by_listener
+            .iter()
+            .flat_map(|listener| listener.by_ingress.keys().map(String::as_str))
+            .collect();
+        let first =
+            summary.by_listener.iter().map(|row| width(&escape(&row.listener))).max().unwrap_or(0).max(8);
+        let columns: Vec<(String, usize)> =
+            interfaces.iter().map(|name| ((*name).to_owned(), width(name).max(7))).collect();
+        let mut head = format!("\n{}", padded("LISTENER", first));
+        for (name, wide) in &columns {
+            let _ = write!(head, "  {name:>wide$}");
+        }
+        head.push_str("    TOTAL");
+        let mut out = self.styled(DIM, &head) + "\n";
+        for row in &summary.by_listener {
+            out.push_str(&padded(&escape(&row.listener), first));
+            for (name, wide) in &columns {
+                let count = row.by_ingress.get(name).copied().unwrap_or(0);
+                let shown = if count == 0 { "-".to_owned() } else { count.to_string() };
+                let _ = write!(out, "  {shown:>wide$}");
+            }
+            let _ = writeln!(out, "  {:>7}{}", row.accepted + row.datagrams, over_limit(row));
+        }
+        let _ = write!(out, "\n{} accepted", summary.accepted);
+        if summary.datagrams > 0 {
+            let _ = write!(out, ", {} datagrams", summary.datagrams);
+        }
+        if summary.dropped > 0 {
+            let _ =
+                write!(out, ", {}", self.styled(BAD, &format!("{} of them without a line", summary.dropped)));
+        }
+        out.push('\n');
+        for (kind, count) in &summary.errors {
+            let _ = writeln!(out, "{}", self.styled(BAD, &format!("{count} x {}", escape(kind))));
+        }
+        out
+    }
+}
+
+fn over_limit(row: &ListenerSummary) -> String {
+    match row.over_limit {
+        0 => String::new(),
+        count => format!("  ({count} closed at once: max_connections were open)"),
+    }
+}
+
+fn name_of(socket: &SocketView) -> String {
+    escape(socket.listener.as_deref().unwrap_or("?"))
+}
+
+/// Who can reach it, in words.
+fn reach_of(socket: &SocketView) -> (Style, String) {
+    let exposure = socket.exposure;
+    match exposure.widest() {
+        Exposure::None => (DIM, "reachable by nobody".to_owned()),
+        Exposure::Loopback => (LOOPBACK, "this machine only".to_owned()),
+        _ => {
+            let per_family = Family::BOTH.map(|family| {
+                let reach = if family == Family::Ipv4 { exposure.ipv4 } else { exposure.ipv6 };
+                let whom = match reach {
+                    Exposure::None | Exposure::Loopback => return None,
+                    Exposure::Link => "hosts on the link",
+                    Exposure::Private => "private networks",
+                    Exposure::Global => "anybody",
+                };
+                Some(format!("{whom} over {family}"))
+            });
+            (OPEN, format!("open to {}", per_family.into_iter().flatten().collect::<Vec<_>>().join(", ")))
+        }
+    }
+}
+
+/// What a reader would not guess from addresses and interface alone.
+fn remarks(arrival: &Arrival) -> Vec<String> {
+    let mut out = Vec::new();
+    let loopback = arrival.local.address.is_loopback() && arrival.peer.address.is_loopback();
+    if arrival.peer_is_local == Some(true) && !loopback {
+        out.push("from this machine".to_owned());
+    }
+    if let (Some(owner), Some(name)) = (&arrival.address_owner, &arrival.ingress.name)
+        && owner != name
+    {
+        out.push(format!("the address is {owner}'s"));
+    }
+    if arrival.v4_mapped {
+        out.push("IPv4 on an IPv6 socket".to_owned());
+    }
+    match arrival.ingress.evidence {
+        Evidence::Kernel => {}
+        Evidence::ScopeId => out.push("interface by scope id".to_owned()),
+        Evidence::Address => out.push("interface inferred from the address".to_owned()),
+        Evidence::Unknown => out.push("interface unknown".to_owned()),
+    }
+    out
+}
+
+/// Characters, which is columns for all that [`escape`] lets through but wide scripts; those only shift their own line.
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn padded(text: &str, columns: usize) -> String {
+    format!("{text:<columns$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::{Endpoint, Ingress, Protocol};
+
+    fn accepted(owner: &str) -> Event {
+        Event::Accepted(Accepted {
+            time: Time::new(std::time::UNIX_EPOCH),
+            arrival: Arrival {
+                listener: "all\x1b4".into(),
+                protocol: Protocol::Tcp,
+                family: Family::Ipv4,
+                v4_mapped: true,
+                peer: Endpoint { address: [192, 0, 2, 9].into(), port: 40312, scope_id: None },
+                local: Endpoint { address: [192, 0, 2, 2].into(), port: 8081, scope_id: None },
+                ingress: Ingress { index: Some(4), name: Some("eth1".into()), evidence: Evidence::Kernel },
+                address_owner: Some(owner.into()),
+                peer_is_local: Some(false),
+            },
+        })
+    }
+
+    #[test]
+    fn a_line_says_what_one_would_not_guess() {
+        let mut live = Live::new(false);
+        assert_eq!(
+            live.event(&accepted("eth0")),
+            "00:00:00.000Z  all\\x1b4  eth1        192.0.2.9:40312        192.0.2.2:8081         the address is eth0's; IPv4 on an IPv6 socket\n"
+        );
+        assert!(!live.event(&accepted("eth1")).contains("the address is"));
+    }
+
+    #[test]
+    fn the_matrix_adds_up() {
+        let row = |listener: &str, counts: &[(&str, u64)]| ListenerSummary {
+            listener: listener.into(),
+            accepted: counts.iter().map(|(_, count)| count).sum(),
+            datagrams: 0,
+            over_limit: 0,
+            by_ingress: counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+        };
+        let summary = Summary {
+            accepted: 3,
+            datagrams: 0,
+            dropped: 0,
+            by_listener: vec![row("all4", &[("eth0", 2), ("lo", 1)]), row("lo4", &[])],
+            errors: BTreeMap::from([("accept EMFILE".to_owned(), 2)]),
+        };
+        let shown = Live::new(false).event(&Event::Summary(summary));
+        assert_eq!(
+            shown,
+            "\nLISTENER     eth0       lo    TOTAL\nall4            2        1        3\nlo4             -        -        0\n\n3 accepted\n2 x accept EMFILE\n"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! The network changes while `listen` runs.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::netns::Netns;
+use crate::support::program::{Listening, bindscope};
+
+/// The next event about the network that has this change.
+fn change(listening: &mut Listening, wanted: &str) -> Value {
+    loop {
+        let event = listening.next();
+        assert_eq!(event["event"], "network", "{event}");
+        if event["change"] == wanted {
+            return event;
+        }
+    }
+}
+
+fn names(sockets: &Value) -> Vec<&str> {
+    sockets.as_array().unwrap().iter().map(|socket| socket["listener"].as_str().unwrap()).collect()
+}
+
+/// An address goes and comes back, an interface gets another name, and is removed: each is told with the listeners that it
+/// concerns, and arrivals carry the name that holds.
+pub fn are_told_with_the_listeners_they_concern() {
+    let (host, peer) = (Netns::new(), Netns::new());
+    host.wire("eth0", &peer, "far");
+    host.address("eth0", "192.0.2.1/24");
+    host.address("eth0", "2001:db8::1/64");
+    peer.address("far", "192.0.2.2/24");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("profile.toml");
+    let profile = "schema = 1\nname = 'changes'\n\
+         [[listener]]\nname = 'all'\nbind = '0.0.0.0'\nport = 8081\nreply = 'none'\n\
+         [[listener]]\nname = 'one'\nbind = '192.0.2.1'\nport = 8082\nreply = 'none'\n\
+         [[listener]]\nname = 'device'\nbind = '0.0.0.0'\ndevice = 'eth0'\nport = 8083\nreply = 'none'\n";
+    std::fs::write(&path, profile).unwrap();
+    let mut command = bindscope(&["listen", "--format", "ndjson", path.to_str().unwrap()]);
+    let mut listening = host.run(|| Listening::start(&mut command));
+    let connect = |port: u16| {
+        let to = std::net::SocketAddr::from(([192, 0, 2, 1], port));
+        peer.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10))).map(drop)
+    };
+
+    host.ip("address del 192.0.2.1/24 dev eth0");
+    let removed = change(&mut listening, "address_removed");
+    assert_eq!(
+        (&removed["address"], &removed["interface"]),
+        (&"192.0.2.1".into(), &"eth0".into()),
+        "{removed}"
+    );
+    assert_eq!((names(&removed["lost"]), names(&removed["found"])), (vec!["one"], vec![]), "{removed}");
+
+    host.ip("address add 192.0.2.1/24 dev eth0");
+    let added = change(&mut listening, "address_added");
+    assert_eq!((names(&added["lost"]), names(&added["found"])), (vec![], vec!["one"]), "{added}");
+    connect(8082).unwrap();
+    assert_eq!(listening.next()["listener"], "one");
+
+    host.ip("link set eth0 down");
+    change(&mut listening, "interface_down");
+    host.ip("link set eth0 name lan");
+    let renamed = change(&mut listening, "interface_renamed");
+    assert_eq!((&renamed["before"], &renamed["interface"]), (&"eth0".into(), &"lan".into()), "{renamed}");
+    host.ip("link set lan up");
+    change(&mut listening, "interface_up");
+    connect(8081).unwrap();
+    let arrival = loop {
+        let event = listening.next();
+        if event["event"] != "network" {
+            break event;
+        }
+    };
+    assert_eq!(
+        (&arrival["event"], &arrival["ingress"]["name"]),
+        (&"accepted".into(), &"lan".into()),
+        "{arrival}"
+    );
+
+    host.ip("link del lan");
+    let gone = loop {
+        let event = change(&mut listening, "address_removed");
+        if event["address"] == "192.0.2.1" {
+            break event;
+        }
+    };
+    assert_eq!(names(&gone["lost"]), ["one"], "{gone}");
+    let (_, status, stderr) = listening.end();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}

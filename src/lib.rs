@@ -23,6 +23,7 @@
 //! | [`accept`] | the readiness loop: connections, datagrams, replies, limits | format output |
 //! | [`attribute`] | which interface an arrival came in on, and how that is known | ask the system |
 //! | [`probe`] | connects for real: which socket answered, over which interface | foretell |
+//! | [`lab`] | a network of namespaces with real connections between them | touch the machine's own network |
 //! | [`reply`] | what a client is answered: its bytes in, the answer out | any effect |
 //! | [`record`] | events as they are written, and sinks that never block the loop | |
 //! | [`audit`] | inventories and snapshots to findings, and a policy's verdict on them | ask the system |
@@ -40,6 +41,7 @@ pub mod cmd;
 pub mod code;
 pub mod diag;
 pub mod explain;
+pub mod lab;
 pub mod model;
 pub mod plan;
 pub mod probe;

@@ -141,38 +141,64 @@ pub fn read_setting(name: &str) -> io::Result<String> {
     std::fs::read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_owned())
 }
 
+/// CAP_NET_BIND_SERVICE 10, CAP_NET_ADMIN 12, CAP_NET_RAW 13 (capabilities(7)).
+const NETWORK_RIGHTS: [u32; 3] = [10, 12, 13];
+
 /// Gives up, on the calling thread only, the rights that an ordinary service does not have: CAP_NET_BIND_SERVICE, CAP_NET_ADMIN
-/// and CAP_NET_RAW (capabilities(7)). In a namespace of its own a process has them all, which would hide EACCES and EPERM.
+/// and CAP_NET_RAW. In a namespace of its own a process has them all, which would hide EACCES and EPERM.
 ///
 /// # Errors
 /// As `capget(2)` and `capset(2)`.
-#[expect(unsafe_code, reason = "no crate kept here wraps capset(2)")]
 pub fn drop_network_rights() -> io::Result<()> {
+    change_rights(|rights, bits| rights.effective &= !bits)
+}
+
+/// Lets programs that the calling thread starts keep these rights, though their user is not root (capabilities(7), "ambient").
+///
+/// # Errors
+/// As `capset(2)` and `prctl(2)`.
+#[expect(unsafe_code, reason = "no crate kept here wraps PR_CAP_AMBIENT")]
+pub fn keep_network_rights() -> io::Result<()> {
+    change_rights(|rights, bits| rights.inheritable |= rights.permitted & bits)?;
+    for right in NETWORK_RIGHTS {
+        // SAFETY: PR_CAP_AMBIENT takes integers only.
+        let answer = unsafe {
+            libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, libc::c_ulong::from(right), 0, 0)
+        };
+        if answer != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// `struct __user_cap_data_struct` of `linux/capability.h`.
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct Rights {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+#[expect(unsafe_code, reason = "no crate kept here wraps capset(2)")]
+fn change_rights(change: impl FnOnce(&mut Rights, u32)) -> io::Result<()> {
     #[repr(C)]
     struct Header {
         version: u32,
         pid: i32,
     }
-    #[repr(C)]
-    #[derive(Default, Clone, Copy)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
     /// `_LINUX_CAPABILITY_VERSION_3` of `linux/capability.h`.
     const VERSION_3: u32 = 0x2008_0522;
-    /// CAP_NET_BIND_SERVICE 10, CAP_NET_ADMIN 12, CAP_NET_RAW 13.
-    const GIVEN_UP: u32 = 1 << 10 | 1 << 12 | 1 << 13;
     let mut header = Header { version: VERSION_3, pid: 0 };
-    let mut data = [Data::default(); 2];
-    // SAFETY: version 3 reads the header and writes two Data, which is what the pointers lead to.
+    let mut data = [Rights::default(); 2];
+    // SAFETY: version 3 reads the header and writes two Rights, which is what the pointers lead to.
     let answer = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
     if answer != 0 {
         return Err(io::Error::last_os_error());
     }
-    data[0].effective &= !GIVEN_UP;
-    // SAFETY: version 3 reads the header and two Data, which is what the pointers lead to.
+    change(&mut data[0], NETWORK_RIGHTS.iter().map(|right| 1 << right).sum());
+    // SAFETY: version 3 reads the header and two Rights, which is what the pointers lead to.
     let answer = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

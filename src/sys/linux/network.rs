@@ -33,15 +33,12 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
-const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const MACVLAN_MODE_BRIDGE: u32 = 4;
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFF_UP: u32 = 1;
 // `linux/if_addr.h`
 const IFA_ADDRESS: u16 = 1;
@@ -339,10 +336,6 @@ fn link_attributes(link: &LinkSpec) -> Vec<u8> {
     if let Some(mtu) = link.mtu {
         out.extend(attribute(IFLA_MTU, &mtu.to_ne_bytes()));
     }
-    // The kernel makes no link-local address of its own: those of a topology are there at once and known beforehand.
-    let mode = attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
-    let inet6 = attribute(u16::from(af(Family::Ipv6)) | NESTED, &mode);
-    out.extend(attribute(IFLA_AF_SPEC | NESTED, &inet6));
     out
 }
 

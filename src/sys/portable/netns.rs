@@ -83,3 +83,11 @@ pub fn read_setting(_name: &str) -> io::Result<String> {
 pub fn drop_network_rights() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+/// Always refuses.
+///
+/// # Errors
+/// Always.
+pub fn keep_network_rights() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -1,0 +1,178 @@
+//! Builds a lab: performs the operations of a plan, one after the other, on one thread that goes from namespace to namespace.
+//!
+//! Nothing is torn down by name: a namespace dies with its last descriptor, however the process ends.
+
+use std::io;
+use std::process::{Command, Stdio};
+
+use super::ops::{Action, Operation, Plan};
+use crate::model::Snapshot;
+use crate::sys::netns::{self, Namespace};
+use crate::sys::{self, Error, NamespaceRefusal, Network};
+
+/// A lab that stands. It falls when it is dropped and its last socket is closed.
+#[derive(Debug)]
+pub struct Lab {
+    /// What it was built from.
+    pub plan: Plan,
+    /// What could not be done and is not needed for certain, one sentence each.
+    pub gaps: Vec<String>,
+    namespaces: Vec<Namespace>,
+}
+
+/// Why a lab does not stand.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// No namespace can be made.
+    #[error(transparent)]
+    Refused(#[from] NamespaceRefusal),
+    /// An operation failed.
+    #[error("{source} (in words of iproute2: {command})")]
+    Operation {
+        /// The operation as a command.
+        command: String,
+        /// The failure.
+        source: Error,
+    },
+}
+
+impl Lab {
+    /// Builds it. The process must be able to make namespaces: see [`netns::prepare`].
+    ///
+    /// # Errors
+    /// The first operation that fails; what stands so far falls again.
+    pub fn build(plan: Plan) -> Result<Lab, BuildError> {
+        let namespaces: Vec<Namespace> =
+            plan.nodes.iter().map(|_| Namespace::new()).collect::<Result<_, _>>()?;
+        let mut lab = Lab { plan, gaps: Vec::new(), namespaces };
+        let operations = std::mem::take(&mut lab.plan.operations);
+        let result = lab.perform(&operations);
+        lab.plan.operations = operations;
+        lab.gaps = result?;
+        Ok(lab)
+    }
+
+    /// Performs further operations, such as those of an event. Returns what was left out.
+    ///
+    /// # Errors
+    /// The first operation that fails; those before it stay done.
+    pub fn perform(&self, operations: &[Operation]) -> Result<Vec<String>, BuildError> {
+        let result = std::thread::scope(|scope| scope.spawn(|| self.perform_here(operations)).join());
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn perform_here(&self, operations: &[Operation]) -> Result<Vec<String>, BuildError> {
+        let mut gaps = Vec::new();
+        let mut networks: Vec<Option<Network>> = self.namespaces.iter().map(|_| None).collect();
+        let mut here = None;
+        for operation in operations {
+            let result = (|| {
+                let namespace = self.namespace(operation.node)?;
+                if here != Some(operation.node) {
+                    namespace.enter().map_err(|error| Error::call("enter", "a node", error))?;
+                    here = Some(operation.node);
+                }
+                let network =
+                    networks.get_mut(operation.node).ok_or(Error::Unsupported { what: "the node" })?;
+                let network = match network {
+                    Some(network) => network,
+                    None => network.insert(Network::here()?),
+                };
+                self.act(network, &operation.action, &mut gaps)
+            })();
+            result.map_err(|source| BuildError::Operation {
+                command: self.plan.commands(operation).into_iter().next().unwrap_or_default(),
+                source,
+            })?;
+        }
+        gaps.sort();
+        gaps.dedup();
+        Ok(gaps)
+    }
+
+    fn act(&self, network: &mut Network, action: &Action, gaps: &mut Vec<String>) -> Result<(), Error> {
+        match action {
+            Action::Namespace => Ok(()),
+            Action::Setting { path, value, optional } => set(path, value, *optional, gaps),
+            Action::Wire { here, there, other } => network.add_wire(here, there, self.namespace(*other)?),
+            Action::Bridge(link) => network.add_bridge(link),
+            Action::Macvlan(link, parent) => network.add_macvlan(link, parent),
+            Action::Port(port, bridge) => network.set_master(port, Some(bridge)),
+            Action::Address(interface, address) => network.add_address(interface, address),
+            Action::RemoveAddress(interface, net) => network.delete_address(interface, *net),
+            Action::Up(interface, up) => network.set_up(interface, *up),
+            Action::Rename(interface, to) => network.rename(interface, to),
+            Action::Route(route) => network.add_route(route),
+            Action::Settle(interface) => network.settle(interface),
+            Action::Filter(rule) => filter(rule, gaps),
+        }
+    }
+
+    fn namespace(&self, node: usize) -> Result<&Namespace, Error> {
+        self.namespaces.get(node).ok_or(Error::Unsupported { what: "the node" })
+    }
+
+    /// The namespaces of the nodes, in their order.
+    #[must_use]
+    pub fn namespaces(&self) -> &[Namespace] {
+        &self.namespaces
+    }
+
+    /// The network of a node as it is now.
+    ///
+    /// # Errors
+    /// As [`sys::snapshot`].
+    pub fn snapshot(&self, node: usize) -> Result<Snapshot, Error> {
+        self.namespace(node)?.run(sys::snapshot).map_err(|error| Error::call("enter", "a node", error))?
+    }
+}
+
+fn set(path: &str, value: &str, optional: bool, gaps: &mut Vec<String>) -> Result<(), Error> {
+    match netns::write_setting(path, value) {
+        Ok(()) => Ok(()),
+        // Not every kernel has every setting.
+        Err(error) if optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if optional => {
+            // A namespace may have the value anyway.
+            if netns::read_setting(path).is_ok_and(|now| now == value) {
+                return Ok(());
+            }
+            gaps.push(format!("{} could not be set to {value}: {error}", path.replace('/', ".")));
+            Ok(())
+        }
+        Err(error) => Err(Error::call("set", path.replace('/', "."), error)),
+    }
+}
+
+/// Adds a rule with `nft`, which is the only program that a lab may start. Without it the rule is left out, and that is said.
+fn filter(rule: &str, gaps: &mut Vec<String>) -> Result<(), Error> {
+    let script = format!(
+        "table inet bindscope {{ chain input {{ type filter hook input priority 0; policy accept; }} }}\nadd rule inet bindscope input {rule}\n"
+    );
+    let run = || -> io::Result<std::process::Output> {
+        netns::keep_network_rights()?;
+        let mut child = Command::new("nft")
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            io::Write::write_all(&mut stdin, script.as_bytes())?;
+        }
+        child.wait_with_output()
+    };
+    match run() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let line = said.lines().next().unwrap_or_default().to_owned();
+            Err(Error::call("add", format!("the filter {rule:?}"), io::Error::other(line)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            gaps.push(format!("the filter {rule:?} is left out: there is no command nft (Debian: nftables)"));
+            Ok(())
+        }
+        Err(error) => Err(Error::call("run", "nft", error)),
+    }
+}

@@ -1,0 +1,9 @@
+//! Hosts out of thin air: a network of namespaces in this process, the listeners bound in one of them, and real connections from
+//! every one.
+//!
+//! [`ops`] turns a topology into ordered operations (pure), [`build`] performs them, [`way`] says how a packet of a node gets to
+//! the host (pure), and [`run`] binds, connects and compares.
+
+pub mod build;
+pub mod builtin;
+pub mod ops;

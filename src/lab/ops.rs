@@ -1,0 +1,468 @@
+//! A topology as the ordered operations that build it. Pure: what a dry run shows is what is done.
+//!
+//! The order is that of lab.md in the design documents of this project, and each step of it is there for a reason: settings that
+//! interfaces inherit come before the interfaces, addresses before their interface is up, routes after it.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::model::topology::{Bridge, End, Event, LabAddress, LinkChange, Node, Topology, setting_path};
+use crate::model::{IfName, RouteKind};
+use crate::sys::{LinkSpec, NewAddress, NewRoute};
+
+/// One step. Nodes are indices into [`Plan::nodes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// The node in which it is done.
+    pub node: usize,
+    /// What is done.
+    pub action: Action,
+}
+
+/// What is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make the namespace.
+    Namespace,
+    /// Write a setting, by its path below `/proc/sys`.
+    Setting {
+        /// The path.
+        path: String,
+        /// The value.
+        value: String,
+        /// Whether a kernel that does not have it is good enough.
+        optional: bool,
+    },
+    /// Make a wire to another node.
+    Wire {
+        /// The end in this node.
+        here: LinkSpec,
+        /// The end in the other one.
+        there: LinkSpec,
+        /// The other node.
+        other: usize,
+    },
+    /// Make a bridge.
+    Bridge(LinkSpec),
+    /// Make a macvlan interface on the wire of another one.
+    Macvlan(LinkSpec, IfName),
+    /// Make an interface a port of a bridge.
+    Port(IfName, IfName),
+    /// Give an interface an address.
+    Address(IfName, NewAddress),
+    /// Take an address away.
+    RemoveAddress(IfName, ipnet::IpNet),
+    /// Put an interface up or down.
+    Up(IfName, bool),
+    /// Rename an interface.
+    Rename(IfName, IfName),
+    /// Add a route.
+    Route(NewRoute),
+    /// Let the kernel notice that an interface works.
+    Settle(IfName),
+    /// Add a rule of nft(8) to the chain `input`.
+    Filter(String),
+}
+
+/// How to build a topology.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Names of the nodes.
+    pub nodes: Vec<String>,
+    /// The node in which listeners are bound.
+    pub host: usize,
+    /// What builds it, in order.
+    pub operations: Vec<Operation>,
+    /// What each event does, in order.
+    pub events: Vec<Vec<Operation>>,
+}
+
+/// Settings on which answers depend, for every node: a new namespace may inherit them from the machine
+/// (`net.core.devconf_inherit_init_net`). The last group keeps a lab quick and its refusals reliable.
+const SETTINGS: &[(&str, &str)] = &[
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/default/rp_filter", "0"),
+    ("net/ipv4/conf/lo/rp_filter", "0"),
+    ("net/ipv4/conf/all/arp_ignore", "0"),
+    ("net/ipv4/conf/default/arp_ignore", "0"),
+    ("net/ipv4/conf/all/arp_filter", "0"),
+    ("net/ipv4/conf/default/arp_filter", "0"),
+    ("net/ipv4/conf/all/accept_local", "0"),
+    ("net/ipv4/conf/default/accept_local", "0"),
+    ("net/ipv4/conf/all/route_localnet", "0"),
+    ("net/ipv4/conf/default/route_localnet", "0"),
+    ("net/ipv4/ip_nonlocal_bind", "0"),
+    ("net/ipv4/ip_unprivileged_port_start", "1024"),
+    ("net/ipv6/bindv6only", "0"),
+    ("net/ipv6/ip_nonlocal_bind", "0"),
+    ("net/ipv6/conf/all/disable_ipv6", "0"),
+    ("net/ipv6/conf/default/disable_ipv6", "0"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+    // No link-local address of the kernel's own: those of a lab are there at once and known beforehand.
+    ("net/ipv6/conf/default/addr_gen_mode", "1"),
+    ("net/ipv4/icmp_ratelimit", "0"),
+    ("net/ipv4/icmp_msgs_per_sec", "1000000"),
+    ("net/ipv4/icmp_msgs_burst", "1000000"),
+    ("net/ipv6/icmp/ratelimit", "0"),
+];
+
+/// Settings of each interface: a neighbour that does not answer is given up after 150 ms instead of 3 s.
+const NEIGHBOUR: &[(&str, &str)] = &[("retrans_time_ms", "50"), ("mcast_solicit", "3")];
+
+/// The operations that build `topology`.
+#[must_use]
+pub fn plan(topology: &Topology) -> Plan {
+    let nodes = topology.all_nodes();
+    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+    let host = topology.host_node().and_then(|host| names.iter().position(|name| *name == host)).unwrap_or(0);
+    let mut plan = Plan { nodes: names, host, ..Plan::default() };
+    for (index, node) in nodes.iter().enumerate() {
+        plan.push(index, Action::Namespace);
+        plan.settings_of(index, node);
+    }
+    for (index, node) in nodes.iter().enumerate() {
+        plan.push(index, Action::Up(loopback(), true));
+        for address in &node.loopback {
+            plan.address(index, &loopback(), *address, false);
+        }
+    }
+    plan.links(topology);
+    plan.own_settings(&nodes, true);
+    plan.addresses(topology);
+    plan.up(topology);
+    for route in &topology.routes {
+        let (Some(node), Some(to)) = (plan.index(&route.node), route.destination()) else { continue };
+        let interface = route.interface.clone().or_else(|| route.local.then(loopback));
+        let (kind, table) = if route.local { (RouteKind::Local, 255) } else { (RouteKind::Unicast, 254) };
+        let (via, source, metric) = (route.via, route.source, route.metric);
+        plan.push(node, Action::Route(NewRoute { to, via, interface, kind, table, source, metric }));
+    }
+    for (node, interface) in interfaces_up(topology) {
+        if let Some(node) = plan.index(&node) {
+            plan.push(node, Action::Settle(interface));
+        }
+    }
+    for filter in &topology.filters {
+        if let Some(node) = plan.index(&filter.node) {
+            plan.push(node, Action::Filter(filter.rule.clone()));
+        }
+    }
+    plan.events = topology.events.iter().map(|event| plan.event(event)).collect();
+    plan
+}
+
+fn loopback() -> IfName {
+    IfName::from("lo")
+}
+
+impl Plan {
+    fn push(&mut self, node: usize, action: Action) {
+        self.operations.push(Operation { node, action });
+    }
+
+    /// The index of a node.
+    #[must_use]
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node == name)
+    }
+
+    fn set(&mut self, node: usize, path: String, value: &str, optional: bool) {
+        self.push(node, Action::Setting { path, value: value.to_owned(), optional });
+    }
+
+    fn settings_of(&mut self, index: usize, node: &Node) {
+        for (path, value) in SETTINGS {
+            self.set(index, (*path).to_owned(), value, true);
+        }
+        let forwarding = if node.forwarding { "1" } else { "0" };
+        for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            self.set(index, path.to_owned(), forwarding, true);
+        }
+        self.own_settings_of(index, node, false);
+    }
+
+    fn own_settings(&mut self, nodes: &[Node], of_interfaces: bool) {
+        for (index, node) in nodes.iter().enumerate() {
+            self.own_settings_of(index, node, of_interfaces);
+        }
+    }
+
+    /// The settings that the topology asks for; those of interfaces only once these are there.
+    fn own_settings_of(&mut self, index: usize, node: &Node, of_interfaces: bool) {
+        for (name, value) in &node.sysctl {
+            let Some(path) = setting_path(name) else { continue };
+            if is_of_interface(&path) == of_interfaces {
+                self.set(index, path, value, false);
+            }
+        }
+    }
+
+    fn links(&mut self, topology: &Topology) {
+        for (number, bridge) in topology.bridges.iter().enumerate() {
+            if let Some(node) = self.index(&bridge.node) {
+                self.push(
+                    node,
+                    Action::Bridge(LinkSpec { mtu: None, ..spec(&bridge.interface, 0xb, number, 1) }),
+                );
+                self.quick(node, &bridge.interface);
+            }
+        }
+        for (number, link) in topology.links.iter().enumerate() {
+            let (Some(a), Some(b)) = (self.index(&link.a.node), self.index(&link.b.node)) else { continue };
+            let here = LinkSpec { mtu: link.a.mtu, ..spec(&link.a.interface, 0, number, 1) };
+            let there = LinkSpec { mtu: link.b.mtu, ..spec(&link.b.interface, 0, number, 2) };
+            self.push(a, Action::Wire { here, there, other: b });
+            self.quick(a, &link.a.interface);
+            self.quick(b, &link.b.interface);
+            for (node, end) in [(a, &link.a), (b, &link.b)] {
+                if let Some(bridge) = &end.bridge {
+                    self.push(node, Action::Port(end.interface.clone(), bridge.clone()));
+                }
+            }
+        }
+        for (number, macvlan) in topology.macvlans.iter().enumerate() {
+            if let Some(node) = self.index(&macvlan.node) {
+                let link = spec(&macvlan.interface, 0xc, number, 1);
+                self.push(node, Action::Macvlan(link, macvlan.parent.clone()));
+                self.quick(node, &macvlan.interface);
+            }
+        }
+    }
+
+    fn quick(&mut self, node: usize, interface: &IfName) {
+        let Some(name) = interface.as_str() else { return };
+        for (family, (setting, value)) in ["ipv4", "ipv6"]
+            .into_iter()
+            .flat_map(|family| NEIGHBOUR.iter().map(move |setting| (family, *setting)))
+        {
+            self.set(node, format!("net/{family}/neigh/{name}/{setting}"), value, true);
+        }
+    }
+
+    fn addresses(&mut self, topology: &Topology) {
+        for (number, link) in topology.links.iter().enumerate() {
+            for (end, side) in [(&link.a, 1), (&link.b, 2)] {
+                let own = if link.link_local && end.bridge.is_none() {
+                    link_local(0, number, side, &end.addresses)
+                } else {
+                    None
+                };
+                self.addresses_of(&end.node, &end.interface, &end.addresses, own, link.dad);
+            }
+        }
+        for (number, Bridge { node, interface, addresses, link_local: own }) in
+            topology.bridges.iter().enumerate()
+        {
+            let own = own.then(|| link_local(0xb, number, 1, addresses)).flatten();
+            self.addresses_of(node, interface, addresses, own, false);
+        }
+        for (number, macvlan) in topology.macvlans.iter().enumerate() {
+            let own = macvlan.link_local.then(|| link_local(0xc, number, 1, &macvlan.addresses)).flatten();
+            self.addresses_of(&macvlan.node, &macvlan.interface, &macvlan.addresses, own, false);
+        }
+    }
+
+    fn addresses_of(
+        &mut self,
+        node: &str,
+        interface: &IfName,
+        addresses: &[LabAddress],
+        own: Option<LabAddress>,
+        dad: bool,
+    ) {
+        let Some(node) = self.index(node) else { return };
+        if addresses.iter().any(|address| address.tentative)
+            && let Some(name) = interface.as_str()
+        {
+            self.set(node, format!("net/ipv6/conf/{name}/dad_transmits"), "100000", false);
+        }
+        for address in addresses.iter().copied().chain(own) {
+            self.address(node, interface, address, dad);
+        }
+    }
+
+    fn address(&mut self, node: usize, interface: &IfName, address: LabAddress, dad: bool) {
+        self.push(node, Action::Address(interface.clone(), new_address(address, dad)));
+    }
+
+    fn up(&mut self, topology: &Topology) {
+        for (node, interface) in interfaces_up(topology) {
+            if let Some(node) = self.index(&node) {
+                self.push(node, Action::Up(interface, true));
+            }
+        }
+    }
+
+    fn event(&self, event: &Event) -> Vec<Operation> {
+        let node = event.node.as_deref().and_then(|name| self.index(name)).unwrap_or(self.host);
+        let mut actions = Vec::new();
+        if let Some(interface) = &event.interface {
+            match event.link {
+                Some(LinkChange::Down) => actions.push(Action::Up(interface.clone(), false)),
+                Some(LinkChange::Up) => {
+                    actions.push(Action::Up(interface.clone(), true));
+                    actions.push(Action::Settle(interface.clone()));
+                }
+                None => {}
+            }
+            if let Some(address) = event.add {
+                actions.push(Action::Address(interface.clone(), new_address(address, false)));
+            }
+            if let Some(net) = event.remove {
+                actions.push(Action::RemoveAddress(interface.clone(), net));
+            }
+            if let Some(name) = &event.rename {
+                actions.push(Action::Rename(interface.clone(), name.clone()));
+            }
+        }
+        for (name, value) in &event.sysctl {
+            if let Some(path) = setting_path(name) {
+                actions.push(Action::Setting { path, value: value.clone(), optional: false });
+            }
+        }
+        actions.into_iter().map(|action| Operation { node, action }).collect()
+    }
+}
+
+/// Interfaces that are put up, ports and parents before what is on them.
+fn interfaces_up(topology: &Topology) -> Vec<(String, IfName)> {
+    let ends = topology.links.iter().flat_map(|link| [&link.a, &link.b]);
+    ends.filter(|End { up, .. }| *up)
+        .map(|end| (end.node.clone(), end.interface.clone()))
+        .chain(topology.bridges.iter().map(|bridge| (bridge.node.clone(), bridge.interface.clone())))
+        .chain(topology.macvlans.iter().map(|macvlan| (macvlan.node.clone(), macvlan.interface.clone())))
+        .collect()
+}
+
+/// Whether a setting belongs to an interface that a new namespace does not have.
+fn is_of_interface(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').collect();
+    matches!(parts.as_slice(), ["net", _, "conf" | "neigh", name, ..] if !matches!(*name, "all" | "default" | "lo"))
+}
+
+fn new_address(address: LabAddress, dad: bool) -> NewAddress {
+    NewAddress {
+        net: address.net,
+        duplicate_detection: dad || address.tentative,
+        deprecated: address.deprecated,
+        prefix_route: true,
+        broadcast: match address.net {
+            ipnet::IpNet::V4(net) if net.prefix_len() < 31 => Some(IpAddr::V4(net.broadcast())),
+            _ => None,
+        },
+        label: None,
+    }
+}
+
+/// An interface with a link-layer address that is the same in every run.
+fn spec(name: &IfName, kind: u8, number: usize, side: u8) -> LinkSpec {
+    let [high, low] = u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();
+    LinkSpec { name: name.clone(), mac: Some([0x02, 0xb5, kind, high, low, side]), mtu: None }
+}
+
+/// The link-local address that an interface gets; `None` when its addresses hold one.
+fn link_local(kind: u16, number: usize, side: u16, addresses: &[LabAddress]) -> Option<LabAddress> {
+    let has_one = addresses
+        .iter()
+        .any(|address| matches!(address.net.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local()));
+    let number = u16::try_from(number + 1).unwrap_or(u16::MAX);
+    let address = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, kind, number, side));
+    (!has_one).then(|| ipnet::IpNet::new(address, 64).ok().map(LabAddress::from)).flatten()
+}
+
+impl Plan {
+    /// What a person would type to do the same, for one operation: commands of iproute2, sysctl(8) and nft(8). Empty for what
+    /// these do by themselves.
+    #[must_use]
+    pub fn commands(&self, operation: &Operation) -> Vec<String> {
+        let name =
+            |node: usize| self.nodes.get(node).map_or_else(String::new, |name| crate::text::escape(name));
+        let node = name(operation.node);
+        match &operation.action {
+            Action::Namespace => vec![format!("ip netns add {node}")],
+            Action::Setting { path, value, .. } => {
+                let shown = if path.contains('.') { path.clone() } else { path.replace('/', ".") };
+                vec![format!("ip netns exec {node} sysctl -qw {shown}='{value}'")]
+            }
+            Action::Wire { here, there, other } => {
+                let other = name(*other);
+                vec![format!(
+                    "ip -n {node} link add {} type veth peer {} netns {other}",
+                    link_words(here, ""),
+                    link_words(there, "name ")
+                )]
+            }
+            Action::Bridge(link) => {
+                vec![format!("ip -n {node} link add {} type bridge", link_words(link, ""))]
+            }
+            Action::Macvlan(link, parent) => vec![format!(
+                "ip -n {node} link add link {parent} {} type macvlan mode bridge",
+                link_words(link, "name ")
+            )],
+            Action::Port(port, bridge) => vec![format!("ip -n {node} link set {port} master {bridge}")],
+            Action::Address(interface, address) => {
+                let mut command = format!("ip -n {node} address add {} dev {interface}", address.net);
+                if let Some(broadcast) = address.broadcast {
+                    let _ = write!(command, " broadcast {broadcast}");
+                }
+                if address.net.addr().is_ipv6() && !address.duplicate_detection {
+                    command.push_str(" nodad");
+                }
+                if address.deprecated {
+                    command.push_str(" preferred_lft 0");
+                }
+                vec![command]
+            }
+            Action::RemoveAddress(interface, net) => {
+                vec![format!("ip -n {node} address del {net} dev {interface}")]
+            }
+            Action::Up(interface, up) => {
+                vec![format!("ip -n {node} link set {interface} {}", if *up { "up" } else { "down" })]
+            }
+            Action::Rename(interface, to) => vec![format!("ip -n {node} link set {interface} name {to}")],
+            Action::Route(route) => vec![format!("ip -n {node} {}", route_words(route))],
+            Action::Settle(_) => Vec::new(),
+            Action::Filter(rule) => {
+                vec![format!(
+                    "ip netns exec {node} nft add rule inet bindscope input {}",
+                    crate::text::escape(rule)
+                )]
+            }
+        }
+    }
+}
+
+fn link_words(link: &LinkSpec, before_name: &str) -> String {
+    let mut out = format!("{before_name}{}", link.name);
+    if let Some([a, b, c, d, e, f]) = link.mac {
+        let _ = write!(out, " address {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    }
+    if let Some(mtu) = link.mtu {
+        let _ = write!(out, " mtu {mtu}");
+    }
+    out
+}
+
+fn route_words(route: &NewRoute) -> String {
+    let mut out = String::from("route add ");
+    if route.kind == RouteKind::Local {
+        out.push_str("local ");
+    }
+    let _ = write!(out, "{}", route.to);
+    if let Some(via) = route.via {
+        let _ = write!(out, " via {via}");
+    }
+    if let Some(interface) = &route.interface {
+        let _ = write!(out, " dev {interface}");
+    }
+    if let Some(source) = route.source {
+        let _ = write!(out, " src {source}");
+    }
+    if let Some(metric) = route.metric {
+        let _ = write!(out, " metric {metric}");
+    }
+    if route.table != 254 && route.table != 255 {
+        let _ = write!(out, " table {}", route.table);
+    }
+    out
+}

@@ -1,0 +1,20 @@
+//! Labs: what is built, what is left of it, and whether plan and lab agree.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod build;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    support::netns::harness(build::trials())
+}

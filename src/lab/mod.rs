@@ -7,3 +7,4 @@
 pub mod build;
 pub mod builtin;
 pub mod ops;
+pub mod way;

@@ -3,9 +3,11 @@
 //! The order is that of lab.md in the design documents of this project, and each step of it is there for a reason: settings that
 //! interfaces inherit come before the interfaces, addresses before their interface is up, routes after it.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::way::Wiring;
 use crate::model::topology::{Bridge, End, Event, LabAddress, LinkChange, Node, Topology, setting_path};
 use crate::model::{IfName, RouteKind};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
@@ -324,6 +326,46 @@ impl Plan {
     }
 }
 
+/// What hears what, by the link-layer addresses that [`plan`] gives.
+#[must_use]
+pub fn wiring(plan: &Plan) -> Wiring {
+    let mut wiring = Wiring::default();
+    let mut macs: HashMap<(usize, &IfName), String> = HashMap::new();
+    for operation in &plan.operations {
+        let mac_of = |node: usize, name| macs.get(&(node, name)).cloned();
+        match &operation.action {
+            Action::Wire { here, there, other } => {
+                if let (Some(a), Some(b)) = (mac_text(here), mac_text(there)) {
+                    macs.insert((operation.node, &here.name), a.clone());
+                    macs.insert((*other, &there.name), b.clone());
+                    wiring.join(a, b);
+                }
+            }
+            Action::Bridge(link) => {
+                macs.extend(mac_text(link).map(|mac| ((operation.node, &link.name), mac)));
+            }
+            Action::Port(port, bridge) => {
+                if let (Some(a), Some(b)) = (mac_of(operation.node, port), mac_of(operation.node, bridge)) {
+                    wiring.join(a, b);
+                }
+            }
+            Action::Macvlan(link, parent) => {
+                if let (Some(a), Some(b)) = (mac_of(operation.node, parent), mac_text(link)) {
+                    macs.insert((operation.node, &link.name), b.clone());
+                    wiring.join(a, b);
+                }
+            }
+            _ => {}
+        }
+    }
+    wiring
+}
+
+fn mac_text(link: &LinkSpec) -> Option<String> {
+    let bytes: Vec<String> = link.mac?.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(bytes.join(":"))
+}
+
 /// Interfaces that are put up, ports and parents before what is on them.
 fn interfaces_up(topology: &Topology) -> Vec<(String, IfName)> {
     let ends = topology.links.iter().flat_map(|link| [&link.a, &link.b]);
@@ -434,8 +476,8 @@ impl Plan {
 
 fn link_words(link: &LinkSpec, before_name: &str) -> String {
     let mut out = format!("{before_name}{}", link.name);
-    if let Some([a, b, c, d, e, f]) = link.mac {
-        let _ = write!(out, " address {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    if let Some(mac) = mac_text(link) {
+        let _ = write!(out, " address {mac}");
     }
     if let Some(mtu) = link.mtu {
         let _ = write!(out, " mtu {mtu}");

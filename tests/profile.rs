@@ -3,7 +3,8 @@
 
 use bindscope::diag::{self, Problem};
 use bindscope::model::{Family, V6Only};
-use bindscope::profile::{self, Bind, Profile, Selector, builtin, flag};
+use bindscope::profile::{self, Bind, FileKind, Profile, Selector, builtin, flag, lab, policy, schema};
+use proptest::prelude::*;
 
 fn example(name: &str) -> String {
     std::fs::read_to_string(format!("tests/data/examples/{name}.toml")).unwrap()
@@ -32,6 +33,141 @@ fn the_examples_of_the_language_parse() {
     assert_eq!(parsed("f").listeners[1].reuse_port, Some(4));
     assert_eq!(parsed("g").listeners[0].bind, Bind::Loopback);
     assert_eq!(parsed("g").expectations[0].families, Family::BOTH);
+}
+
+#[test]
+fn policies_and_labs_parse() {
+    let policy =
+        policy::parse("b.toml", &example("b")).unwrap_or_else(|problems| panic!("{}", rendered(&problems)));
+    assert_eq!((policy.allow.len(), policy.waive.len()), (3, 1));
+    assert_eq!(policy.allow[1].matches.ports, [80, 443]);
+    assert_eq!(policy.waive[0].expires.unwrap().to_string(), "2027-01-31");
+    let lab =
+        lab::parse("h.toml", &example("h")).unwrap_or_else(|problems| panic!("{}", rendered(&problems)));
+    assert_eq!(lab.topology.host.as_deref(), Some("box"));
+    assert_eq!((lab.topology.nodes.len(), lab.topology.links.len()), (3, 2));
+    assert!(lab.topology.problems().is_empty());
+}
+
+#[test]
+fn every_kind_of_mistake_is_told_at_its_place_and_all_at_once() {
+    for name in ["profile", "policy", "lab"] {
+        let text = std::fs::read_to_string(format!("tests/data/mistakes/{name}.toml")).unwrap();
+        let problems = match name {
+            "profile" => profile::parse("profile.toml", &text).unwrap_err(),
+            "policy" => policy::parse("policy.toml", &text).unwrap_err(),
+            _ => lab::parse("lab.toml", &text).unwrap_err(),
+        };
+        golden(&format!("tests/data/mistakes/{name}.txt"), &rendered(&problems));
+    }
+}
+
+#[test]
+fn the_schemas_that_are_published_are_those_of_the_parser() {
+    for (kind, name) in [(FileKind::Profile, "profile"), (FileKind::Policy, "policy"), (FileKind::Lab, "lab")]
+    {
+        golden(&format!("tests/data/schema/{name}.json"), &format!("{:#}\n", schema::schema(kind)));
+    }
+}
+
+/// Compares with a file; `BINDSCOPE_BLESS=1` writes it.
+fn golden(path: &str, found: &str) {
+    if std::env::var_os("BINDSCOPE_BLESS").is_some() {
+        std::fs::write(path, found).unwrap();
+    }
+    let expected = std::fs::read_to_string(path).unwrap();
+    assert!(expected == found, "{path} differs; look, then run with BINDSCOPE_BLESS=1:\n{found}");
+}
+
+#[test]
+fn a_profile_takes_over_what_it_extends() {
+    let base = "schema = 1\nname = \"base\"\n[defaults]\nbacklog = 7\n[[listener]]\nname = \"a\"\nport = 1\n";
+    let upper = "schema = 1\nextends = \"base.toml\"\n[[listener]]\nname = \"a\"\nport = 2\n[[listener]]\nname = \"b\"\nport = 3\n";
+    let both = profile::parse_on("upper.toml", upper, Some(("base.toml", base))).unwrap();
+    let found: Vec<_> =
+        both.listeners.iter().map(|one| (one.name.as_str(), one.ports[0], one.backlog)).collect();
+    assert_eq!(found, [("a", 2, 7), ("b", 3, 7)]);
+    assert!(profile::parse("upper.toml", upper).is_err());
+    assert!(profile::parse_on("upper.toml", upper, Some(("x.toml", upper))).is_err());
+}
+
+#[test]
+fn what_a_text_may_hold_besides_is_no_danger() {
+    let good = example("a");
+    assert!(profile::parse("bom", &format!("\u{feff}{good}")).is_ok(), "BOM");
+    assert!(profile::parse("crlf", &good.replace('\n', "\r\n")).is_ok(), "CRLF");
+    assert!(profile::parse("nul", &format!("{good}\0")).is_err(), "NUL");
+    let deep = format!("schema = 1\nx = {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(profile::parse("deep", &deep).is_err());
+    let dotted = format!("schema = 1\n{} = 1", vec!["a"; 100_000].join("."));
+    assert!(profile::parse("dotted", &dotted).is_err());
+    let tables = format!("schema = 1\nx = {}", "{a=".repeat(100_000));
+    assert!(profile::parse("tables", &tables).is_err());
+    // As long as a file may be, and wrong all over: quick, and the list ends.
+    for line in
+        ["a=1\n", "[[listener]]\n", "[[expect]]\nx=1\n", "[[lab.node]]\nname='a'\n", "[[lab.link]]\na={}\n"]
+    {
+        let many = format!("schema = 1\n{}", line.repeat(1_000_000 / line.len()));
+        let problems = profile::parse("many", &many).unwrap_err();
+        assert!((1..=101).contains(&problems.len()), "{line}: {}", problems.len());
+        let _ = rendered(&problems);
+    }
+}
+
+/// Every span lies within its text, on the boundaries of characters, and can be shown.
+fn sound(problems: &[Problem]) {
+    assert!(!problems.is_empty());
+    for problem in problems {
+        if let Some(place) = &problem.place {
+            assert!(place.text.get(place.span.clone()).is_some(), "{problem:?}");
+        }
+        assert!(!diag::render(problem, false).is_empty());
+    }
+}
+
+fn corpus() -> Vec<String> {
+    let mut all: Vec<String> = ["a", "b", "c", "d", "e", "f", "g", "h"].map(example).into();
+    all.extend(builtin::names().map(|name| builtin::get(name).unwrap().to_owned()));
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_mutation_of_a_file_upsets_the_parsers(
+        which in 0..1000usize,
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..4usize, 0..5u8, any::<char>(), 0..24usize), 1..6),
+    ) {
+        const WORDS: [&str; 24] = [
+            "\"", "[", "]", "{", "}", "=", "-1", "70000", "\"80-70\"", "[[listener]]", "\n", "0x50", "true", "[]", "{}",
+            "\"\"", "fe80::1", "%", "'", "#", "1979-05-27", "\"é\u{0}\"", "[lab]", "99999999999999999999",
+        ];
+        let corpus = corpus();
+        let mut text = corpus[which % corpus.len()].clone();
+        for (at, length, kind, character, word) in edits {
+            let boundaries: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+            if boundaries.is_empty() { break; }
+            let from = at.index(boundaries.len());
+            let to = (from + length).min(boundaries.len() - 1);
+            let range = boundaries[from]..boundaries[to];
+            match kind {
+                0 => text.replace_range(range, ""),
+                1 => text.insert(range.start, character),
+                2 => text.insert_str(range.start, WORDS[word]),
+                3 => text.replace_range(range, WORDS[word]),
+                _ => text.truncate(range.start),
+            }
+        }
+        if let Err(problems) = profile::parse("p", &text) { sound(&problems); }
+        if let Err(problems) = policy::parse("p", &text) { sound(&problems); }
+        if let Err(problems) = lab::parse("p", &text) { sound(&problems); }
+    }
+
+    #[test]
+    fn no_text_of_a_bind_upsets_its_parser(text in "(tcp:|udp:)?[\\[\\]a-f0-9:.*%,=é]{0,24}(,v6only=false|,device=e|,x)?") {
+        if let Err(problem) = flag::parse("b", &text) { sound(&[problem]); }
+    }
 }
 
 #[test]

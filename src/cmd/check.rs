@@ -1,15 +1,65 @@
-//! `bindscope check`.
+//! `bindscope check`: reads profiles, policies and lab files, and tells everything that is wrong with them. Binds nothing.
 
-use super::{Context, Exit, Failure};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+
+use super::{Context, Exit, Failure, source};
+use crate::diag::Problem;
+use crate::profile::{self, FileKind, lab, policy};
+use crate::text::escape;
 
 /// Arguments of `bindscope check`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Profiles, policies and lab files; - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<OsString>,
+}
 
-/// Runs it.
+/// Runs it: every file is read, then all problems are told.
 ///
 /// # Errors
-/// What could not be done.
-pub fn run(_args: &Args, _context: &Context) -> Result<Exit, Failure> {
-    Ok(Exit::Success)
+/// Exit 2 with the problems of all files.
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let mut good = String::new();
+    let mut problems = Vec::new();
+    for name in &args.files {
+        match source::read(name).map_err(|problem| vec![problem]).and_then(|file| Ok((holds(&file)?, file))) {
+            Ok((what, file)) => {
+                let _ = writeln!(good, "{}: ok ({what})", escape(&file.origin));
+            }
+            Err(wrong) => problems.extend(wrong),
+        }
+    }
+    context.emit(good.as_bytes(), None)?;
+    if problems.is_empty() { Ok(Exit::Success) } else { Err(Failure::usage(problems)) }
+}
+
+/// What a file holds, in a few words.
+fn holds(file: &source::SourceFile) -> Result<String, Vec<Problem>> {
+    Ok(match profile::kind_of(&file.text) {
+        FileKind::Profile => {
+            let profile = source::parse(file)?;
+            let mut what = count(profile.listeners.len(), "listener");
+            if !profile.expectations.is_empty() {
+                let _ = write!(what, ", {}", count(profile.expectations.len(), "expectation"));
+            }
+            if profile.lab.is_some() {
+                what.push_str(", a lab");
+            }
+            what
+        }
+        FileKind::Policy => {
+            let policy = policy::parse(&file.origin, &file.text)?;
+            format!("policy, {}, {}", count(policy.allow.len(), "rule"), count(policy.waive.len(), "waiver"))
+        }
+        FileKind::Lab => {
+            let lab = lab::parse(&file.origin, &file.text)?;
+            format!("lab, {}", count(lab.topology.all_nodes().len(), "node"))
+        }
+    })
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }

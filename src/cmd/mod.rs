@@ -7,8 +7,10 @@ pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod explain;
+pub mod init;
 pub mod interfaces;
 pub mod listen;
+pub mod schema;
 pub mod source;
 pub mod summary;
 
@@ -56,6 +58,10 @@ enum Command {
     Audit(audit::Args),
     /// Check profiles, policies and lab files; bind nothing
     Check(check::Args),
+    /// Write a commented profile to begin with
+    Init(init::Args),
+    /// The JSON Schema of profiles, policies or lab files
+    Schema(schema::Args),
     /// What a code or a topic means, how to see it with ss and ip, and how to fix it
     Explain(explain::Args),
     /// A completion script for a shell
@@ -79,6 +85,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Some(Command::Listen(args)) => listen::run(args, &context),
             Some(Command::Audit(args)) => audit::run(args, &context),
             Some(Command::Check(args)) => check::run(args, &context),
+            Some(Command::Init(args)) => init::run(args, &context),
+            Some(Command::Schema(args)) => schema::run(args, &context),
             Some(Command::Explain(args)) => explain::run(args, &context),
             Some(Command::Completions(args)) => completions::run(args, &context),
             Some(Command::Man(args)) => completions::man(args, &context),

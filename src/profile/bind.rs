@@ -1,5 +1,6 @@
 //! What a listener binds: an address, loopback, or the addresses of interfaces; and how such a thing is written.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use toml::de::{DeTable, DeValue};
@@ -10,7 +11,7 @@ use crate::model::addr::needs_zone;
 use crate::model::{AddrClass, Family, IfName};
 
 /// What a listener binds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Bind {
     /// 127.0.0.1 and `::1`.
     Loopback,
@@ -28,7 +29,7 @@ pub enum Bind {
 }
 
 /// Chooses addresses by the interface they are on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Selector {
     /// Names of interfaces; `*` stands for any characters and `?` for one.
     pub interfaces: Vec<String>,
@@ -274,6 +275,7 @@ pub(super) fn interface_name(name: &str) -> Result<IfName, String> {
 /// What the value of `bind` means; problems when it means nothing.
 pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Option<Bind> {
     let mut binds = Vec::new();
+    let mut seen = HashSet::new();
     for value in one_or_many(value) {
         let one = match value.get_ref() {
             DeValue::String(text) => from_text(text, value, problems),
@@ -281,7 +283,7 @@ pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Option<Bind> {
             _ => None,
         };
         if let Some(bind) = one {
-            if binds.contains(&bind) {
+            if !seen.insert(bind.clone()) {
                 problems.add(Code::DUPLICATE_NAME, value.span(), "this is in the list already");
             }
             binds.push(bind);

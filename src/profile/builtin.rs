@@ -1,7 +1,18 @@
 //! The profiles of `profiles/`, compiled in.
 
 /// Name and text of every one, the default first.
-const ALL: &[(&str, &str)] = &[("default", include_str!("../../profiles/default.toml"))];
+const ALL: &[(&str, &str)] = &[
+    ("default", include_str!("../../profiles/default.toml")),
+    ("loopback-vs-all", include_str!("../../profiles/loopback-vs-all.toml")),
+    ("one-interface", include_str!("../../profiles/one-interface.toml")),
+    ("link-local", include_str!("../../profiles/link-local.toml")),
+    ("v6only-matrix", include_str!("../../profiles/v6only-matrix.toml")),
+    ("device", include_str!("../../profiles/device.toml")),
+    ("udp", include_str!("../../profiles/udp.toml")),
+    ("same-port", include_str!("../../profiles/same-port.toml")),
+    ("loopback", include_str!("../../profiles/loopback.toml")),
+    ("all-interfaces", include_str!("../../profiles/all-interfaces.toml")),
+];
 
 /// Their names.
 pub fn names() -> impl Iterator<Item = &'static str> {

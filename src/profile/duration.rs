@@ -33,6 +33,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             "m" | "min" => 60_000,
             "h" => 3_600_000,
             "d" => 86_400_000,
+            "" if tail.starts_with(' ') => return Err("has a blank between number and unit".to_owned()),
             "" => return Err(without_unit()),
             _ => return Err("has a unit that is not one of ms, s, m, h, d".to_owned()),
         };

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::bind::glob;
 use super::keys::{self, Keys, Kind, optional, required};
-use super::value::{Problems, number, one_or_many, tables, text, texts};
+use super::value::{Problems, nearest, number, one_or_many, tables, text, texts};
 use crate::code::Code;
 use crate::model::{Errno, Family, Outcome};
 
@@ -221,9 +221,13 @@ fn vantages(table: &DeTable<'_>, key: &str, problems: &mut Problems) -> Vec<Vant
         match Vantage::parse(text) {
             Some(vantage) => vantages.push(vantage),
             None => {
+                let help = match nearest(text, ["loopback", "self", "host"]) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => "write \"loopback\", \"self\" (this host's other addresses), \"host\", \"link:INTERFACE\" or \"node:NAME\"".to_owned(),
+                };
                 problems
                     .add(Code::NOT_A_CHOICE, value.span(), format!("\"{text}\" is no place to connect from"))
-                    .help("write \"loopback\", \"self\" (this host's other addresses), \"host\", \"link:INTERFACE\" or \"node:NAME\"");
+                    .help(help);
             }
         }
     }
@@ -239,7 +243,7 @@ fn bind_result(table: &DeTable<'_>, problems: &mut Problems) -> Option<BindResul
     let errno = Errno::from_name(name);
     if errno.is_none() {
         let names: Vec<String> = Errno::NAMED.iter().map(ToString::to_string).collect();
-        let near = super::value::nearest(&name.to_lowercase(), names.iter().map(String::as_str));
+        let near = nearest(&name.to_lowercase(), names.iter().map(String::as_str));
         problems.add(Code::NOT_A_CHOICE, value.span(), format!("\"{name}\" is no outcome of a bind")).help(
             format!("write \"ok\", or the name of an error such as \"{}\"", near.unwrap_or("EADDRINUSE")),
         );

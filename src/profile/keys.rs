@@ -178,7 +178,19 @@ fn check_value(name: &str, value: &Value<'_>, kind: Kind, problems: &mut Problem
             not_empty(problems);
             one_or_many(value).into_iter().for_each(|value| word(problems, value, words));
         }
-        Kind::BoolOr(words) if inner.is_str() => word(problems, value, words),
+        Kind::BoolOr(words) if inner.is_str() => {
+            if let Some(text) = inner.as_str().filter(|text| !words.contains(text)) {
+                let shown: String = text.chars().take(64).collect();
+                let message = format!(
+                    "`{name}` is \"{shown}\", but must be true, false or \"{}\"",
+                    words.join("\", \"")
+                );
+                let added = problems.add(Code::NOT_A_CHOICE, value.span(), message);
+                if text == "true" || text == "false" {
+                    let _ = added.help(format!("write {text} without quotes"));
+                }
+            }
+        }
         Kind::Bool | Kind::BoolOr(_) if inner.is_bool() => {}
         Kind::BoolOrTable(_) if inner.is_bool() => {}
         Kind::Integer(low, high) if inner.is_integer() => {

@@ -11,7 +11,9 @@ pub mod flag;
 mod keys;
 pub mod lab;
 pub mod listener;
+pub mod policy;
 pub mod ports;
+pub mod schema;
 mod value;
 
 use std::collections::HashMap;
@@ -252,7 +254,7 @@ fn read(profile: &mut Profile, draft: &mut Draft, origin: &str, text: &str, laye
             .help("`bindscope init` writes a profile to begin with");
     }
     profile.expectations.extend(expect::read(table, &mut problems));
-    if let Some(lab) = lab::read(table, &mut problems) {
+    if let Some(lab) = lab::read(table, stem(origin), &mut problems) {
         profile.lab = Some(lab);
     }
     problems.finish()
@@ -265,6 +267,7 @@ fn stem(origin: &str) -> &str {
 
 fn listeners(profile: &mut Profile, draft: &Draft, table: &DeTable<'_>, problems: &mut Problems) {
     let mut lines: HashMap<String, usize> = HashMap::new();
+    let base = profile.listeners.len();
     let mut sockets = 0usize;
     let mut told = false;
     for (entry, span) in value::tables(table, "listener") {
@@ -295,7 +298,8 @@ fn listeners(profile: &mut Profile, draft: &Draft, table: &DeTable<'_>, problems
                 )
                 .help("ask for fewer ports, or raise max_sockets in [limits]");
         }
-        match profile.listeners.iter_mut().find(|other| other.name == listener.name) {
+        let (inherited, _) = profile.listeners.split_at_mut(base);
+        match inherited.iter_mut().find(|other| other.name == listener.name) {
             Some(other) => *other = listener,
             None => profile.listeners.push(listener),
         }

@@ -1,6 +1,6 @@
 //! Ports: a number, a range as `"8000-8009"`, or a list of either; 0 lets the kernel choose.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 
 use super::value::{Problems, Value, integer, kind_of, one_or_many};
 use crate::code::Code;
@@ -29,7 +29,8 @@ pub fn parse(text: &str) -> Result<RangeInclusive<u16>, String> {
 
 /// The ports that `value` is, in its order; a problem for each that is none, and for one that stands there twice.
 pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
-    let mut ranges: Vec<(RangeInclusive<u16>, Range<usize>)> = Vec::new();
+    let mut ports = Vec::new();
+    let mut taken = vec![false; 65_536];
     for value in one_or_many(value) {
         let result = match (integer(value.get_ref()), value.get_ref().as_str()) {
             (Some(number), _) => match u16::try_from(number) {
@@ -41,14 +42,13 @@ pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
         };
         match result {
             Ok(range) => {
-                let overlap = |other: &RangeInclusive<u16>| {
-                    *other.start() != 0 && other.start() <= range.end() && range.start() <= other.end()
-                };
-                if ranges.iter().any(|(other, _)| overlap(other)) {
+                // 0 may stand there several times: the kernel chooses another port for each.
+                if range.clone().any(|port| port != 0 && taken[usize::from(port)]) {
                     problems.add(Code::BAD_PORT, value.span(), "this port is in the list already");
-                } else {
-                    ranges.push((range, value.span()));
+                    continue;
                 }
+                range.clone().for_each(|port| taken[usize::from(port)] = true);
+                ports.extend(range);
             }
             Err((shown, reason)) => {
                 problems.add(Code::BAD_PORT, value.span(), format!("{shown} {reason}")).help(
@@ -57,7 +57,7 @@ pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
             }
         }
     }
-    ranges.into_iter().flat_map(|(range, _)| range).collect()
+    ports
 }
 
 #[cfg(test)]

@@ -21,13 +21,16 @@ const MOST_PROBLEMS: usize = 100;
 pub(super) struct Problems {
     file: String,
     text: Arc<str>,
+    /// Where each line begins.
+    lines: Vec<usize>,
     list: Vec<Problem>,
 }
 
 impl Problems {
     /// None yet, for the text known as `file`.
     pub(super) fn new(file: &str, text: &str) -> Problems {
-        Problems { file: file.to_owned(), text: text.into(), list: Vec::new() }
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Problems { file: file.to_owned(), text: text.into(), lines, list: Vec::new() }
     }
 
     /// One more error, at `span`. Help can be added to what is returned.
@@ -44,7 +47,7 @@ impl Problems {
 
     /// The line of a place, from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
-        self.text.get(..span.start).map_or(0, |before| before.matches('\n').count()) + 1
+        self.lines.partition_point(|begin| *begin <= span.start)
     }
 
     /// Whether there is an error yet.
@@ -57,12 +60,7 @@ impl Problems {
         let start = |problem: &Problem| problem.place.as_ref().map_or(0, |place| place.span.start);
         self.list.sort_by_key(start);
         // After a syntax error the rest of its line means nothing.
-        let line = |problem: &Problem| {
-            self.text
-                .get(..start(problem))
-                .and_then(|before| before.rfind('\n'))
-                .map_or(0, |newline| newline + 1)
-        };
+        let line = |problem: &Problem| self.lines.partition_point(|begin| *begin <= start(problem));
         let broken: HashSet<usize> =
             self.list.iter().filter(|problem| problem.code == Code::SYNTAX).map(line).collect();
         let mut seen = HashSet::new();

@@ -1,0 +1,362 @@
+//! Policies: what may listen on a host, and which findings are put up with for a while.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use jiff::civil::Date;
+use toml::de::DeTable;
+
+use super::keys::{self, Key, Keys, Kind, optional, required};
+use super::value::{Problems, boolean, tables, text, texts};
+use super::{ports, syntax, version};
+use crate::code::Code;
+use crate::diag::{Problem, Severity};
+use crate::model::{Exposure, Family, Protocol};
+
+/// A checked policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Where it was read.
+    pub origin: String,
+    /// Whether a socket that matches no rule is a finding.
+    pub deny_by_default: bool,
+    /// What becomes of a socket whose owner cannot be read.
+    pub unknown_owner: UnknownOwner,
+    /// The mildest finding that makes the audit fail.
+    pub fail_on: Severity,
+    /// Whether every network namespace is looked at, not only this one.
+    pub all_namespaces: bool,
+    /// Whether unconnected client sockets on ephemeral UDP ports are left out.
+    pub ignore_ephemeral_udp: bool,
+    /// What may listen.
+    pub allow: Vec<Allow>,
+    /// Findings that are put up with.
+    pub waive: Vec<Waive>,
+}
+
+/// What becomes of a socket whose owner cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum UnknownOwner {
+    /// It is undecided.
+    #[default]
+    Undecided,
+    /// It is a finding.
+    Fail,
+}
+
+/// Something that may listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allow {
+    /// Its name, unique in the policy.
+    pub id: String,
+    /// Which sockets it is about.
+    pub matches: Match,
+    /// The widest exposure that is permitted.
+    pub exposure: Exposure,
+    /// The families in which it may be reachable; both without.
+    pub families: Vec<Family>,
+    /// Whether it must be there.
+    pub require: bool,
+    /// Why.
+    pub reason: Option<String>,
+    /// The last day on which it holds.
+    pub expires: Option<Date>,
+    /// The line it begins on, from 1.
+    pub line: usize,
+}
+
+/// A finding that is put up with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waive {
+    /// Code of the finding, such as `BS1001`.
+    pub code: String,
+    /// Which sockets it is about.
+    pub matches: Match,
+    /// Why.
+    pub reason: String,
+    /// The last day on which it holds.
+    pub expires: Option<Date>,
+    /// What a waiver that matches nothing is.
+    pub unmatched: Unmatched,
+    /// The line it begins on, from 1.
+    pub line: usize,
+}
+
+/// What a waiver that matches nothing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Unmatched {
+    /// A warning.
+    #[default]
+    Warn,
+    /// An error.
+    Error,
+    /// Nothing.
+    Ignore,
+}
+
+/// Chooses sockets; what is not said matches everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Match {
+    /// TCP or UDP.
+    pub protocol: Option<Protocol>,
+    /// The ports; any without.
+    pub ports: Vec<u16>,
+    /// Patterns over the path of the program.
+    pub exe: Vec<String>,
+    /// Names or numbers of the user.
+    pub user: Vec<String>,
+    /// Patterns over the systemd unit.
+    pub unit: Vec<String>,
+}
+
+const EXPOSURES: &[&str] = &["none", "loopback", "host", "link", "private", "lan", "global"];
+const FAMILIES: &[&str] = &["ipv4", "ipv6"];
+
+/// The keys of a policy file.
+pub(super) static POLICY_FILE: Keys = Keys {
+    what: "the policy",
+    keys: &[
+        required("schema", Kind::Integer(0, i64::MAX), "the version of the language: 1"),
+        required("kind", Kind::Choice(&["policy"]), "that it is a policy"),
+        optional("name", Kind::Text, "the name of the policy in every report"),
+        optional("description", Kind::Text, "what it is for"),
+        optional("policy", Kind::Table(&POLICY), "how it judges"),
+        optional("allow", Kind::Tables(&ALLOW), "what may listen"),
+        optional("waive", Kind::Tables(&WAIVE), "findings that are put up with"),
+    ],
+};
+
+static POLICY: Keys = Keys {
+    what: "[policy]",
+    keys: &[
+        optional(
+            "default",
+            Kind::Choice(&["deny", "allow"]),
+            "what a socket is that no rule matches (default deny)",
+        ),
+        optional(
+            "unknown_owner",
+            Kind::Choice(&["undecided", "fail"]),
+            "what a socket is whose owner cannot be read (default undecided)",
+        ),
+        optional(
+            "fail_on",
+            Kind::Choice(&["error", "warning", "note"]),
+            "the mildest finding that makes the audit fail (default error)",
+        ),
+        optional(
+            "namespaces",
+            Kind::Choices(&["self", "all"]),
+            "which network namespaces are looked at (default self)",
+        ),
+        optional(
+            "ignore_ephemeral_udp",
+            Kind::Bool,
+            "leave out unconnected client sockets on ephemeral UDP ports (default true)",
+        ),
+    ],
+};
+
+static ALLOW: Keys = Keys {
+    what: "[[allow]]",
+    keys: &[
+        required("id", Kind::Text, "the name of the rule in every report"),
+        PROTOCOL,
+        PORT,
+        required(
+            "exposure",
+            Kind::Choice(EXPOSURES),
+            "the widest exposure that is permitted: none, loopback (or host), link, private (or lan), global",
+        ),
+        optional(
+            "families",
+            Kind::Choices(FAMILIES),
+            "the families in which it may be reachable (default both)",
+        ),
+        PROCESS_KEY,
+        optional("require", Kind::Bool, "whether it must be there"),
+        optional("reason", Kind::Text, "why; needed where everybody may reach it"),
+        EXPIRES,
+    ],
+};
+
+static WAIVE: Keys = Keys {
+    what: "[[waive]]",
+    keys: &[
+        required("code", Kind::Text, "the code of the finding"),
+        required("match", Kind::Table(&MATCH), "which sockets it is about"),
+        required("reason", Kind::Text, "why"),
+        EXPIRES,
+        optional(
+            "unmatched",
+            Kind::Choice(&["warn", "error", "ignore"]),
+            "what it is when it matches nothing (default warn)",
+        ),
+    ],
+};
+
+static MATCH: Keys = Keys { what: "`match`", keys: &[PROTOCOL, PORT, PROCESS_KEY] };
+
+static PROCESS: Keys = Keys {
+    what: "`process`",
+    keys: &[
+        optional("exe", Kind::Texts, "path of the program, or a pattern"),
+        optional("user", Kind::Texts, "name or number of its user"),
+        optional("unit", Kind::Texts, "its systemd unit, or a pattern"),
+    ],
+};
+
+const PROTOCOL: Key = optional("protocol", Kind::Choice(&["tcp", "udp"]), "tcp or udp (default: either)");
+const PORT: Key = optional("port", Kind::Ports, "a port, a range, or a list of them (default: any)");
+const PROCESS_KEY: Key = optional("process", Kind::Table(&PROCESS), "whose sockets");
+const EXPIRES: Key = optional("expires", Kind::Date, "the last day on which it holds");
+
+/// Reads a policy. `origin` names the text in messages.
+///
+/// # Errors
+/// Every problem of the text, in its order.
+pub fn parse(origin: &str, text: &str) -> Result<Policy, Vec<Problem>> {
+    let mut problems = Problems::new(origin, text);
+    let document = syntax(text, &mut problems);
+    let table = document.get_ref();
+    let mut policy = None;
+    if version(table, &mut problems) {
+        keys::check(table, 0..0, &POLICY_FILE, &mut problems);
+        policy = Some(read(origin, table, &mut problems));
+    }
+    match policy {
+        Some(policy) if problems.is_empty() => Ok(policy),
+        _ => Err(problems.finish()),
+    }
+}
+
+fn read(origin: &str, table: &DeTable<'_>, problems: &mut Problems) -> Policy {
+    let empty = DeTable::new();
+    let head = table.get("policy").and_then(|head| head.get_ref().as_table()).unwrap_or(&empty);
+    let allow: Vec<Allow> =
+        tables(table, "allow").into_iter().map(|(entry, span)| rule(entry, &span, problems)).collect();
+    let waive =
+        tables(table, "waive").into_iter().map(|(entry, span)| waiver(entry, &span, problems)).collect();
+    let mut lines: HashMap<&str, usize> = HashMap::new();
+    for ((entry, span), rule) in tables(table, "allow").into_iter().zip(&allow) {
+        if let Some(line) = lines.get(rule.id.as_str()).filter(|_| !rule.id.is_empty()) {
+            let span = entry.get("id").map_or(span, toml::Spanned::span);
+            let message = format!("another rule has the id \"{}\"", rule.id);
+            problems.add(Code::DUPLICATE_NAME, span, message).help(format!("it stands in line {line}"));
+        }
+        lines.entry(&rule.id).or_insert(rule.line);
+    }
+    Policy {
+        name: text(table, "name").unwrap_or(super::stem(origin)).to_owned(),
+        description: text(table, "description").map(str::to_owned),
+        origin: origin.to_owned(),
+        deny_by_default: text(head, "default") != Some("allow"),
+        unknown_owner: match text(head, "unknown_owner") {
+            Some("fail") => UnknownOwner::Fail,
+            _ => UnknownOwner::Undecided,
+        },
+        fail_on: match text(head, "fail_on") {
+            Some("warning") => Severity::Warning,
+            Some("note") => Severity::Note,
+            _ => Severity::Error,
+        },
+        all_namespaces: texts(head, "namespaces").iter().any(|name| name == "all"),
+        ignore_ephemeral_udp: boolean(head, "ignore_ephemeral_udp").unwrap_or(true),
+        allow,
+        waive,
+    }
+}
+
+fn rule(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> Allow {
+    let exposure = match text(table, "exposure") {
+        Some("none") => Exposure::None,
+        Some("link") => Exposure::Link,
+        Some("private" | "lan") => Exposure::Private,
+        Some("global") => Exposure::Global,
+        _ => Exposure::Loopback,
+    };
+    if exposure == Exposure::Global && !table.contains_key("reason") {
+        let at = table.get("exposure").map_or_else(|| span.clone(), toml::Spanned::span);
+        problems
+            .add(Code::MISSING_KEY, at, "everybody may reach it, but there is no `reason`")
+            .help("say why: whoever reads the policy next will ask");
+    }
+    let family = |name: String| if name == "ipv4" { Family::Ipv4 } else { Family::Ipv6 };
+    Allow {
+        id: text(table, "id").unwrap_or_default().to_owned(),
+        matches: matching(table, problems),
+        exposure,
+        families: texts(table, "families").into_iter().map(family).collect(),
+        require: boolean(table, "require").unwrap_or(false),
+        reason: text(table, "reason").map(str::to_owned),
+        expires: date(table, problems),
+        line: problems.line(span),
+    }
+}
+
+fn waiver(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> Waive {
+    let code = text(table, "code").unwrap_or_default();
+    let digits = code.strip_prefix("BS").unwrap_or_default();
+    if let Some(value) = table.get("code").filter(|_| !code.is_empty())
+        && !(digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    {
+        problems
+            .add(Code::NOT_A_CHOICE, value.span(), format!("\"{code}\" is no code of a finding"))
+            .help("a code is written BS and four digits, such as \"BS1001\"");
+    }
+    let empty = DeTable::new();
+    let matches = table.get("match").and_then(|value| value.get_ref().as_table());
+    if let Some(value) = table.get("match").filter(|_| matches.is_some_and(|table| table.is_empty())) {
+        problems
+            .add(
+                Code::NOTHING_ASKED,
+                value.span(),
+                "`match` is empty: this would waive the finding for every socket",
+            )
+            .help("name at least a port or a program");
+    }
+    Waive {
+        code: code.to_owned(),
+        matches: matching(matches.unwrap_or(&empty), problems),
+        reason: text(table, "reason").unwrap_or_default().to_owned(),
+        expires: date(table, problems),
+        unmatched: match text(table, "unmatched") {
+            Some("error") => Unmatched::Error,
+            Some("ignore") => Unmatched::Ignore,
+            _ => Unmatched::Warn,
+        },
+        line: problems.line(span),
+    }
+}
+
+fn matching(table: &DeTable<'_>, problems: &mut Problems) -> Match {
+    let empty = DeTable::new();
+    let process = table.get("process").and_then(|value| value.get_ref().as_table()).unwrap_or(&empty);
+    Match {
+        protocol: match text(table, "protocol") {
+            Some("tcp") => Some(Protocol::Tcp),
+            Some("udp") => Some(Protocol::Udp),
+            _ => None,
+        },
+        ports: table.get("port").map(|value| ports::read(value, problems)).unwrap_or_default(),
+        exe: texts(process, "exe"),
+        user: texts(process, "user"),
+        unit: texts(process, "unit"),
+    }
+}
+
+fn date(table: &DeTable<'_>, problems: &mut Problems) -> Option<Date> {
+    let value = table.get("expires")?;
+    let written = value.get_ref().as_datetime()?.date?;
+    let date = i16::try_from(written.year).ok().and_then(|year| {
+        Date::new(year, i8::try_from(written.month).ok()?, i8::try_from(written.day).ok()?).ok()
+    });
+    if date.is_none() {
+        problems.add(Code::NOT_A_CHOICE, value.span(), "there is no such day");
+    }
+    date
+}

@@ -1,0 +1,160 @@
+//! `check`, `init` and `schema` as a user calls them: files of every sort, and what the program says and returns.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs, reason = "a test")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use support::program::{bindscope, finish, run, text};
+use tempfile::TempDir;
+
+fn file(dir: &TempDir, name: &str, bytes: impl AsRef<[u8]>) -> String {
+    let path = dir.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Exit code, standard output, standard error.
+fn check(files: &[&str]) -> (Option<i32>, String, String) {
+    let output = run(&[&["check"], files].concat());
+    let (stdout, stderr) = text(&output);
+    (output.status.code(), stdout, stderr)
+}
+
+const GOOD: &str = "schema = 1\nname = \"good\"\n[[listener]]\nname = \"a\"\nport = 8081\n";
+
+#[test]
+fn good_files_of_every_kind_are_ok() {
+    let (code, stdout, stderr) =
+        check(&["profiles/default.toml", "tests/data/examples/b.toml", "tests/data/examples/h.toml"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let expected = "profiles/default.toml: ok (7 listeners, 2 expectations)\n\
+                    tests/data/examples/b.toml: ok (policy, 3 rules, 1 waiver)\n\
+                    tests/data/examples/h.toml: ok (lab, 3 nodes)\n";
+    assert_eq!(stdout, expected);
+}
+
+#[test]
+fn all_files_are_read_and_all_problems_told() {
+    let dir = TempDir::new().unwrap();
+    let good = file(&dir, "good.toml", GOOD);
+    let bad = file(&dir, "bad.toml", GOOD.replace("8081", "70000").replace("name = \"a\"", "nmae = \"a\""));
+    let (code, stdout, stderr) = check(&[&bad, &good, "/nowhere/at/all"]);
+    assert_eq!(code, Some(2));
+    assert_eq!(stdout, format!("{good}: ok (1 listener)\n"));
+    for part in
+        ["did you mean `name`?", "bad.toml:5:8", "70000 is not from 0 to 65535", "/nowhere/at/all", "^^^^^"]
+    {
+        assert!(stderr.contains(part), "no {part:?} in\n{stderr}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_text_is_named_and_never_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let long = file(&dir, "long.toml", GOOD.to_owned() + &"#".repeat(1024 * 1024));
+    let sparse = file(&dir, "sparse.toml", "");
+    std::fs::File::options().write(true).open(&sparse).unwrap().set_len(100 * 1024 * 1024).unwrap();
+    let latin = file(&dir, "latin.toml", b"schema = 1\nname = \"caf\xe9\"\n");
+    let nul = file(&dir, "nul.toml", GOOD.to_owned() + "\0");
+    let fifo = dir.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let directory = dir.path().to_str().unwrap();
+    for (name, word) in [
+        (long.as_str(), "longer than 1 MiB"),
+        (&sparse, "longer than 1 MiB"),
+        (&latin, "not UTF-8 (line 2"),
+        (&nul, "BS0001"),
+        (fifo.to_str().unwrap(), "FIFO"),
+        (directory, "directory"),
+        ("/dev/zero", "device"),
+    ] {
+        let (code, stdout, stderr) = check(&[name]);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{name}: {stderr}");
+        assert!(stderr.contains(word), "{name}: no {word:?} in\n{stderr}");
+    }
+    let bom = file(&dir, "bom.toml", format!("\u{feff}{}", GOOD.replace('\n', "\r\n")));
+    assert_eq!(check(&[&bom]).0, Some(0));
+}
+
+#[test]
+fn standard_input_is_a_file_too() {
+    use std::io::Write as _;
+    for (content, expected, word) in [(GOOD, 0, "<stdin>: ok"), ("schema = 2\n", 2, "<stdin>:1:10")] {
+        let mut child = bindscope(&["check", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(content.as_bytes()).unwrap();
+        let output = finish(child);
+        let (stdout, stderr) = text(&output);
+        assert_eq!(output.status.code(), Some(expected));
+        assert!(format!("{stdout}{stderr}").contains(word), "{stdout}{stderr}");
+    }
+}
+
+#[test]
+fn a_file_beside_it_is_taken_over_but_none_elsewhere() {
+    let dir = TempDir::new().unwrap();
+    file(&dir, "base.toml", GOOD);
+    let upper = |base: &str| {
+        let text = format!("schema = 1\nextends = \"{base}\"\n[[listener]]\nname = \"b\"\nport = 8082\n");
+        check(&[&file(&dir, "upper.toml", text)])
+    };
+    let (code, stdout, stderr) = upper("base.toml");
+    assert!(code == Some(0) && stdout.ends_with("ok (2 listeners)\n"), "{stdout}{stderr}");
+    for base in ["../base.toml", "/etc/hostname", "missing.toml", "upper.toml"] {
+        let (code, _, stderr) = upper(base);
+        assert!(code == Some(2) && stderr.contains("upper.toml:2:"), "{base}: {stderr}");
+    }
+}
+
+#[test]
+fn root_reads_no_file_that_anybody_can_change() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let dir = TempDir::new().unwrap();
+    let name = file(&dir, "theirs.toml", GOOD);
+    std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o666)).unwrap();
+    if !nix::unistd::geteuid().is_root() || chown(&name, Some(65534), None).is_err() {
+        eprintln!("not checked: only root can give a file away");
+        assert_eq!(check(&[&name]).0, Some(0));
+        return;
+    }
+    let (code, _, stderr) = check(&[&name]);
+    assert!(code == Some(2) && stderr.contains("BS0017"), "{stderr}");
+    std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(check(&[&name]).0, Some(0));
+}
+
+#[test]
+fn init_writes_a_profile_that_is_right_and_never_over_another() {
+    let dir = TempDir::new().unwrap();
+    let path: PathBuf = dir.path().join("new.toml");
+    let name = path.to_str().unwrap();
+    assert_eq!(run(&["init", name]).status.code(), Some(0));
+    let (code, stdout, stderr) = check(&[name]);
+    assert!(code == Some(0) && stdout.contains("2 listeners, 1 expectation"), "{stdout}{stderr}");
+    std::fs::write(&path, "mine").unwrap();
+    let refused = run(&["init", name]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused).1.contains("--force"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    assert_eq!(run(&["init", "--force", name]).status.code(), Some(0));
+    assert_eq!(text(&run(&["init", "-"])).0, std::fs::read_to_string(&path).unwrap());
+    assert_eq!(run(&["init", "/nowhere/at/all.toml"]).status.code(), Some(5));
+}
+
+#[test]
+fn schema_prints_what_is_published() {
+    for kind in ["profile", "policy", "lab"] {
+        let output = run(&["schema", kind]);
+        let expected = std::fs::read_to_string(format!("tests/data/schema/{kind}.json")).unwrap();
+        assert_eq!((output.status.code(), text(&output).0), (Some(0), expected));
+    }
+    assert_eq!(run(&["schema", "profil"]).status.code(), Some(2));
+    assert_eq!(run(&["check"]).status.code(), Some(2));
+}

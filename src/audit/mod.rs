@@ -7,6 +7,7 @@
 pub mod baseline;
 pub mod change;
 pub mod rules;
+pub mod served;
 
 use serde::Serialize;
 

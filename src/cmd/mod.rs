@@ -6,6 +6,7 @@ mod exit;
 pub mod audit;
 pub mod check;
 pub mod completions;
+pub mod connections;
 pub mod explain;
 pub mod init;
 pub mod interfaces;
@@ -56,6 +57,8 @@ enum Command {
     Listen(listen::Args),
     /// What already listens here, who can reach it, and whether a policy allows it
     Audit(audit::Args),
+    /// Established connections of this machine's servers, with their ingress interface where rights allow
+    Connections(connections::Args),
     /// Check profiles, policies and lab files; bind nothing
     Check(check::Args),
     /// Write a commented profile to begin with
@@ -84,6 +87,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Some(Command::Interfaces(args)) => interfaces::run(args, &context),
             Some(Command::Listen(args)) => listen::run(args, &context),
             Some(Command::Audit(args)) => audit::run(args, &context),
+            Some(Command::Connections(args)) => connections::run(args, &context),
             Some(Command::Check(args)) => check::run(args, &context),
             Some(Command::Init(args)) => init::run(args, &context),
             Some(Command::Schema(args)) => schema::run(args, &context),

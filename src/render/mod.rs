@@ -1,6 +1,7 @@
 //! Values to text: what people see. Pure; colour and width are given.
 
 pub mod audit;
+pub mod connections;
 pub mod interfaces;
 pub mod live;
 pub mod markdown;

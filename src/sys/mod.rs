@@ -44,7 +44,10 @@ pub use file::{
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute};
 pub use listing::listed_addresses;
 pub use signals::Signals;
-pub use socket_types::{Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram, TransportState};
+pub use socket_types::{
+    Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram, ServerConnection, TransportState,
+};
+pub use system::connections::connections;
 pub use system::inherit::inherited;
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};
 pub use system::monitor::Monitor;

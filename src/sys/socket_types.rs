@@ -83,3 +83,22 @@ pub struct Inherited {
     /// TCP (it listens) or UDP.
     pub protocol: Protocol,
 }
+
+/// The serving end of an established TCP connection of any program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConnection {
+    /// The local end as the socket has it (v4-mapped on an AF_INET6 socket).
+    pub local: std::net::SocketAddr,
+    /// The peer as the socket has it.
+    pub peer: std::net::SocketAddr,
+    /// Index of the device that the socket is bound to.
+    pub device_index: Option<u32>,
+    /// Its inode; `None` while it waits to be accepted.
+    pub inode: Option<u64>,
+    /// User that made it.
+    pub uid: u32,
+    /// Processes that hold it; `None` when they could not be read.
+    pub owners: Option<Vec<crate::model::Owner>>,
+    /// Index and name of the interface that the kernel names for it; else why it does not.
+    pub ingress: Result<(u32, Option<crate::model::IfName>), &'static str>,
+}

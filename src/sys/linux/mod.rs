@@ -2,6 +2,7 @@
 
 mod borrow;
 mod cgroup;
+pub mod connections;
 pub mod inherit;
 pub mod inventory;
 pub mod monitor;

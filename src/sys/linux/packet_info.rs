@@ -11,7 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, sendmsg, setsockopt,
+    sockopt,
 };
 use socket2::Socket;
 
@@ -70,6 +71,33 @@ pub fn ingress_of_connection(socket: &Socket, native_ipv6: bool) -> io::Result<O
         Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOPROTOOPT)) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// As [`ingress_of_connection`], for a connection of another program, which is left as it was: an option that had to be set is
+/// reset. On native IPv6 the kernel names the interface of the latest data, not that of the handshake.
+///
+/// # Errors
+/// As `getsockopt(2)`.
+pub fn ingress_of_foreign_connection(socket: &Socket, native_ipv6: bool) -> io::Result<Option<u32>> {
+    let was_on = if native_ipv6 {
+        getsockopt(socket, sockopt::Ipv6RecvPacketInfo)
+    } else {
+        getsockopt(socket, sockopt::Ipv4PacketInfo)
+    };
+    let was_on = match was_on {
+        Ok(on) => on,
+        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOPROTOOPT) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let answer = ingress_of_connection(socket, native_ipv6);
+    if !was_on {
+        if native_ipv6 {
+            setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &false)?;
+        } else {
+            setsockopt(socket, sockopt::Ipv4PacketInfo, &false)?;
+        }
+    }
+    answer
 }
 
 /// The interface index in the packet options of a connection, if the kernel gives any.

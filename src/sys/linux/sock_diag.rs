@@ -14,7 +14,10 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 /// States of TCP sockets as the kernel numbers them (`net/tcp_states.h`).
 pub(super) mod state {
+    pub const ESTABLISHED: u8 = 1;
     pub const TIME_WAIT: u8 = 6;
+    /// The peer has sent its last.
+    pub const CLOSE_WAIT: u8 = 8;
     /// No connection; a UDP socket without a peer has it too.
     pub const CLOSE: u8 = 7;
     pub const LISTEN: u8 = 10;

@@ -1,5 +1,6 @@
 //! The portable side of [`super`]. No logic here.
 
+pub mod connections;
 pub mod inherit;
 pub mod inventory;
 pub mod monitor;

@@ -1,0 +1,116 @@
+//! Established connections and the listeners that took them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::model::{Arrival, Family, Host, ListeningSocket, Owner, Protocol, SocketState, SocketView};
+
+/// The document of `bindscope connections`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Connections {
+    /// `bindscope.connections/1`.
+    pub schema: &'static str,
+    /// Version of the program.
+    pub version: &'static str,
+    /// When it was made, RFC 3339 UTC.
+    pub time: String,
+    /// False when anything could not be read.
+    pub complete: bool,
+    /// One sentence for each thing that could not be read.
+    pub incomplete_because: Vec<String>,
+    /// Where it was made.
+    pub host: Host,
+    /// The connections, by local and peer address.
+    pub connections: Vec<Connection>,
+    /// How many came in on each interface; those of which the kernel does not say it stand under `unknown`.
+    pub by_ingress: BTreeMap<String, usize>,
+}
+
+/// One connection.
+#[derive(Debug, Clone, Serialize)]
+pub struct Connection {
+    /// The listener that serves its port and address; null when that has stopped to listen.
+    pub socket: Option<SocketView>,
+    /// Where it came from, and where it came in. Its `listener` is the socket's address and port.
+    #[serde(flatten)]
+    pub arrival: Arrival,
+    /// Why the kernel did not name the interface; null when it did.
+    pub ingress_unknown_because: Option<String>,
+    /// Its inode; null while it waits to be accepted.
+    pub inode: Option<u64>,
+    /// Processes that hold it; null when they could not be read.
+    pub owners: Option<Vec<Owner>>,
+}
+
+/// The listener that a connection to `local` came through: the specific address before the wildcard, IPv4's own before the
+/// dual-stack one. `device` is the device that the connection is bound to, which it has from its listener or its zone.
+#[must_use]
+pub fn listener_of(
+    local: IpAddr,
+    port: u16,
+    device: Option<u32>,
+    listeners: &[ListeningSocket],
+) -> Option<&ListeningSocket> {
+    let local = local.to_canonical();
+    let family = Family::of(local);
+    let fits = |socket: &&ListeningSocket| {
+        let view = &socket.view;
+        let bound = view.address.to_canonical();
+        let address = bound == local
+            || view.address.is_unspecified()
+                && (Family::of(bound) == family || family == Family::Ipv4 && view.v6only != Some(true))
+            || bound.is_unspecified() && Family::of(bound) == family;
+        let on_device = socket.device_index.is_none() || socket.device_index == device;
+        socket.state == SocketState::Listen
+            && view.protocol == Protocol::Tcp
+            && view.port == port
+            && address
+            && on_device
+    };
+    listeners.iter().filter(fits).max_by_key(|socket| {
+        let view = &socket.view;
+        let exact = view.address.to_canonical() == local;
+        (exact, socket.device_index.is_some(), view.family == family)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::tests::socket;
+
+    #[test]
+    fn the_listener_that_the_kernel_would_ask_is_named() {
+        let listeners: Vec<ListeningSocket> = [
+            "tcp 0.0.0.0:80",
+            "tcp [::]:80 v6only",
+            "tcp 127.0.0.1:80",
+            "tcp [::]:81 dual",
+            "tcp [::]:82 v6only",
+            "tcp 0.0.0.0:83 device 2",
+            "udp 0.0.0.0:84",
+            "tcp [::ffff:0.0.0.0]:85",
+        ]
+        .map(socket)
+        .into();
+        for (local, port, device, expected) in [
+            ("127.0.0.1", 80, None, Some(2)),
+            ("10.0.0.5", 80, None, Some(0)),
+            ("::1", 80, None, Some(1)),
+            ("::ffff:10.0.0.5", 81, None, Some(3)),
+            ("::1", 81, None, Some(3)),
+            ("10.0.0.5", 82, None, None),
+            ("10.0.0.5", 83, Some(2), Some(5)),
+            ("10.0.0.5", 83, None, None),
+            ("10.0.0.5", 84, None, None),
+            ("::ffff:10.0.0.5", 85, None, Some(7)),
+            ("::1", 85, None, None),
+        ] {
+            let found = listener_of(local.parse().unwrap(), port, device, &listeners);
+            let expected = expected.map(|place: usize| &listeners[place]);
+            assert_eq!(found, expected, "{local} {port} {device:?}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `bindscope connections`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use super::{Context, Exit, Failure};
+use crate::attribute::{AddressBook, KernelIngress, Raw, attribute};
+use crate::audit::served::{Connection, Connections, listener_of};
+use crate::code::Code;
+use crate::diag::Problem;
+use crate::model::{Evidence, Protocol, SocketState};
+use crate::record::time::Time;
+use crate::render;
+use crate::sys::{self, InventoryOptions};
+
+/// Arguments of `bindscope connections`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How to write the connections
+    #[arg(long, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
+    format: Format,
+    /// Write them to this file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Only those to this local port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+}
+
+/// How connections are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For a person
+    Human,
+    /// One JSON document
+    Json,
+    /// One row for each connection
+    Csv,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Output that cannot be written.
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let inventory = sys::inventory(&InventoryOptions { owners: false, ..InventoryOptions::default() });
+    let mut because = inventory.incomplete_because;
+    let listening: BTreeSet<u16> = inventory
+        .sockets
+        .iter()
+        .filter(|socket| socket.view.protocol == Protocol::Tcp && socket.state == SocketState::Listen)
+        .map(|socket| socket.view.port)
+        .collect();
+    let wanted = |port: u16| listening.contains(&port) && args.port.is_none_or(|only| only == port);
+    let (found, unread) = sys::connections(&wanted);
+    because.extend(unread);
+    let snapshot = sys::snapshot();
+    let book = snapshot.as_ref().ok().map(AddressBook::new);
+    let mut by_ingress: BTreeMap<String, usize> = BTreeMap::new();
+    let mut connections = Vec::new();
+    for one in found {
+        let listener = listener_of(one.local.ip(), one.local.port(), one.device_index, &inventory.sockets);
+        let name = listener.map(|listener| listener.view.to_string()).unwrap_or_default();
+        let (kernel, unknown) = match one.ingress {
+            Ok((index, name)) => (Some(KernelIngress { index, name }), None),
+            Err(reason) => (None, Some(reason.to_owned())),
+        };
+        let raw = Raw { listener: &name, protocol: Protocol::Tcp, peer: one.peer, local: one.local, kernel };
+        let arrival = attribute(raw, book.as_ref());
+        let key = match (&arrival.ingress.name, arrival.ingress.evidence) {
+            (Some(name), Evidence::Kernel | Evidence::ScopeId) => name.to_string(),
+            (None, Evidence::Kernel | Evidence::ScopeId) => {
+                format!("#{}", arrival.ingress.index.unwrap_or_default())
+            }
+            _ => "unknown".to_owned(),
+        };
+        *by_ingress.entry(key).or_default() += 1;
+        connections.push(Connection {
+            socket: listener.map(|listener| listener.view.clone()),
+            arrival,
+            ingress_unknown_because: unknown,
+            inode: one.inode,
+            owners: one.owners,
+        });
+    }
+    let host = match snapshot {
+        Ok(snapshot) => snapshot.host,
+        Err(error) => {
+            because.push(error.to_string());
+            crate::model::Host::default()
+        }
+    };
+    let document = Connections {
+        schema: "bindscope.connections/1",
+        version: env!("CARGO_PKG_VERSION"),
+        time: Time::new(SystemTime::now()).to_string(),
+        complete: because.is_empty(),
+        incomplete_because: because,
+        host,
+        connections,
+        by_ingress,
+    };
+    let bytes = match args.format {
+        Format::Human => render::connections::human(&document).into_bytes(),
+        Format::Csv => render::connections::csv(&document).into_bytes(),
+        Format::Json => render::connections::json(&document).map_err(|error| {
+            Failure::new(Exit::Internal, Problem::error(Code::INTERNAL, error.to_string()))
+        })?,
+    };
+    context.emit(&bytes, args.output.as_deref())?;
+    // What cannot be seen at all is no answer; what is seen without its interface says so itself.
+    Ok(if inventory.all_sockets { Exit::Success } else { Exit::Undecided })
+}

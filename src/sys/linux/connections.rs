@@ -1,0 +1,125 @@
+//! Established connections of this machine's servers, with their ingress interfaces where the sockets may be borrowed.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
+use super::{borrow, packet_info, processes};
+use crate::model::IfName;
+use crate::model::addr::needs_zone;
+use crate::sys::ServerConnection;
+
+/// Why no interface is known.
+const NO_RIGHT: &str = "its process may not be traced by this user";
+const NO_OWNER: &str = "no process that could be read holds it";
+const MPTCP: &str = "MPTCP keeps no ingress interface";
+const SILENT: &str = "the kernel does not say";
+const GONE: &str = "it ended while it was looked at";
+
+/// The established TCP connections of the calling thread's network namespace whose local port satisfies `serves`, sorted by
+/// local and peer address. And one sentence for each thing that could not be read.
+///
+/// The sockets are borrowed with pidfd_getfd(2); an option that must be set for the answer is reset.
+#[must_use]
+pub fn connections(serves: &dyn Fn(u16) -> bool) -> (Vec<ServerConnection>, Vec<String>) {
+    let mut because = Vec::new();
+    let mut kernel = match SockDiag::open() {
+        Ok(kernel) => kernel,
+        Err(error) => return (Vec::new(), vec![format!("sock_diag does not tell the connections: {error}")]),
+    };
+    let mut found: Vec<DiagSocket> = Vec::new();
+    let states = 1 << state::ESTABLISHED | 1 << state::CLOSE_WAIT;
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let part = std::cell::RefCell::new(Vec::new());
+        let answer = kernel.dump(
+            Query { family, protocol: sock_diag::TCP, states, port: 0 },
+            || part.borrow_mut().clear(),
+            |socket| {
+                if serves(socket.local_port) {
+                    part.borrow_mut().push(socket);
+                }
+            },
+        );
+        match answer {
+            Ok(()) => found.append(&mut part.into_inner()),
+            Err(DumpError::Interrupted) => {
+                because.push("the list of connections changed faster than it could be read".to_owned());
+            }
+            Err(DumpError::Refused(error)) => {
+                because.push(format!("sock_diag does not tell the connections: {error}"))
+            }
+        }
+    }
+    let native: HashMap<u64, bool> =
+        found.iter().map(|socket| (u64::from(socket.inode), !socket.peer.to_canonical().is_ipv4())).collect();
+    let mut read: HashMap<u64, Result<(u32, Option<IfName>), &'static str>> = HashMap::new();
+    let holders = processes::holders(
+        |inode| inode != 0 && native.contains_key(&inode),
+        |process, number, inode| {
+            if !matches!(read.get(&inode), Some(Ok(_))) {
+                let native = native.get(&inode).copied().unwrap_or(false);
+                read.insert(inode, ingress(process, number, inode, native));
+            }
+        },
+    );
+    let incomplete = holders.incomplete_because();
+    let mut list: Vec<ServerConnection> = found
+        .into_iter()
+        .map(|socket| {
+            let inode = (socket.inode != 0).then_some(u64::from(socket.inode));
+            let owners = inode.and_then(|inode| holders.owners.get(&inode).cloned());
+            let owners = owners.or_else(|| (inode.is_none() || incomplete.is_none()).then(Vec::new));
+            let ingress = inode.and_then(|inode| read.get(&inode).cloned()).unwrap_or(Err(NO_OWNER));
+            ServerConnection {
+                local: address(socket.local, socket.local_port, socket.device),
+                peer: address(socket.peer, socket.peer_port, socket.device),
+                device_index: (socket.device != 0).then_some(socket.device),
+                inode,
+                uid: socket.uid,
+                owners,
+                ingress,
+            }
+        })
+        .collect();
+    list.sort_by_key(|connection| (connection.local, connection.peer));
+    let unknown = list.iter().filter(|connection| connection.owners.is_none()).count();
+    if let Some(reason) = incomplete
+        && unknown > 0
+    {
+        because.push(format!("the owners of {unknown} of {} connections are unknown: {reason}", list.len()));
+    }
+    (list, because)
+}
+
+/// The address with the zone that the bound device is for a link-local one.
+fn address(ip: IpAddr, port: u16, device: u32) -> SocketAddr {
+    match ip {
+        IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, if needs_zone(ip) { device } else { 0 }).into(),
+        IpAddr::V4(_) => SocketAddr::new(ip, port),
+    }
+}
+
+fn ingress(
+    process: &processes::Process,
+    number: i32,
+    inode: u64,
+    native_ipv6: bool,
+) -> Result<(u32, Option<IfName>), &'static str> {
+    let socket = borrow::socket(process, number, inode).map_err(|error| match error.raw_os_error() {
+        Some(libc::ESRCH | libc::EBADF) => GONE,
+        _ => NO_RIGHT,
+    })?;
+    if socket
+        .protocol()
+        .ok()
+        .flatten()
+        .is_some_and(|protocol| i32::from(protocol) == sock_diag::MPTCP.cast_signed())
+    {
+        return Err(MPTCP);
+    }
+    match packet_info::ingress_of_foreign_connection(&socket, native_ipv6) {
+        Ok(Some(index)) => Ok((index, packet_info::interface_name(&socket, index))),
+        Ok(None) => Err(SILENT),
+        Err(_) => Err(GONE),
+    }
+}

@@ -1,0 +1,399 @@
+//! `audit` and `connections` as a user runs them, in namespaces with sockets and programs of every kind.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs, reason = "a test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitCode, Output, Stdio};
+
+use libtest_mimic::Trial;
+use nix::sys::socket::{getsockopt, sockopt};
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+use support::netns::{Netns, harness};
+use support::program::{bindscope, finish, text};
+
+fn main() -> ExitCode {
+    let trial = |name: &str, body: fn()| {
+        Trial::test(name, move || {
+            body();
+            Ok(())
+        })
+    };
+    harness(vec![
+        trial("connections_show_where_they_came_in_and_are_left_alone", connections_show_where_they_came_in),
+        trial("mptcp_connections_say_why_they_show_none", mptcp_connections_say_why_they_show_none),
+        trial("what_goss_misread_is_read_right", what_goss_misread_is_read_right),
+        trial("an_ordinary_user_sees_the_same_sockets", an_ordinary_user_sees_the_same_sockets),
+        trial("hostile_names_are_harmless_in_every_format", hostile_names_are_harmless_in_every_format),
+        trial("other_namespaces_are_looked_into", other_namespaces_are_looked_into),
+        trial("a_watch_tells_changes_once", a_watch_tells_changes_once),
+        trial("two_runs_over_one_state_are_equal", two_runs_over_one_state_are_equal),
+        trial("a_baseline_lets_only_what_is_new_count", a_baseline_lets_only_what_is_new_count),
+        trial("a_closed_pipe_changes_nothing", a_closed_pipe_changes_nothing),
+    ])
+}
+
+/// Runs the program in `host` to its end.
+fn run_in(host: &Netns, arguments: &[&str]) -> Output {
+    let mut command = bindscope(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    finish(host.run(|| command.spawn()).unwrap())
+}
+
+fn json_in(host: &Netns, arguments: &[&str]) -> Value {
+    let output = run_in(host, arguments);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {:?}", text(&output)))
+}
+
+/// A host with a wire to another one: 192.0.2.1 and 2001:db8::1 on `eth0` here, the same with 2 there.
+fn two_hosts() -> (Netns, Netns) {
+    let (here, there) = (Netns::new(), Netns::new());
+    here.wire("eth0", &there, "far");
+    here.address("eth0", "192.0.2.1/24");
+    here.address("eth0", "2001:db8::1/64");
+    there.address("far", "192.0.2.2/24");
+    there.address("far", "2001:db8::2/64");
+    (here, there)
+}
+
+fn dual(port: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+    socket.set_only_v6(false).unwrap();
+    socket.bind(&format!("[::]:{port}").parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(16).unwrap();
+    socket
+}
+
+fn connections_show_where_they_came_in() {
+    let (here, there) = two_hosts();
+    let v4 = here.run(|| TcpListener::bind("0.0.0.0:80")).unwrap();
+    let both = here.run(|| TcpListener::from(dual(81)));
+    let connect = |from: &Netns, to: &str| from.run(|| TcpStream::connect(to)).unwrap();
+    let mut held = Vec::new();
+    let mut expected = Vec::new();
+    for (from, to, listener, ingress, mapped, local_peer) in [
+        (&there, "192.0.2.1:80", &v4, "eth0", false, false),
+        (&there, "192.0.2.1:81", &both, "eth0", true, false),
+        (&there, "[2001:db8::1]:81", &both, "eth0", false, false),
+        (&here, "127.0.0.1:80", &v4, "lo", false, true),
+        (&here, "127.0.0.1:81", &both, "lo", true, true),
+        (&here, "[::1]:81", &both, "lo", false, true),
+        (&here, "192.0.2.1:80", &v4, "eth0", false, true),
+    ] {
+        let client = connect(from, to);
+        let server = listener.accept().unwrap().0;
+        expected.push((client.local_addr().unwrap().port(), ingress, mapped, local_peer));
+        held.push((client, server));
+    }
+    let before: Vec<_> = held.iter().map(|(_, server)| options(server)).collect();
+    let document = json_in(&here, &["connections", "--format", "json"]);
+    let after: Vec<_> = held.iter().map(|(_, server)| options(server)).collect();
+    assert_eq!(before, after, "a socket was left changed");
+    assert!(after.iter().all(|on| on == &(false, false)), "the servers never asked for it");
+    let told = document["connections"].as_array().unwrap();
+    assert_eq!(told.len(), expected.len(), "{document:#}");
+    for (port, ingress, mapped, local_peer) in expected {
+        let one = told.iter().find(|one| one["peer"]["port"] == port).unwrap();
+        assert_eq!(one["ingress"]["name"], ingress, "{one:#}");
+        assert_eq!(one["ingress"]["evidence"], "kernel", "{one:#}");
+        assert_eq!(
+            (&one["v4_mapped"], &one["peer_is_local"]),
+            (&mapped.into(), &local_peer.into()),
+            "{one:#}"
+        );
+        assert_eq!(one["owners"][0]["pid"], std::process::id());
+        assert_eq!(one["socket"]["port"], one["local"]["port"]);
+    }
+    assert_eq!(document["by_ingress"], serde_json::json!({"eth0": 4, "lo": 3}));
+    let (human, _) = text(&run_in(&here, &["connections", "--port", "80"]));
+    assert!(human.contains("3 connections: eth0 2, lo 1"), "{human}");
+}
+
+fn options(socket: &TcpStream) -> (bool, bool) {
+    let v6 = getsockopt(socket, sockopt::Ipv6RecvPacketInfo).unwrap_or(false);
+    (getsockopt(socket, sockopt::Ipv4PacketInfo).unwrap(), v6)
+}
+
+fn mptcp_connections_say_why_they_show_none() {
+    let host = Netns::new();
+    let open = || Socket::new(Domain::IPV4, Type::STREAM, Some(262.into()));
+    let Ok(listener) = host.run(open) else {
+        eprintln!("not tested: this kernel has no MPTCP");
+        return;
+    };
+    let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+    listener.bind(&any.into()).unwrap();
+    listener.listen(4).unwrap();
+    let client = host.run(open).unwrap();
+    client.connect(&listener.local_addr().unwrap()).unwrap();
+    let _server = listener.accept().unwrap();
+    let document = json_in(&host, &["connections", "--format", "json"]);
+    let one = &document["connections"][0];
+    assert!(one["ingress_unknown_because"].as_str().unwrap().contains("MPTCP"), "{document:#}");
+    assert_ne!(one["ingress"]["evidence"], "kernel");
+}
+
+/// The sockets of goss-org/goss#149, #215, #309, #506, #804 and #1006, which it reads from `/proc/net/tcp{,6}` by file name.
+fn what_goss_misread_is_read_right() {
+    let (here, _there) = two_hosts();
+    let exposure = |document: &Value, port: u16| {
+        let sockets = document["sockets"].as_array().unwrap();
+        let one = sockets.iter().find(|one| one["socket"]["port"] == port).unwrap();
+        let exposure = &one["socket"]["exposure"];
+        (exposure["ipv4"].as_str().unwrap().to_owned(), exposure["ipv6"].as_str().unwrap().to_owned())
+    };
+    let v6only = |port: u16| {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        socket.set_only_v6(true).unwrap();
+        socket.bind(&format!("[::]:{port}").parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        socket.listen(16).unwrap();
+        socket
+    };
+    let _held = here.run(|| {
+        (
+            // #149, #215: listening on `::` without V6ONLY serves IPv4; a test for `tcp:22` failed.
+            dual(22),
+            // #309: the same port in two sockets, one of each family.
+            (TcpListener::bind("0.0.0.0:80").unwrap(), v6only(80)),
+            // #506: a Java-like server on ::ffff:0.0.0.0, which stands in tcp6 and serves IPv4 alone.
+            Socket::new(Domain::IPV6, Type::STREAM, None).inspect(|socket| {
+                socket.set_only_v6(false).unwrap();
+                let mapped: std::net::SocketAddr = "[::ffff:0.0.0.0]:8080".parse().unwrap();
+                socket.bind(&mapped.into()).unwrap();
+                socket.listen(1).unwrap();
+            }),
+            // #804: IPv6 only; a test for IPv4 must not pass.
+            v6only(443),
+            // #1006: IPv4 only; nothing of IPv6 may be asked of it.
+            TcpListener::bind("0.0.0.0:8443").unwrap(),
+        )
+    });
+    let document = json_in(&here, &["audit", "--format", "json"]);
+    let pair = |ipv4: &str, ipv6: &str| (ipv4.to_owned(), ipv6.to_owned());
+    for (port, expected) in [
+        (22, pair("global", "global")),
+        (8080, pair("global", "none")),
+        (443, pair("none", "global")),
+        (8443, pair("global", "none")),
+    ] {
+        assert_eq!(exposure(&document, port), expected, "port {port}");
+    }
+    let eighty: Vec<&Value> =
+        document["sockets"].as_array().unwrap().iter().filter(|one| one["socket"]["port"] == 80).collect();
+    assert_eq!(eighty.len(), 2);
+    let one_family = |port: u16| {
+        document["findings"].as_array().unwrap().iter().any(|finding| {
+            let place = usize::try_from(finding["socket"].as_u64().unwrap_or(u64::MAX)).unwrap();
+            finding["code"] == "BS1021" && document["sockets"][place]["socket"]["port"] == port
+        })
+    };
+    assert_eq!([22, 80, 443, 8443, 8080].map(one_family), [false, false, true, true, true]);
+}
+
+fn an_ordinary_user_sees_the_same_sockets() {
+    let (here, _there) = two_hosts();
+    let _held = here.run(|| {
+        (TcpListener::bind("0.0.0.0:80").unwrap(), dual(81), UdpSocket::bind("127.0.0.1:53").unwrap())
+    });
+    let mut command = bindscope(&["audit", "--format", "json", "--socket-options"]);
+    command.uid(65534).gid(65534).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = match here.run(|| command.spawn()) {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("not tested: no second user here ({error})");
+            return;
+        }
+    };
+    let output = finish(child);
+    let nobody: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {:?}", text(&output)));
+    let root = json_in(&here, &["audit", "--format", "json"]);
+    let rows = |document: &Value| -> Vec<(Value, Value, Value)> {
+        let sockets = document["sockets"].as_array().unwrap();
+        sockets.iter().map(|one| (one["socket"].clone(), one["inode"].clone(), one["uid"].clone())).collect()
+    };
+    assert_eq!(rows(&nobody), rows(&root));
+    assert_eq!(nobody["sockets"].as_array().unwrap().len(), 3);
+    assert!(nobody["sockets"].as_array().unwrap().iter().all(|one| one["owners"].is_null()));
+    assert_eq!(nobody["complete"], false);
+    let because = nobody["incomplete_because"].to_string();
+    assert!(because.contains("owners of 3 of 3") && because.contains("pidfd_getfd"), "{because}");
+    assert_eq!(output.status.code(), Some(0), "without a policy nobody asked for owners");
+}
+
+/// A program that holds a socket under names that its maker chose.
+struct Holder {
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn holder(name: &[u8], socket: OwnedFd) -> Holder {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(OsString::from_vec(name.to_vec()));
+    std::fs::copy("/bin/sleep", &path).unwrap();
+    let child = Command::new(&path).arg("60").stdin(Stdio::from(socket)).spawn().unwrap();
+    Holder { child, _directory: directory }
+}
+
+fn hostile_names_are_harmless_in_every_format() {
+    let host = Netns::new();
+    let name = OsString::from_vec(b"\x1b[31mX\xff".to_vec());
+    let words = ["link", "add"].map(OsString::from);
+    let rest = ["type", "veth", "peer", "name", "vb"].map(OsString::from);
+    host.ip_args(&[&words[..], std::slice::from_ref(&name), &rest[..]].concat());
+    host.ip_args(&[OsString::from("link"), "set".into(), name.clone(), "up".into()]);
+    host.ip("link set vb up");
+    host.ip_args(
+        &["addr", "add", "192.0.2.1/24", "dev"]
+            .map(OsString::from)
+            .into_iter()
+            .chain([name])
+            .collect::<Vec<_>>(),
+    );
+    let socket = host.run(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind_device(Some(b"\x1b[31mX\xff")).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([0, 0, 0, 0], 80)).into()).unwrap();
+        socket.listen(1).unwrap();
+        socket
+    });
+    let open = host.run(|| TcpListener::bind("0.0.0.0:81")).unwrap();
+    let _one = holder(b"sshd\n[ok]", socket.into());
+    let _two = holder(b"=1+1;\x1b]0;x\x07,\"::error::<script>|", open.into());
+    for format in ["human", "json", "csv", "sarif", "junit", "github", "markdown"] {
+        let output = run_in(&host, &["audit", "--format", format]);
+        let (stdout, stderr) = text(&output);
+        assert_eq!(stderr, "", "{format}");
+        assert_eq!(output.status.code(), Some(0), "{format}");
+        let bad = stdout.replace("\r\n", "\n").chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(bad, None, "{format}: {stdout}");
+        assert!(stdout.contains("sshd"), "{format}: {stdout}");
+        assert!(!stdout.lines().any(|line| line.starts_with("[ok]")), "{format}: {stdout}");
+        if matches!(format, "junit" | "markdown") {
+            assert!(!stdout.contains("<script"), "{format}: {stdout}");
+        }
+    }
+    let document = json_in(&host, &["audit", "--format", "json"]);
+    let sockets = document["sockets"].as_array().unwrap();
+    assert_eq!(sockets[0]["owners"][0]["command"], "sshd\n[ok]");
+    assert_eq!(sockets[0]["socket"]["device"], "\\x1b[31mX\\xff");
+    assert!(sockets[0]["owners"][0]["exe"].as_str().unwrap().ends_with("/sshd\n[ok]"));
+}
+
+fn other_namespaces_are_looked_into() {
+    let (here, other) = (Netns::new(), Netns::new());
+    let _mine = here.run(|| TcpListener::bind("0.0.0.0:80")).unwrap();
+    // No process is in that namespace; only our descriptor keeps it.
+    let _theirs = other.run(|| TcpListener::bind("0.0.0.0:4711")).unwrap();
+    let one = json_in(&here, &["audit", "--format", "json"]);
+    assert_eq!(one["namespaces"].as_array().unwrap().len(), 1);
+    assert_eq!(one["sockets"].as_array().unwrap().len(), 1, "a container's 0.0.0.0 is not the host's");
+    let all = json_in(&here, &["audit", "--format", "json", "--all-namespaces"]);
+    let sockets = all["sockets"].as_array().unwrap();
+    let theirs = sockets.iter().find(|one| one["socket"]["port"] == 4711).unwrap();
+    let own = &all["namespaces"][0]["inode"];
+    let mine = sockets.iter().find(|one| one["netns"] == *own && one["socket"]["port"] == 80).unwrap();
+    assert_ne!(theirs["netns"], mine["netns"]);
+    assert_eq!(theirs["owners"][0]["pid"], std::process::id());
+    let names = all["namespaces"].as_array().unwrap();
+    assert_eq!(names[0]["own"], true);
+    let their_name = names.iter().find(|name| name["inode"] == theirs["netns"]).unwrap();
+    assert!(their_name["name"].as_str().unwrap().contains(&std::process::id().to_string()), "{their_name}");
+}
+
+fn a_watch_tells_changes_once() {
+    let (here, _there) = two_hosts();
+    let _old = here.run(|| TcpListener::bind("0.0.0.0:80")).unwrap();
+    let mut command = bindscope(&["audit", "--watch=1", "--for", "50", "--format", "ndjson"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = here.run(|| command.spawn()).unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let first = next();
+    assert_eq!((&first["event"], &first["schema"]), (&"report".into(), &"bindscope.audit/1".into()));
+    assert_eq!(first["sockets"].as_array().unwrap().len(), 1);
+    // Changes are looked for by kind: an address change may bring a finding with it.
+    let mut until = |kind: &str| loop {
+        let event = next();
+        assert_eq!(event["event"], "change", "{event}");
+        if event["change"] == kind {
+            return event;
+        }
+    };
+    let new = here.run(|| TcpListener::bind("127.0.0.1:4712")).unwrap();
+    let event = until("socket_new");
+    assert_eq!(event["socket"]["socket"]["port"], 4712, "{event}");
+    drop(new);
+    assert_eq!(until("socket_gone")["socket"]["socket"]["port"], 4712);
+    here.ip("address add 198.51.100.7/24 dev eth0");
+    let event = until("address_new");
+    assert_eq!((&event["interface"], &event["address"]), (&"eth0".into(), &"198.51.100.7/24".into()));
+    here.ip("address del 198.51.100.7/24 dev eth0");
+    assert_eq!(until("address_gone")["address"], "198.51.100.7/24");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let last: Vec<Value> = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    assert_eq!(last.last().unwrap()["event"], "summary", "{last:?}");
+    assert_eq!(finish(child).status.code(), Some(0));
+}
+
+fn two_runs_over_one_state_are_equal() {
+    let (here, _there) = two_hosts();
+    let _held = here.run(|| {
+        let many: Vec<_> = (0..40).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
+        (many, dual(80), TcpListener::bind("192.0.2.1:0").unwrap())
+    });
+    let document = || {
+        let mut document = json_in(&here, &["audit", "--format", "json"]);
+        document["time"] = Value::Null;
+        // Other tests come and go meanwhile.
+        document["incomplete_because"] = Value::Null;
+        document
+    };
+    assert_eq!(document(), document());
+}
+
+fn a_baseline_lets_only_what_is_new_count() {
+    let host = Netns::new();
+    let _old = host.run(|| TcpListener::bind("127.0.0.1:80")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("baseline.json");
+    let path = path.to_str().unwrap();
+    let output = run_in(&host, &["audit", "--format", "json", "-o", path]);
+    assert_eq!(output.status.code(), Some(0), "{:?}", text(&output));
+    let again = run_in(&host, &["audit", "--baseline", path]);
+    assert_eq!(again.status.code(), Some(0), "{:?}", text(&again));
+    let _new = host.run(|| TcpListener::bind("127.0.0.1:81")).unwrap();
+    let now = run_in(&host, &["audit", "--baseline", path]);
+    assert_eq!(now.status.code(), Some(1));
+    let (stdout, _) = text(&now);
+    assert_eq!(stdout.matches("BS1011").count(), 1, "{stdout}");
+    std::fs::write(path, "{}").unwrap();
+    let (_, stderr) = text(&run_in(&host, &["audit", "--baseline", path]));
+    assert!(stderr.contains("BS0080") && stderr.contains("help:"), "{stderr}");
+}
+
+fn a_closed_pipe_changes_nothing() {
+    let host = Netns::new();
+    let _old = host.run(|| TcpListener::bind("127.0.0.1:80")).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = bindscope(&["audit"]);
+    command.stdout(writer).stderr(Stdio::piped());
+    let output = finish(host.run(|| command.spawn()).unwrap());
+    assert_eq!((output.status.code(), text(&output).1.as_str()), (Some(0), ""));
+}

@@ -10,7 +10,7 @@ use crate::code::Code;
 use crate::model::addr::text;
 use crate::model::{AddrClass, Errno, Family, IfName, Interface, Snapshot, SocketSpec, V6Only};
 use crate::profile::bind::glob;
-use crate::profile::{Bind, Listener, Profile, Selector, WhenMissing};
+use crate::profile::{Bind, Listener, Profile, Scope, Selector, WhenMissing};
 
 /// What a profile comes to on a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -168,6 +168,13 @@ impl Expander<'_> {
         }
         let names = selector.interfaces.join(", ");
         let family = selector.family.map_or_else(String::new, |family| format!("{family} "));
+        let scope = match selector.scope {
+            Scope::Any => "",
+            Scope::Global => "global ",
+            Scope::Private => "private ",
+            Scope::Link => "link-local ",
+            Scope::Loopback => "loopback ",
+        };
         let placeholder = selector.family.unwrap_or(Family::Ipv4).wildcard();
         let reason = if interfaces.is_empty() {
             Reason {
@@ -180,7 +187,7 @@ impl Expander<'_> {
             Reason {
                 errno: Errno::EADDRNOTAVAIL,
                 code: Code::ADDRESS_NOT_HERE,
-                message: format!("no {family}address of interface {names} is of the scope that is asked for"),
+                message: format!("no interface called {names} has a {scope}{family}address"),
                 hint: Some(
                     "`bindscope interfaces` shows the addresses; `scope` and `family` widen the choice"
                         .to_owned(),

@@ -50,6 +50,9 @@ codes! {
     BASELINE = 80: "the baseline cannot be used",
     COMMAND_LINE = 81: "options that do not go together",
     UNKNOWN_NAME = 90: "nothing has this name",
+    BAD_SNAPSHOT = 91: "the file is no snapshot of a host",
+    BAD_SETTING = 92: "no prediction depends on the setting",
+    BAD_REPORT = 93: "the file is no report that can be compared",
     // Policy and audit
     NOT_ALLOWED = 1001: "the policy allows no such listener",
     TOO_WIDE = 1002: "more hosts reach the listener than the policy allows",
@@ -89,6 +92,7 @@ codes! {
     OPTION_UNAVAILABLE = 2012: "the system does not have this option",
     OUT_OF_FILES = 2013: "no descriptor is left for another socket",
     BIND_FAILED = 2014: "the socket could not be opened",
+    NOTHING_BOUND = 2015: "no socket could be bound",
     LEFT_OUT = 2020: "what a listener asked for is not here and was left out",
     WIDE_OPEN = 2021: "other hosts can reach the listener",
     BACKLOG_CAPPED = 2022: "the accept queue is shorter than asked for",

@@ -7,10 +7,14 @@ pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod connections;
+pub mod diff;
 pub mod explain;
+pub mod foretell;
 pub mod init;
 pub mod interfaces;
 pub mod listen;
+pub mod plan;
+pub mod probe;
 pub mod schema;
 pub mod source;
 pub mod summary;
@@ -59,6 +63,12 @@ enum Command {
     Audit(audit::Args),
     /// Established connections of this machine's servers, with their ingress interface where rights allow
     Connections(connections::Args),
+    /// Foretell binds, conflicts and who reaches what; open no socket
+    Plan(plan::Args),
+    /// Bind, connect from this host to every address and port, and show prediction beside observation
+    Probe(probe::Args),
+    /// Two reports, or two profiles planned here, side by side
+    Diff(diff::Args),
     /// Check profiles, policies and lab files; bind nothing
     Check(check::Args),
     /// Write a commented profile to begin with
@@ -88,6 +98,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Some(Command::Listen(args)) => listen::run(args, &context),
             Some(Command::Audit(args)) => audit::run(args, &context),
             Some(Command::Connections(args)) => connections::run(args, &context),
+            Some(Command::Plan(args)) => plan::run(args, &context),
+            Some(Command::Probe(args)) => probe::run(args, &context),
+            Some(Command::Diff(args)) => diff::run(args, &context),
             Some(Command::Check(args)) => check::run(args, &context),
             Some(Command::Init(args)) => init::run(args, &context),
             Some(Command::Schema(args)) => schema::run(args, &context),

@@ -78,6 +78,14 @@ impl ProfileArgs {
     }
 }
 
+/// A profile by its name alone: a file, `-`, or a built-in one.
+///
+/// # Errors
+/// Exit 2 with every problem of it.
+pub fn load_named(name: &OsStr) -> Result<Profile, Failure> {
+    named(name).map_err(Failure::usage)
+}
+
 /// A profile by the name that the user gave. The built-in one goes first: a file that happens to lie in the current directory
 /// must not take its place. `./default` is the file.
 fn named(name: &OsStr) -> Result<Profile, Vec<Problem>> {

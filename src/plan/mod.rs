@@ -4,13 +4,17 @@
 //! applies the first to the sockets of a profile in their order, [`reach`] the second to every destination and source.
 
 pub mod available;
+pub mod compare;
 pub mod conflict;
 pub mod cover;
 pub mod expand;
+pub mod expect;
 pub mod exposure;
 pub mod failure;
 pub mod local;
 pub mod predict;
 pub mod reach;
+pub mod report;
 pub mod tables;
 pub mod winner;
+mod words;

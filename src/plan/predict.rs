@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::available::{Availability, Rights, availability, vrf_of};
 use super::conflict::Verdict;
 use super::local::LocalAddresses;
@@ -20,8 +22,9 @@ pub struct Foreign {
     pub name: String,
 }
 
-/// Whether a socket will be opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Whether a socket will be opened, or was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum BindOutcome {
     /// It will.
     Ok,

@@ -2,7 +2,10 @@
 
 pub mod audit;
 pub mod connections;
+pub mod diff;
 pub mod interfaces;
 pub mod live;
 pub mod markdown;
+mod paint;
+pub mod plan;
 pub mod summary;

@@ -75,14 +75,6 @@ pub(super) fn interfaces() -> io::Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
-/// Whether an AF_INET6 socket can be made at all.
-pub(super) fn ipv6_available() -> bool {
-    match socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None) {
-        Ok(_) => true,
-        Err(error) => crate::sys::errno_of(&error) != crate::model::Errno::EAFNOSUPPORT,
-    }
-}
-
 /// The host's name.
 #[cfg(unix)]
 pub(super) fn host_name() -> Option<String> {

@@ -45,7 +45,8 @@ pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute};
 pub use listing::listed_addresses;
 pub use signals::Signals;
 pub use socket_types::{
-    Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram, ServerConnection, TransportState,
+    CallerRights, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram, ServerConnection,
+    TransportState,
 };
 pub use system::connections::connections;
 pub use system::inherit::inherited;
@@ -55,5 +56,6 @@ pub use system::namespaces::{NetNamespace, in_namespace, inventory_from_outside,
 pub use system::netns;
 pub use system::network::Network;
 pub use system::poller::Poller;
+pub use system::rights::rights;
 pub use system::snapshot::snapshot;
 pub use system::{options, packet_info};

@@ -102,3 +102,14 @@ pub struct ServerConnection {
     /// Index and name of the interface that the kernel names for it; else why it does not.
     pub ingress: Result<(u32, Option<crate::model::IfName>), &'static str>,
 }
+
+/// What the calling thread may do to its network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerRights {
+    /// Effective user id.
+    pub uid: u32,
+    /// Bind ports below `net.ipv4.ip_unprivileged_port_start` (CAP_NET_BIND_SERVICE).
+    pub privileged_ports: bool,
+    /// Set IP_TRANSPARENT (CAP_NET_ADMIN or CAP_NET_RAW).
+    pub transparent: bool,
+}

@@ -16,6 +16,7 @@ pub mod poller;
 mod proc_net;
 mod processes;
 mod refused;
+pub mod rights;
 pub mod rtnetlink;
 pub mod snapshot;
 mod sock_diag;

@@ -10,4 +10,5 @@ pub mod network;
 pub mod options;
 pub mod packet_info;
 pub mod poller;
+pub mod rights;
 pub mod snapshot;

@@ -25,7 +25,15 @@ pub fn snapshot() -> Result<Snapshot, Error> {
             "routes, rules and settings are not read on this system".to_owned(),
         ],
         interfaces,
-        ipv6_available: listing::ipv6_available(),
+        ipv6_available: ipv6_available(),
         ..Snapshot::default()
     })
+}
+
+/// Whether an AF_INET6 socket can be made at all.
+fn ipv6_available() -> bool {
+    match socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None) {
+        Ok(_) => true,
+        Err(error) => crate::sys::errno_of(&error) != crate::model::Errno::EAFNOSUPPORT,
+    }
 }

@@ -1,0 +1,112 @@
+//! `bindscope diff`: two reports, or two profiles planned here, side by side.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::foretell::{self, HostArgs};
+use super::{Context, Exit, Failure, plan, source};
+use crate::code::Code;
+use crate::diag::Problem;
+use crate::plan::compare::{comparable, compare, kind_of};
+use crate::render;
+
+/// The largest report that is read, in bytes: some half a million cells.
+const LARGEST_REPORT: u64 = 256 << 20;
+
+/// Arguments of `bindscope diff`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A report written with --format json, or a profile
+    a: String,
+    /// Another one
+    b: String,
+    #[command(flatten)]
+    host: HostArgs,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Write it to FILE instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Formats of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Text for a person
+    Human,
+    /// The document of schema bindscope.diff/1
+    Json,
+    /// One line for each difference
+    Csv,
+    /// A table for a pull request or a ticket
+    Markdown,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Exit 2 for what is no report and no profile, and for two reports of kinds that have nothing in common.
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let (a, b) = match (document(&args.a, args), document(&args.b, args)) {
+        (Ok(a), Ok(b)) => (a, b),
+        (a, b) => {
+            // Both are looked at, so that all problems are told at once.
+            let failures: Vec<Failure> = [a.err(), b.err()].into_iter().flatten().collect();
+            let exit = failures.iter().fold(Exit::Success, |exit, failure| exit.worse(failure.exit));
+            let problems = failures.into_iter().flat_map(|failure| failure.problems).collect();
+            return Err(Failure { exit, problems });
+        }
+    };
+    let (first, second) = (kind_of(&a).unwrap_or_default(), kind_of(&b).unwrap_or_default());
+    if !comparable(first, second) {
+        let problem = Problem::error(
+            Code::BAD_REPORT,
+            format!("a {first} report and a {second} report have nothing in common"),
+        );
+        return Err(Failure::usage(vec![
+            problem.help("compare two plans, probes or lab runs, or two audits"),
+        ]));
+    }
+    let comparison = compare((&args.a, &a), (&args.b, &b));
+    let text = match args.format {
+        Format::Human => render::diff::human(&comparison, context.color && args.output.is_none()),
+        Format::Json => serde_json::to_string_pretty(&comparison).unwrap_or_default() + "\n",
+        Format::Csv => render::diff::csv(&comparison),
+        Format::Markdown => render::diff::markdown(&comparison),
+    };
+    context.emit(text.as_bytes(), args.output.as_deref())?;
+    Ok(match (comparison.compared, comparison.differences.len()) {
+        (0, _) => Exit::Undecided,
+        (_, 0) => Exit::Success,
+        _ => Exit::Finding,
+    })
+}
+
+/// A report from a file, or the plan of a profile here.
+fn document(name: &str, args: &Args) -> Result<Value, Failure> {
+    let path = Path::new(name);
+    let is_report = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    if !is_report {
+        let profile = source::load_named(name.as_ref())?;
+        let report = plan::of_profile(&profile, args.host.subject()?);
+        return Ok(serde_json::to_value(report).unwrap_or_default());
+    }
+    let bad = |message: String| {
+        let problem = Problem::error(Code::BAD_REPORT, format!("{name}: {message}"));
+        Failure::usage(vec![problem.help("reports are written with --format json")])
+    };
+    let text = foretell::read_text(path, LARGEST_REPORT).map_err(bad)?;
+    let document: Value = serde_json::from_str(&text).map_err(|error| bad(format!("not JSON: {error}")))?;
+    match document["schema"].as_str() {
+        Some(schema) if !schema.starts_with("bindscope.") => {
+            Err(bad(format!("{schema} is no schema of bindscope")))
+        }
+        Some(schema) if !schema.ends_with("/1") => {
+            Err(bad(format!("its schema {schema} is newer than this version, which reads /1")))
+        }
+        Some(_) => Ok(document),
+        None => Err(bad("it has no `schema`, so it is no report of bindscope".to_owned())),
+    }
+}

@@ -1,0 +1,197 @@
+//! `bindscope plan`: what will happen, before a socket is opened.
+
+use std::path::PathBuf;
+
+use super::foretell::{HostArgs, Subject};
+use super::source::ProfileArgs;
+use super::{Context, Exit, Failure};
+use crate::model::{FamilyExposure, Phase, Snapshot};
+use crate::plan::expand::{Expansion, expand};
+use crate::plan::expect::{self, Verdict};
+use crate::plan::exposure::{Exposer, Facts};
+use crate::plan::predict::BindOutcome;
+use crate::plan::report::{
+    self, BindReport, PLAN_SCHEMA, Plan, PredictedBind, Report, SocketReport, Summary,
+};
+use crate::profile::Profile;
+use crate::render;
+
+/// Arguments of `bindscope plan`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: ProfileArgs,
+    #[command(flatten)]
+    host: HostArgs,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Write it to FILE instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Formats of a plan or a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Text for a person
+    Human,
+    /// The document of schema bindscope.plan/1
+    Json,
+    /// One line for each source, destination and port
+    Csv,
+    /// Tables for a pull request or a ticket
+    Markdown,
+    /// JUnit XML
+    Junit,
+    /// Workflow commands of GitHub Actions
+    Github,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A profile or a host that cannot be used.
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let profile = args.source.load("default")?;
+    let subject = args.host.subject()?;
+    let report = of_profile(&profile, subject);
+    context.emit(
+        written(&report, args.format, context, args.output.is_some()).as_bytes(),
+        args.output.as_deref(),
+    )?;
+    Ok(verdict(&report))
+}
+
+/// The plan of a profile on a host.
+pub(super) fn of_profile(profile: &Profile, subject: Subject) -> Report {
+    let expansion = expand(profile, &subject.snapshot);
+    let Expansion { sockets, .. } = &expansion;
+    let plan = Plan::new(sockets.clone(), &subject.snapshot, subject.rights, subject.foreign, &[]);
+    let cells = report::cells(&plan, &subject.snapshot, &[]);
+    let mut sockets = sockets_of(&plan, &subject.snapshot);
+    sockets.extend(missing_of(&expansion, &subject.snapshot));
+    let expectations = expect::judge(&profile.expectations, &sockets, &cells, false);
+    finish(
+        PLAN_SCHEMA,
+        profile,
+        &subject.snapshot,
+        subject.incomplete_because,
+        Parts { sockets, cells, expectations, notes: notes_of(&expansion) },
+    )
+}
+
+/// What a profile asks for that this host cannot give, and what no plan can know.
+pub(super) fn notes_of(expansion: &Expansion) -> Vec<String> {
+    let mut notes: Vec<String> =
+        expansion.notes.iter().map(|note| format!("{}: {}", note.listener, note.message)).collect();
+    notes.extend(
+        expansion.missing.iter().map(|missing| format!("{}: {}", missing.spec.listener, missing.message)),
+    );
+    notes.push("packet filters, address translation and programs attached to the kernel (nft, iptables, BPF) are not looked at".to_owned());
+    notes
+}
+
+/// Sockets with what is foretold of their binds and their exposure.
+pub(super) fn sockets_of(plan: &Plan, snapshot: &Snapshot) -> Vec<SocketReport> {
+    let exposer = Exposer::new(snapshot);
+    plan.sockets
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| {
+            let (exposure, reasons) = exposer.explain(&Facts::of_spec(spec, snapshot));
+            SocketReport {
+                socket: report::view(spec, exposure, snapshot),
+                bind: BindReport { predicted: report::bind_report(plan, index, snapshot), observed: None },
+                exposure_because: reasons
+                    .into_iter()
+                    .map(|reason| format!("{}: {}", reason.family, reason.text))
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+/// Sockets that cannot even be asked for, because what they name is not here.
+pub(super) fn missing_of<'a>(
+    expansion: &'a Expansion,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = SocketReport> + 'a {
+    expansion.missing.iter().map(|missing| SocketReport {
+        socket: report::view(&missing.spec, FamilyExposure::default(), snapshot),
+        bind: BindReport {
+            predicted: PredictedBind {
+                outcome: BindOutcome::Error,
+                phase: Some(Phase::Bind),
+                errno: Some(missing.errno),
+                conflicts_with: Vec::new(),
+                code: Some(missing.code),
+                message: Some(missing.message.clone()),
+                hint: missing.hint.clone(),
+            },
+            observed: None,
+        },
+        exposure_because: Vec::new(),
+    })
+}
+
+/// The lists of a report.
+pub(super) struct Parts {
+    pub(super) sockets: Vec<SocketReport>,
+    pub(super) cells: Vec<report::CellReport>,
+    pub(super) expectations: Vec<expect::ExpectationReport>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Puts a report together.
+pub(super) fn finish(
+    schema: &str,
+    profile: &Profile,
+    snapshot: &Snapshot,
+    more_incomplete: Vec<String>,
+    parts: Parts,
+) -> Report {
+    let mut incomplete_because = snapshot.incomplete_because.clone();
+    incomplete_because.extend(more_incomplete);
+    let summary: Summary = report::summary(&parts.cells);
+    Report {
+        schema: schema.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        complete: incomplete_because.is_empty() && snapshot.complete,
+        incomplete_because,
+        host: snapshot.host.clone(),
+        profile: profile.name.clone(),
+        sockets: parts.sockets,
+        cells: parts.cells,
+        expectations: parts.expectations,
+        notes: parts.notes,
+        summary,
+    }
+}
+
+/// A report in a format.
+pub(super) fn written(report: &Report, format: Format, context: &Context, to_file: bool) -> String {
+    match format {
+        Format::Human => render::plan::human(report, context.color && !to_file, context.width),
+        Format::Json => serde_json::to_string_pretty(report).unwrap_or_default() + "\n",
+        Format::Csv => render::plan::csv(report),
+        Format::Markdown => render::plan::markdown(report),
+        Format::Junit => render::plan::junit(report),
+        Format::Github => render::plan::github(report),
+    }
+}
+
+/// How a plan ends: a failed expectation is a finding; an undecided one, and nothing to look at, are undecided.
+pub(super) fn verdict(report: &Report) -> Exit {
+    let any = |verdict| report.expectations.iter().any(|expectation| expectation.verdict == verdict);
+    if any(Verdict::Fail) {
+        return Exit::Finding;
+    }
+    let uncertain =
+        report.sockets.iter().any(|socket| socket.bind.predicted.outcome == BindOutcome::Uncertain);
+    if any(Verdict::Undecided) || report.sockets.is_empty() || (uncertain && !report.expectations.is_empty())
+    {
+        return Exit::Undecided;
+    }
+    Exit::Success
+}

@@ -1,0 +1,331 @@
+//! `bindscope probe`: bind, connect from this host to everything, and show prediction beside observation.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use super::foretell;
+use super::plan::{self, Format, Parts};
+use super::source::ProfileArgs;
+use super::{Context, Exit, Failure};
+use crate::bind::{self, BindFailure, Bound};
+use crate::code::Code;
+use crate::diag::Problem;
+use crate::model::{AddrClass, IfName, Outcome, Protocol, Snapshot, SocketSpec, Source};
+use crate::plan::expand::expand;
+use crate::plan::expect;
+use crate::plan::exposure::exposure_of;
+use crate::plan::predict::{BindOutcome, Holder};
+use crate::plan::reach::Destination;
+use crate::plan::report::{self, ObservedBind, PROBE_SCHEMA, Plan, Report, Seen};
+use crate::probe::connect::{self, Attempt, Limits, Observation};
+use crate::sys;
+
+/// Arguments of `bindscope probe`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: ProfileArgs,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Write it to FILE instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How long one connection may take
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    connect_timeout: Duration,
+    /// How long everything may take
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    deadline: Duration,
+    /// How many connections are made at once
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: u16,
+    /// Connect to every address of the name localhost too, as the file /etc/hosts has them
+    #[arg(long)]
+    localhost: bool,
+}
+
+/// Reads `250ms`, `1s`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let help = "write a number with its unit, such as 250ms, 1s, 2m";
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
+    let parsed = Duration::try_from(parsed).map_err(|_| help.to_owned())?;
+    if parsed.is_zero() { Err("it must be more than no time".to_owned()) } else { Ok(parsed) }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A profile that cannot be used, a host that cannot be read, or no socket that could be bound (exit 4).
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let profile = args.source.load("default")?;
+    sys::raise_file_limit();
+    // The host as it is before our own sockets are there.
+    let subject = foretell::here()?;
+    let expansion = expand(&profile, &subject.snapshot);
+    let opened = open_all(&expansion.sockets, &subject.snapshot);
+    let localhost = if args.localhost { localhost_addresses(&subject.snapshot) } else { Vec::new() };
+    let more = more_destinations(&subject.snapshot, &localhost);
+    let plan = Plan::new(opened.specs, &subject.snapshot, subject.rights, subject.foreign, &more);
+    let (seen, unseen) = observe(&plan, &opened.bound, &opened.owners, args, &subject.snapshot, context)?;
+    let cells = report::cells(&plan, &subject.snapshot, &seen);
+    let mut sockets = plan::sockets_of(&plan, &subject.snapshot);
+    for (socket, observed) in sockets.iter_mut().zip(&opened.outcomes) {
+        socket.bind.observed = Some(*observed);
+    }
+    for (bound, &owner) in opened.bound.iter().zip(&opened.owners) {
+        let exposure = sockets[owner].socket.exposure;
+        sockets[owner].socket = bound.view.clone();
+        sockets[owner].socket.exposure = exposure;
+    }
+    sockets.extend(plan::missing_of(&expansion, &subject.snapshot));
+    let expectations = expect::judge(&profile.expectations, &sockets, &cells, true);
+    let mut notes = plan::notes_of(&expansion);
+    notes.extend(localhost_notes(&localhost, &cells));
+    let mut incomplete = subject.incomplete_because;
+    if unseen > 0 {
+        incomplete.push(format!("{unseen} connections were not made before the deadline"));
+    }
+    let report = plan::finish(
+        PROBE_SCHEMA,
+        &profile,
+        &subject.snapshot,
+        incomplete,
+        Parts { sockets, cells, expectations, notes },
+    );
+    let text = plan::written(&report, args.format, context, args.output.is_some());
+    context.emit(text.as_bytes(), args.output.as_deref())?;
+    if opened.bound.is_empty() {
+        let problem = Problem::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
+        return Err(Failure::new(Exit::Environment, problem.help("`bindscope plan` says why")));
+    }
+    Ok(verdict(&report, unseen))
+}
+
+/// Prediction and observation that differ, and failed expectations, are findings.
+fn verdict(report: &Report, unseen: usize) -> Exit {
+    let bind_differs = report.sockets.iter().any(|socket| {
+        let predicted = &socket.bind.predicted;
+        predicted.outcome != BindOutcome::Uncertain
+            && socket
+                .bind
+                .observed
+                .is_some_and(|seen| (seen.outcome, seen.errno) != (predicted.outcome, predicted.errno))
+    });
+    let mut exit = plan::verdict(report);
+    if report.summary.disagree > 0 || bind_differs {
+        exit = exit.worse(Exit::Finding);
+    }
+    if unseen > 0 || report.summary.agree + report.summary.disagree == 0 {
+        exit = exit.worse(Exit::Undecided);
+    }
+    exit
+}
+
+/// What became of opening every socket.
+struct Opened {
+    /// As asked for, with the ports that the kernel chose.
+    specs: Vec<SocketSpec>,
+    outcomes: Vec<ObservedBind>,
+    bound: Vec<Bound>,
+    /// The index of each bound socket among the specs.
+    owners: Vec<usize>,
+}
+
+fn open_all(sockets: &[SocketSpec], snapshot: &Snapshot) -> Opened {
+    let mut opened =
+        Opened { specs: sockets.to_vec(), outcomes: Vec::new(), bound: Vec::new(), owners: Vec::new() };
+    for (index, spec) in sockets.iter().enumerate() {
+        opened.outcomes.push(match bind::open(spec, exposure_of(spec, snapshot)) {
+            Ok(bound) => {
+                opened.specs[index].port = bound.view.port;
+                opened.bound.push(bound);
+                opened.owners.push(index);
+                ObservedBind { outcome: BindOutcome::Ok, phase: None, errno: None }
+            }
+            Err(BindFailure { phase, errno, .. }) => {
+                ObservedBind { outcome: BindOutcome::Error, phase: Some(phase), errno: Some(errno) }
+            }
+        });
+    }
+    opened
+}
+
+/// Ways to name this host that only a client on it has.
+fn more_destinations(snapshot: &Snapshot, localhost: &[IpAddr]) -> Vec<Destination> {
+    let mut more: Vec<IpAddr> =
+        vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2))];
+    if snapshot.ipv6_available {
+        let wire = snapshot.addresses().find_map(|(_, address)| match address.address {
+            IpAddr::V4(v4) if !v4.is_loopback() => Some(v4),
+            _ => None,
+        });
+        more.push(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        more.extend(
+            [Some(Ipv4Addr::LOCALHOST), wire].into_iter().flatten().map(|v4| IpAddr::V6(v4.to_ipv6_mapped())),
+        );
+    }
+    let own: Vec<IpAddr> = snapshot.addresses().map(|(_, address)| address.address).collect();
+    more.extend(localhost.iter().filter(|address| !own.contains(address)));
+    more.into_iter().map(|address| Destination { address, zone: 0 }).collect()
+}
+
+/// The addresses of `localhost` in the file that resolvers read first (hosts(5)), in its order.
+fn localhost_addresses(snapshot: &Snapshot) -> Vec<IpAddr> {
+    let text = foretell::read_text(std::path::Path::new("/etc/hosts"), 1 << 20).unwrap_or_default();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+        if let Some(address) = address.filter(|_| words.any(|name| name.eq_ignore_ascii_case("localhost")))
+            && !found.contains(&address)
+            && (address.is_ipv4() || snapshot.ipv6_available)
+            // A link-local address needs a zone that the file does not have.
+            && AddrClass::of(address) != AddrClass::Link
+        {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// What answers under the name localhost, by port.
+fn localhost_notes(addresses: &[IpAddr], cells: &[report::CellReport]) -> Vec<String> {
+    if addresses.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let mut notes = vec![format!(
+        "localhost is {}, as /etc/hosts has it; clients try them in an order of their own",
+        names.join(" and ")
+    )];
+    let mut services: Vec<(Protocol, u16)> = cells.iter().map(|cell| (cell.protocol, cell.port)).collect();
+    services.sort_unstable();
+    services.dedup();
+    let mut by_place: HashMap<(Protocol, u16, &str), &report::CellReport> = HashMap::new();
+    for cell in cells.iter().filter(|cell| cell.source == Source::Host) {
+        by_place.insert((cell.protocol, cell.port, &cell.destination), cell);
+    }
+    for (protocol, port) in services {
+        let answers: Vec<(&str, String)> = names
+            .iter()
+            .filter_map(|name| {
+                let seen = by_place.get(&(protocol, port, name.as_str()))?.observed.as_ref()?;
+                let answer = match (&seen.listener, seen.outcome) {
+                    (Some(listener), _) => listener.clone(),
+                    (None, Outcome::Accepted) => "another program".to_owned(),
+                    (None, outcome) => outcome.to_string(),
+                };
+                Some((name.as_str(), answer))
+            })
+            .collect();
+        let all: Vec<String> = answers.iter().map(|(name, answer)| format!("{name} {answer}")).collect();
+        let differ = answers.iter().any(|(_, answer)| *answer != answers[0].1);
+        let end = if differ { "; they differ, so what a client meets depends on its resolver" } else { "" };
+        notes.push(format!("localhost {protocol} port {port}: {}{end}", all.join(", ")));
+    }
+    notes
+}
+
+/// Connects to every destination of the matrix from here. The second value counts what the deadline left untried.
+fn observe(
+    plan: &Plan,
+    bound: &[Bound],
+    owners: &[usize],
+    args: &Args,
+    snapshot: &Snapshot,
+    context: &Context,
+) -> Result<(Vec<Option<Seen>>, usize), Failure> {
+    let mut indices = Vec::new();
+    let mut attempts = Vec::new();
+    for (index, cell) in plan.matrix.cells.iter().enumerate() {
+        let (protocol, port) = plan.matrix.services[cell.service];
+        // A datagram to somebody else's socket would be theirs to interpret.
+        let ours = cell.predicted.takers.iter().all(|holder| matches!(holder, Holder::Own(_)));
+        if plan.matrix.sources[cell.source] != Source::Host || (protocol == Protocol::Udp && !ours) {
+            continue;
+        }
+        let to = plan.matrix.destinations[cell.destination];
+        let to = match to.address {
+            IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, port, 0, to.zone)),
+            IpAddr::V4(_) => SocketAddr::new(to.address, port),
+        };
+        indices.push(index);
+        attempts.push(Attempt { protocol, to, patience: args.connect_timeout });
+    }
+    let limits = Limits { in_flight: usize::from(args.parallel), deadline: Instant::now() + args.deadline };
+    let mut open = |index: usize| {
+        let attempt = &attempts[index];
+        let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
+        Socket::new(Domain::for_address(attempt.to), kind, None)
+    };
+    let mut progress = Progress::new(attempts.len(), context);
+    let result = connect::run(bound, &attempts, limits, &mut open, &mut |done| progress.show(done));
+    progress.end();
+    let observed = result.map_err(|error| {
+        let problem = Problem::error(Code::BIND_FAILED, format!("cannot wait for connections: {error}"));
+        Failure::new(Exit::Environment, problem)
+    })?;
+    let mut seen = vec![None; plan.matrix.cells.len()];
+    let mut unseen = 0;
+    for (index, observation) in indices.into_iter().zip(observed) {
+        match observation {
+            Some(observation) => seen[index] = Some(in_names(&observation, owners, snapshot)),
+            None => unseen += 1,
+        }
+    }
+    Ok((seen, unseen))
+}
+
+fn in_names(observation: &Observation, owners: &[usize], snapshot: &Snapshot) -> Seen {
+    let name = |index: u32| match snapshot.interface(index) {
+        Some(interface) => interface.name.clone(),
+        // It came up since the snapshot was taken.
+        None => IfName::from(format!("#{index}").as_str()),
+    };
+    Seen {
+        outcome: observation.outcome,
+        taker: observation.taker.and_then(|taker| owners.get(taker)).copied(),
+        ingress: observation.ingress.map(name),
+        local: observation.local,
+        peer: observation.peer,
+        v4_mapped: observation.v4_mapped,
+        errno: observation.errno,
+        micros: u64::try_from(observation.took.as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+/// A line on the terminal that says how far it is.
+struct Progress {
+    total: usize,
+    shown: bool,
+    next: Instant,
+    wanted: bool,
+}
+
+impl Progress {
+    fn new(total: usize, context: &Context) -> Progress {
+        let wanted = context.terminal_stderr && !context.quiet;
+        // What is over at once needs no line.
+        Progress { total, shown: false, next: Instant::now() + Duration::from_millis(300), wanted }
+    }
+
+    fn show(&mut self, done: usize) {
+        if self.wanted && Instant::now() >= self.next {
+            self.next = Instant::now() + Duration::from_millis(100);
+            self.shown = true;
+            let _ = write!(std::io::stderr(), "\rconnecting: {done} of {}\x1b[K", self.total);
+        }
+    }
+
+    fn end(&self) {
+        if self.shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}

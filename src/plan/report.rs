@@ -1,0 +1,377 @@
+//! What is foretold, as the document that `plan` writes; with what was seen beside it, the one of `probe` and `lab run`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::available::Rights;
+use super::expect::ExpectationReport;
+use super::local::LocalAddresses;
+use super::predict::{BindOutcome, BindPrediction, Binds, Foreign, Holder, predict_binds};
+use super::reach::{self, Cell, Destination, Matrix};
+use crate::code::Code;
+use crate::model::addr::needs_zone;
+use crate::model::{
+    Errno, FamilyExposure, Host, IfName, Outcome, Phase, Protocol, Snapshot, SocketSpec, SocketView, Source,
+};
+
+/// Schema of a plan.
+pub const PLAN_SCHEMA: &str = "bindscope.plan/1";
+/// Schema of a probe.
+pub const PROBE_SCHEMA: &str = "bindscope.probe/1";
+
+/// Everything foretold for one list of sockets on one host.
+#[derive(Debug)]
+pub struct Plan {
+    /// The sockets in the order in which they are bound.
+    pub sockets: Vec<SocketSpec>,
+    /// Sockets that are there already.
+    pub foreign: Vec<Foreign>,
+    /// What each bind will do.
+    pub binds: Binds,
+    /// Who reaches what.
+    pub matrix: Matrix,
+}
+
+impl Plan {
+    /// Foretells the binds of `sockets` and what comes of every destination, `more` ones among them.
+    #[must_use]
+    pub fn new(
+        sockets: Vec<SocketSpec>,
+        snapshot: &Snapshot,
+        rights: Rights,
+        foreign: Vec<Foreign>,
+        more: &[Destination],
+    ) -> Plan {
+        let local = LocalAddresses::new(snapshot);
+        // Only those on a port that is asked for matter.
+        let services = reach::services(&sockets);
+        let foreign: Vec<Foreign> = foreign
+            .into_iter()
+            .filter(|socket| services.binary_search(&(socket.view.protocol, socket.view.port)).is_ok())
+            .collect();
+        let binds = predict_binds(&sockets, snapshot, rights, &foreign);
+        let mut destinations = reach::destinations(snapshot, &local);
+        destinations.extend_from_slice(more);
+        destinations.sort_unstable();
+        destinations.dedup();
+        let sources = reach::sources(snapshot);
+        let mut matrix = reach::predict_reach(&binds, snapshot, &local, sources, destinations, services);
+        // What only a client of this host can ask for is not asked of wires.
+        let asked: Vec<bool> = matrix.destinations.iter().map(|to| !more.contains(to)).collect();
+        matrix.cells.retain(|cell| cell.source == 0 || asked.get(cell.destination) == Some(&true));
+        Plan { sockets, foreign, binds, matrix }
+    }
+
+    /// The name of whoever holds or takes something.
+    #[must_use]
+    pub fn name(&self, holder: Holder) -> &str {
+        match holder {
+            Holder::Own(index) => self.sockets.get(index).map_or("", |socket| &socket.listener),
+            Holder::Foreign(index) => self.foreign.get(index).map_or("", |socket| &socket.name),
+        }
+    }
+}
+
+/// The document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`PLAN_SCHEMA`] or [`PROBE_SCHEMA`], or that of a lab.
+    pub schema: String,
+    /// Version of the program.
+    pub version: String,
+    /// False when anything could not be read.
+    pub complete: bool,
+    /// One sentence for each thing that could not be read.
+    pub incomplete_because: Vec<String>,
+    /// The host it is about.
+    pub host: Host,
+    /// Name of the profile.
+    pub profile: String,
+    /// In the order in which they are bound.
+    pub sockets: Vec<SocketReport>,
+    /// In the order of source, destination, protocol and port.
+    pub cells: Vec<CellReport>,
+    /// In the order of the profile.
+    pub expectations: Vec<ExpectationReport>,
+    /// What a reader should know besides, one sentence each.
+    pub notes: Vec<String>,
+    /// Counts.
+    pub summary: Summary,
+}
+
+/// A socket and what comes of its bind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketReport {
+    /// As it is asked for; in a probe, as it is.
+    pub socket: SocketView,
+    /// What comes of it.
+    pub bind: BindReport,
+    /// Why it is exposed as it is, one sentence each.
+    pub exposure_because: Vec<String>,
+}
+
+/// The outcome of a bind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindReport {
+    /// As foretold.
+    pub predicted: PredictedBind,
+    /// As seen; null in a plan.
+    pub observed: Option<ObservedBind>,
+}
+
+/// A foretold bind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PredictedBind {
+    /// `ok`, `error` or `uncertain`.
+    pub outcome: BindOutcome,
+    /// The call that fails.
+    pub phase: Option<Phase>,
+    /// What it answers.
+    pub errno: Option<Errno>,
+    /// Listeners in the way, then sockets of other programs.
+    pub conflicts_with: Vec<String>,
+    /// The rule.
+    pub code: Option<Code>,
+    /// What it means.
+    pub message: Option<String>,
+    /// The smallest change that would help.
+    pub hint: Option<String>,
+}
+
+/// A bind as it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedBind {
+    /// `ok` or `error`.
+    pub outcome: BindOutcome,
+    /// The call that failed.
+    pub phase: Option<Phase>,
+    /// What it answered.
+    pub errno: Option<Errno>,
+}
+
+/// One question, what is foretold, and what was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellReport {
+    /// Who connects.
+    pub source: Source,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The address connected to, a link-local one with its zone.
+    pub destination: String,
+    /// The port.
+    pub port: u16,
+    /// What is foretold.
+    pub predicted: PredictedCell,
+    /// What was seen; null where nobody looked.
+    pub observed: Option<ObservedCell>,
+    /// Whether both are the same; null where nobody looked or nothing was foretold.
+    pub agrees: Option<bool>,
+}
+
+/// What is foretold of a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PredictedCell {
+    /// What comes of it; null when it depends on what is not known.
+    pub outcome: Option<Outcome>,
+    /// The listener that takes it; null when none does, several may, or another program's socket does.
+    pub listener: Option<String>,
+    /// Those that may take it when it is not one: listeners that share, or sockets of other programs.
+    pub among: Vec<String>,
+    /// The interface the kernel will report.
+    pub ingress: Option<IfName>,
+    /// Whether the peer is this host itself; null unless accepted.
+    pub peer_is_local: Option<bool>,
+    /// The rule.
+    pub why: Code,
+}
+
+/// What was seen of a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedCell {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The listener that took it; null when none did or another program's socket did.
+    pub listener: Option<String>,
+    /// The interface the kernel reported.
+    pub ingress: Option<IfName>,
+    /// The address it was sent to.
+    pub local: Option<IpAddr>,
+    /// Who connected.
+    pub peer: Option<IpAddr>,
+    /// Whether IPv4 came to an AF_INET6 socket.
+    pub v4_mapped: bool,
+    /// The error.
+    pub errno: Option<Errno>,
+    /// From the start to the outcome, in microseconds.
+    pub micros: u64,
+}
+
+/// What was seen, as whoever looked hands it over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Index of the socket that took it.
+    pub taker: Option<usize>,
+    /// The interface the kernel reported.
+    pub ingress: Option<IfName>,
+    /// The address it was sent to.
+    pub local: Option<SocketAddr>,
+    /// Who connected.
+    pub peer: Option<SocketAddr>,
+    /// Whether IPv4 came to an AF_INET6 socket.
+    pub v4_mapped: bool,
+    /// The error.
+    pub errno: Option<Errno>,
+    /// From the start to the outcome, in microseconds.
+    pub micros: u64,
+}
+
+/// Counts of a report.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// All cells.
+    pub cells: usize,
+    /// Cells in which prediction and observation are the same.
+    pub agree: usize,
+    /// Cells in which they are not.
+    pub disagree: usize,
+    /// Cells whose outcome is `accepted`: as seen, else as foretold.
+    pub accepted: usize,
+    /// Cells whose outcome could not be foretold.
+    pub unknown: usize,
+}
+
+/// The text of a destination: as it is connected to, with its zone.
+#[must_use]
+pub fn destination_text(destination: Destination, snapshot: &Snapshot) -> String {
+    let zone = snapshot.interface(destination.zone).filter(|_| needs_zone(destination.address));
+    match zone {
+        Some(interface) => format!("{}%{}", destination.address, interface.name),
+        None => destination.address.to_string(),
+    }
+}
+
+/// A foretold cell in names.
+#[must_use]
+pub fn cell_report(
+    plan: &Plan,
+    cell: &Cell,
+    snapshot: &Snapshot,
+    destination: &str,
+    seen: Option<&Seen>,
+) -> CellReport {
+    let (protocol, port) = plan.matrix.services[cell.service];
+    let predicted = &cell.predicted;
+    let mut among: Vec<&str> = predicted.takers.iter().map(|&holder| plan.name(holder)).collect();
+    among.sort_unstable();
+    among.dedup();
+    let own = predicted.takers.iter().all(|holder| matches!(holder, Holder::Own(_)));
+    let one = (among.len() == 1 && own && predicted.outcome.is_some()).then(|| among[0].to_owned());
+    let ingress = predicted.ingress.and_then(|index| snapshot.interface(index)).map(|i| i.name.clone());
+    let source = &plan.matrix.sources[cell.source];
+    let agrees = seen.and_then(|seen| {
+        let outcome = predicted.outcome?;
+        let strangers = predicted.takers.iter().any(|holder| matches!(holder, Holder::Foreign(_)));
+        let taker = match seen.taker {
+            Some(taker) => predicted.takers.contains(&Holder::Own(taker)),
+            None => predicted.takers.is_empty() || strangers,
+        };
+        // A stranger does not tell where it saw us arrive.
+        let ingress = seen.ingress == ingress || (strangers && seen.taker.is_none());
+        Some(outcome == seen.outcome && taker && ingress)
+    });
+    CellReport {
+        source: source.clone(),
+        protocol,
+        destination: destination.to_owned(),
+        port,
+        predicted: PredictedCell {
+            outcome: predicted.outcome,
+            among: if one.is_some() { Vec::new() } else { among.into_iter().map(str::to_owned).collect() },
+            listener: one,
+            ingress,
+            peer_is_local: (predicted.outcome == Some(Outcome::Accepted)).then_some(*source == Source::Host),
+            why: predicted.why,
+        },
+        observed: seen.map(|seen| ObservedCell {
+            outcome: seen.outcome,
+            listener: seen.taker.map(|taker| plan.name(Holder::Own(taker)).to_owned()),
+            ingress: seen.ingress.clone(),
+            local: seen.local.map(|address| address.ip()),
+            peer: seen.peer.map(|address| address.ip()),
+            v4_mapped: seen.v4_mapped,
+            errno: seen.errno,
+            micros: seen.micros,
+        }),
+        agrees,
+    }
+}
+
+/// All cells in names. `seen` is by the cells of the matrix; empty in a plan.
+#[must_use]
+pub fn cells(plan: &Plan, snapshot: &Snapshot, seen: &[Option<Seen>]) -> Vec<CellReport> {
+    let destinations: Vec<String> =
+        plan.matrix.destinations.iter().map(|&to| destination_text(to, snapshot)).collect();
+    plan.matrix
+        .cells
+        .iter()
+        .enumerate()
+        .map(|(index, cell)| {
+            let seen = seen.get(index).and_then(Option::as_ref);
+            cell_report(plan, cell, snapshot, &destinations[cell.destination], seen)
+        })
+        .collect()
+}
+
+/// What is foretold of a bind, in names and words.
+#[must_use]
+pub fn bind_report(plan: &Plan, index: usize, snapshot: &Snapshot) -> PredictedBind {
+    let prediction: &BindPrediction = &plan.binds.predictions[index];
+    let mut conflicts_with: Vec<String> = Vec::new();
+    for &holder in &prediction.in_the_way {
+        let name = plan.name(holder);
+        if !conflicts_with.iter().any(|other| other == name) {
+            conflicts_with.push(name.to_owned());
+        }
+    }
+    let words = super::words::of_bind(&plan.sockets[index], prediction, &conflicts_with, snapshot);
+    let (message, hint) = words.map_or((None, None), |(message, hint)| (Some(message), hint));
+    PredictedBind {
+        outcome: prediction.outcome,
+        phase: prediction.phase,
+        errno: prediction.errno,
+        conflicts_with,
+        code: prediction.code,
+        message,
+        hint,
+    }
+}
+
+/// A socket as it is shown in a plan. `exposure` is what it has when it is open.
+#[must_use]
+pub fn view(spec: &SocketSpec, exposure: FamilyExposure, snapshot: &Snapshot) -> SocketView {
+    let mut view = spec.view(exposure);
+    // What the system decides is known here.
+    if view.v6only.is_none() && spec.domain() == crate::model::Family::Ipv6 {
+        view.v6only = snapshot.setting("net.ipv6.bindv6only").map(|value| value != 0);
+    }
+    view
+}
+
+/// Counts the cells.
+#[must_use]
+pub fn summary(cells: &[CellReport]) -> Summary {
+    let outcome = |cell: &CellReport| match &cell.observed {
+        Some(seen) => Some(seen.outcome),
+        None => cell.predicted.outcome,
+    };
+    Summary {
+        cells: cells.len(),
+        agree: cells.iter().filter(|cell| cell.agrees == Some(true)).count(),
+        disagree: cells.iter().filter(|cell| cell.agrees == Some(false)).count(),
+        accepted: cells.iter().filter(|cell| outcome(cell) == Some(Outcome::Accepted)).count(),
+        unknown: cells.iter().filter(|cell| cell.predicted.outcome.is_none()).count(),
+    }
+}

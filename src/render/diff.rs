@@ -1,0 +1,83 @@
+//! Comparisons for people and for machines.
+
+use std::fmt::Write as _;
+
+use super::paint::{Paint, Tone};
+use crate::plan::compare::{Comparison, Difference};
+use crate::text::{csv_field, escape, escape_html};
+
+/// The comparison as text for a person.
+#[must_use]
+pub fn human(comparison: &Comparison, color: bool) -> String {
+    let paint = Paint::new(color);
+    let (a, b) = (escape(&comparison.a), escape(&comparison.b));
+    let mut out = String::new();
+    let value = |value: &Option<String>| value.as_deref().map_or_else(|| "-".to_owned(), escape);
+    let wide = |part: &dyn Fn(&Difference) -> String, least: &str| {
+        let widths = comparison.differences.iter().map(|difference| part(difference).chars().count());
+        widths.chain([least.chars().count()]).max().unwrap_or(0)
+    };
+    let keys = wide(&|difference| escape(&difference.key), "");
+    let firsts = wide(&|difference| value(&difference.a), &a);
+    let mut kind = "";
+    for difference in &comparison.differences {
+        if difference.kind != kind {
+            kind = &difference.kind;
+            let heading = format!("{:<keys$}  {a:<firsts$}  {b}", format!("{kind}s"));
+            let _ = writeln!(out, "{}", paint.tone(Tone::Strong, &heading));
+        }
+        let first = value(&difference.a);
+        let padding = " ".repeat(firsts.saturating_sub(first.chars().count()));
+        let tone = |value: &Option<String>| if value.is_some() { Tone::Good } else { Tone::Faint };
+        let _ = writeln!(
+            out,
+            "{:<keys$}  {}{padding}  {}",
+            escape(&difference.key),
+            paint.tone(tone(&difference.a), &first),
+            paint.tone(tone(&difference.b), &value(&difference.b))
+        );
+    }
+    if !comparison.differences.is_empty() {
+        out.push('\n');
+    }
+    let _ = writeln!(out, "{a} and {b}: {} of {} differ", comparison.differences.len(), comparison.compared);
+    out
+}
+
+/// One line for each difference (RFC 4180).
+#[must_use]
+pub fn csv(comparison: &Comparison) -> String {
+    let mut out = String::from("kind,key,a,b\r\n");
+    for difference in &comparison.differences {
+        let field = |value: &Option<String>| csv_field(value.as_deref().unwrap_or_default());
+        let _ = write!(
+            out,
+            "{},{},{},{}\r\n",
+            difference.kind,
+            csv_field(&difference.key),
+            field(&difference.a),
+            field(&difference.b)
+        );
+    }
+    out
+}
+
+/// A table for a pull request or a ticket.
+#[must_use]
+pub fn markdown(comparison: &Comparison) -> String {
+    let cell = |text: &str| escape_html(text).replace('|', "\\|").replace('`', "\\`").replace('*', "\\*");
+    let mut out = format!("| | | {} | {} |\n|---|---|---|---|\n", cell(&comparison.a), cell(&comparison.b));
+    for difference in &comparison.differences {
+        let value = |value: &Option<String>| cell(value.as_deref().unwrap_or("-"));
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} |",
+            difference.kind,
+            cell(&difference.key),
+            value(&difference.a),
+            value(&difference.b)
+        );
+    }
+    let _ = writeln!(out, "\n{} of {} differ", comparison.differences.len(), comparison.compared);
+    out
+}

@@ -1,0 +1,38 @@
+//! Colour, where it is wanted.
+
+use anstyle::{AnsiColor, Style};
+
+/// What a piece of text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tone {
+    /// As it should be.
+    Good,
+    /// Not as it should be.
+    Bad,
+    /// Of little weight.
+    Faint,
+    /// A heading.
+    Strong,
+}
+
+/// Paints, or does not.
+pub(super) struct Paint(bool);
+
+impl Paint {
+    pub(super) fn new(color: bool) -> Paint {
+        Paint(color)
+    }
+
+    pub(super) fn tone(&self, tone: Tone, text: &str) -> String {
+        if !self.0 {
+            return text.to_owned();
+        }
+        let style = match tone {
+            Tone::Good => Style::new().fg_color(Some(AnsiColor::Green.into())),
+            Tone::Bad => Style::new().fg_color(Some(AnsiColor::Red.into())).bold(),
+            Tone::Faint => Style::new().dimmed(),
+            Tone::Strong => Style::new().bold(),
+        };
+        format!("{style}{text}{style:#}")
+    }
+}

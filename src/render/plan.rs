@@ -1,0 +1,465 @@
+//! Plans and probes for people and for machines.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::model::{Exposure, Outcome, Protocol};
+use crate::plan::expect::Verdict;
+use crate::plan::predict::BindOutcome;
+use crate::plan::report::{CellReport, Report, SocketReport};
+use crate::text::{csv_field, escape, escape_html};
+
+use super::paint::{Paint, Tone};
+
+/// The report as text for a person, at most `width` columns wide where that can be.
+#[must_use]
+pub fn human(report: &Report, color: bool, width: usize) -> String {
+    let paint = Paint::new(color);
+    let mut out = String::new();
+    let what = if is_probe(report) { "probe" } else { "plan" };
+    let host = report.host.name.as_deref().map_or_else(|| "this host".to_owned(), escape);
+    let _ = writeln!(out, "{} of {} on {host}", what, escape(&report.profile));
+    out.push('\n');
+    sockets(&mut out, report, &paint);
+    reach(&mut out, report, &paint, width.max(40));
+    expectations(&mut out, report, &paint);
+    for note in &report.notes {
+        let _ = writeln!(out, "note: {}", escape(note));
+    }
+    let _ = writeln!(out, "{}", summary_line(report));
+    out
+}
+
+fn is_probe(report: &Report) -> bool {
+    report.cells.iter().any(|cell| cell.observed.is_some())
+        || report.sockets.iter().any(|socket| socket.bind.observed.is_some())
+}
+
+/// How a socket's bind went, or will go, in a word or two.
+fn bind_word(socket: &SocketReport) -> (String, Tone) {
+    let predicted = &socket.bind.predicted;
+    let word = |outcome: BindOutcome, errno: Option<crate::model::Errno>| match (outcome, errno) {
+        (BindOutcome::Ok, _) => "ok".to_owned(),
+        (BindOutcome::Uncertain, _) => "uncertain".to_owned(),
+        (BindOutcome::Error, Some(errno)) => errno.to_string(),
+        (BindOutcome::Error, None) => "error".to_owned(),
+    };
+    let foretold = word(predicted.outcome, predicted.errno);
+    match &socket.bind.observed {
+        Some(seen) if word(seen.outcome, seen.errno) != foretold => {
+            (format!("{}, foretold {foretold}", word(seen.outcome, seen.errno)), Tone::Bad)
+        }
+        Some(seen) if seen.outcome == BindOutcome::Ok => (foretold, Tone::Good),
+        None if predicted.outcome == BindOutcome::Ok => (foretold, Tone::Good),
+        _ => (foretold, Tone::Bad),
+    }
+}
+
+fn exposure_text(socket: &SocketReport) -> String {
+    let exposure = socket.socket.exposure;
+    let parts: Vec<String> = [("IPv4", exposure.ipv4), ("IPv6", exposure.ipv6)]
+        .into_iter()
+        .filter(|(_, exposure)| *exposure != Exposure::None)
+        .map(|(family, exposure)| format!("{family} {exposure}"))
+        .collect();
+    if parts.is_empty() { "nobody".to_owned() } else { parts.join(", ") }
+}
+
+fn sockets(out: &mut String, report: &Report, paint: &Paint) {
+    let name = |socket: &SocketReport| escape(socket.socket.listener.as_deref().unwrap_or("-"));
+    let names = report.sockets.iter().map(|socket| name(socket).chars().count()).max().unwrap_or(0);
+    let views: Vec<String> = report.sockets.iter().map(|socket| socket.socket.to_string()).collect();
+    let widest = views.iter().map(|view| view.chars().count()).max().unwrap_or(0);
+    for (socket, view) in report.sockets.iter().zip(&views) {
+        let (word, tone) = bind_word(socket);
+        let _ = write!(out, "{:<names$}  {view:<widest$}  {}", name(socket), paint.tone(tone, &word));
+        let predicted = &socket.bind.predicted;
+        if predicted.outcome == BindOutcome::Ok {
+            let _ = writeln!(out, "  reachable: {}", exposure_text(socket));
+        } else {
+            let _ = writeln!(out);
+        }
+        let indent = " ".repeat(names + 2);
+        if let Some(message) = &predicted.message {
+            let code = predicted.code.map(|code| format!("{code} ")).unwrap_or_default();
+            let _ = writeln!(out, "{indent}{}{}", paint.tone(Tone::Faint, &code), escape(message));
+        }
+        if let Some(hint) = &predicted.hint {
+            let _ = writeln!(out, "{indent}help: {}", escape(hint));
+        }
+    }
+    out.push('\n');
+}
+
+/// What one row of the reach table says; cells that agree in all of it share a row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    result: String,
+    tone: Tone,
+    ingress: String,
+    why: String,
+}
+
+fn result_of(outcome: Option<Outcome>, listener: Option<&str>, among: &[String]) -> String {
+    match (outcome, listener) {
+        (Some(Outcome::Accepted), Some(listener)) => escape(listener),
+        (Some(Outcome::Accepted), None) if among.is_empty() => "another program".to_owned(),
+        (Some(Outcome::Accepted), None) => {
+            among.iter().map(|name| escape(name)).collect::<Vec<_>>().join(" or ")
+        }
+        (Some(outcome), _) => format!("({outcome})"),
+        (None, _) => "(unknown)".to_owned(),
+    }
+}
+
+fn row_of(cell: &CellReport) -> Row {
+    let predicted = &cell.predicted;
+    let foretold = result_of(predicted.outcome, predicted.listener.as_deref(), &predicted.among);
+    let (result, tone, ingress) = match &cell.observed {
+        None => {
+            let tone = if predicted.outcome == Some(Outcome::Accepted) { Tone::Good } else { Tone::Faint };
+            (foretold, tone, predicted.ingress.clone())
+        }
+        Some(seen) => {
+            let result = result_of(Some(seen.outcome), seen.listener.as_deref(), &predicted.among);
+            let errno = seen
+                .errno
+                .filter(|_| seen.outcome == Outcome::Error)
+                .map(|errno| format!(" {errno}"))
+                .unwrap_or_default();
+            if cell.agrees == Some(false) {
+                let over = predicted.ingress.as_ref().map(|name| format!(" over {name}")).unwrap_or_default();
+                (format!("{result}{errno} FORETOLD {foretold}{over}"), Tone::Bad, seen.ingress.clone())
+            } else {
+                let tone = if seen.outcome == Outcome::Accepted { Tone::Good } else { Tone::Faint };
+                (format!("{result}{errno}"), tone, seen.ingress.clone())
+            }
+        }
+    };
+    let ingress = ingress.map_or_else(|| "-".to_owned(), |name| name.to_string());
+    Row { result, tone, ingress, why: format!("{} {}", predicted.why, predicted.why.title()) }
+}
+
+/// A source's rows with the destinations of each.
+type Rows = Vec<(Row, Vec<String>)>;
+
+fn reach(out: &mut String, report: &Report, paint: &Paint, width: usize) {
+    let mut services: BTreeMap<(Protocol, u16), Vec<(String, Rows)>> = BTreeMap::new();
+    for cell in &report.cells {
+        let sources = services.entry((cell.protocol, cell.port)).or_default();
+        let source = cell.source.to_string();
+        if sources.last().is_none_or(|(last, _)| *last != source) {
+            sources.push((source, Vec::new()));
+        }
+        let Some((_, rows)) = sources.last_mut() else { continue };
+        let row = row_of(cell);
+        let destination = escape(&cell.destination).replace("\\\\", "\\");
+        match rows.iter_mut().find(|(other, _)| *other == row) {
+            Some((_, destinations)) => destinations.push(destination),
+            None => rows.push((row, vec![destination])),
+        }
+    }
+    for ((protocol, port), sources) in &services {
+        let _ = writeln!(out, "{}", paint.tone(Tone::Strong, &format!("{protocol} port {port}")));
+        let all = || sources.iter().flat_map(|(_, rows)| rows.iter().map(|(row, _)| row));
+        let widest = |part: fn(&Row) -> &str| all().map(|row| part(row).chars().count()).max().unwrap_or(0);
+        let (results, ingresses) = (widest(|row| &row.result), widest(|row| &row.ingress));
+        for (source, rows) in sources {
+            let from = match source.as_str() {
+                "host" => "from this host".to_owned(),
+                _ if is_probe(report) => format!("from {source}, foretold only"),
+                _ => format!("from {source}"),
+            };
+            let _ = writeln!(out, "  {from}");
+            for (row, destinations) in rows {
+                let padding = " ".repeat(results.saturating_sub(row.result.chars().count()));
+                let _ = writeln!(
+                    out,
+                    "    {}{padding}  {:<ingresses$}  {}",
+                    paint.tone(row.tone, &row.result),
+                    row.ingress,
+                    paint.tone(Tone::Faint, &row.why),
+                );
+                wrap(out, destinations, width);
+            }
+        }
+        out.push('\n');
+    }
+}
+
+/// Destinations in as few lines as fit.
+fn wrap(out: &mut String, words: &[String], width: usize) {
+    const INDENT: &str = "        ";
+    let mut line = String::from(INDENT);
+    for (index, word) in words.iter().enumerate() {
+        let comma = if index + 1 < words.len() { "," } else { "" };
+        if line.len() > INDENT.len() && line.chars().count() + word.chars().count() + 2 > width {
+            let _ = writeln!(out, "{}", line.trim_end());
+            line = String::from(INDENT);
+        }
+        let _ = write!(line, "{word}{comma} ");
+    }
+    let _ = writeln!(out, "{}", line.trim_end());
+}
+
+fn expectations(out: &mut String, report: &Report, paint: &Paint) {
+    for expectation in &report.expectations {
+        let tone = match expectation.verdict {
+            Verdict::Pass => Tone::Good,
+            Verdict::Fail => Tone::Bad,
+            Verdict::Undecided => Tone::Faint,
+        };
+        let _ = writeln!(
+            out,
+            "{}  {} {}: {}",
+            paint.tone(tone, &expectation.verdict.to_string()),
+            escape(&expectation.listener),
+            expectation.rule,
+            escape(&expectation.because)
+        );
+    }
+    if !report.expectations.is_empty() {
+        out.push('\n');
+    }
+}
+
+/// The last line: what was looked at and what came of it.
+#[must_use]
+pub fn summary_line(report: &Report) -> String {
+    let count =
+        |wanted: fn(&SocketReport) -> bool| report.sockets.iter().filter(|socket| wanted(socket)).count();
+    let ok = count(|socket| match &socket.bind.observed {
+        Some(seen) => seen.outcome == BindOutcome::Ok,
+        None => socket.bind.predicted.outcome == BindOutcome::Ok,
+    });
+    let summary = report.summary;
+    let verb = if is_probe(report) { "open" } else { "will open" };
+    let mut line = format!("{ok} of {} sockets {verb}", report.sockets.len());
+    let uncertain = count(|socket| socket.bind.predicted.outcome == BindOutcome::Uncertain);
+    if uncertain > 0 {
+        let _ = write!(line, " ({uncertain} uncertain)");
+    }
+    let _ = write!(line, "; {} of {} cells reach a listener", summary.accepted, summary.cells);
+    if is_probe(report) {
+        let _ = write!(line, "; {} as foretold, {} not", summary.agree, summary.disagree);
+    }
+    if summary.unknown > 0 {
+        let _ = write!(line, "; {} unknown", summary.unknown);
+    }
+    if !report.expectations.is_empty() {
+        let verdicts = |wanted| report.expectations.iter().filter(|e| e.verdict == wanted).count();
+        let _ = write!(
+            line,
+            "; expectations: {} passed, {} failed, {} undecided",
+            verdicts(Verdict::Pass),
+            verdicts(Verdict::Fail),
+            verdicts(Verdict::Undecided)
+        );
+    }
+    line
+}
+
+/// The columns of a cell in CSV and Markdown.
+const COLUMNS: [&str; 14] = [
+    "source",
+    "protocol",
+    "destination",
+    "port",
+    "predicted",
+    "predicted_listener",
+    "predicted_ingress",
+    "why",
+    "observed",
+    "observed_listener",
+    "observed_ingress",
+    "errno",
+    "micros",
+    "agrees",
+];
+
+fn fields(cell: &CellReport) -> [String; 14] {
+    let predicted = &cell.predicted;
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let seen = cell.observed.as_ref();
+    [
+        cell.source.to_string(),
+        cell.protocol.to_string(),
+        cell.destination.clone(),
+        cell.port.to_string(),
+        predicted.outcome.map_or_else(|| "unknown".to_owned(), |outcome| outcome.to_string()),
+        predicted.listener.clone().unwrap_or_else(|| predicted.among.join(" ")),
+        text(predicted.ingress.as_ref().map(ToString::to_string)),
+        predicted.why.to_string(),
+        text(seen.map(|seen| seen.outcome.to_string())),
+        text(seen.and_then(|seen| seen.listener.clone())),
+        text(seen.and_then(|seen| seen.ingress.as_ref()).map(ToString::to_string)),
+        text(seen.and_then(|seen| seen.errno).map(|errno| errno.to_string())),
+        text(seen.map(|seen| seen.micros.to_string())),
+        text(cell.agrees.map(|agrees| agrees.to_string())),
+    ]
+}
+
+/// One line for each cell (RFC 4180).
+#[must_use]
+pub fn csv(report: &Report) -> String {
+    let mut out = COLUMNS.join(",") + "\r\n";
+    for cell in &report.cells {
+        let fields: Vec<String> = fields(cell).iter().map(|field| csv_field(field)).collect();
+        out.push_str(&fields.join(","));
+        out.push_str("\r\n");
+    }
+    out
+}
+
+/// Text in a cell of a Markdown table.
+fn markdown_cell(text: &str) -> String {
+    let text = escape_html(text).replace('|', "\\|");
+    text.replace('`', "\\`").replace('*', "\\*").replace('_', "\\_").replace('[', "\\[")
+}
+
+/// A document for a pull request or a ticket.
+#[must_use]
+pub fn markdown(report: &Report) -> String {
+    let mut out = format!(
+        "# {} of {}\n\n",
+        if is_probe(report) { "Probe" } else { "Plan" },
+        markdown_cell(&report.profile)
+    );
+    out.push_str("| listener | socket | bind | reachable |\n|---|---|---|---|\n");
+    for socket in &report.sockets {
+        let name = socket.socket.listener.as_deref().unwrap_or("-");
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} |",
+            markdown_cell(name),
+            markdown_cell(&socket.socket.to_string()),
+            markdown_cell(&bind_word(socket).0),
+            exposure_text(socket)
+        );
+    }
+    out.push_str("\n| source | port | destination | result | ingress | why |\n|---|---|---|---|---|---|\n");
+    for cell in &report.cells {
+        let row = row_of(cell);
+        let _ = writeln!(
+            out,
+            "| {} | {} {} | {} | {} | {} | {} |",
+            markdown_cell(&cell.source.to_string()),
+            cell.protocol,
+            cell.port,
+            markdown_cell(&cell.destination),
+            markdown_cell(&row.result),
+            markdown_cell(&row.ingress),
+            markdown_cell(&row.why)
+        );
+    }
+    if !report.expectations.is_empty() {
+        out.push_str("\n| expectation | rule | verdict | because |\n|---|---|---|---|\n");
+        for expectation in &report.expectations {
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} |",
+                markdown_cell(&expectation.listener),
+                markdown_cell(&expectation.rule),
+                expectation.verdict,
+                markdown_cell(&expectation.because)
+            );
+        }
+    }
+    let _ = writeln!(out, "\n{}", markdown_cell(&summary_line(report)));
+    out
+}
+
+/// What a test runner shows: one case for each bind, cell and expectation that was judged.
+struct Case {
+    class: &'static str,
+    name: String,
+    /// The failure, or why it was skipped.
+    failure: Option<String>,
+    skipped: Option<String>,
+}
+
+fn cases(report: &Report) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for socket in &report.sockets {
+        let Some(seen) = &socket.bind.observed else { continue };
+        let predicted = &socket.bind.predicted;
+        let same = (seen.outcome, seen.errno) == (predicted.outcome, predicted.errno);
+        let differs = predicted.outcome != BindOutcome::Uncertain && !same;
+        cases.push(Case {
+            class: "bind",
+            name: socket.socket.to_string(),
+            failure: differs.then(|| bind_word(socket).0),
+            skipped: (predicted.outcome == BindOutcome::Uncertain)
+                .then(|| "could not be foretold".to_owned()),
+        });
+    }
+    for cell in report.cells.iter().filter(|cell| cell.observed.is_some()) {
+        cases.push(Case {
+            class: "reach",
+            name: format!("{} to {} {} port {}", cell.source, cell.protocol, cell.destination, cell.port),
+            failure: (cell.agrees == Some(false)).then(|| row_of(cell).result),
+            skipped: cell.agrees.is_none().then(|| "could not be foretold".to_owned()),
+        });
+    }
+    for expectation in &report.expectations {
+        cases.push(Case {
+            class: "expect",
+            name: format!("{} {}", expectation.listener, expectation.rule),
+            failure: (expectation.verdict == Verdict::Fail).then(|| expectation.because.clone()),
+            skipped: (expectation.verdict == Verdict::Undecided).then(|| expectation.because.clone()),
+        });
+    }
+    cases
+}
+
+/// JUnit XML, as CI servers read it.
+#[must_use]
+pub fn junit(report: &Report) -> String {
+    let cases = cases(report);
+    let failures = cases.iter().filter(|case| case.failure.is_some()).count();
+    let skipped = cases.iter().filter(|case| case.skipped.is_some()).count();
+    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    let _ = writeln!(
+        out,
+        "<testsuite name=\"bindscope {}\" tests=\"{}\" failures=\"{failures}\" skipped=\"{skipped}\" errors=\"0\">",
+        escape_html(&report.profile),
+        cases.len()
+    );
+    for case in &cases {
+        let _ = write!(
+            out,
+            "  <testcase classname=\"bindscope.{}\" name=\"{}\"",
+            case.class,
+            escape_html(&case.name)
+        );
+        match (&case.failure, &case.skipped) {
+            (Some(failure), _) => {
+                let _ = writeln!(out, "><failure message=\"{}\"/></testcase>", escape_html(failure));
+            }
+            (None, Some(reason)) => {
+                let _ = writeln!(out, "><skipped message=\"{}\"/></testcase>", escape_html(reason));
+            }
+            (None, None) => out.push_str("/>\n"),
+        }
+    }
+    out.push_str("</testsuite>\n");
+    out
+}
+
+/// Workflow commands of GitHub Actions: one for each failure and each undecided expectation.
+#[must_use]
+pub fn github(report: &Report) -> String {
+    let data = |text: &str| escape(text).replace('%', "%25");
+    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+    let mut out = String::new();
+    for case in cases(report) {
+        let title = property(&format!("bindscope {}: {}", case.class, case.name));
+        if let Some(failure) = &case.failure {
+            let _ = writeln!(out, "::error title={title}::{}", data(failure));
+        } else if let (Some(reason), "expect") = (&case.skipped, case.class) {
+            let _ = writeln!(out, "::warning title={title}::{}", data(reason));
+        }
+    }
+    let _ = writeln!(out, "::notice title=bindscope::{}", data(&summary_line(report)));
+    out
+}

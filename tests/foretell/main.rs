@@ -1,0 +1,429 @@
+//! `plan`, `probe` and `diff` as a user runs them, in namespaces of the tests' own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    unsafe_code,
+    reason = "a test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Output, Stdio};
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+use support::netns::{Netns, harness};
+use support::program::{bindscope, finish, text};
+
+fn main() -> ExitCode {
+    macro_rules! trials {
+        ($($name:ident,)*) => {
+            vec![$(Trial::test(stringify!($name), || { $name(); Ok(()) }),)*]
+        };
+    }
+    harness(trials![
+        a_plan_opens_no_socket_of_the_internet,
+        a_probe_agrees_with_its_plan,
+        a_socket_that_is_there_already_takes_part,
+        a_firewall_shows_as_a_disagreement,
+        what_if_questions_are_answered,
+        another_hosts_snapshot_is_planned_for,
+        bad_snapshots_and_settings_are_refused,
+        expectations_pass_fail_and_stay_undecided,
+        nothing_bound_is_the_environments_fault,
+        two_profiles_and_two_reports_are_compared,
+        reports_without_common_questions_are_refused,
+        names_are_escaped_in_every_format,
+        ten_thousand_cells_take_seconds,
+    ])
+}
+
+/// A host with two wires.
+fn host() -> (Netns, Netns) {
+    let (ns, far) = (Netns::new(), Netns::new());
+    // Link-local addresses of the kernel's own would come some time after the wires are up.
+    ns.sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
+    for (wire, other, number) in [("eth0", "f0", 1), ("eth1", "f1", 2)] {
+        ns.wire(wire, &far, other);
+        ns.address(wire, &format!("192.0.2.{number}/25"));
+        ns.address(wire, &format!("2001:db8:{number}::1/64"));
+        ns.address(wire, &format!("fe80::{number}:1/64"));
+    }
+    (ns, far)
+}
+
+fn run(ns: &Netns, words: &[&str]) -> Output {
+    run_command(ns, &mut bindscope(words))
+}
+
+fn run_command(ns: &Netns, command: &mut Command) -> Output {
+    finish(ns.run(|| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()).unwrap())
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {:?}", text(output)))
+}
+
+#[track_caller]
+fn exits(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{:?}", text(output));
+}
+
+/// A file that goes away with what is returned.
+fn file(name: &str, content: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path: PathBuf = directory.path().join(name);
+    std::fs::File::create(&path).unwrap().write_all(content.as_bytes()).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
+}
+
+fn profile(content: &str) -> (tempfile::TempDir, String) {
+    file("test.toml", &format!("schema = 1\nname = \"test\"\n{content}"))
+}
+
+/// Kills the program when it makes a socket of AF_INET or AF_INET6.
+fn without_internet(command: &mut Command) -> &mut Command {
+    let load = |offset| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: offset };
+    let equal = |value: u32, jt, jf| libc::sock_filter { code: 0x15, jt, jf, k: value };
+    let answer = |value| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: value };
+    // seccomp_data: the number of the call at 0, its first argument at 16.
+    let filter = [
+        load(0),
+        equal(u32::try_from(libc::SYS_socket).unwrap(), 0, 4),
+        load(16),
+        equal(2, 1, 0),
+        equal(10, 0, 1),
+        answer(libc::SECCOMP_RET_KILL_PROCESS),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    // SAFETY: between fork and exec only prctl is called, with a filter that the closure owns.
+    unsafe {
+        command.pre_exec(move || {
+            let mut filter = filter;
+            let program = libc::sock_fprog { len: 7, filter: filter.as_mut_ptr() };
+            let done = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0;
+            if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        })
+    }
+}
+
+fn a_plan_opens_no_socket_of_the_internet() {
+    let (ns, _far) = host();
+    for words in [&["plan"][..], &["plan", "--format", "json"], &["diff", "loopback", "all-interfaces"]] {
+        let output = run_command(&ns, without_internet(&mut bindscope(words)));
+        exits(&output, i32::from(words[0] == "diff"));
+        assert!(!output.stdout.is_empty());
+    }
+    // The filter does what it is for.
+    let output = run_command(&ns, without_internet(&mut bindscope(&["probe"])));
+    assert_eq!(output.status.code(), None, "{:?}", text(&output));
+}
+
+fn a_probe_agrees_with_its_plan() {
+    let (ns, _far) = host();
+    let report = json(&run(&ns, &["probe", "--format", "json"]));
+    assert_eq!(report["schema"], "bindscope.probe/1");
+    assert_eq!(report["summary"]["disagree"], 0, "{:#}", report["cells"]);
+    let cells = report["cells"].as_array().unwrap();
+    let seen: Vec<_> = cells.iter().filter(|cell| !cell["observed"].is_null()).collect();
+    assert_eq!(seen.len(), report["summary"]["agree"]);
+    assert!(seen.iter().all(|cell| cell["source"] == "host" && cell["agrees"] == true));
+    assert!(seen.len() > 80, "{}", seen.len());
+    let find = |destination: &str, port: u16| {
+        seen.iter().find(|cell| cell["destination"] == destination && cell["port"] == port).unwrap()
+    };
+    // Local traffic to a wire's address counts as arrived on the wire; the wildcard address means loopback.
+    assert_eq!(find("192.0.2.1", 8081)["observed"]["ingress"], "eth0");
+    assert_eq!(find("0.0.0.0", 8081)["observed"]["ingress"], "lo");
+    assert_eq!(find("::ffff:192.0.2.1", 8087)["observed"]["v4_mapped"], true);
+    assert_eq!(find("::1", 8081)["observed"]["errno"], "ECONNREFUSED");
+    // The weak host model, foretold for somebody on the other wire.
+    let weak = cells
+        .iter()
+        .find(|cell| {
+            cell["source"] == "link:eth1" && cell["destination"] == "192.0.2.1" && cell["port"] == 8081
+        })
+        .unwrap();
+    assert_eq!(weak["predicted"]["why"], "BS3003");
+    assert_eq!(weak["predicted"]["ingress"], "eth1");
+    assert!(weak["observed"].is_null() && weak["agrees"].is_null());
+    // The plan is the same, but for what was seen.
+    let plan = json(&run(&ns, &["plan", "--format", "json"]));
+    for cell in plan["cells"].as_array().unwrap() {
+        let same = |other: &&Value| {
+            ["source", "protocol", "destination", "port"].iter().all(|key| other[*key] == cell[*key])
+        };
+        assert_eq!(cells.iter().find(same).unwrap()["predicted"], cell["predicted"]);
+    }
+    assert_eq!(plan, json(&run(&ns, &["plan", "--format", "json"])));
+    exits(&run(&ns, &["probe", "--localhost"]), 0);
+}
+
+fn a_socket_that_is_there_already_takes_part() {
+    let (ns, _far) = host();
+    let _server = ns.run(|| TcpListener::bind("127.0.0.1:8095")).unwrap();
+    let words = ["--bind", "0.0.0.0:8095", "--bind", "192.0.2.1:8095", "--format", "json"];
+    let plan = json(&run(&ns, &[&["plan"][..], &words].concat()));
+    let binds: Vec<_> = plan["sockets"].as_array().unwrap().iter().map(|s| &s["bind"]["predicted"]).collect();
+    assert_eq!((&binds[0]["outcome"], &binds[0]["errno"]), (&"error".into(), &"EADDRINUSE".into()));
+    assert!(binds[0]["conflicts_with"][0].as_str().unwrap().contains("tcp 127.0.0.1:8095"));
+    assert_eq!(binds[1]["outcome"], "ok");
+    let stranger =
+        plan["cells"].as_array().unwrap().iter().find(|c| c["destination"] == "127.0.0.1").unwrap();
+    assert_eq!(stranger["predicted"]["why"], "BS3024");
+    assert!(stranger["predicted"]["listener"].is_null());
+    let output = run(&ns, &[&["probe", "--connect-timeout", "200ms"][..], &words].concat());
+    exits(&output, 0);
+    assert_eq!(json(&output)["summary"]["disagree"], 0);
+    // Whether a shared port can be joined depends on a flag of the other's socket, which its owner can read.
+    let words = ["plan", "--bind", "127.0.0.1:8095,reuse_port=true", "--format", "json"];
+    let plan = json(&run(&ns, &words));
+    assert_ne!(plan["sockets"][0]["bind"]["predicted"]["outcome"], "ok");
+}
+
+fn a_firewall_shows_as_a_disagreement() {
+    let (ns, _far) = host();
+    // A blackhole for what comes back stands in for a packet filter: prohibited by a rule that no plan looks at.
+    ns.ip("rule add from 192.0.2.1 to 192.0.2.1 prohibit priority 0");
+    ns.ip("rule del from all lookup local priority 0");
+    ns.ip("rule add from all lookup local priority 10");
+    let output = run(&ns, &["probe", "--bind", "0.0.0.0:8096", "--connect-timeout", "200ms"]);
+    exits(&output, 1);
+    assert!(text(&output).0.contains("FORETOLD"), "{:?}", text(&output));
+}
+
+fn what_if_questions_are_answered() {
+    let (ns, _far) = host();
+    let outcome = |words: &[&str]| {
+        let output = run(&ns, &[&["plan", "--format", "json"], words].concat());
+        json(&output)["sockets"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|socket| socket["bind"]["predicted"]["errno"].as_str().unwrap_or("ok").to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (_directory, system) = profile(
+        "[[listener]]\nname = \"a\"\nbind = \"0.0.0.0\"\nport = 8097\n[[listener]]\nname = \"b\"\nbind = \"::\"\nv6only = \"system\"\nport = 8097\n",
+    );
+    assert_eq!(outcome(&[&system]), ["ok", "EADDRINUSE"]);
+    assert_eq!(outcome(&[&system, "--set", "net.ipv6.bindv6only=1"]), ["ok", "ok"]);
+    assert_eq!(outcome(&[&system, "--without-ipv6"]), ["ok", "EAFNOSUPPORT"]);
+    let low = "--bind=203.0.113.9:8097";
+    assert_eq!(outcome(&[low]), ["EADDRNOTAVAIL"]);
+    assert_eq!(outcome(&[low, "--set", "net.ipv4.ip_nonlocal_bind=1"]), ["ok"]);
+    let plan = json(&run(
+        &ns,
+        &[
+            "plan",
+            "--format",
+            "json",
+            "--bind",
+            "127.0.0.1:8097",
+            "--set",
+            "net.ipv4.conf.eth1.route_localnet=1",
+        ],
+    ));
+    let from = |wire: &str| {
+        let cells = plan["cells"].as_array().unwrap();
+        let cell =
+            cells.iter().find(|cell| cell["source"] == wire && cell["destination"] == "127.0.0.1").unwrap();
+        (cell["predicted"]["outcome"].clone(), cell["predicted"]["why"].clone())
+    };
+    assert_eq!(from("link:eth0"), ("timeout".into(), "BS3014".into()));
+    assert_eq!(from("link:eth1"), ("accepted".into(), "BS3015".into()));
+}
+
+fn another_hosts_snapshot_is_planned_for() {
+    let (ns, _far) = host();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("host.json");
+    let path = path.to_str().unwrap();
+    exits(&run(&ns, &["interfaces", "--format", "json", "-o", path]), 0);
+    let elsewhere = Netns::new();
+    let words = ["plan", "--bind", "192.0.2.1:8098", "--format", "json"];
+    let here = json(&run(&ns, &words));
+    let there = json(&run(&elsewhere, &[&words[..], &["--host", path]].concat()));
+    assert_eq!(here["cells"], there["cells"]);
+    assert_eq!(there["sockets"][0]["bind"]["predicted"]["outcome"], "ok");
+    // Who binds there is taken for an ordinary user.
+    let low = json(&run(&elsewhere, &["plan", "--bind", "192.0.2.1:80", "--format", "json", "--host", path]));
+    assert_eq!(low["sockets"][0]["bind"]["predicted"]["errno"], "EACCES");
+}
+
+fn bad_snapshots_and_settings_are_refused() {
+    let ns = Netns::new();
+    let refused = |words: &[&str], said: &str| {
+        let output = run(&ns, &[&["plan"], words].concat());
+        exits(&output, 2);
+        assert!(text(&output).1.contains(said), "{:?}", text(&output));
+        assert!(output.stdout.is_empty());
+    };
+    refused(&["--host", "/nowhere.json"], "BS0091");
+    for (content, said) in [
+        ("not json", "not JSON"),
+        ("{}", "no `schema`"),
+        (r#"{"schema":"bindscope.plan/1"}"#, "not a snapshot of a host"),
+        (r#"{"schema":"bindscope.interfaces/2"}"#, "bindscope.interfaces/2"),
+        (r#"{"schema":"bindscope.interfaces/1","interfaces":7}"#, "not a snapshot"),
+    ] {
+        let (_directory, path) = file("h.json", content);
+        refused(&["--host", &path], said);
+    }
+    refused(&["--set", "net.ipv4.tcp_rmem=1"], "BS0092");
+    refused(&["--set", "net.ipv4.conf.nope.route_localnet=1"], "no interface is called nope");
+    refused(&["--set", "bindv6only"], "NAME=VALUE");
+    refused(&["--set", "net.ipv6.bindv6only=yes"], "whole number");
+}
+
+fn expectations_pass_fail_and_stay_undecided() {
+    let (ns, _far) = host();
+    let listener = "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1\"\nport = 8099\n";
+    let verdict = |command: &str, expectation: &str| {
+        let (_directory, path) = profile(&format!("{listener}[[expect]]\n{expectation}\n"));
+        let output = run(&ns, &[command, &path, "--format", "json"]);
+        let report = json(&output);
+        let expectations = report["expectations"].as_array().unwrap();
+        let verdict = expectations[0]["verdict"].as_str().unwrap().to_owned();
+        assert!(!expectations[0]["because"].as_str().unwrap().is_empty());
+        (verdict, output.status.code().unwrap())
+    };
+    let (pass, fail, undecided) =
+        (("pass".to_owned(), 0), ("fail".to_owned(), 1), ("undecided".to_owned(), 3));
+    for command in ["plan", "probe"] {
+        for (expectation, expected) in [
+            ("listener = \"a\"\nreachable_from = [\"loopback\"]", &pass),
+            ("listener = \"a\"\nreachable_from = [\"self\"]", &fail),
+            ("listener = \"a\"\nnot_reachable_from = [\"self\"]", &pass),
+            ("listener = \"a\"\nnot_reachable_from = [\"loopback\"]", &fail),
+            ("listener = \"a\"\nonly_from = \"loopback\"", &pass),
+            ("listener = \"a\"\nonly_from = \"loopback\"\nhow_refused = [\"unreachable\"]", &fail),
+            ("listener = \"a\"\nonly_from = \"loopback\"\nmin_vantages = 9", &undecided),
+            ("listener = \"a\"\narrives_on = [\"lo\"]", &pass),
+            ("listener = \"a\"\narrives_on = [\"eth*\"]", &fail),
+            ("listener = \"a\"\nbind = \"ok\"", &pass),
+            ("listener = \"a\"\nbind = \"EADDRINUSE\"", &fail),
+            ("listener = \"a\"\nreachable_from = [\"node:lan\"]", &undecided),
+            ("listener = \"a\"\nnot_reachable_from = [\"link:nope\"]", &undecided),
+            ("listener = \"a\"\nfamily = \"ipv6\"\nreachable_from = [\"loopback\"]", &fail),
+        ] {
+            assert_eq!(&verdict(command, expectation), expected, "{command} {expectation}");
+        }
+    }
+    // A wire can be reasoned about, but not be looked from here.
+    let wire = "listener = \"a\"\nnot_reachable_from = [\"link:eth*\"]";
+    assert_eq!(verdict("plan", wire), pass);
+    assert_eq!(verdict("probe", wire), undecided);
+    // The conflict of profile E.
+    let (_directory, path) = profile(
+        "[[listener]]\nname = \"v4\"\nbind = \"0.0.0.0\"\nport = 9100\n[[listener]]\nname = \"six\"\nbind = \"::\"\nport = 9100\n[[listener]]\nname = \"dual\"\nbind = \"::\"\nv6only = false\nport = 9100\n[[expect]]\nlistener = \"dual\"\nbind = \"EADDRINUSE\"\nconflicts_with = [\"v4\", \"six\"]\n",
+    );
+    for command in ["plan", "probe"] {
+        let output = run(&ns, &[command, &path]);
+        exits(&output, 0);
+        assert!(text(&output).0.contains("2 passed, 0 failed, 0 undecided"), "{:?}", text(&output));
+    }
+    for (format, said) in
+        [("junit", "<failure message="), ("github", "::error title="), ("markdown", "| fail |")]
+    {
+        let (_directory, path) =
+            profile(&format!("{listener}[[expect]]\nlistener = \"a\"\nreachable_from = [\"self\"]\n"));
+        let output = run(&ns, &["probe", &path, "--format", format]);
+        exits(&output, 1);
+        assert!(text(&output).0.contains(said), "{:?}", text(&output));
+    }
+}
+
+fn nothing_bound_is_the_environments_fault() {
+    let ns = Netns::new();
+    let _server = ns.run(|| TcpListener::bind("127.0.0.1:8100")).unwrap();
+    let output = run(&ns, &["probe", "--bind", "127.0.0.1:8100", "--connect-timeout", "200ms"]);
+    exits(&output, 4);
+    assert!(text(&output).1.contains("BS2015"));
+    assert!(text(&output).0.contains("EADDRINUSE"));
+}
+
+fn two_profiles_and_two_reports_are_compared() {
+    let (ns, _far) = host();
+    let output = run(&ns, &["diff", "loopback", "all-interfaces", "--format", "json"]);
+    exits(&output, 1);
+    let found = json(&output);
+    assert_eq!(found["schema"], "bindscope.diff/1");
+    let of = |key: &str| {
+        let list = found["differences"].as_array().unwrap();
+        list.iter().find(|difference| difference["key"] == key).unwrap_or_else(|| panic!("{found:#}")).clone()
+    };
+    let wire = of("link:eth0 to tcp 192.0.2.1 port 8091");
+    assert_eq!((&wire["a"], &wire["b"]), (&"refused".into(), &"accepted by server on eth0".into()));
+    assert!(of("tcp 127.0.0.1 port 8091")["b"].is_null());
+    let human = text(&run(&ns, &["diff", "loopback", "all-interfaces"])).0;
+    assert!(human.lines().last().unwrap().starts_with("loopback and all-interfaces: "), "{human}");
+    exits(&run(&ns, &["diff", "loopback", "loopback"]), 0);
+    // A plan and a probe of the same profile ask the same questions of this host, but a probe has more destinations.
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (first, second) = (path("a.json"), path("b.json"));
+    for to in [&first, &second] {
+        exits(&run(&ns, &["probe", "--format", "json", "-o", to]), 0);
+    }
+    exits(&run(&ns, &["diff", &first, &second]), 0);
+    ns.ip("address add 198.51.100.1/24 dev eth1");
+    exits(&run(&ns, &["probe", "--format", "json", "-o", &second]), 0);
+    let output = run(&ns, &["diff", &first, &second, "--format", "csv"]);
+    exits(&output, 1);
+    assert!(text(&output).0.contains("host to tcp 198.51.100.1 port 8081,,accepted by all4 on eth1"));
+}
+
+fn reports_without_common_questions_are_refused() {
+    let ns = Netns::new();
+    let (_a, plan) = file("plan.json", r#"{"schema":"bindscope.plan/1","cells":[]}"#);
+    let (_b, audit) = file("audit.json", r#"{"schema":"bindscope.audit/1","sockets":[]}"#);
+    let (_c, newer) = file("newer.json", r#"{"schema":"bindscope.plan/7"}"#);
+    for (a, b, said) in [
+        (&plan, &audit, "nothing in common"),
+        (&plan, &newer, "newer than this version"),
+        (&plan, &"/nowhere.json".to_owned(), "BS0093"),
+        (&plan, &"no-such-profile".to_owned(), "BS0018"),
+    ] {
+        let output = run(&ns, &["diff", a, b]);
+        exits(&output, 2);
+        assert!(text(&output).1.contains(said), "{:?}", text(&output));
+    }
+    // Nothing to compare is no agreement.
+    exits(&run(&ns, &["diff", &plan, &plan]), 3);
+}
+
+fn names_are_escaped_in_every_format() {
+    let ns = Netns::new();
+    ns.ip_args(&["link", "add", "\u{1b}[31m<x>|", "type", "veth", "peer", "name", "other"]);
+    ns.ip_args(&["link", "set", "\u{1b}[31m<x>|", "up"]);
+    ns.ip("link set other up");
+    ns.ip_args(&["address", "add", "192.0.2.1/24", "dev", "\u{1b}[31m<x>|"]);
+    for format in ["human", "csv", "markdown", "junit", "github"] {
+        let output = run(&ns, &["plan", "--bind", "0.0.0.0:8101", "--format", format]);
+        exits(&output, 0);
+        let shown = text(&output).0;
+        assert!(shown.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r')), "{shown:?}");
+        assert!(format != "markdown" || !shown.contains("<x>"), "{shown}");
+    }
+    let plan = json(&run(&ns, &["plan", "--bind", "0.0.0.0:8101", "--format", "json"]));
+    assert!(plan["cells"].as_array().unwrap().iter().any(|cell| cell["destination"] == "192.0.2.1"));
+}
+
+fn ten_thousand_cells_take_seconds() {
+    let (ns, _far) = host();
+    let output = run(&ns, &["probe", "--bind", "0.0.0.0:20000-20999", "--format", "json"]);
+    exits(&output, 0);
+    let summary = &json(&output)["summary"];
+    assert!(summary["agree"].as_u64().unwrap() >= 10_000, "{summary}");
+    assert_eq!(summary["disagree"], 0);
+}

@@ -158,3 +158,30 @@ fn schema_prints_what_is_published() {
     assert_eq!(run(&["schema", "profil"]).status.code(), Some(2));
     assert_eq!(run(&["check"]).status.code(), Some(2));
 }
+
+#[test]
+fn listeners_that_cannot_be_meant_are_refused_before_anything_is_bound() {
+    let dir = TempDir::new().unwrap();
+    let many = file(&dir, "many.toml", GOOD.replace("8081", "\"1-65535\""));
+    for (arguments, words) in [
+        (vec!["listen", "--bind", "127.0.0.1:1-65535"], vec!["BS0013", "at most 1024"]),
+        (vec!["listen", &many], vec!["BS0013", "many.toml:5:8"]),
+        (vec!["listen", "defualt"], vec!["BS0018", "did you mean the built-in profile default?"]),
+        (
+            vec!["listen", "--bind", "::1:80", "--bind", "*:80", "nowhere"],
+            vec!["BS0018", "[::1]:80", "0.0.0.0:80"],
+        ),
+        (
+            vec!["listen", "--bind", "127.0.0.1:80,name=a", "--bind", "127.0.0.1:81,name=a"],
+            vec!["BS0006", "called \"a\""],
+        ),
+        (vec!["listen", "tests/data/examples/b.toml"], vec!["BS0022", "policy file"]),
+    ] {
+        let output = run(&arguments);
+        let (stdout, stderr) = text(&output);
+        assert_eq!((output.status.code(), stdout.as_str()), (Some(2), ""), "{arguments:?}: {stderr}");
+        for word in words {
+            assert!(stderr.contains(word), "{arguments:?}: no {word:?} in\n{stderr}");
+        }
+    }
+}

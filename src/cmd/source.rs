@@ -104,6 +104,8 @@ fn suggest(problem: Problem, name: &OsStr) -> Problem {
         return problem;
     }
     let near = name.to_str().and_then(|name| profile::nearest_name(name, builtin::names()));
+    let message = format!("{}, and no built-in profile of this name", problem.message);
+    let problem = Problem { message, ..problem };
     let problem = match near {
         Some(near) => problem.help(format!("did you mean the built-in profile {near}?")),
         None => problem,
@@ -178,10 +180,9 @@ pub fn read(name: &OsStr) -> Result<SourceFile, Problem> {
 
 fn read_file(path: &Path, origin: &str) -> Result<Vec<u8>, Problem> {
     let (file, metadata) = sys::open_regular(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Problem::error(
-            Code::UNKNOWN_PROFILE,
-            format!("there is no file {origin}, and no built-in profile of this name"),
-        ),
+        io::ErrorKind::NotFound => {
+            Problem::error(Code::UNKNOWN_PROFILE, format!("there is no file {origin}"))
+        }
         io::ErrorKind::PermissionDenied => {
             unreadable(origin, "permission is denied", "look at its rights with `ls -l`")
         }

@@ -1,6 +1,6 @@
 //! The profile language: TOML text to checked values, every problem with its place. Nothing here looks at this machine.
 //!
-//! [`parse`] reads a text in one pass: [`keys`] checks names and types of everything against the tables that the JSON Schema
+//! [`parse`] reads a text in one pass: `keys` checks names and types of everything against the tables that the JSON Schema
 //! is made of too, the other modules read what has a grammar of its own. All problems of a text are told at once.
 
 pub mod bind;

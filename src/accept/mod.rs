@@ -15,7 +15,7 @@ use crate::attribute::{Raw, attribute};
 use crate::bind::Bound;
 use crate::model::addr::needs_zone;
 use crate::model::socket::Reply;
-use crate::model::{Arrival, Change, Errno, IfName, Protocol, SocketView};
+use crate::model::{Arrival, Change, Errno, IfName, Protocol, SocketSpec, SocketView};
 use crate::reply::{READ_LIMIT, line};
 use crate::sys::{self, Interest, Poller, Readiness, Signals, options, packet_info};
 
@@ -72,6 +72,8 @@ pub enum End {
     Deadline,
     /// The observer asked for it.
     Observer,
+    /// The network changed, and [`Acceptor::stop_on_change`] was asked for. The run may go on.
+    Changed,
     /// No socket is left that works.
     NothingLeft,
 }
@@ -87,10 +89,30 @@ struct Served {
     lost_in_queue: u32,
 }
 
+/// Sockets by number, which is what the poller's keys and the connections name; a retired one leaves its place empty.
+#[derive(Default)]
+struct Table(Vec<Option<Served>>);
+
+impl Table {
+    fn get(&self, number: usize) -> Option<&Served> {
+        self.0.get(number)?.as_ref()
+    }
+
+    fn get_mut(&mut self, number: usize) -> Option<&mut Served> {
+        self.0.get_mut(number)?.as_mut()
+    }
+
+    fn take(&mut self, number: usize) -> Option<Served> {
+        self.0.get_mut(number)?.take()
+    }
+}
+
 /// The loop with all it owns.
 pub struct Acceptor {
     poller: Poller,
-    served: Vec<Served>,
+    served: Table,
+    /// Whether a change of the network ends the run, so that the sockets can be fitted to it.
+    stops_on_change: bool,
     paused: Vec<usize>,
     connections: Connections,
     neighbourhood: Neighbourhood,
@@ -105,28 +127,66 @@ impl Acceptor {
     pub fn new(endpoints: Vec<Endpoint>) -> io::Result<Acceptor> {
         let poller = Poller::new()?;
         let neighbourhood = Neighbourhood::new(&poller, MONITOR);
-        let mut served = Vec::with_capacity(endpoints.len());
-        for (number, endpoint) in endpoints.into_iter().enumerate() {
-            poller.add(&endpoint.bound.socket, socket_key(number), Interest::Read)?;
-            let at_home = !endpoint.inherited || neighbourhood.is_home_of(&endpoint.bound.socket);
-            served.push(Served {
-                endpoint,
-                at_home,
-                backoff: Backoff::default(),
-                resumes: None,
-                given_up: false,
-                open: 0,
-                lost_in_queue: 0,
-            });
-        }
-        Ok(Acceptor {
+        let mut acceptor = Acceptor {
             poller,
-            served,
+            served: Table::default(),
+            stops_on_change: false,
             paused: Vec::new(),
             connections: Connections::default(),
             neighbourhood,
             buffer: vec![0; READ_LIMIT],
-        })
+        };
+        for endpoint in endpoints {
+            acceptor.add(endpoint)?;
+        }
+        Ok(acceptor)
+    }
+
+    /// Serves one more socket.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn add(&mut self, endpoint: Endpoint) -> io::Result<()> {
+        self.poller.add(&endpoint.bound.socket, socket_key(self.served.0.len()), Interest::Read)?;
+        let at_home = !endpoint.inherited || self.neighbourhood.is_home_of(&endpoint.bound.socket);
+        self.served.0.push(Some(Served {
+            endpoint,
+            at_home,
+            backoff: Backoff::default(),
+            resumes: None,
+            given_up: false,
+            open: 0,
+            lost_in_queue: 0,
+        }));
+        Ok(())
+    }
+
+    /// Closes the sockets that `goes` names, after taking what waits in their queues; connections of theirs go on.
+    ///
+    /// # Errors
+    /// When the poller fails.
+    pub fn retire(
+        &mut self,
+        goes: impl Fn(&SocketSpec) -> bool,
+        observer: &mut impl Observer,
+    ) -> io::Result<Vec<SocketView>> {
+        let mut gone = Vec::new();
+        for number in 0..self.served.0.len() {
+            if !self.served.get(number).is_some_and(|served| goes(&served.endpoint.bound.spec)) {
+                continue;
+            }
+            let _ = self.take_waiting(number, observer)?;
+            if let Some(served) = self.served.take(number) {
+                let _ = self.poller.remove(&served.endpoint.bound.socket);
+                gone.push(served.endpoint.bound.view);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Lets a change of the network end the run with [`End::Changed`].
+    pub fn stop_on_change(&mut self) {
+        self.stops_on_change = true;
     }
 
     /// Serves until a signal, the deadline or the observer ends it.
@@ -164,7 +224,8 @@ impl Acceptor {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(End::Deadline);
             }
-            if self.served.iter().all(|served| served.given_up) {
+            // Sockets that follow the network may come later.
+            if !self.stops_on_change && self.served.0.iter().flatten().all(|served| served.given_up) {
                 return Ok(End::NothingLeft);
             }
             let mut until = deadline;
@@ -179,8 +240,9 @@ impl Acceptor {
             }
             self.poller.wait(&mut ready, timeout)?;
             // A change of the network that happened before an arrival must be known when its interface is named.
-            for change in self.neighbourhood.refresh_if_changed() {
-                self.tell_change(&change, observer);
+            let changes = self.neighbourhood.refresh_if_changed();
+            for change in &changes {
+                self.tell_change(change, observer);
             }
             for event in &ready {
                 if self.handle(*event, observer)?.is_break() {
@@ -190,13 +252,16 @@ impl Acceptor {
             let now = Instant::now();
             self.resume(now)?;
             self.expire(now, observer);
+            if self.stops_on_change && !changes.is_empty() {
+                return Ok(End::Changed);
+            }
         }
     }
 
     /// Tells of a change and of the sockets that it concerns. Linux leaves a socket open whose address went away.
     fn tell_change(&self, change: &Change, observer: &mut impl Observer) {
         let views = |wanted: &dyn Fn(&SocketView) -> bool| -> Vec<&SocketView> {
-            let at_home = self.served.iter().filter(|served| served.at_home);
+            let at_home = self.served.0.iter().flatten().filter(|served| served.at_home);
             at_home.map(|served| &served.endpoint.bound.view).filter(|view| wanted(view)).collect()
         };
         let on = |view: &SocketView, name: &IfName| view.device.as_ref() == Some(name);
@@ -390,7 +455,7 @@ impl Acceptor {
     }
 
     fn is_our_udp_port(&self, port: u16) -> bool {
-        self.served.iter().any(|served| {
+        self.served.0.iter().flatten().any(|served| {
             served.endpoint.bound.spec.protocol == Protocol::Udp && served.endpoint.bound.view.port == port
         })
     }
@@ -464,24 +529,28 @@ impl Acceptor {
         }
     }
 
+    /// Takes what waits in the queue of a socket.
+    fn take_waiting(&mut self, number: usize, observer: &mut impl Observer) -> io::Result<ControlFlow<()>> {
+        match self.served.get(number).map(|served| served.endpoint.bound.spec.protocol) {
+            Some(Protocol::Tcp) => self.accept_some(number, u32::MAX, observer),
+            Some(Protocol::Udp) => self.receive_some(number, LAST_DATAGRAMS, observer),
+            None => Ok(ControlFlow::Continue(())),
+        }
+    }
+
     /// Ends in an orderly way: takes the connections that the kernel has accepted already (unless `take_waiting` is false:
     /// enough were counted), closes the listeners, and lets open connections finish for half a second.
     ///
     /// # Errors
     /// When the poller fails.
     pub fn close(&mut self, observer: &mut impl Observer, take_waiting: bool) -> io::Result<()> {
-        for number in (0..self.served.len()).filter(|_| take_waiting) {
-            let protocol = self.served.get(number).map(|served| served.endpoint.bound.spec.protocol);
-            let taken = match protocol {
-                Some(Protocol::Tcp) => self.accept_some(number, u32::MAX, observer)?,
-                Some(Protocol::Udp) => self.receive_some(number, LAST_DATAGRAMS, observer)?,
-                None => ControlFlow::Continue(()),
-            };
+        for number in (0..self.served.0.len()).filter(|_| take_waiting) {
+            let taken = self.take_waiting(number, observer)?;
             if taken.is_break() {
                 break;
             }
         }
-        for served in self.served.drain(..) {
+        for served in self.served.0.drain(..).flatten() {
             if !served.given_up {
                 let _ = self.poller.remove(&served.endpoint.bound.socket);
             }

@@ -30,6 +30,9 @@ pub enum Event {
     Datagram(Datagram),
     /// The host's network changed.
     Network(Network),
+    /// A socket of a listener that follows the network was closed: its address went away. Sockets that are opened later are
+    /// told as `bound`.
+    Closed(ClosedSocket),
     /// Arrivals that are counted in the summary but have no line.
     Dropped(Dropped),
     /// The last event.
@@ -172,6 +175,13 @@ pub struct Network {
     pub lost: Vec<SocketView>,
     /// Sockets that can be reached again.
     pub found: Vec<SocketView>,
+}
+
+/// See [`Event::Closed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedSocket {
+    /// The socket as it was.
+    pub socket: SocketView,
 }
 
 /// See [`Event::Dropped`].

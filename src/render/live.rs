@@ -24,6 +24,7 @@ const BAD: Style = AnsiColor::Red.on_default();
 pub struct Live {
     color: bool,
     sockets: Vec<(BoundSocket, String)>,
+    begun: bool,
     listener_width: usize,
     peer_width: usize,
     local_width: usize,
@@ -37,6 +38,7 @@ impl Live {
         Live {
             color,
             sockets: Vec::new(),
+            begun: false,
             listener_width: "LISTENER".len(),
             peer_width: "255.255.255.255:65535".len(),
             local_width: "255.255.255.255:65535".len(),
@@ -48,14 +50,22 @@ impl Live {
     pub fn event(&mut self, event: &Event) -> String {
         match event {
             Event::Started(started) => self.started(started),
+            Event::Bound(bound) if self.begun => {
+                let (style, reach) = reach_of(&bound.socket);
+                self.told(&bound.socket, style, &format!("is open: {reach}"))
+            }
             Event::Bound(bound) => {
                 let shown = bound.socket.to_string();
                 self.listener_width = self.listener_width.max(width(&name_of(&bound.socket)));
                 self.sockets.push((bound.clone(), shown));
                 String::new()
             }
+            Event::Closed(closed) => self.told(&closed.socket, DIM, "is closed"),
             Event::BindFailed(_) | Event::Notice(_) => String::new(),
-            Event::Listening(_) => self.listening(),
+            Event::Listening(_) => {
+                self.begun = true;
+                self.listening()
+            }
             Event::Accepted(Accepted { time, arrival }) => self.arrival(*time, arrival, None),
             Event::Datagram(Datagram { time, arrival, bytes, truncated }) => {
                 self.arrival(*time, arrival, Some((*bytes, *truncated)))
@@ -175,11 +185,16 @@ impl Live {
             (&network.found, LOOPBACK, "can be reached again"),
         ] {
             for socket in sockets {
-                let text = format!("{time}  listener {} ({socket}) {what}", name_of(socket));
-                out += &(self.styled(style, &text) + "\n");
+                out += &self.told(socket, style, what);
             }
         }
         out
+    }
+
+    /// A line about a socket, below the times.
+    fn told(&self, socket: &SocketView, style: Style, what: &str) -> String {
+        let text = format!("{:15}listener {} ({socket}) {what}", "", name_of(socket));
+        self.styled(style, &text) + "\n"
     }
 
     /// Listener x ingress interface.

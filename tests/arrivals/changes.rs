@@ -91,3 +91,49 @@ pub fn are_told_with_the_listeners_they_concern() {
     let (_, status, stderr) = listening.end();
     assert_eq!(status.code(), Some(0), "{stderr}");
 }
+
+/// `follow = true`: a socket for each matching address, opened and closed as they come and go, interfaces too.
+pub fn are_followed_when_asked_for() {
+    let (host, peer) = (Netns::new(), Netns::new());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("profile.toml");
+    let profile = "schema = 1\nname = 'follow'\n[[listener]]\nname = 'lan'\n\
+         bind = { interface = 'eth*', family = 'both', scope = 'global' }\nport = 9000\n\
+         when_missing = 'skip'\nfollow = true\nreply = 'none'\n";
+    std::fs::write(&path, profile).unwrap();
+    let mut command = bindscope(&["listen", "--format", "ndjson", path.to_str().unwrap()]);
+    let mut listening = host.run(|| Listening::start(&mut command));
+    assert_eq!(listening.bound().count(), 0, "there is nothing yet");
+    let next = |listening: &mut Listening, wanted: &str| loop {
+        let event = listening.next();
+        if event["event"] == wanted {
+            return event;
+        }
+        assert!(event["event"] == "network" || event["event"] == "notice", "{event}");
+    };
+
+    host.wire("eth0", &peer, "far");
+    host.address("eth0", "192.0.2.1/24");
+    peer.address("far", "192.0.2.2/24");
+    assert_eq!(next(&mut listening, "bound")["socket"]["address"], "192.0.2.1");
+    let to = std::net::SocketAddr::from(([192, 0, 2, 1], 9000));
+    let connect = || peer.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10)));
+    connect().unwrap();
+    assert_eq!(next(&mut listening, "accepted")["ingress"]["name"], "eth0");
+    host.address("eth0", "2001:db8::1/64");
+    assert_eq!(next(&mut listening, "bound")["socket"]["address"], "2001:db8::1");
+    host.ip("address add 192.0.2.7/24 dev eth0");
+    assert_eq!(next(&mut listening, "bound")["socket"]["address"], "192.0.2.7");
+    host.ip("address del 192.0.2.7/24 dev eth0");
+    assert_eq!(next(&mut listening, "closed")["socket"]["address"], "192.0.2.7");
+    // It is closed indeed: another one may have the port now.
+    connect().unwrap();
+    assert_eq!(next(&mut listening, "accepted")["local"]["address"], "192.0.2.1");
+    host.ip("link del eth0");
+    let mut closed = [next(&mut listening, "closed"), next(&mut listening, "closed")]
+        .map(|event| event["socket"]["address"].as_str().unwrap().to_owned());
+    closed.sort();
+    assert_eq!(closed, ["192.0.2.1", "2001:db8::1"]);
+    let (events, status, stderr) = listening.end();
+    assert_eq!((status.code(), &events.last().unwrap()["accepted"]), (Some(0), &2.into()), "{stderr}");
+}

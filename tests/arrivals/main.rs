@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         trial("peers_that_are_gone_already_are_counted", peers::that_are_gone_already_are_counted),
         trial("a_burst_does_not_starve_another_listener", peers::in_a_burst_do_not_starve_another_listener),
         trial("shipped_profiles_bind_and_work", shipped::profiles_bind_and_every_socket_is_used),
+        trial("changes_are_followed_when_asked_for", changes::are_followed_when_asked_for),
         trial("curl_is_told_how_it_arrived", clients::curl),
         trial("ncat_is_told_in_one_line", clients::ncat),
         trial("datagrams_of_socat_are_answered_only_when_asked_for", clients::socat),

@@ -1,5 +1,6 @@
 //! `bindscope listen`: profile -> plan -> bind -> accept -> attribute -> record -> render, top to bottom.
 
+mod follow;
 mod open;
 mod output;
 mod reporter;
@@ -17,6 +18,7 @@ use crate::sys::{self, Signals};
 
 use super::source::ProfileArgs;
 use super::{Context, Exit, Failure};
+use follow::Follower;
 use output::Format;
 use reporter::Reporter;
 
@@ -86,21 +88,26 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }));
     let opened = open::all(&profile, host, inherited.unwrap_or_default(), &signals, &mut reporter)?;
     let (sockets, failed) = (opened.endpoints.len(), opened.failed);
+    let follower = Follower::new(&profile, &opened);
+    let idle = sockets == 0 && follower.is_none();
     reporter.event(&Event::Listening(Listening { sockets, failed }));
-    let end =
-        if sockets == 0 { End::NothingLeft } else { serve(args, opened.endpoints, &signals, &mut reporter)? };
+    let end = if idle {
+        End::NothingLeft
+    } else {
+        serve(args, opened.endpoints, follower, &signals, &mut reporter)?
+    };
     let output = reporter.finish(LAST_LINES);
-    if sockets == 0 {
+    if idle {
         context.say(&Problem::error(
             Code::BIND_FAILED,
             "no socket could be opened, so there is nothing to listen on",
         ));
     }
-    let incomplete = sockets == 0 || (args.require_all && failed > 0);
+    let incomplete = idle || (args.require_all && failed > 0);
     let result = match end {
         _ if incomplete => Exit::Environment,
         End::NothingLeft => Exit::Undecided,
-        End::Signal | End::Deadline | End::Observer => Exit::Success,
+        End::Signal | End::Deadline | End::Observer | End::Changed => Exit::Success,
     };
     match output {
         Err(problem) => {
@@ -114,13 +121,24 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
 fn serve(
     args: &Args,
     endpoints: Vec<crate::accept::Endpoint>,
+    mut follower: Option<Follower>,
     signals: &Signals,
     reporter: &mut Reporter<'_>,
 ) -> Result<End, Failure> {
     let failed = |error: std::io::Error| environment(format!("cannot wait for connections: {error}"));
     let mut acceptor = Acceptor::new(endpoints).map_err(failed)?;
     let deadline = args.time.and_then(|time| Instant::now().checked_add(time));
-    let end = acceptor.run(reporter, signals, deadline).map_err(failed)?;
+    if let Some(follower) = &mut follower {
+        acceptor.stop_on_change();
+        // What changed between the first look and now was not heard of.
+        follower.fit(&mut acceptor, reporter).map_err(failed)?;
+    }
+    let end = loop {
+        match (acceptor.run(reporter, signals, deadline).map_err(failed)?, &mut follower) {
+            (End::Changed, Some(follower)) => follower.fit(&mut acceptor, reporter).map_err(failed)?,
+            (end, _) => break end,
+        }
+    };
     acceptor.close(reporter, end != End::Observer).map_err(failed)?;
     Ok(end)
 }

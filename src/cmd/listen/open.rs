@@ -27,7 +27,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// What became of the profile.
 pub(super) struct Opened {
     pub(super) endpoints: Vec<Endpoint>,
+    /// What was tried and did not become a socket.
+    pub(super) tried: Vec<SocketSpec>,
     pub(super) failed: usize,
+}
+
+/// What became of one socket.
+pub(super) enum Fate {
+    Open(Box<Bound>),
+    LeftOut,
+    Failed,
 }
 
 /// The sockets that another program handed over. Those that cannot be served are an error: somebody relies on them.
@@ -63,7 +72,7 @@ pub(super) fn all(
             message: note.message.clone(),
         }));
     }
-    let mut opened = Opened { endpoints: Vec::new(), failed: 0 };
+    let mut opened = Opened { endpoints: Vec::new(), tried: Vec::new(), failed: 0 };
     for missing in &expansion.missing {
         opened.failed += 1;
         let spec = &missing.spec;
@@ -91,33 +100,49 @@ pub(super) fn all(
         }
     }
     for spec in &expansion.sockets {
-        match bind::open(spec, exposure_of(spec, &host)) {
-            Ok(bound) => {
-                tell(&bound, false, reporter);
-                opened.endpoints.push(Endpoint { bound, inherited: false });
-            }
-            Err(failure) if spec.skip_when_missing && failure.errno == Errno::EADDRNOTAVAIL => {
-                reporter.event(&Event::Notice(Notice {
-                    code: Code::LEFT_OUT,
-                    listener: Some(spec.listener.clone()),
-                    message: explained(spec, &failure, &opened.endpoints, &host).message,
-                }));
-            }
-            Err(failure) => {
-                opened.failed += 1;
-                let explanation = explained(spec, &failure, &opened.endpoints, &host);
-                reporter.event(&Event::BindFailed(FailedSocket {
-                    socket: spec.view(exposure_of(spec, &host)),
-                    phase: failure.phase,
-                    errno: failure.errno,
-                    code: explanation.code,
-                    message: explanation.message,
-                    hint: explanation.hint,
-                }));
-            }
+        let fate = one(spec, &opened.endpoints, &host, reporter);
+        opened.failed += usize::from(matches!(fate, Fate::Failed));
+        match fate {
+            Fate::Open(bound) => opened.endpoints.push(Endpoint { bound: *bound, inherited: false }),
+            Fate::LeftOut | Fate::Failed => opened.tried.push(spec.clone()),
         }
     }
     Ok(opened)
+}
+
+/// Opens one socket and tells how it fared; `open` are those before it.
+pub(super) fn one(
+    spec: &SocketSpec,
+    open: &[Endpoint],
+    host: &Snapshot,
+    reporter: &mut Reporter<'_>,
+) -> Fate {
+    let exposure = exposure_of(spec, host);
+    let failure = match bind::open(spec, exposure) {
+        Ok(bound) => {
+            tell(&bound, false, reporter);
+            return Fate::Open(Box::new(bound));
+        }
+        Err(failure) => failure,
+    };
+    let explanation = explained(spec, &failure, open, host);
+    if spec.skip_when_missing && failure.errno == Errno::EADDRNOTAVAIL {
+        reporter.event(&Event::Notice(Notice {
+            code: Code::LEFT_OUT,
+            listener: Some(spec.listener.clone()),
+            message: explanation.message,
+        }));
+        return Fate::LeftOut;
+    }
+    reporter.event(&Event::BindFailed(FailedSocket {
+        socket: spec.view(exposure),
+        phase: failure.phase,
+        errno: failure.errno,
+        code: explanation.code,
+        message: explanation.message,
+        hint: explanation.hint,
+    }));
+    Fate::Failed
 }
 
 /// Expands the profile; while something is missing that is to be waited for, looks again.

@@ -1,0 +1,65 @@
+//! Listeners with `follow = true`: sockets are opened and closed as the addresses that they select come and go.
+
+use std::io;
+
+use crate::accept::{Acceptor, Endpoint};
+use crate::model::SocketSpec;
+use crate::plan::expand::expand;
+use crate::profile::Profile;
+use crate::record::event::{ClosedSocket, Event};
+use crate::sys;
+
+use super::open::{self, Fate, Opened};
+use super::reporter::Reporter;
+
+/// The listeners that follow, and which of their sockets are open.
+pub(super) struct Follower {
+    profile: Profile,
+    open: Vec<SocketSpec>,
+    /// What failed a moment ago and is not to be tried again before the next change.
+    tried: Vec<SocketSpec>,
+}
+
+impl Follower {
+    /// `None` when no listener of the profile follows.
+    pub(super) fn new(profile: &Profile, opened: &Opened) -> Option<Follower> {
+        let mut profile = profile.clone();
+        profile.listeners.retain(|listener| listener.follow);
+        let follows =
+            |spec: &SocketSpec| profile.listeners.iter().any(|listener| listener.name == spec.listener);
+        let open: Vec<_> =
+            opened.endpoints.iter().map(|endpoint| endpoint.bound.spec.clone()).filter(follows).collect();
+        if profile.listeners.is_empty() {
+            None
+        } else {
+            Some(Follower { profile, open, tried: opened.tried.clone() })
+        }
+    }
+
+    /// Looks at the host anew: closes what is not selected any more, opens what newly is. What cannot be opened is told, and
+    /// tried again after the next change.
+    pub(super) fn fit(&mut self, acceptor: &mut Acceptor, reporter: &mut Reporter<'_>) -> io::Result<()> {
+        // While the host cannot be read nothing is closed on a guess; the next change asks again.
+        let Ok(host) = sys::snapshot() else { return Ok(()) };
+        let wanted = expand(&self.profile, &host).sockets;
+        let (stays, goes): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.open).into_iter().partition(|spec| wanted.contains(spec));
+        self.open = stays;
+        if !goes.is_empty() {
+            for socket in acceptor.retire(|spec| goes.contains(spec), reporter)? {
+                reporter.event(&Event::Closed(ClosedSocket { socket }));
+            }
+        }
+        let tried = std::mem::take(&mut self.tried);
+        for spec in wanted {
+            if self.open.contains(&spec) || tried.contains(&spec) {
+                continue;
+            }
+            if let Fate::Open(bound) = open::one(&spec, &[], &host, reporter) {
+                acceptor.add(Endpoint { bound: *bound, inherited: false })?;
+                self.open.push(spec);
+            }
+        }
+        Ok(())
+    }
+}

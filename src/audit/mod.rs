@@ -6,6 +6,8 @@
 
 pub mod baseline;
 pub mod change;
+pub mod draft;
+pub mod judge;
 pub mod rules;
 pub mod served;
 
@@ -37,6 +39,8 @@ pub struct Namespace {
     pub own: bool,
     /// Whether all its sockets are in the report; false also where `/proc/net` alone could be read.
     pub complete: bool,
+    /// Whether its interfaces could be read, without which nothing is known of who reaches its sockets.
+    pub exposure_known: bool,
 }
 
 /// Something remarkable.
@@ -270,7 +274,8 @@ pub fn report(sites: Vec<Site>, because: Vec<String>, time: String) -> Report {
     for mut site in sites {
         let mut found = rules::observe(&mut site, report.sockets.len());
         // Nothing can be said of where sockets are reached when no interface could be seen.
-        if site.host.interfaces.is_empty() && !site.sockets.is_empty() {
+        site.namespace.exposure_known = !site.host.interfaces.is_empty();
+        if !site.namespace.exposure_known && !site.sockets.is_empty() {
             let name = site
                 .namespace
                 .inode

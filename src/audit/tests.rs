@@ -119,7 +119,7 @@ pub(crate) fn socket(text: &str) -> ListeningSocket {
 }
 
 pub(crate) fn report_of(sockets: Vec<ListeningSocket>, host: Snapshot) -> Report {
-    let namespace = Namespace { inode: Some(1), name: None, own: true, complete: true };
+    let namespace = Namespace { inode: Some(1), name: None, own: true, complete: true, exposure_known: true };
     report(vec![Site { namespace, host, sockets }], Vec::new(), "2026-01-02T03:04:05.000006Z".to_owned())
 }
 

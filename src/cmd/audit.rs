@@ -1,14 +1,19 @@
 //! `bindscope audit`.
 
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, source};
 use crate::audit::baseline::Baseline;
-use crate::audit::{self, Namespace, Report, Site};
+use crate::audit::judge::Judge;
+use crate::audit::{self, Namespace, Report, Site, Verdict, draft};
 use crate::code::Code;
 use crate::diag::{Problem, Severity};
-use crate::model::ListeningSocket;
+use crate::model::{ListeningSocket, Snapshot};
+use crate::profile::policy::{self, Policy};
 use crate::record::time::Time;
 use crate::render;
 use crate::sys::{self, InventoryOptions};
@@ -18,6 +23,9 @@ mod watch;
 /// Arguments of `bindscope audit`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Judge by this policy; - reads standard input
+    #[arg(long, value_name = "FILE")]
+    policy: Option<OsString>,
     /// How to write the report
     #[arg(long, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
     format: Format,
@@ -30,6 +38,9 @@ pub struct Args {
     /// Read SO_REUSEADDR and SO_REUSEPORT from the sockets themselves (needs the right to trace their processes)
     #[arg(long)]
     socket_options: bool,
+    /// Write a policy that allows what is there now, and judge nothing; - writes to standard output
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "watch", "baseline", "output"])]
+    write_policy: Option<PathBuf>,
     /// Count only what this earlier JSON report has not
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
     baseline: Option<PathBuf>,
@@ -80,35 +91,121 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         return Err(Failure::usage(vec![problem]));
     }
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
+    let policy = args.policy.as_deref().map(read_policy).transpose()?;
     if args.watch.is_some() {
-        return watch::run(args, context);
+        return watch::run(args, policy.as_ref(), context);
     }
-    let gathered = gather(args);
-    let mut report = audit::report(gathered.sites, gathered.because, now());
+    let mut look = Look::new(args, policy.as_ref());
+    if let Some(path) = &args.write_policy {
+        return write_policy(&look, path, context);
+    }
     if let Some(baseline) = &baseline {
-        baseline.apply(&mut report);
+        baseline.apply(&mut look.report);
     }
-    context.emit(&write(&report, args, context)?, args.output.as_deref())?;
-    Ok(verdict(&report, gathered.all_sockets))
+    context.emit(&write(&look.report, args, context)?, args.output.as_deref())?;
+    Ok(look.exit(policy.as_ref()))
 }
 
 fn now() -> String {
     Time::new(SystemTime::now()).to_string()
 }
 
-/// How a report ends the program.
-fn verdict(report: &Report, all_sockets: bool) -> Exit {
-    if report
-        .findings
-        .iter()
-        .any(|finding| finding.counts() && !finding.undecided && finding.severity == Severity::Error)
-    {
-        Exit::Finding
-    } else if !all_sockets {
-        Exit::Undecided
-    } else {
-        Exit::Success
+/// A policy with its text.
+struct Read {
+    policy: Policy,
+    text: Arc<str>,
+}
+
+fn read_policy(name: &OsStr) -> Result<Read, Failure> {
+    let file = source::read(name).map_err(|problem| Failure::usage(vec![problem]))?;
+    let policy = policy::parse(&file.origin, &file.text).map_err(Failure::usage)?;
+    Ok(Read { policy, text: file.text.as_str().into() })
+}
+
+/// One look at the host, judged.
+struct Look {
+    report: Report,
+    hosts: Vec<Snapshot>,
+    all_sockets: bool,
+}
+
+impl Look {
+    fn new(args: &Args, policy: Option<&Read>) -> Look {
+        let gathered =
+            gather(args, args.all_namespaces || policy.is_some_and(|read| read.policy.all_namespaces));
+        let hosts: Vec<Snapshot> = gathered.sites.iter().map(|site| site.host.clone()).collect();
+        let mut look = Look {
+            report: audit::report(gathered.sites, gathered.because, now()),
+            hosts,
+            all_sockets: gathered.all_sockets,
+        };
+        if let Some(Read { policy, text }) = policy {
+            Judge {
+                policy,
+                text: Arc::clone(text),
+                today: today(),
+                ephemeral: look.ephemeral(),
+                all_sockets: look.all_sockets,
+            }
+            .judge(&mut look.report);
+        }
+        look
     }
+
+    /// The ports that the kernel gives to clients.
+    fn ephemeral(&self) -> Option<(u16, u16)> {
+        let end = |name: &str| self.hosts.first()?.setting(name).and_then(|value| u16::try_from(value).ok());
+        Some((end("net.ipv4.ip_local_port_range.low")?, end("net.ipv4.ip_local_port_range.high")?))
+    }
+
+    fn exit(&self, policy: Option<&Read>) -> Exit {
+        let fail_on = policy.map_or(Severity::Error, |read| read.policy.fail_on);
+        let report = &self.report;
+        let fails = report
+            .findings
+            .iter()
+            .any(|finding| finding.counts() && !finding.undecided && finding.severity <= fail_on);
+        let undecided = policy.is_some()
+            && (report.checks.iter().any(|check| check.verdict == Verdict::Undecided)
+                || report.findings.iter().any(|finding| finding.counts() && finding.undecided));
+        if fails {
+            Exit::Finding
+        } else if undecided || !self.all_sockets {
+            Exit::Undecided
+        } else {
+            Exit::Success
+        }
+    }
+}
+
+/// The day in UTC.
+fn today() -> jiff::civil::Date {
+    jiff::Timestamp::try_from(SystemTime::now())
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .date()
+}
+
+fn write_policy(look: &Look, path: &Path, context: &Context) -> Result<Exit, Failure> {
+    let name = look.report.host.name.as_deref().unwrap_or("host");
+    let text = draft::policy(&look.report, name, &today().to_string(), look.ephemeral());
+    if path.as_os_str() == "-" {
+        context.emit(text.as_bytes(), None)?;
+    } else {
+        let shown = path.display();
+        sys::create_private(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
+            let problem =
+                Problem::error(Code::OUTPUT_FAILED, format!("cannot write the policy {shown}: {error}"));
+            Failure::new(Exit::Output, problem.help("choose another name: what exists is not written over"))
+        })?;
+    }
+    for because in &look.report.incomplete_because {
+        context.say(&Problem::warning(
+            Code::POLICY_UNDECIDED,
+            format!("the policy may lack something: {because}"),
+        ));
+    }
+    Ok(if look.all_sockets { Exit::Success } else { Exit::Undecided })
 }
 
 /// What the system told.
@@ -119,10 +216,10 @@ struct Gathered {
 }
 
 /// Looks at this network namespace, or at all of them.
-fn gather(args: &Args) -> Gathered {
+fn gather(args: &Args, all_namespaces: bool) -> Gathered {
     let options = InventoryOptions { owners: false, socket_options: false, proc_net_only: args.proc_net };
     let mut gathered = Gathered { sites: Vec::new(), because: Vec::new(), all_sockets: true };
-    if args.all_namespaces {
+    if all_namespaces {
         let (namespaces, because) = sys::namespaces();
         gathered.all_sockets = because.is_empty();
         gathered.because = because;
@@ -133,6 +230,7 @@ fn gather(args: &Args) -> Gathered {
                 name: namespace.name.clone(),
                 own: namespace.own,
                 complete: true,
+                exposure_known: true,
             };
             match found {
                 Ok(look) => gathered.add(name, look),
@@ -150,7 +248,7 @@ fn gather(args: &Args) -> Gathered {
     } else {
         let look = look(&options);
         let inode = look.host.host.netns.or_else(|| look.sockets.first().and_then(|socket| socket.netns));
-        gathered.add(Namespace { inode, name: None, own: true, complete: true }, look);
+        gathered.add(Namespace { inode, name: None, own: true, complete: true, exposure_known: true }, look);
     }
     let mut all: Vec<ListeningSocket> =
         gathered.sites.iter_mut().flat_map(|site| site.sockets.drain(..)).collect();
@@ -166,25 +264,25 @@ fn gather(args: &Args) -> Gathered {
 }
 
 /// One namespace.
-struct Look {
+struct Seen {
     host: crate::model::Snapshot,
     sockets: Vec<ListeningSocket>,
     because: Vec<String>,
     all_sockets: bool,
 }
 
-fn look(options: &InventoryOptions) -> Look {
+fn look(options: &InventoryOptions) -> Seen {
     let inventory = sys::inventory(options);
     let mut because = inventory.incomplete_because;
     let host = sys::snapshot().unwrap_or_else(|error| {
         because.push(error.to_string());
         crate::model::Snapshot::default()
     });
-    Look { host, sockets: inventory.sockets, because, all_sockets: inventory.all_sockets }
+    Seen { host, sockets: inventory.sockets, because, all_sockets: inventory.all_sockets }
 }
 
 impl Gathered {
-    fn add(&mut self, namespace: Namespace, look: Look) {
+    fn add(&mut self, namespace: Namespace, look: Seen) {
         let namespace = Namespace { complete: look.all_sockets && look.because.is_empty(), ..namespace };
         self.all_sockets &= look.all_sockets;
         self.because.extend(look.because);

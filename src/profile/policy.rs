@@ -57,7 +57,7 @@ pub struct Allow {
     pub matches: Match,
     /// The widest exposure that is permitted.
     pub exposure: Exposure,
-    /// The families in which it may be reachable; both without.
+    /// The families in which it must be reachable, counting all its sockets together, and no other; any without.
     pub families: Vec<Family>,
     /// Whether it must be there.
     pub require: bool,
@@ -175,7 +175,7 @@ static ALLOW: Keys = Keys {
         optional(
             "families",
             Kind::Choices(FAMILIES),
-            "the families in which it may be reachable (default both)",
+            "the families in which it must be reachable, and in no other (default: in any)",
         ),
         PROCESS_KEY,
         optional("require", Kind::Bool, "whether it must be there"),

@@ -36,6 +36,9 @@ fn main() -> ExitCode {
         trial("a_watch_tells_changes_once", a_watch_tells_changes_once),
         trial("two_runs_over_one_state_are_equal", two_runs_over_one_state_are_equal),
         trial("a_baseline_lets_only_what_is_new_count", a_baseline_lets_only_what_is_new_count),
+        trial("a_policy_decides_the_exit_code", a_policy_decides_the_exit_code),
+        trial("a_policy_that_needs_owners_is_undecided_without_them", a_policy_that_needs_owners),
+        trial("a_written_policy_holds_until_something_changes", a_written_policy_holds),
         trial("a_closed_pipe_changes_nothing", a_closed_pipe_changes_nothing),
     ])
 }
@@ -396,4 +399,118 @@ fn a_closed_pipe_changes_nothing() {
     command.stdout(writer).stderr(Stdio::piped());
     let output = finish(host.run(|| command.spawn()).unwrap());
     assert_eq!((output.status.code(), text(&output).1.as_str()), (Some(0), ""));
+}
+
+const HEAD: &str = "schema = 1\nkind = \"policy\"\nname = \"p\"\n[policy]\ndefault = \"deny\"\n";
+
+/// A policy in a file that another user may read.
+fn policy(text: &str) -> (tempfile::TempDir, String) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.path().join("policy.toml");
+    std::fs::write(&path, format!("{HEAD}{text}")).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
+}
+
+fn a_policy_decides_the_exit_code() {
+    let (here, _there) = two_hosts();
+    let _held =
+        here.run(|| (TcpListener::bind("0.0.0.0:80").unwrap(), TcpListener::bind("127.0.0.1:81").unwrap()));
+    let rules = |exposure: &str, more: &str| {
+        format!(
+            "[[allow]]\nid = \"web\"\nport = 80\nexposure = \"{exposure}\"\nreason = \"r\"\n{more}\n[[allow]]\nid = \"local\"\nport = 81\nexposure = \"loopback\"\n"
+        )
+    };
+    for (rules, code, finding) in [
+        (rules("global", ""), 0, None),
+        (rules("private", ""), 1, Some("BS1002")),
+        (rules("global", "families = [\"ipv6\"]"), 1, Some("BS1003")),
+        (rules("global", "process = { exe = \"/usr/sbin/nginx\" }"), 1, Some("BS1005")),
+        (
+            rules("global", "")
+                + "[[allow]]\nid = \"db\"\nport = 5432\nexposure = \"loopback\"\nrequire = true\n",
+            1,
+            Some("BS1004"),
+        ),
+        (String::new(), 1, Some("BS1001")),
+    ] {
+        let (_directory, path) = policy(&rules);
+        let output = run_in(&here, &["audit", "--policy", &path, "--format", "json"]);
+        assert_eq!(output.status.code(), Some(code), "{rules}: {:?}", text(&output));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found = document["findings"].as_array().unwrap().iter().find(|one| one["severity"] == "error");
+        assert_eq!(found.map(|one| one["code"].as_str().unwrap()), finding, "{document:#}");
+        if let Some(found) = found {
+            assert_eq!(found["place"]["file"], path, "{found:#}");
+            let line = usize::try_from(found["place"]["line"].as_u64().unwrap()).unwrap();
+            let full = format!("{HEAD}{rules}");
+            let pointed = full.lines().nth(line - 1).unwrap();
+            let key = pointed.split(' ').next().unwrap();
+            assert!(["exposure", "families", "process", "require", "default"].contains(&key), "{pointed}");
+        }
+        for format in ["human", "sarif", "junit", "github", "markdown", "csv"] {
+            let again = run_in(&here, &["audit", "--policy", &path, "--format", format]);
+            assert_eq!(again.status.code(), Some(code), "{format}");
+        }
+    }
+    let (_directory, path) = policy("[[allow]]\nid = 3\nport = 70000\n");
+    let output = run_in(&here, &["audit", "--policy", &path]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).1.matches("error").count() >= 2, "{}", text(&output).1);
+    let empty = Netns::new();
+    let (_directory, path) = policy("");
+    assert_eq!(
+        run_in(&empty, &["audit", "--policy", &path]).status.code(),
+        Some(3),
+        "an empty check is no pass"
+    );
+}
+
+fn a_policy_that_needs_owners() {
+    let host = Netns::new();
+    let _held = host.run(|| TcpListener::bind("127.0.0.1:80")).unwrap();
+    let exe = std::env::current_exe().unwrap();
+    let (_directory, path) = policy(&format!(
+        "[[allow]]\nid = \"web\"\nport = 80\nexposure = \"loopback\"\nprocess = {{ exe = \"{}\" }}\n",
+        exe.display()
+    ));
+    assert_eq!(run_in(&host, &["audit", "--policy", &path]).status.code(), Some(0));
+    let mut command = bindscope(&["audit", "--policy", &path]);
+    command.uid(65534).gid(65534).stdout(Stdio::piped()).stderr(Stdio::piped());
+    match host.run(|| command.spawn()) {
+        Ok(child) => {
+            let output = finish(child);
+            assert_eq!(output.status.code(), Some(3), "{:?}", text(&output));
+            assert!(text(&output).0.contains("undecided[BS1006]"), "{:?}", text(&output));
+        }
+        Err(error) => eprintln!("not tested: no second user here ({error})"),
+    }
+}
+
+fn a_written_policy_holds() {
+    let (here, _there) = two_hosts();
+    let _held = here.run(|| {
+        (dual(80), TcpListener::bind("127.0.0.1:81").unwrap(), UdpSocket::bind("0.0.0.0:53").unwrap())
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("written.toml");
+    let path = path.to_str().unwrap();
+    let written = run_in(&here, &["audit", "--write-policy", path]);
+    assert_eq!(written.status.code(), Some(0), "{:?}", text(&written));
+    let holds = run_in(&here, &["audit", "--policy", path]);
+    assert_eq!(
+        holds.status.code(),
+        Some(0),
+        "{:?}\n{}",
+        text(&holds),
+        std::fs::read_to_string(path).unwrap()
+    );
+    assert_eq!(run_in(&here, &["audit", "--write-policy", path]).status.code(), Some(5), "what exists stays");
+    let new = here.run(|| TcpListener::bind("127.0.0.1:82")).unwrap();
+    assert_eq!(run_in(&here, &["audit", "--policy", path]).status.code(), Some(1));
+    drop(new);
+    here.ip("address add 198.51.100.7/24 dev eth0");
+    assert_eq!(run_in(&here, &["audit", "--policy", path]).status.code(), Some(0));
 }

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Args, Context, Exit, Failure, Format, gather, now, style};
+use super::{Args, Context, Exit, Failure, Format, Look, Read, now, style};
+use crate::audit::Report;
 use crate::audit::change::{self, Change};
-use crate::audit::{self, Report};
 use crate::code::Code;
 use crate::diag::Problem;
-use crate::model::Snapshot;
 use crate::render;
 use crate::sys::{Monitor, Poller, Signals};
 
@@ -43,7 +42,7 @@ enum Event<'a> {
     },
 }
 
-pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Result<Exit, Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(
             Exit::Environment,
@@ -61,9 +60,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let end = args.duration.map(|seconds| Instant::now() + Duration::from_secs(u64::from(seconds)));
     let mut output =
         Output { ndjson: args.format == Format::Ndjson, style: style(args, context), open: true };
-    let (mut report, mut hosts, mut all_sockets) = look(args);
-    let mut exit = super::verdict(&report, all_sockets);
-    output.report(&report)?;
+    let mut last = Look::new(args, policy);
+    let mut exit = last.exit(policy);
+    output.report(&last.report)?;
     let (mut looks, mut changes) = (1u64, 0u64);
     let mut ready = Vec::new();
     while output.open && !signals.asked() {
@@ -79,10 +78,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             std::thread::sleep(SETTLE);
             monitor.as_mut().map(Monitor::changed);
         }
-        let (next, next_hosts, next_all) = look(args);
+        let next = Look::new(args, policy);
         looks += 1;
-        let mut found = change::of_reports(&report, &next);
-        if let (Some(before), Some(after)) = (hosts.first(), next_hosts.first()) {
+        let mut found = change::of_reports(&last.report, &next.report);
+        if let (Some(before), Some(after)) = (last.hosts.first(), next.hosts.first()) {
             found.splice(0..0, change::of_hosts(before, after));
         }
         let time = now();
@@ -90,20 +89,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         for change in &found {
             output.change(&time, change)?;
         }
-        if next.incomplete_because != report.incomplete_because && !next.incomplete_because.is_empty() {
-            output.incomplete(&time, &next.incomplete_because)?;
+        let because = &next.report.incomplete_because;
+        if *because != last.report.incomplete_because && !because.is_empty() {
+            output.incomplete(&time, because)?;
         }
-        (report, hosts, all_sockets) = (next, next_hosts, next_all);
-        exit = exit.worse(super::verdict(&report, all_sockets));
+        last = next;
+        exit = exit.worse(last.exit(policy));
     }
     output.summary(&now(), looks, changes)?;
     Ok(exit)
-}
-
-fn look(args: &Args) -> (Report, Vec<Snapshot>, bool) {
-    let gathered = gather(args);
-    let hosts = gathered.sites.iter().map(|site| site.host.clone()).collect();
-    (audit::report(gathered.sites, gathered.because, now()), hosts, gathered.all_sockets)
 }
 
 /// Standard output, line by line.

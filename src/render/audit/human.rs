@@ -62,7 +62,20 @@ pub fn human(report: &Report, style: Style) -> String {
         let here: Vec<usize> = (0..report.sockets.len())
             .filter(|&place| report.sockets[place].netns == namespace.inode)
             .collect();
-        namespace_sockets(&mut out, report, &here, style);
+        if namespace.exposure_known {
+            namespace_sockets(&mut out, report, &here, style);
+        } else {
+            for place in here {
+                let socket = &report.sockets[place];
+                let line = format!(
+                    "  {:<5} {}  reach unknown  {}",
+                    socket.view.protocol,
+                    address(socket),
+                    owners(socket)
+                );
+                wrapped(&mut out, &line, "", "        ", style.width);
+            }
+        }
     }
     for finding in report.findings.iter().filter(|finding| finding.socket.is_none() && finding.counts()) {
         write_finding(&mut out, finding, "", style);

@@ -1,0 +1,280 @@
+//! Policies against sockets made up here.
+
+use super::*;
+use crate::audit::tests::{host, owner, report_of, socket};
+use crate::audit::{draft, report};
+use crate::profile::policy::parse;
+
+const HEAD: &str = "schema = 1\nkind = \"policy\"\nname = \"p\"\n[policy]\ndefault = \"deny\"\n";
+
+fn judged_as(rules: &str, sockets: Vec<ListeningSocket>, all_sockets: bool) -> Report {
+    let text = format!("{HEAD}{rules}");
+    let policy = parse("p.toml", &text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let mut report = report_of(sockets, host());
+    Judge {
+        policy: &policy,
+        text: text.as_str().into(),
+        today: jiff::civil::date(2026, 6, 15),
+        ephemeral: Some((32768, 60999)),
+        all_sockets,
+    }
+    .judge(&mut report);
+    report
+}
+
+fn judged(rules: &str, sockets: Vec<ListeningSocket>) -> Report {
+    judged_as(rules, sockets, true)
+}
+
+/// Verdicts of the checks, and the policy's findings with the text of the line they point to.
+fn said(report: &Report) -> (Vec<Verdict>, Vec<(Code, String)>) {
+    let verdicts = report.checks.iter().map(|check| check.verdict).collect();
+    let mut findings: Vec<(Code, String)> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.code <= Code::NOTHING_JUDGED && finding.counts())
+        .map(|finding| {
+            let line = finding.place.as_ref().map_or("", |place| &place.text[place.span.clone()]);
+            (finding.code, line.to_owned())
+        })
+        .collect();
+    findings.sort();
+    (verdicts, findings)
+}
+
+fn one(rules: &str, text: &str) -> (Vec<Verdict>, Vec<(Code, String)>) {
+    said(&judged(rules, vec![socket(text)]))
+}
+
+const WEB: &str = "[[allow]]\nid = \"web\"\nport = [80, 443]\n";
+
+fn web(keys: &str) -> String {
+    format!("{WEB}{keys}\n")
+}
+
+#[test]
+fn each_way_to_fail_points_to_its_line() {
+    let fail = |code, line: &str| (vec![Verdict::Fail], vec![(code, line.to_owned())]);
+    let pass = (vec![Verdict::Pass], vec![]);
+    let wide = web("exposure = \"global\"\nreason = \"r\"");
+    let near = web("exposure = \"loopback\"");
+    assert_eq!(one(&wide, "tcp 0.0.0.0:80"), pass);
+    assert_eq!(one(&near, "tcp 127.0.0.1:80"), pass);
+    assert_eq!(one(&near, "tcp 0.0.0.0:80"), fail(Code::TOO_WIDE, "exposure = \"loopback\""));
+    let unused = (Code::ALLOW_UNUSED, "id = \"web\"".to_owned());
+    let other = one(&near, "tcp 0.0.0.0:81");
+    assert_eq!(
+        other,
+        (vec![Verdict::Fail], vec![(Code::NOT_ALLOWED, "default = \"deny\"".to_owned()), unused])
+    );
+
+    let four = web("exposure = \"global\"\nreason = \"r\"\nfamilies = [\"ipv4\"]");
+    assert_eq!(one(&four, "tcp 0.0.0.0:80"), pass);
+    assert_eq!(one(&four, "tcp [::]:80 dual"), fail(Code::WRONG_FAMILIES, "families = [\"ipv4\"]"));
+    let both = web("exposure = \"global\"\nreason = \"r\"\nfamilies = [\"ipv4\", \"ipv6\"]");
+    assert_eq!(one(&both, "tcp [::]:80 dual"), pass, "one dual-stack socket is both");
+    assert_eq!(one(&both, "tcp 0.0.0.0:80"), fail(Code::WRONG_FAMILIES, "families = [\"ipv4\", \"ipv6\"]"));
+    let two = judged(&both, vec![socket("tcp 0.0.0.0:80"), socket("tcp [::]:80 v6only")]);
+    assert_eq!(said(&two), (vec![Verdict::Pass; 2], vec![]), "two sockets together are both");
+
+    let mine = web(
+        "exposure = \"global\"\nreason = \"r\"\nprocess = { exe = \"/usr/sbin/server\", user = \"root\" }",
+    );
+    assert_eq!(one(&mine, "tcp 0.0.0.0:80"), pass);
+    let foreign = mine.replace("server", "nginx");
+    let line = foreign.lines().last().unwrap();
+    assert_eq!(one(&foreign, "tcp 0.0.0.0:80"), fail(Code::WRONG_PROCESS, line));
+    let expired = web("exposure = \"global\"\nreason = \"r\"\nexpires = 2026-06-14");
+    assert_eq!(one(&expired, "tcp 0.0.0.0:80"), fail(Code::NOT_ALLOWED, "expires = 2026-06-14"));
+    assert_eq!(one(&expired.replace("06-14", "06-15"), "tcp 0.0.0.0:80"), pass, "the last day counts");
+}
+
+#[test]
+fn a_name_proves_nothing_and_a_container_has_other_files() {
+    let rule = web(
+        "exposure = \"global\"\nreason = \"r\"\nprocess = { exe = \"/usr/sbin/*\", user = [\"root\", \"33\"] }",
+    );
+    let with = |change: &dyn Fn(&mut Owner)| {
+        let mut one = socket("tcp 0.0.0.0:80");
+        change(&mut one.owners.as_mut().unwrap()[0]);
+        said(&judged(&rule, vec![one])).0
+    };
+    assert_eq!(with(&|_| {}), [Verdict::Pass]);
+    assert_eq!(with(&|owner| owner.exe = Some("/tmp/server".to_owned())), [Verdict::Fail]);
+    assert_eq!(with(&|owner| owner.exe_here = Some(false)), [Verdict::Fail]);
+    assert_eq!(with(&|owner| owner.exe_here = None), [Verdict::Undecided]);
+    assert_eq!(with(&|owner| (owner.exe_here, owner.exe_deleted) = (Some(false), true)), [Verdict::Pass]);
+    assert_eq!(with(&|owner| owner.exe = None), [Verdict::Undecided]);
+    assert_eq!(
+        with(&|owner| (owner.uid, owner.user) = (Some(33), Some("www-data".to_owned()))),
+        [Verdict::Pass]
+    );
+    assert_eq!(with(&|owner| (owner.uid, owner.user) = (Some(34), Some("x".to_owned()))), [Verdict::Fail]);
+    assert_eq!(with(&|owner| (owner.uid, owner.user) = (None, None)), [Verdict::Undecided]);
+    let several = |owners: Option<Vec<Owner>>| {
+        let mut one = socket("tcp 0.0.0.0:80");
+        one.owners = owners;
+        said(&judged(&rule, vec![one])).0
+    };
+    let right = owner(9, "server", "/usr/sbin/server");
+    let wrong = owner(10, "server", "/tmp/x");
+    let init = owner(1, "systemd", "/usr/lib/systemd/systemd");
+    assert_eq!(several(Some(vec![right.clone(), wrong])), [Verdict::Fail], "everybody who holds it counts");
+    assert_eq!(several(Some(vec![init.clone(), right])), [Verdict::Pass], "socket activation");
+    assert_eq!(several(Some(vec![init])), [Verdict::Fail]);
+    assert_eq!(several(Some(vec![])), [Verdict::Fail]);
+    assert_eq!(several(None), [Verdict::Undecided]);
+}
+
+#[test]
+fn what_cannot_be_known_is_undecided_unless_it_fails_either_way() {
+    let mut hidden = socket("tcp 0.0.0.0:80");
+    hidden.owners = None;
+    let named = web("exposure = \"loopback\"\nprocess = { user = \"root\" }");
+    let (verdicts, findings) = said(&judged(&named, vec![hidden.clone()]));
+    assert_eq!(
+        (verdicts, findings[0].0),
+        (vec![Verdict::Fail], Code::TOO_WIDE),
+        "whoever it is, it is too wide"
+    );
+    let nobody = web("exposure = \"global\"\nreason = \"r\"");
+    assert_eq!(said(&judged(&nobody, vec![hidden.clone()])).0, [Verdict::Pass], "no rule asks for the owner");
+    let strict = format!("unknown_owner = \"fail\"\n{nobody}process = {{ user = \"root\" }}\n");
+    assert_eq!(said(&judged(&strict, vec![hidden])).0, [Verdict::Fail]);
+
+    let only6 = web("exposure = \"global\"\nreason = \"r\"\nfamilies = [\"ipv6\"]");
+    assert_eq!(one(&only6, "tcp [::]:80 ?").0, [Verdict::Undecided]);
+    assert_eq!(one(&nobody, "tcp [::]:80 ?").0, [Verdict::Pass], "the rule holds either way");
+    let mut blurred = socket("tcp 0.0.0.0:80");
+    blurred.device_known = false;
+    let near = web("exposure = \"loopback\"");
+    assert_eq!(said(&judged(&near, vec![blurred])).0, [Verdict::Undecided], "it may be bound to lo");
+}
+
+#[test]
+fn without_interfaces_every_rule_is_undecided() {
+    let text = format!("{HEAD}{}", web("exposure = \"loopback\""));
+    let policy = parse("p.toml", &text).unwrap();
+    let namespace = crate::audit::Namespace { inode: Some(1), ..Default::default() };
+    let site =
+        crate::audit::Site { namespace, sockets: vec![socket("tcp 127.0.0.1:80")], ..Default::default() };
+    let mut report = report(vec![site], Vec::new(), String::new());
+    let today = jiff::civil::date(2026, 6, 15);
+    Judge { policy: &policy, text: text.as_str().into(), today, ephemeral: None, all_sockets: true }
+        .judge(&mut report);
+    assert_eq!(said(&report).0, [Verdict::Undecided]);
+}
+
+#[test]
+fn what_is_required_must_be_there() {
+    let rule = web("exposure = \"loopback\"\nrequire = true");
+    let absent = said(&judged(&rule, vec![]));
+    assert_eq!(absent, (vec![Verdict::Fail], vec![(Code::REQUIRED_ABSENT, "require = true".to_owned())]));
+    assert_eq!(said(&judged(&rule, vec![socket("tcp 127.0.0.1:443")])).0, [Verdict::Pass; 2]);
+    let blind = judged_as(&rule, vec![], false);
+    assert_eq!(said(&blind).0, [Verdict::Undecided], "it may be among the sockets that were not seen");
+    let wide = said(&judged(&rule, vec![socket("tcp 0.0.0.0:80")]));
+    assert_eq!(wide.0, [Verdict::Fail, Verdict::Pass], "it is there, and too wide");
+}
+
+#[test]
+fn an_empty_check_is_no_pass() {
+    let report = judged("", vec![]);
+    assert_eq!(said(&report).1, [(Code::NOTHING_JUDGED, String::new())]);
+    assert!(report.findings[0].undecided);
+}
+
+#[test]
+fn clients_are_left_out_and_servers_on_high_ports_are_not() {
+    assert_eq!(one("", "udp 0.0.0.0:40000").0, [Verdict::Pass]);
+    assert_eq!(one("", "udp 0.0.0.0:5353").0, [Verdict::Fail]);
+    assert_eq!(one("", "tcp 0.0.0.0:40000").0, [Verdict::Fail]);
+    assert_eq!(one("ignore_ephemeral_udp = false\n", "udp 0.0.0.0:40000").0, [Verdict::Fail]);
+}
+
+#[test]
+fn waivers_have_a_scope_and_an_end() {
+    let waive = |keys: &str| {
+        format!("[[waive]]\ncode = \"BS1001\"\nmatch = {{ port = 80 }}\nreason = \"ticket 7\"\n{keys}\n")
+    };
+    let report = judged(&waive(""), vec![socket("tcp 0.0.0.0:80"), socket("tcp 0.0.0.0:81")]);
+    assert_eq!(
+        said(&report),
+        (vec![Verdict::Pass, Verdict::Fail], vec![(Code::NOT_ALLOWED, "default = \"deny\"".to_owned())])
+    );
+    assert_eq!(report.checks[0].because, "waived: ticket 7");
+    assert_eq!((report.summary.waived, report.summary.failed), (1, 1));
+    let expired = said(&judged(&waive("expires = 2026-06-14"), vec![socket("tcp 0.0.0.0:80")]));
+    assert_eq!(expired.1[1], (Code::WAIVER_EXPIRED, "expires = 2026-06-14".to_owned()));
+    assert_eq!(expired.0, [Verdict::Fail]);
+    for (keys, severity) in [
+        ("", Some(Severity::Warning)),
+        ("unmatched = \"error\"", Some(Severity::Error)),
+        ("unmatched = \"ignore\"", None),
+    ] {
+        let report = judged(&waive(keys), vec![socket("tcp 127.0.0.1:81")]);
+        let unused = report.findings.iter().find(|finding| finding.code == Code::WAIVER_UNUSED);
+        assert_eq!(unused.map(|finding| finding.severity), severity, "{keys}");
+    }
+    let required =
+        format!("{}{}", web("exposure = \"loopback\"\nrequire = true"), waive("").replace("1001", "1004"));
+    let report = judged(&required, vec![]);
+    assert_eq!(report.checks[0].verdict, Verdict::Pass, "{:?}", report.checks);
+}
+
+#[test]
+fn what_a_rule_allows_is_a_note() {
+    let rule = web("exposure = \"global\"\nreason = \"r\"");
+    let report = judged(&rule, vec![socket("tcp [::]:80 dual")]);
+    assert!(!report.findings.is_empty());
+    assert!(
+        report.findings.iter().all(|finding| finding.severity == Severity::Note),
+        "{:?}",
+        report.findings
+    );
+}
+
+#[test]
+fn a_drafted_policy_holds_for_what_it_was_drafted_from() {
+    let mut sockets: Vec<ListeningSocket> = [
+        "tcp 0.0.0.0:80",
+        "tcp [::]:80 v6only",
+        "tcp [::]:443 dual",
+        "tcp 127.0.0.1:5432",
+        "tcp 10.9.9.9:7",
+        "udp 0.0.0.0:53",
+        "udp 0.0.0.0:40000",
+        "tcp 10.0.0.5:80",
+        "tcp [::ffff:0.0.0.0]:8080",
+    ]
+    .map(socket)
+    .into();
+    sockets[3].owners = Some(vec![owner(3, "x", "/opt/a \"b\"\\*\u{1b}/x")]);
+    sockets[5].owners = None;
+    sockets[7].owners = Some(vec![owner(4, "y", "/opt/y"), owner(5, "z", "/opt/z")]);
+    sockets[8].owners.as_mut().unwrap()[0].exe_here = Some(false);
+    let text =
+        draft::policy(&report_of(sockets.clone(), host()), "a\n\"b", "2026-06-15", Some((32768, 60999)));
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text}");
+    let policy = parse("p.toml", &text).unwrap_or_else(|problems| panic!("{text}\n{problems:#?}"));
+    assert_eq!(policy.name, "a\n\"b");
+    let mut report = report_of(sockets, host());
+    let today = jiff::civil::date(2026, 6, 15);
+    let judge = Judge {
+        policy: &policy,
+        text: text.as_str().into(),
+        today,
+        ephemeral: Some((32768, 60999)),
+        all_sockets: true,
+    };
+    judge.judge(&mut report);
+    let (verdicts, findings) = said(&report);
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Pass), "{text}\n{:#?}", report.checks);
+    assert_eq!(findings, []);
+    // And it does not hold for another program on the port.
+    let mut other = socket("tcp 127.0.0.1:5432");
+    other.owners = Some(vec![owner(3, "x", "/tmp/x")]);
+    let mut report = report_of(vec![other], host());
+    judge.judge(&mut report);
+    assert_eq!(report.checks[0].verdict, Verdict::Fail);
+}

@@ -47,6 +47,7 @@ codes! {
     WRONG_KIND = 22: "the file is of another kind",
     FILE_EXISTS = 23: "the file exists already",
     BAD_NETWORK = 24: "the lab's network does not fit together",
+    NO_REASON = 25: "a listener may be open to others and does not say why",
     BASELINE = 80: "the baseline cannot be used",
     COMMAND_LINE = 81: "options that do not go together",
     UNKNOWN_NAME = 90: "nothing has this name",

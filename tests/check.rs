@@ -185,3 +185,28 @@ fn listeners_that_cannot_be_meant_are_refused_before_anything_is_bound() {
         }
     }
 }
+
+/// A profile that is open to others must say why, when that is asked for; what is on loopback need not.
+#[test]
+fn strict_asks_for_reasons() {
+    let dir = TempDir::new().unwrap();
+    let open = format!("{GOOD}[[listener]]\nname = \"b\"\nbind = \"0.0.0.0\"\nport = 8082\n");
+    let silent = file(&dir, "silent.toml", &open);
+    let spoken = file(&dir, "spoken.toml", format!("{open}exposure_reason = \"a demo\"\n"));
+    assert_eq!(check(&[&silent]).0, Some(0));
+    assert_eq!(check(&["--strict", &spoken]).0, Some(0));
+    let (code, _, stderr) = check(&["--strict", &silent]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("listener \"b\" (line 6)") && stderr.contains("BS0025"), "{stderr}");
+    assert!(!stderr.contains("listener \"a\""), "{stderr}");
+    let output = run(&["listen", "--strict", "--for", "50ms", &silent]);
+    assert_eq!(output.status.code(), Some(2), "nothing is bound: {:?}", text(&output));
+    assert!(
+        profiles().all(|profile| check(&["--strict", profile.to_str().unwrap()]).0 == Some(0)),
+        "shipped ones do"
+    );
+}
+
+fn profiles() -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir("profiles").unwrap().map(|entry| entry.unwrap().path())
+}

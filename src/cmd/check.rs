@@ -14,6 +14,9 @@ pub struct Args {
     /// Profiles, policies and lab files; - for standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<OsString>,
+    /// Refuse listeners that others may reach and that have no exposure_reason
+    #[arg(long)]
+    strict: bool,
 }
 
 /// Runs it: every file is read, then all problems are told.
@@ -24,7 +27,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut good = String::new();
     let mut problems = Vec::new();
     for name in &args.files {
-        match source::read(name).map_err(|problem| vec![problem]).and_then(|file| Ok((holds(&file)?, file))) {
+        match source::read(name)
+            .map_err(|problem| vec![problem])
+            .and_then(|file| Ok((holds(&file, args.strict)?, file)))
+        {
             Ok((what, file)) => {
                 let _ = writeln!(good, "{}: ok ({what})", escape(&file.origin));
             }
@@ -36,10 +42,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
 }
 
 /// What a file holds, in a few words.
-fn holds(file: &source::SourceFile) -> Result<String, Vec<Problem>> {
+fn holds(file: &source::SourceFile, strict: bool) -> Result<String, Vec<Problem>> {
     Ok(match profile::kind_of(&file.text) {
         FileKind::Profile => {
             let profile = source::parse(file)?;
+            let open = if strict { profile::without_reason(&profile) } else { Vec::new() };
+            if !open.is_empty() {
+                return Err(open);
+            }
             let mut what = count(profile.listeners.len(), "listener");
             if !profile.expectations.is_empty() {
                 let _ = write!(what, ", {}", count(profile.expectations.len(), "expectation"));

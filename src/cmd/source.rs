@@ -23,6 +23,9 @@ pub struct ProfileArgs {
     /// One more listener, such as 127.0.0.1:8081, '[::]:8082,v6only=false' or udp:eth0:5353; may be repeated
     #[arg(long, value_name = "LISTENER")]
     bind: Vec<String>,
+    /// Refuse listeners that others may reach and that have no exposure_reason
+    #[arg(long)]
+    strict: bool,
 }
 
 impl ProfileArgs {
@@ -73,6 +76,9 @@ impl ProfileArgs {
             && let Err(problem) = profile::within_limits(&profile)
         {
             problems.push(problem);
+        }
+        if self.strict {
+            problems.extend(profile::without_reason(&profile));
         }
         if problems.is_empty() { Ok(profile) } else { Err(Failure::usage(problems)) }
     }

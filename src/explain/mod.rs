@@ -54,6 +54,7 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS0022",
     "BS0023",
     "BS0024",
+    "BS0025",
     "BS0080",
     "BS0081",
     "BS0090",

@@ -126,7 +126,7 @@ macro_rules! shared_keys {
             optional("idle_timeout", Kind::Duration, "close connections that are silent for so long (default 10s)"),
             optional("max_connections", Kind::Integer(1, 1_000_000), "open connections above which further ones are counted and closed (default 256)"),
             optional("exposure_reason", Kind::Text, "why other hosts may reach it"),
-            optional("pktinfo", Kind::Bool, "report destination and interface of each datagram (default true)"),
+            optional("pktinfo", Kind::Bool, "report destination and interface of each datagram; always true"),
         ]
     };
 }
@@ -318,6 +318,11 @@ fn contradictions(listener: &Listener, table: &DeTable<'_>, span: &Range<usize>,
     }
     let only_v4 =
         listener.bind.parts().iter().all(|bind| matches!(bind, Bind::Address { address: IpAddr::V4(_), .. }));
+    if !listener.pktinfo && table.contains_key("pktinfo") {
+        problems
+            .add(Code::CONTRADICTION, place("pktinfo"), "`pktinfo = false` would hide where datagrams arrive")
+            .help("leave it out: bindscope always asks for it");
+    }
     if only_v4 && table.contains_key("v6only") {
         problems
             .add(Code::CONTRADICTION, place("v6only"), "`v6only` means nothing on an IPv4 address")

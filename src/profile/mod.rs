@@ -321,6 +321,34 @@ pub fn within_limits(profile: &Profile) -> Result<(), Problem> {
         .help("ask for fewer ports, or raise max_sockets in [limits] of a profile"))
 }
 
+/// The listeners that may be open to other hosts and do not say why (`exposure_reason`): what `--strict` refuses.
+#[must_use]
+pub fn without_reason(profile: &Profile) -> Vec<Problem> {
+    let may_be_open = |listener: &Listener| {
+        let loopback_device = listener.device.as_ref().is_some_and(|device| device.as_bytes() == b"lo");
+        !loopback_device
+            && listener.bind.parts().iter().any(|bind| match bind {
+                Bind::Address { address, .. } => !address.to_canonical().is_loopback(),
+                Bind::Interface(selector) => selector.scope != Scope::Loopback,
+                Bind::Loopback | Bind::Each(_) => false,
+            })
+    };
+    let open = profile.listeners.iter().filter(|listener| may_be_open(listener));
+    open.filter(|listener| listener.exposure_reason.is_none())
+        .map(|listener| {
+            let place = if listener.line > 0 { format!(" (line {})", listener.line) } else { String::new() };
+            Problem::error(
+                Code::NO_REASON,
+                format!(
+                    "{}: listener \"{}\"{place} may be open to other hosts and does not say why",
+                    profile.origin, listener.name
+                ),
+            )
+            .help("write exposure_reason = \"...\", or bind a loopback address; this is refused for --strict")
+        })
+        .collect()
+}
+
 /// The nearest of `known` to a name that is not there, when it is near enough to be what was meant.
 pub fn nearest_name<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     value::nearest(wrong, known)

@@ -126,12 +126,18 @@ codes! {
     DESTINATION_NOT_HERE = 3022: "the destination is not on this host",
     REACH_UNKNOWN = 3023: "who is reached depends on what is not known",
     FOREIGN_SOCKET = 3024: "another program's socket takes it",
+    NO_ROUTE = 3030: "the sender has no way to the address",
+    MEANS_ITSELF = 3031: "the address means the one who connects",
+    NOT_FORWARDED = 3032: "a host on the way does not forward",
     // Evidence and environment
     LABEL_MASKS_INTERFACE = 4001: "an address label names another interface",
     HOST_INCOMPLETE = 4002: "a part of the host's network could not be read",
     HOST_UNREADABLE = 4003: "the host's network could not be read",
     SOURCES_DISAGREE = 4004: "two sources about an address disagree",
     OUTPUT_FAILED = 4005: "output could not be written",
+    LAB_REFUSED = 4020: "network namespaces are refused",
+    LAB_FAILED = 4021: "the lab could not be built",
+    LAB_GAP = 4022: "a part of the lab was left out",
     V6ONLY_UNKNOWN = 4042: "it is unknown whether the listener takes IPv4 too",
     ARRIVAL_TROUBLE = 4006: "connections could not be taken or attributed as they should",
     // Internal

@@ -23,7 +23,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("render", "model record plan audit code diag text", "pure: no system, no clock, no environment"),
     ("audit", "model plan profile code diag text", "pure: findings follow from what was read"),
     ("probe", "model sys plan bind accept text", "it connects, and judges with the plan"),
-    ("lab", "model sys profile plan bind probe text", "it builds a network and runs the stages in it"),
+    ("lab", "model sys profile plan bind probe code text", "it builds a network and runs the stages in it"),
     ("explain", "code text", "pages are text"),
     (
         "cmd",

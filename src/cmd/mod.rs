@@ -12,6 +12,7 @@ pub mod explain;
 pub mod foretell;
 pub mod init;
 pub mod interfaces;
+pub mod lab;
 pub mod listen;
 pub mod plan;
 pub mod probe;
@@ -67,6 +68,8 @@ enum Command {
     Plan(plan::Args),
     /// Bind, connect from this host to every address and port, and show prediction beside observation
     Probe(probe::Args),
+    /// Make hosts out of thin air, and connect from them to the listeners, without root
+    Lab(lab::Args),
     /// Two reports, or two profiles planned here, side by side
     Diff(diff::Args),
     /// Check profiles, policies and lab files; bind nothing
@@ -100,6 +103,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Some(Command::Connections(args)) => connections::run(args, &context),
             Some(Command::Plan(args)) => plan::run(args, &context),
             Some(Command::Probe(args)) => probe::run(args, &context),
+            Some(Command::Lab(args)) => lab::run(args, &context),
             Some(Command::Diff(args)) => diff::run(args, &context),
             Some(Command::Check(args)) => check::run(args, &context),
             Some(Command::Init(args)) => init::run(args, &context),

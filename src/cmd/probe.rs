@@ -51,7 +51,7 @@ pub struct Args {
 }
 
 /// Reads `250ms`, `1s`, `2m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let help = "write a number with its unit, such as 250ms, 1s, 2m";
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
     let parsed = Duration::try_from(parsed).map_err(|_| help.to_owned())?;
@@ -108,7 +108,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
 }
 
 /// Prediction and observation that differ, and failed expectations, are findings.
-fn verdict(report: &Report, unseen: usize) -> Exit {
+pub(super) fn verdict(report: &Report, unseen: usize) -> Exit {
     let bind_differs = report.sockets.iter().any(|socket| {
         let predicted = &socket.bind.predicted;
         predicted.outcome != BindOutcome::Uncertain
@@ -301,7 +301,7 @@ fn in_names(observation: &Observation, owners: &[usize], snapshot: &Snapshot) ->
 }
 
 /// A line on the terminal that says how far it is.
-struct Progress {
+pub(super) struct Progress {
     total: usize,
     shown: bool,
     next: Instant,
@@ -309,13 +309,13 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(total: usize, context: &Context) -> Progress {
+    pub(super) fn new(total: usize, context: &Context) -> Progress {
         let wanted = context.terminal_stderr && !context.quiet;
         // What is over at once needs no line.
         Progress { total, shown: false, next: Instant::now() + Duration::from_millis(300), wanted }
     }
 
-    fn show(&mut self, done: usize) {
+    pub(super) fn show(&mut self, done: usize) {
         if self.wanted && Instant::now() >= self.next {
             self.next = Instant::now() + Duration::from_millis(100);
             self.shown = true;
@@ -323,7 +323,7 @@ impl Progress {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.shown {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }

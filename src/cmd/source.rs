@@ -29,6 +29,12 @@ pub struct ProfileArgs {
 }
 
 impl ProfileArgs {
+    /// Those that name one profile.
+    #[must_use]
+    pub fn of(profile: &OsStr) -> ProfileArgs {
+        ProfileArgs { profile: Some(profile.to_owned()), bind: Vec::new(), strict: false }
+    }
+
     /// Whether a profile or a listener is given.
     #[must_use]
     pub fn is_given(&self) -> bool {

@@ -7,4 +7,5 @@
 pub mod build;
 pub mod builtin;
 pub mod ops;
+pub mod run;
 pub mod way;

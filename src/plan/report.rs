@@ -19,6 +19,8 @@ use crate::model::{
 pub const PLAN_SCHEMA: &str = "bindscope.plan/1";
 /// Schema of a probe.
 pub const PROBE_SCHEMA: &str = "bindscope.probe/1";
+/// Schema of a lab's run.
+pub const LAB_SCHEMA: &str = "bindscope.lab/1";
 
 /// Everything foretold for one list of sockets on one host.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::model::{Exposure, Outcome, Protocol};
 use crate::plan::expect::Verdict;
 use crate::plan::predict::BindOutcome;
-use crate::plan::report::{CellReport, Report, SocketReport};
+use crate::plan::report::{CellReport, LAB_SCHEMA, Report, SocketReport};
 use crate::text::{csv_field, escape, escape_html};
 
 use super::paint::{Paint, Tone};
@@ -16,7 +16,11 @@ use super::paint::{Paint, Tone};
 pub fn human(report: &Report, color: bool, width: usize) -> String {
     let paint = Paint::new(color);
     let mut out = String::new();
-    let what = if is_probe(report) { "probe" } else { "plan" };
+    let what = match report.schema.as_str() {
+        LAB_SCHEMA => "lab run",
+        _ if is_probe(report) => "probe",
+        _ => "plan",
+    };
     let host = report.host.name.as_deref().map_or_else(|| "this host".to_owned(), escape);
     let _ = writeln!(out, "{} of {} on {host}", what, escape(&report.profile));
     out.push('\n');
@@ -167,7 +171,10 @@ fn reach(out: &mut String, report: &Report, paint: &Paint, width: usize) {
         for (source, rows) in sources {
             let from = match source.as_str() {
                 "host" => "from this host".to_owned(),
-                _ if is_probe(report) => format!("from {source}, foretold only"),
+                // A lab looks from everywhere.
+                _ if is_probe(report) && report.schema != LAB_SCHEMA => {
+                    format!("from {source}, foretold only")
+                }
                 _ => format!("from {source}"),
             };
             let _ = writeln!(out, "  {from}");

@@ -11,10 +11,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agree;
 mod build;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    support::netns::harness(build::trials())
+    support::netns::harness(build::trials().into_iter().chain(agree::trials()).collect())
 }

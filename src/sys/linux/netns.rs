@@ -54,14 +54,6 @@ fn unshare_user() -> nix::Result<()> {
     answer
 }
 
-/// Raises the limit of open descriptors to what the user may have. A failure costs speed, not the answer.
-pub fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
-}
-
 /// A network namespace.
 #[derive(Debug)]
 pub struct Namespace(OwnedFd);

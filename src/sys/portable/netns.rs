@@ -21,9 +21,6 @@ pub fn prepare() -> Result<(), NamespaceRefusal> {
     Err(none())
 }
 
-/// Does nothing.
-pub fn raise_descriptor_limit() {}
-
 /// A network namespace, of which there is none.
 #[derive(Debug)]
 pub struct Namespace(Infallible);

@@ -1,0 +1,131 @@
+//! `bindscope lab plan` and `bindscope lab list`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::NetworkArgs;
+use crate::cmd::{Context, Exit, Failure};
+use crate::lab::{builtin, ops};
+use crate::text::escape;
+
+/// Arguments of `bindscope lab plan`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Write it to FILE instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Formats of a lab's operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A shell script that root could run
+    Human,
+    /// The document of schema bindscope.lab-plan/1
+    Json,
+}
+
+/// The document.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    version: &'static str,
+    topology: &'a str,
+    description: Option<&'a str>,
+    nodes: &'a [String],
+    host: Option<&'a String>,
+    operations: Vec<Step<'a>>,
+    events: Vec<Vec<Step<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Step<'a> {
+    node: &'a str,
+    commands: Vec<String>,
+}
+
+fn steps<'a>(plan: &'a ops::Plan, operations: &[ops::Operation]) -> Vec<Step<'a>> {
+    let node = |operation: &ops::Operation| plan.nodes.get(operation.node).map_or("", String::as_str);
+    operations
+        .iter()
+        .map(|operation| Step { node: node(operation), commands: plan.commands(operation) })
+        .collect()
+}
+
+/// Runs `lab plan`.
+///
+/// # Errors
+/// A profile or network that cannot be used.
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let chosen = args.network.choose()?;
+    let plan = ops::plan(&chosen.topology);
+    let text = match args.format {
+        Format::Human => script(&chosen.name, chosen.topology.description.as_deref(), &plan),
+        Format::Json => {
+            let document = Document {
+                schema: "bindscope.lab-plan/1",
+                version: env!("CARGO_PKG_VERSION"),
+                topology: &chosen.name,
+                description: chosen.topology.description.as_deref(),
+                nodes: &plan.nodes,
+                host: plan.nodes.get(plan.host),
+                operations: steps(&plan, &plan.operations),
+                events: plan.events.iter().map(|event| steps(&plan, event)).collect(),
+            };
+            serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+        }
+    };
+    context.emit(text.as_bytes(), args.output.as_deref())?;
+    Ok(Exit::Success)
+}
+
+/// The operations as a script.
+fn script(name: &str, description: Option<&str>, plan: &ops::Plan) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "# The network {}: {}.", escape(name), escape(description.unwrap_or("a lab")));
+    let host = plan.nodes.get(plan.host).map_or_else(String::new, |host| escape(host));
+    let _ =
+        writeln!(out, "# Listeners are bound in the node {host}. As root, these commands build the same:");
+    for command in plan.operations.iter().flat_map(|operation| plan.commands(operation)) {
+        let _ = writeln!(out, "{command}");
+    }
+    for (number, event) in plan.events.iter().enumerate() {
+        let _ = writeln!(out, "# Event {}:", number + 1);
+        for command in event.iter().flat_map(|operation| plan.commands(operation)) {
+            let _ = writeln!(out, "{command}");
+        }
+    }
+    let names: Vec<String> = plan.nodes.iter().map(|name| escape(name)).collect();
+    let _ = writeln!(out, "# And take it away:");
+    for name in names {
+        let _ = writeln!(out, "# ip netns del {name}");
+    }
+    out
+}
+
+/// Arguments of `bindscope lab list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {}
+
+/// Runs `lab list`.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn list(_args: &ListArgs, context: &Context) -> Result<Exit, Failure> {
+    let mut out = String::new();
+    for (name, _) in builtin::ALL {
+        let Some(topology) = builtin::topology(name) else { continue };
+        let nodes: Vec<String> = topology.all_nodes().into_iter().map(|node| node.name).collect();
+        let about = topology.description.unwrap_or_default();
+        let _ = writeln!(out, "{name:<16} {about} ({})", nodes.join(", "));
+    }
+    context.emit(out.as_bytes(), None)?;
+    Ok(Exit::Success)
+}

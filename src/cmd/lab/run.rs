@@ -1,0 +1,339 @@
+//! `bindscope lab run` and `bindscope lab shell`.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{Chosen, NetworkArgs, build, environment, failed, prepare};
+use crate::accept::{Acceptor, Endpoint, Observer};
+use crate::cmd::plan::{self, Format, Parts};
+use crate::cmd::{Context, Exit, Failure, probe};
+use crate::code::Code;
+use crate::diag::Problem;
+use crate::lab::build::Lab;
+use crate::lab::run::{self as stage, Looked, Opened, Patience};
+use crate::model::{Arrival, Change, Outcome, SocketView};
+use crate::plan::expect;
+use crate::plan::report::{CellReport, LAB_SCHEMA, Report};
+use crate::sys::{Signals, netns};
+use crate::text::escape;
+
+/// Arguments of `bindscope lab run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Leave the lab standing, with its listeners answering, until a signal (Ctrl-C)
+    #[arg(long)]
+    keep: bool,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Write it to FILE instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How long one connection may take
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = probe::duration)]
+    connect_timeout: Duration,
+    /// How long everything may take
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = probe::duration)]
+    deadline: Duration,
+}
+
+/// Runs `lab run`.
+///
+/// # Errors
+/// A profile or network that cannot be used, a lab that cannot be built, or no socket that could be bound (exit 4).
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let chosen = args.network.choose()?;
+    prepare()?;
+    let lab = build(&chosen.topology, context)?;
+    let opened = stage::open(&lab, &chosen.profile).map_err(|error| environment(&error))?;
+    let patience = Patience { connect: args.connect_timeout, all: args.deadline };
+    let look = || look(&lab, &opened, patience, context);
+    let looked = look()?;
+    let mut notes = vec![format!("the network is {}: {}", chosen.name, about(&chosen, &lab))];
+    let mut missed = looked.unseen;
+    let mut contradicted = 0;
+    let mut before = looked.cells.clone();
+    for (number, operations) in lab.plan.events.iter().enumerate() {
+        let gaps = lab.perform(operations).map_err(failed)?;
+        let commands: Vec<String> =
+            operations.iter().flat_map(|operation| lab.plan.commands(operation)).collect();
+        let after = look()?;
+        missed += after.unseen;
+        let wrong: Vec<&CellReport> = after.cells.iter().filter(|cell| cell.agrees == Some(false)).collect();
+        contradicted += wrong.len();
+        notes.extend(gaps);
+        notes.extend(changes(number + 1, &commands.join("; "), &before, &after.cells));
+        notes.extend(
+            wrong
+                .into_iter()
+                .map(|cell| format!("after event {}, not as foretold: {}", number + 1, question(cell))),
+        );
+        before = after.cells;
+    }
+    let report = report(&chosen, &lab, &opened, looked, notes, missed);
+    let text = plan::written(&report, args.format, context, args.output.is_some());
+    context.emit(text.as_bytes(), args.output.as_deref())?;
+    if opened.bound.is_empty() {
+        let problem = Problem::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
+        return Err(Failure::new(
+            Exit::Environment,
+            problem.help("`bindscope lab run --format json` says why"),
+        ));
+    }
+    let mut exit = probe::verdict(&report, missed);
+    if contradicted > 0 {
+        exit = exit.worse(Exit::Finding);
+    }
+    if args.keep {
+        tell_ways_in(&lab, context);
+        serve(&lab, opened, None)?;
+    }
+    Ok(exit)
+}
+
+fn about(chosen: &Chosen, lab: &Lab) -> String {
+    let host = lab.plan.nodes.get(lab.plan.host).map_or_else(String::new, |name| escape(name));
+    let description = chosen.topology.description.as_deref().map_or_else(|| "a lab".to_owned(), escape);
+    format!("{description}; listeners are bound in the node {host}")
+}
+
+fn look(lab: &Lab, opened: &Opened, patience: Patience, context: &Context) -> Result<Looked, Failure> {
+    let mut line = None;
+    let mut progress = |done: usize, total: usize| {
+        line.get_or_insert_with(|| probe::Progress::new(total, context)).show(done);
+    };
+    let result = stage::look(lab, opened, patience, &mut progress);
+    if let Some(line) = line {
+        line.end();
+    }
+    result.map_err(|error| environment(&error))
+}
+
+fn report(
+    chosen: &Chosen,
+    lab: &Lab,
+    opened: &Opened,
+    looked: Looked,
+    more_notes: Vec<String>,
+    unseen: usize,
+) -> Report {
+    let Looked { plan: foretold, cells, .. } = looked;
+    // Binds are shown as they were foretold for the host before anything happened to it.
+    let snapshot = &opened.snapshot;
+    let mut sockets = plan::sockets_of(&foretold, snapshot);
+    for (socket, observed) in sockets.iter_mut().zip(&opened.outcomes) {
+        socket.bind.observed = Some(*observed);
+    }
+    for (bound, &owner) in opened.bound.iter().zip(&opened.owners) {
+        if let Some(socket) = sockets.get_mut(owner) {
+            let exposure = socket.socket.exposure;
+            socket.socket = bound.view.clone();
+            socket.socket.exposure = exposure;
+        }
+    }
+    sockets.extend(plan::missing_of(&opened.expansion, snapshot));
+    let expectations = expect::judge(&chosen.profile.expectations, &sockets, &cells, true);
+    let mut notes = plan::notes_of(&opened.expansion);
+    notes.extend(more_notes);
+    let mut incomplete = lab.gaps.clone();
+    if unseen > 0 {
+        incomplete.push(format!("{unseen} connections were not made before the deadline"));
+    }
+    plan::finish(
+        LAB_SCHEMA,
+        &chosen.profile,
+        snapshot,
+        incomplete,
+        Parts { sockets, cells, expectations, notes },
+    )
+}
+
+/// A question with its answer in a few words.
+fn question(cell: &CellReport) -> String {
+    format!("{} {} {} port {} is {}", cell.source, cell.protocol, cell.destination, cell.port, answer(cell))
+}
+
+fn answer(cell: &CellReport) -> String {
+    let Some(seen) = &cell.observed else { return "not looked at".to_owned() };
+    match (&seen.listener, &seen.ingress) {
+        (Some(listener), Some(ingress)) => format!("taken by {} over {ingress}", escape(listener)),
+        (Some(listener), None) => format!("taken by {}", escape(listener)),
+        (None, _) if seen.outcome == Outcome::Accepted => "taken by a stranger".to_owned(),
+        (None, _) => seen.outcome.to_string(),
+    }
+}
+
+/// What an event changed, a line for each kind of change.
+fn changes(number: usize, what: &str, before: &[CellReport], after: &[CellReport]) -> Vec<String> {
+    type Key<'a> = (&'a crate::model::Source, crate::model::Protocol, &'a str, u16);
+    fn by_key(cells: &[CellReport]) -> BTreeMap<Key<'_>, String> {
+        let key = |cell: &CellReport| (cell.protocol, cell.port);
+        cells
+            .iter()
+            .map(|cell| ((&cell.source, key(cell).0, cell.destination.as_str(), key(cell).1), answer(cell)))
+            .collect()
+    }
+    let (old, new) = (by_key(before), by_key(after));
+    let mut lines: Vec<String> = Vec::new();
+    let gone = "no longer an address of the host".to_owned();
+    let absent = "not an address of the host".to_owned();
+    for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
+        let (was, is) = (old.get(key).unwrap_or(&absent), new.get(key).unwrap_or(&gone));
+        if was != is {
+            let (source, protocol, destination, port) = key;
+            lines.push(format!("  {source} {protocol} {destination} port {port}: {was} -> {is}"));
+        }
+    }
+    let head =
+        format!("event {number} ({what}): {} of {} cells changed", lines.len(), old.len().max(new.len()));
+    std::iter::once(head).chain(lines).collect()
+}
+
+/// How to get into the nodes of a lab that stands.
+fn tell_ways_in(lab: &Lab, context: &Context) {
+    if context.quiet {
+        return;
+    }
+    use std::io::Write as _;
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "The lab stands until Ctrl-C. To get into a node:");
+    for (name, namespace) in lab.plan.nodes.iter().zip(lab.namespaces()) {
+        let pid = std::process::id();
+        let _ = writeln!(
+            stderr,
+            "  {:<12} nsenter --target {pid} --user --preserve-credentials --net={}",
+            escape(name),
+            namespace.path()
+        );
+    }
+}
+
+/// Arguments of `bindscope lab shell`.
+#[derive(Debug, clap::Args)]
+pub struct ShellArgs {
+    /// The node [default: the first one that is not the host]
+    #[arg(value_name = "NODE")]
+    node: Option<String>,
+    /// A profile whose listeners are bound: a file, - for standard input, or the name of a built-in one
+    #[arg(long, value_name = "PROFILE", default_value = "default")]
+    profile: std::ffi::OsString,
+    /// The network: the name of a built-in one (see `lab list`) or a file with a [lab]
+    #[arg(long, value_name = "NAME|FILE")]
+    topology: Option<std::ffi::OsString>,
+    /// A command to run there instead of a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<std::ffi::OsString>,
+}
+
+/// Runs `lab shell`. Ends as the shell ends.
+///
+/// # Errors
+/// As [`run`]; a node that is not there.
+pub fn shell(args: &ShellArgs, context: &Context) -> Result<Exit, Failure> {
+    let source = crate::cmd::source::ProfileArgs::of(&args.profile);
+    let chosen = NetworkArgs { source, topology: args.topology.clone() }.choose()?;
+    prepare()?;
+    let lab = build(&chosen.topology, context)?;
+    let node = match &args.node {
+        Some(name) => lab.plan.index(name).ok_or_else(|| {
+            let names: Vec<String> = lab.plan.nodes.iter().map(|name| escape(name)).collect();
+            let problem =
+                Problem::error(Code::UNKNOWN_NAME, format!("the lab has no node {:?}", escape(name)));
+            Failure::usage(vec![problem.help(format!("its nodes are {}", names.join(", ")))])
+        })?,
+        None => (0..lab.plan.nodes.len()).find(|node| *node != lab.plan.host).unwrap_or(lab.plan.host),
+    };
+    let opened = stage::open(&lab, &chosen.profile).map_err(|error| environment(&error))?;
+    let status = serve(&lab, opened, Some((node, &args.command)))?;
+    Ok(if status.unwrap_or(true) { Exit::Success } else { Exit::Finding })
+}
+
+/// Answers connections to the listeners until a signal, or until the program in a node ends. Tells whether that succeeded.
+fn serve(
+    lab: &Lab,
+    opened: Opened,
+    program: Option<(usize, &[std::ffi::OsString])>,
+) -> Result<Option<bool>, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(
+            Exit::Environment,
+            Problem::error(Code::LAB_FAILED, format!("the lab does not work: {error}")),
+        )
+    };
+    let signals = Signals::new().map_err(failed)?;
+    let (Some(host), over) = (lab.namespaces().get(lab.plan.host), AtomicBool::new(false)) else {
+        return Ok(None);
+    };
+    let program = program.and_then(|(node, words)| Some((lab.namespaces().get(node)?, words)));
+    std::thread::scope(|scope| {
+        let over = &over;
+        let worker = program.map(|(namespace, words)| {
+            scope.spawn(move || {
+                let result = start(namespace, words);
+                over.store(true, Ordering::Release);
+                result
+            })
+        });
+        let endpoints =
+            opened.bound.into_iter().map(|bound| Endpoint { bound, inherited: false }).collect::<Vec<_>>();
+        let signals = &signals;
+        let served = host.run(move || {
+            let mut acceptor = Acceptor::new(endpoints)?;
+            let ends_with_program = Quiet { over };
+            let mut observer = ends_with_program;
+            loop {
+                let until = std::time::Instant::now().checked_add(Duration::from_millis(100));
+                // Without a socket the loop has nothing to wait for.
+                match acceptor.run(&mut observer, signals, until)? {
+                    crate::accept::End::Deadline => {}
+                    crate::accept::End::NothingLeft if !over.load(Ordering::Acquire) && !signals.asked() => {
+                        std::thread::sleep(Duration::from_millis(100));
+                    }
+                    _ => return std::io::Result::Ok(()),
+                }
+            }
+        });
+        served.and_then(|result| result).map_err(failed)?;
+        match worker.map(std::thread::ScopedJoinHandle::join) {
+            Some(Ok(result)) => result.map(Some).map_err(failed),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Ok(None),
+        }
+    })
+}
+
+/// Runs a command, or the user's shell, in a namespace, with the rights over its network.
+fn start(namespace: &netns::Namespace, words: &[std::ffi::OsString]) -> std::io::Result<bool> {
+    namespace.enter()?;
+    netns::keep_network_rights()?;
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let (program, arguments) = words.split_first().map_or((&shell, &[][..]), |(first, rest)| (first, rest));
+    Ok(Command::new(program).args(arguments).status()?.success())
+}
+
+/// Hears of arrivals and says nothing: the terminal belongs to the shell.
+struct Quiet<'a> {
+    over: &'a AtomicBool,
+}
+
+impl Observer for Quiet<'_> {
+    fn arrived(&mut self, _arrival: &Arrival, _datagram: Option<(usize, bool)>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn over_limit(&mut self, _listener: &str) {}
+
+    fn error(&mut self, _kind: &str, _count: u64) {}
+
+    fn network_changed(&mut self, _change: &Change, _lost: &[&SocketView], _found: &[&SocketView]) {}
+
+    fn idle(&mut self) -> ControlFlow<()> {
+        if self.over.load(Ordering::Acquire) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}

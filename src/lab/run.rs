@@ -1,0 +1,307 @@
+//! Runs a profile in a lab: the listeners bound in the host node, real connections from the host and from every node, and
+//! prediction beside observation.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use super::build::Lab;
+use super::ops;
+use super::way::{Arrival, Loss, Nodes};
+use crate::bind::{self, BindFailure, Bound};
+use crate::code::Code;
+use crate::model::addr::needs_zone;
+use crate::model::{IfName, Outcome, Protocol, Snapshot, SocketSpec, Source};
+use crate::plan::available::Rights;
+use crate::plan::expand::{Expansion, expand};
+use crate::plan::exposure::exposure_of;
+use crate::plan::predict::{BindOutcome, Holder};
+use crate::plan::reach::{Cell, Destination, Matrix, Reach};
+use crate::plan::report::{self, CellReport, ObservedBind, Plan, Seen};
+use crate::probe::connect::{self, Attempt, Limits, Observation};
+use crate::profile::Profile;
+use crate::sys::{self, Error, netns};
+
+/// What bounds a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How long one connection may take.
+    pub connect: Duration,
+    /// How long all of them may take.
+    pub all: Duration,
+}
+
+/// The listeners of a profile, bound in the host node.
+pub struct Opened {
+    /// As asked for, with the ports that the kernel chose.
+    pub specs: Vec<SocketSpec>,
+    /// What became of each.
+    pub outcomes: Vec<ObservedBind>,
+    /// Those that are open.
+    pub bound: Vec<Bound>,
+    /// The index of each open one among the specs.
+    pub owners: Vec<usize>,
+    /// What the profile asks for on this host.
+    pub expansion: Expansion,
+    /// The host as it was before.
+    pub snapshot: Snapshot,
+}
+
+/// Prediction and observation of every cell.
+#[derive(Debug)]
+pub struct Looked {
+    /// What was foretold; its sources are the host and the nodes.
+    pub plan: Plan,
+    /// The host while it was looked.
+    pub snapshot: Snapshot,
+    /// Every cell.
+    pub cells: Vec<CellReport>,
+    /// Connections that the deadline left out.
+    pub unseen: usize,
+}
+
+/// What an ordinary service may do: a lab binds with the rights it would have outside.
+fn rights() -> Rights {
+    Rights { uid: sys::rights().uid, privileged_ports: false, transparent: false }
+}
+
+/// Binds the listeners of `profile` in the host node, without the rights that a namespace of one's own gives.
+///
+/// # Errors
+/// When the node cannot be looked at.
+pub fn open(lab: &Lab, profile: &Profile) -> Result<Opened, Error> {
+    let host = lab.plan.host;
+    let snapshot = lab.snapshot(host)?;
+    let expansion = expand(profile, &snapshot);
+    let namespace = lab.namespaces().get(host).ok_or(Error::Unsupported { what: "the host node" })?;
+    let opened = namespace
+        .run(|| {
+            netns::drop_network_rights()?;
+            let mut opened = Opened {
+                specs: expansion.sockets.clone(),
+                outcomes: Vec::new(),
+                bound: Vec::new(),
+                owners: Vec::new(),
+                expansion,
+                snapshot,
+            };
+            for index in 0..opened.specs.len() {
+                let outcome = match bind::open(
+                    &opened.specs[index],
+                    exposure_of(&opened.specs[index], &opened.snapshot),
+                ) {
+                    Ok(bound) => {
+                        opened.specs[index].port = bound.view.port;
+                        opened.bound.push(bound);
+                        opened.owners.push(index);
+                        ObservedBind { outcome: BindOutcome::Ok, phase: None, errno: None }
+                    }
+                    Err(BindFailure { phase, errno, .. }) => {
+                        ObservedBind { outcome: BindOutcome::Error, phase: Some(phase), errno: Some(errno) }
+                    }
+                };
+                opened.outcomes.push(outcome);
+            }
+            io::Result::Ok(opened)
+        })
+        .map_err(|error| Error::call("enter", "the host node", error))?;
+    opened.map_err(|error| Error::call("give up", "the rights over the host node", error))
+}
+
+/// Foretells every cell of the lab as it is now, connects every one, and puts both side by side.
+///
+/// # Errors
+/// When a node cannot be looked at, or the system refuses to be waited on.
+pub fn look(
+    lab: &Lab,
+    opened: &Opened,
+    patience: Patience,
+    progress: &mut (dyn FnMut(usize, usize) + Send),
+) -> Result<Looked, Error> {
+    let snapshots: Vec<Snapshot> =
+        (0..lab.plan.nodes.len()).map(|node| lab.snapshot(node)).collect::<Result<_, _>>()?;
+    let Some(snapshot) = snapshots.get(lab.plan.host).cloned() else {
+        return Err(Error::Unsupported { what: "the host node" });
+    };
+    // Binds were made on the host as it was then; what reaches them is asked of the host as it is now.
+    let more = names_of_oneself(&snapshot);
+    let mut plan = Plan::new(opened.specs.clone(), &snapshot, rights(), Vec::new(), &more);
+    let wiring = ops::wiring(&lab.plan);
+    let nodes = Nodes::new(&snapshots, &wiring);
+    let (matrix, zones) = matrix(lab, &plan, &snapshot, &nodes, &more);
+    plan.matrix = matrix;
+    let (seen, unseen) = connect_all(lab, opened, &plan, &zones, &snapshot, patience, progress)?;
+    let cells = report::cells(&plan, &snapshot, &seen);
+    Ok(Looked { plan, snapshot, cells, unseen })
+}
+
+/// Ways to name this host that only a client on it has.
+fn names_of_oneself(snapshot: &Snapshot) -> Vec<Destination> {
+    let mut more = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2))];
+    if snapshot.ipv6_available {
+        more.push(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    }
+    more.into_iter().map(|address| Destination { address, zone: 0 }).collect()
+}
+
+/// The cells of the host as they are, and those of each node: what would come of its packets on the interface on which they
+/// arrive. The second value is the zone, in the cell's source, of each cell's destination.
+fn matrix(
+    lab: &Lab,
+    plan: &Plan,
+    host: &Snapshot,
+    nodes: &Nodes<'_>,
+    more: &[Destination],
+) -> (Matrix, Vec<u32>) {
+    let old = &plan.matrix;
+    let mut sources = vec![Source::Host];
+    let mut cells: Vec<Cell> = old.cells.iter().filter(|cell| cell.source == 0).cloned().collect();
+    let mut zones: Vec<u32> = cells.iter().map(|cell| old.destinations[cell.destination].zone).collect();
+    let by_link = |interface: u32, destination: usize, service: usize| {
+        let name = &host.interface(interface)?.name;
+        let source =
+            old.sources.iter().position(|source| matches!(source, Source::Link(link) if link == name))?;
+        let same =
+            |cell: &&Cell| (cell.source, cell.destination, cell.service) == (source, destination, service);
+        old.cells.iter().find(same).map(|cell| cell.predicted.clone())
+    };
+    for (node, name) in lab.plan.nodes.iter().enumerate().filter(|(node, _)| *node != lab.plan.host) {
+        sources.push(Source::Node(name.clone()));
+        for (destination, &to) in old.destinations.iter().enumerate().filter(|(_, to)| !more.contains(to)) {
+            let zone = if needs_zone(to.address) {
+                // A node without any interface up cannot even name it.
+                let Some(zone) = nodes.zone_of(node, lab.plan.host, to.zone) else { continue };
+                zone
+            } else {
+                0
+            };
+            let arrival = nodes.arrival(node, lab.plan.host, to, zone);
+            for (service, (protocol, _)) in old.services.iter().enumerate() {
+                let predicted = match arrival {
+                    Err(loss) => lost(loss),
+                    Ok(arrival) => match by_link(arrival.interface, destination, service) {
+                        Some(reach) => answered(reach, arrival, *protocol, plan),
+                        None => lost(Loss::Unknown),
+                    },
+                };
+                cells.push(Cell { source: sources.len() - 1, destination, service, predicted });
+                zones.push(zone);
+            }
+        }
+    }
+    let (destinations, services) = (old.destinations.clone(), old.services.clone());
+    (Matrix { sources, destinations, services, cells }, zones)
+}
+
+fn lost(loss: Loss) -> Reach {
+    let why = match loss {
+        Loss::NoRoute => Code::NO_ROUTE,
+        Loss::Itself => Code::MEANS_ITSELF,
+        Loss::LinkLocal => Code::LINK_LOCAL_ELSEWHERE,
+        Loss::Dropped => Code::NOT_FORWARDED,
+        Loss::Unknown => Code::REACH_UNKNOWN,
+    };
+    Reach { outcome: loss.outcome(), takers: Vec::new(), ingress: None, why }
+}
+
+/// Without a way back there is neither a handshake nor a word that nobody listens; a datagram needs none.
+fn answered(reach: Reach, arrival: Arrival, protocol: Protocol, plan: &Plan) -> Reach {
+    let by_device = |holder: &Holder| match holder {
+        Holder::Own(index) => {
+            plan.sockets.get(*index).is_some_and(|socket| socket.device.is_some() || socket.scope_id != 0)
+        }
+        Holder::Foreign(_) => false,
+    };
+    let devices = !reach.takers.is_empty() && reach.takers.iter().all(by_device);
+    let back = if devices { arrival.answered_by_device } else { arrival.answered };
+    let silent = match reach.outcome {
+        Some(Outcome::Accepted) => protocol == Protocol::Tcp && !back,
+        Some(Outcome::Refused) => !back,
+        _ => false,
+    };
+    if silent {
+        let why = Code::NO_WAY_BACK;
+        return Reach { outcome: Some(Outcome::Timeout), takers: Vec::new(), ingress: None, why };
+    }
+    reach
+}
+
+/// Connects every cell, all at once as far as descriptors last, on one thread that opens each client's socket in its node.
+fn connect_all(
+    lab: &Lab,
+    opened: &Opened,
+    plan: &Plan,
+    zones: &[u32],
+    snapshot: &Snapshot,
+    patience: Patience,
+    progress: &mut (dyn FnMut(usize, usize) + Send),
+) -> Result<(Vec<Option<Seen>>, usize), Error> {
+    let attempts: Vec<Attempt> = plan
+        .matrix
+        .cells
+        .iter()
+        .zip(zones)
+        .map(|(cell, &zone)| {
+            let (protocol, port) = plan.matrix.services[cell.service];
+            let to = match plan.matrix.destinations[cell.destination].address {
+                IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, port, 0, zone)),
+                v4 @ IpAddr::V4(_) => SocketAddr::new(v4, port),
+            };
+            Attempt { protocol, to, patience: patience.connect }
+        })
+        .collect();
+    let nodes: Vec<usize> = plan
+        .matrix
+        .sources
+        .iter()
+        .map(|source| match source {
+            Source::Node(name) => lab.plan.index(name).unwrap_or(lab.plan.host),
+            Source::Host | Source::Link(_) => lab.plan.host,
+        })
+        .collect();
+    let total = attempts.len();
+    let work = || {
+        let mut here = None;
+        let mut open = |index: usize| {
+            let node = nodes[plan.matrix.cells[index].source];
+            if here != Some(node) {
+                lab.namespaces().get(node).ok_or(io::ErrorKind::NotFound)?.enter()?;
+                here = Some(node);
+            }
+            let attempt = &attempts[index];
+            let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
+            Socket::new(Domain::for_address(attempt.to), kind, None)
+        };
+        let limits = Limits { in_flight: 4096, deadline: Instant::now() + patience.all };
+        connect::run(&opened.bound, &attempts, limits, &mut open, &mut |done| progress(done, total))
+    };
+    let result = std::thread::scope(|scope| scope.spawn(work).join());
+    let observed = result
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        .map_err(|error| Error::call("wait for", "connections", error))?;
+    let unseen = observed.iter().filter(|observation| observation.is_none()).count();
+    let seen = observed
+        .into_iter()
+        .map(|observation| observation.map(|observation| in_names(&observation, &opened.owners, snapshot)))
+        .collect();
+    Ok((seen, unseen))
+}
+
+fn in_names(observation: &Observation, owners: &[usize], snapshot: &Snapshot) -> Seen {
+    let name = |index: u32| match snapshot.interface(index) {
+        Some(interface) => interface.name.clone(),
+        None => IfName::from(format!("#{index}").as_str()),
+    };
+    Seen {
+        outcome: observation.outcome,
+        taker: observation.taker.and_then(|taker| owners.get(taker)).copied(),
+        ingress: observation.ingress.map(name),
+        local: observation.local,
+        peer: observation.peer,
+        v4_mapped: observation.v4_mapped,
+        errno: observation.errno,
+        micros: u64::try_from(observation.took.as_micros()).unwrap_or(u64::MAX),
+    }
+}

@@ -1,0 +1,80 @@
+//! Plan and lab agree: every built-in network with every shipped profile, in every cell.
+
+use bindscope::lab::builtin;
+use bindscope::profile;
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::support::program;
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (topology, _) in builtin::ALL {
+        for profile in profile::builtin::names() {
+            trials.push(Trial::test(format!("agrees_{topology}_{profile}"), move || {
+                agrees(topology, profile);
+                Ok(())
+            }));
+        }
+    }
+    trials.push(Trial::test("refusals_name_the_thing", || {
+        refusals_name_the_thing();
+        Ok(())
+    }));
+    trials
+}
+
+/// Runs a lab and returns its document with the exit code.
+pub fn lab(arguments: &[&str]) -> (Value, i32) {
+    let mut all = vec!["lab", "run", "--format", "json"];
+    all.extend(arguments);
+    let output = program::run(&all);
+    let (stdout, stderr) = program::text(&output);
+    let document = serde_json::from_str(&stdout)
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {stdout}{stderr}"));
+    (document, output.status.code().unwrap())
+}
+
+/// The cells in which prediction and observation are not the same, and how many there are at all.
+pub fn differing(document: &Value) -> (Vec<&Value>, usize) {
+    let cells = document["cells"].as_array().unwrap();
+    (cells.iter().filter(|cell| cell["agrees"] != true).collect(), cells.len())
+}
+
+fn agrees(topology: &str, profile: &str) {
+    let (document, _) = lab(&[profile, "--topology", topology]);
+    let (differing, all) = differing(&document);
+    assert!(differing.is_empty(), "{differing:#?}");
+    assert_eq!(document["schema"], "bindscope.lab/1");
+    assert_eq!(document["incomplete_because"], serde_json::json!([]), "{document}");
+    for socket in document["sockets"].as_array().unwrap() {
+        let (predicted, observed) = (&socket["bind"]["predicted"], &socket["bind"]["observed"]);
+        if observed.is_object() {
+            assert_eq!(
+                (&predicted["outcome"], &predicted["errno"]),
+                (&observed["outcome"], &observed["errno"]),
+                "{socket}"
+            );
+        }
+    }
+    // A network without any IPv6, or a profile for link-local addresses only, may leave nothing to connect to.
+    let bound = document["sockets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|socket| socket["bind"]["observed"]["outcome"] == "ok");
+    assert_eq!(bound, all > 0, "{document}");
+}
+
+fn refusals_name_the_thing() {
+    let output = program::run(&["lab", "run", "--topology", "no-such"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(program::text(&output).1.contains("two-sided"));
+    let output = program::run(&["lab", "shell", "nowhere", "--", "true"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        program::text(&output).1.contains("its nodes are host, lan, wan"),
+        "{:?}",
+        program::text(&output)
+    );
+}

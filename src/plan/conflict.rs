@@ -165,7 +165,7 @@ impl Bucket {
         if new.reuse_port == Some(false) || self.all.is_empty() {
             return Some(false);
         }
-        if self.fast_unknown {
+        if self.fast_unknown.iter().any(|&uid| same(uid, new.uid) != Some(false)) {
             return None;
         }
         let Some(fast) = &self.fast else { return Some(false) };
@@ -185,7 +185,9 @@ impl Bucket {
     /// Keeps the bucket's memory of SO_REUSEPORT (`inet_csk_update_fastreuse()`).
     pub(super) fn remember(&mut self, entry: &Entry) {
         if !entry.is_known() {
-            self.fast_unknown |= entry.reuse_port != Some(false) || !entry.certain;
+            if entry.reuse_port != Some(false) || !entry.certain {
+                self.fast_unknown.push(entry.uid);
+            }
         }
         if entry.reuse_port != Some(true) {
             self.fast = None;
@@ -209,4 +211,66 @@ fn overlap(a: &Entry, b: &Entry) -> Option<bool> {
 /// Whether SO_REUSEPORT of one owner on both excuses them.
 fn share_port(new: &Entry, old: &Entry) -> Option<bool> {
     all([new.reuse_port, old.reuse_port, same(new.uid, old.uid)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(protocol: Protocol, address: &str) -> Entry {
+        Entry {
+            protocol,
+            port: 80,
+            inet6: address.contains(':'),
+            local: Local::of(address.parse().unwrap()),
+            v6only: Some(false),
+            device: 0,
+            vrf: 0,
+            reuse_address: Some(false),
+            reuse_port: Some(false),
+            uid: Some(1),
+            certain: true,
+            ordered: true,
+        }
+    }
+
+    /// A socket of another program, of whose options nothing is known.
+    fn stranger(protocol: Protocol, address: &str) -> Tables {
+        let mut tables = Tables::default();
+        let unknown =
+            Entry { reuse_address: None, reuse_port: None, ordered: false, ..entry(protocol, address) };
+        tables.insert(unknown, protocol == Protocol::Tcp);
+        tables
+    }
+
+    #[test]
+    fn a_strangers_flags_matter_only_where_ours_could_be_excused() {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let tables = stranger(protocol, "0.0.0.0");
+            let plain = entry(protocol, "127.0.0.1");
+            assert_eq!(tables.bind_verdict(&plain), Verdict::InUse(vec![0]));
+            let port = Entry { reuse_port: Some(true), ..plain };
+            assert_eq!(tables.bind_verdict(&port), Verdict::Unknown(vec![0]));
+            // Another user can never join.
+            assert_eq!(tables.bind_verdict(&Entry { uid: Some(2), ..port }), Verdict::InUse(vec![0]));
+            let elsewhere = Entry { v6only: Some(true), ..entry(protocol, "::1") };
+            assert_eq!(tables.bind_verdict(&elsewhere), Verdict::Free);
+        }
+        // Most servers set SO_REUSEADDR, and against one that listens it is of no use.
+        let address = Entry { reuse_address: Some(true), ..entry(Protocol::Tcp, "127.0.0.1") };
+        assert_eq!(stranger(Protocol::Tcp, "0.0.0.0").bind_verdict(&address), Verdict::InUse(vec![0]));
+        let address = Entry { protocol: Protocol::Udp, ..address };
+        assert_eq!(stranger(Protocol::Udp, "0.0.0.0").bind_verdict(&address), Verdict::Unknown(vec![0]));
+    }
+
+    #[test]
+    fn a_socket_that_may_not_be_there_makes_others_uncertain() {
+        let mut tables = Tables::default();
+        tables.insert(Entry { certain: false, ..entry(Protocol::Tcp, "0.0.0.0") }, true);
+        assert_eq!(tables.bind_verdict(&entry(Protocol::Tcp, "0.0.0.0")), Verdict::Unknown(vec![0]));
+        let mut tables = Tables::default();
+        tables.insert(Entry { v6only: None, ..entry(Protocol::Tcp, "::") }, true);
+        assert_eq!(tables.bind_verdict(&entry(Protocol::Tcp, "0.0.0.0")), Verdict::Unknown(vec![0]));
+        assert_eq!(tables.bind_verdict(&entry(Protocol::Tcp, "::1")), Verdict::InUse(vec![0]));
+    }
 }

@@ -162,11 +162,13 @@ impl LocalAddresses {
             .map(|route| (route.destination, route.interface.unwrap_or(0)))
     }
 
-    /// Every address that belongs to this host by an address or a local route of a single one; for attribution.
+    /// Whether an interface has this very address.
     #[must_use]
-    pub fn all(&self) -> HashSet<IpAddr> {
-        let v4 = self.exact4.keys().map(|&v4| IpAddr::V4(v4));
-        v4.chain(self.owners6.keys().map(|&v6| IpAddr::V6(v6))).collect()
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.exact4.contains_key(&v4),
+            IpAddr::V6(v6) => self.owners6.contains_key(&v6),
+        }
     }
 }
 

@@ -257,7 +257,7 @@ impl<'a> HostView<'a> {
         if destination.is_ipv6() && self.loopback_refuses_ipv6 {
             return Path::Lost(Outcome::Timeout, Code::IPV6_OFF);
         }
-        let special = self.is_local_route(destination, owner).then_some(Code::LOCAL_ROUTE);
+        let special = self.is_local_route(destination).then_some(Code::LOCAL_ROUTE);
         // An answer over a device must find its peer there. The peer's address is the destination itself, but for IPv6 local routes.
         let answered_by_device = special.is_none() || destination.is_ipv4() || self.source_is_on(owner);
         Path::Arrives(Arriving {
@@ -285,12 +285,8 @@ impl<'a> HostView<'a> {
     }
 
     /// Whether no interface has the address, only a route.
-    fn is_local_route(&self, destination: IpAddr, owner: u32) -> bool {
-        !destination.is_loopback()
-            && !self
-                .by_index
-                .get(&owner)
-                .is_some_and(|interface| interface.addresses.iter().any(|a| a.address == destination))
+    fn is_local_route(&self, destination: IpAddr) -> bool {
+        !destination.is_loopback() && !self.local.has_address(destination)
     }
 
     fn path_of_wire(&self, wire: &Interface, to: Destination) -> Path {
@@ -324,7 +320,7 @@ impl<'a> HostView<'a> {
         let answered =
             self.ways.get(&wire.index).is_some_and(|ways| ways[usize::from(family == Family::Ipv6)]);
         if special.is_none() && owner != wire.index {
-            let by_route = self.is_local_route(destination, owner);
+            let by_route = self.is_local_route(destination);
             special = Some(if by_route { Code::LOCAL_ROUTE } else { Code::WEAK_HOST });
         }
         // IPv4 reports the VRF, native IPv6 the interface in it.

@@ -103,8 +103,8 @@ pub(super) struct Bucket {
     /// The last SO_REUSEPORT socket that passed the full comparison: one that looks like it is let in without any
     /// (`tb->fastreuseport` and its friends in `net/ipv4/inet_connection_sock.c`). TCP only.
     pub(super) fast: Option<Entry>,
-    /// Whether `fast` may be wrong, because a socket is here of which not all is known.
-    pub(super) fast_unknown: bool,
+    /// Owners of sockets here of which not all is known: for a socket of one of them `fast` may be wrong.
+    pub(super) fast_unknown: Vec<Option<u32>>,
 }
 
 impl Bucket {

@@ -184,10 +184,8 @@ impl Bucket {
 
     /// Keeps the bucket's memory of SO_REUSEPORT (`inet_csk_update_fastreuse()`).
     pub(super) fn remember(&mut self, entry: &Entry) {
-        if !entry.is_known() {
-            if entry.reuse_port != Some(false) || !entry.certain {
-                self.fast_unknown.push(entry.uid);
-            }
+        if !entry.is_known() && (entry.reuse_port != Some(false) || !entry.certain) {
+            self.fast_unknown.push(entry.uid);
         }
         if entry.reuse_port != Some(true) {
             self.fast = None;

@@ -339,13 +339,15 @@ pub fn bind_report(plan: &Plan, index: usize, snapshot: &Snapshot) -> PredictedB
         }
     }
     let words = super::words::of_bind(&plan.sockets[index], prediction, &conflicts_with, snapshot);
-    let (message, hint) = words.map_or((None, None), |(message, hint)| (Some(message), hint));
+    // What is said before is what is said after: the code goes with the words.
+    let code = words.as_ref().map(|words| words.code).or(prediction.code);
+    let (message, hint) = words.map_or((None, None), |words| (Some(words.message), words.hint));
     PredictedBind {
         outcome: prediction.outcome,
         phase: prediction.phase,
         errno: prediction.errno,
         conflicts_with,
-        code: prediction.code,
+        code,
         message,
         hint,
     }

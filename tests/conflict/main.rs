@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         trial("random_sets", random_sets),
         trial("random_crowds_on_one_udp_port", random_crowds),
         trial("the_kernels_own_table", wildcard::replay),
+        trial("the_table_of_gos_net_package", wildcard::replay_go),
         trial("sockets_that_cannot_be", forms::refused),
     ])
 }

@@ -160,7 +160,7 @@ impl Session<'_> {
         }
     }
 
-    fn foretell(&self, set: &[(SocketSpec, u32)], mode: Mode) -> Vec<Fate> {
+    pub fn foretell(&self, set: &[(SocketSpec, u32)], mode: Mode) -> Vec<Fate> {
         let mut tables = Tables::default();
         let mut ids = Vec::new();
         let mut fates = Vec::new();

@@ -61,3 +61,63 @@ pub fn replay() {
     });
     assert_eq!(runs, 44 * 3 * 2);
 }
+
+/// What a second listen on the same port comes to on Linux, as Go's `net` package expects it (the table of its
+/// `dualStackTCPListenerTests`; the one for UDP is the same): `-` is an error.
+const GO: &str = "
+any any -
+any any4 -
+any4 any -
+any any6 -
+any6 any -
+any4 any6 -
+any6 any4 -
+mapped any6 -
+any6 mapped -
+4:any 6:any ok
+6:any 4:any ok
+4:any4 6:any6 ok
+6:any6 4:any4 ok
+lo4 lo6 ok
+lo6 lo4 ok
+4:lo4 6:lo6 ok
+6:lo6 4:lo4 ok
+";
+
+/// The socket that Go makes of a network (`4:`, `6:`, or none for either) and an address: a wildcard of either family is one
+/// dual-stack socket, whatever it was written as.
+fn go_socket(protocol: Protocol, form: &str) -> SocketSpec {
+    let (address, v6only) = match form {
+        "any" | "any4" | "any6" | "mapped" => ("::", V6Only::Off),
+        "4:any" | "4:any4" => ("0.0.0.0", V6Only::On),
+        "6:any" | "6:any6" => ("::", V6Only::On),
+        "lo4" | "4:lo4" => ("127.0.0.1", V6Only::On),
+        "lo6" | "6:lo6" => ("::1", V6Only::On),
+        other => panic!("{other}"),
+    };
+    let mut spec = plain(protocol, address.parse().unwrap(), v6only);
+    spec.reuse_address = protocol == Protocol::Tcp;
+    spec
+}
+
+pub fn replay_go() {
+    let host = Host::new();
+    let mut runs = 0;
+    host.run(|session| {
+        for line in GO.lines().filter(|line| !line.is_empty()) {
+            let [first, second, expected] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let set = [(go_socket(protocol, first), 0), (go_socket(protocol, second), 0)];
+                let fates = session.foretell(&set, Mode::ListenEach);
+                assert_eq!(
+                    fates.iter().map(Option::is_none).collect::<Vec<_>>(),
+                    [true, expected == "ok"],
+                    "{line}"
+                );
+                crate::oracle::assert_none(&session.compare(&set, Mode::ListenEach), 1);
+                runs += 1;
+            }
+        }
+    });
+    assert_eq!(runs, 17 * 2);
+}

@@ -266,6 +266,30 @@ fn a_reader_that_does_not_read_costs_lines_but_no_connection() {
     assert_eq!(status.code(), Some(0));
 }
 
+/// `listen 2>&1 | less`, stopped: the pipe is full, and what goes wrong is told into the same pipe.
+#[test]
+fn a_reader_of_both_streams_that_does_not_read_does_not_keep_it_alive() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut child = ndjson(&["--bind", "127.0.0.1:0"])
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(&mut reader).lines();
+    let to = loop {
+        let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        if event["event"] == "bound" {
+            break SocketAddr::from(([127, 0, 0, 1], event["socket"]["port"].as_u64().unwrap() as u16));
+        }
+    };
+    // Far more than the 64 KiB that the pipe takes.
+    for _ in 0..1000 {
+        TcpStream::connect_timeout(&to, Duration::from_secs(20)).unwrap();
+    }
+    kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(5), "it ends by itself, without the last lines");
+}
+
 #[test]
 fn a_second_signal_ends_at_once() {
     // A reader that reads nothing keeps the orderly end waiting.

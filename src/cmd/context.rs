@@ -88,6 +88,16 @@ impl Context {
         let _ = io::stderr().lock().write_all(diag::render(problem, self.color_stderr).as_bytes());
     }
 
+    /// Shows a problem on standard error unless that would take longer than `patience`: for loops that must go on when nobody
+    /// reads. Returns whether it was shown (or left out on purpose).
+    #[must_use]
+    pub fn say_within(&self, problem: &Problem, patience: std::time::Duration) -> bool {
+        if self.quiet && problem.severity == Severity::Note {
+            return true;
+        }
+        crate::sys::write_error_within(diag::render(problem, self.color_stderr).as_bytes(), patience)
+    }
+
     /// Shows every problem of a failure and tells how the program ends.
     #[must_use]
     pub fn report(&self, failure: &Failure) -> Exit {

@@ -113,6 +113,41 @@ pub fn standard_output() -> Option<File> {
     None
 }
 
+/// Writes to standard error as far as that does not wait longer than `patience` for whoever reads it: a pipe that is full stays
+/// full while its reader is stopped. Returns whether everything was written.
+#[must_use]
+pub fn write_error_within(bytes: &[u8], patience: std::time::Duration) -> bool {
+    use std::io::Write as _;
+    /// What a pipe that is writable takes without a wait (one page, pipe(7)).
+    const PIECE: usize = 4096;
+    let deadline = std::time::Instant::now() + patience;
+    let mut stderr = io::stderr().lock();
+    bytes.chunks(PIECE).all(|piece| error_is_writable(deadline) && stderr.write_all(piece).is_ok())
+}
+
+/// Whether standard error can be written to before `deadline`. What cannot be polled (a regular file) always can.
+#[cfg(unix)]
+fn error_is_writable(deadline: std::time::Instant) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd as _;
+    let stderr = io::stderr();
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], timeout) {
+            Ok(0) => return false,
+            Err(nix::errno::Errno::EINTR) if !left.is_zero() => {}
+            // Ready, or broken: then the write says so at once.
+            _ => return true,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn error_is_writable(_deadline: std::time::Instant) -> bool {
+    true
+}
+
 /// Raises the number of descriptors that this process may open to what it may raise it to (`RLIMIT_NOFILE`, soft to hard).
 /// Where that fails the limit stays, and a socket too many will say so.
 pub fn raise_file_limit() {

@@ -39,7 +39,7 @@ pub use errno::errno_of;
 pub use error::Error;
 pub use file::{
     create_private, open_for_append, open_regular, raise_file_limit, standard_output, terminal_width,
-    written_by_others,
+    write_error_within, written_by_others,
 };
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute};
 pub use listing::listed_addresses;

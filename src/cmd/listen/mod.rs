@@ -98,10 +98,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     };
     let output = reporter.finish(LAST_LINES);
     if idle {
-        context.say(&Problem::error(
-            Code::BIND_FAILED,
-            "no socket could be opened, so there is nothing to listen on",
-        ));
+        let problem =
+            Problem::error(Code::BIND_FAILED, "no socket could be opened, so there is nothing to listen on");
+        let _ = context.say_within(&problem, LAST_LINES);
     }
     let incomplete = idle || (args.require_all && failed > 0);
     let result = match end {
@@ -111,7 +110,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     };
     match output {
         Err(problem) => {
-            context.say(&problem);
+            // Often the reader that did not take the lines is the one of standard error too.
+            let _ = context.say_within(&problem, LAST_LINES);
             Ok(result.worse(Exit::Output))
         }
         Ok(()) => Ok(result),

@@ -155,15 +155,12 @@ impl<'a> Reporter<'a> {
         match self.complaints.get_mut(kind) {
             Some((since, suppressed)) if now.duration_since(*since) < COMPLAINT_REST => *suppressed += count,
             known => {
-                let times = count + known.as_ref().map_or(0, |(_, suppressed)| *suppressed);
-                match known {
-                    Some(known) => *known = (now, 0),
-                    None => {
-                        self.complaints.insert(kind.to_owned(), (now, 0));
-                    }
-                }
-                let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
-                self.context.say(&Problem::warning(Code::ARRIVAL_TROUBLE, format!("{kind}{times}")));
+                let times = count + known.map_or(0, |(_, suppressed)| *suppressed);
+                let shown = if times > 1 { format!(" ({times} times)") } else { String::new() };
+                let problem = Problem::warning(Code::ARRIVAL_TROUBLE, format!("{kind}{shown}"));
+                // Standard error may be a pipe that nobody reads. Then it is said when there is room again.
+                let said = self.context.say_within(&problem, Duration::ZERO);
+                self.complaints.insert(kind.to_owned(), (now, if said { 0 } else { times }));
             }
         }
     }

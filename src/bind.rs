@@ -52,13 +52,26 @@ pub struct BindFailure {
 /// The first call that fails; the socket is closed again. It is never listened on: `listen(2)` on a socket whose bind failed
 /// would bind it to a wildcard.
 pub fn open(spec: &SocketSpec, exposure: FamilyExposure) -> Result<Bound, BindFailure> {
+    open_until(spec, exposure, || false)
+}
+
+/// As [`open`], but waits for nothing any more once `stop` says so.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_until(
+    spec: &SocketSpec,
+    exposure: FamilyExposure,
+    stop: impl Fn() -> bool,
+) -> Result<Bound, BindFailure> {
     let begun = Instant::now();
     loop {
         match open_once(spec, exposure) {
             Err(failure)
                 if failure.errno == Errno::EADDRNOTAVAIL
                     && failure.phase == Phase::Bind
-                    && begun.elapsed() < spec.wait_for_address =>
+                    && begun.elapsed() < spec.wait_for_address
+                    && !stop() =>
             {
                 std::thread::sleep(RETRY.min(spec.wait_for_address.saturating_sub(begun.elapsed())));
             }

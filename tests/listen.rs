@@ -309,6 +309,18 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(status.code(), Some(130));
 }
 
+/// `::ffff:0.0.0.0` is a wildcard too: what was connected to is not what was bound.
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
+#[test]
+fn a_v4_mapped_wildcard_tells_the_address_that_was_connected_to() {
+    let mut listening = Listening::start(&mut ndjson(&["--bind", "[::ffff:0.0.0.0]:0,v6only=false"]));
+    let port = listening.bound().next().unwrap()["port"].as_u64().unwrap() as u16;
+    let _client = TcpStream::connect(("127.0.0.9", port)).unwrap();
+    let arrival = listening.next();
+    assert_eq!(arrival["local"]["address"], "127.0.0.9", "{arrival}");
+    assert_eq!(arrival["address_owner"], "lo", "{arrival}");
+}
+
 #[test]
 fn the_log_is_added_to_and_private() {
     let directory = tempfile::tempdir().unwrap();

@@ -352,8 +352,10 @@ impl Acceptor {
     ) -> ControlFlow<()> {
         let Some(served) = self.served.get_mut(number) else { return ControlFlow::Continue(()) };
         let spec = &served.endpoint.bound.spec;
-        // A socket bound to one address has no other, so only a wildcard needs the system call.
-        let local = if served.endpoint.bound.view.address.is_unspecified() {
+        // A socket bound to one address has no other, unless TPROXY steers foreign ones to it (IP_TRANSPARENT; not known of an
+        // inherited socket): only those and wildcards need the system call.
+        let wildcard = served.endpoint.bound.view.address.to_canonical().is_unspecified();
+        let local = if wildcard || spec.transparent || served.endpoint.inherited {
             socket.local_addr().ok().and_then(|local| local.as_socket())
         } else {
             None

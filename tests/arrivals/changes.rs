@@ -137,3 +137,24 @@ pub fn are_followed_when_asked_for() {
     let (events, status, stderr) = listening.end();
     assert_eq!((status.code(), &events.last().unwrap()["accepted"]), (Some(0), &2.into()), "{stderr}");
 }
+
+/// An address that is still checked for duplicates is waited for, and then named as what it is: open to others.
+pub fn an_address_that_is_waited_for_is_told_as_open() {
+    let (host, peer) = (Netns::new(), Netns::new());
+    host.wire("eth0", &peer, "far");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("profile.toml");
+    let profile = "schema = 1\nname = 'dad'\n\
+         [[listener]]\nname = 'new'\nbind = '2001:db8::7'\nport = 8081\nwait_dad = true\n";
+    std::fs::write(&path, profile).unwrap();
+    let mut command = bindscope(&["listen", "--format", "ndjson", path.to_str().unwrap()]);
+    host.sysctl("net.ipv6.conf.all.accept_dad", "1");
+    host.sysctl("net.ipv6.conf.eth0.accept_dad", "1");
+    // Without `nodad`: the kernel asks around for a second or more before it can be bound.
+    host.ip("address add 2001:db8::7/64 dev eth0");
+    let listening = host.run(|| Listening::start(&mut command));
+    let socket = listening.bound().next().unwrap();
+    assert_eq!(socket["exposure"]["ipv6"], "global", "{socket}");
+    let wide_open = listening.beginning.iter().any(|event| event["code"] == "BS2021");
+    assert!(wide_open, "{:?}", listening.beginning);
+}

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         trial("every_tcp_combination_arrives_as_it_must", matrix::tcp),
         trial("every_udp_combination_arrives_as_it_must", matrix::udp),
         trial("changes_of_the_network_are_told", changes::are_told_with_the_listeners_they_concern),
+        trial("a_waited_for_address_is_told_as_open", changes::an_address_that_is_waited_for_is_told_as_open),
         trial("silent_peers_are_closed", peers::that_are_silent_are_closed),
         trial("peers_that_stop_in_a_request_are_closed", peers::that_begin_a_request_and_stop_are_closed),
         trial("peers_that_send_without_end_are_cut_off", peers::that_send_without_end_are_cut_off),

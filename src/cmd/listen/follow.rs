@@ -55,7 +55,8 @@ impl Follower {
             if self.open.contains(&spec) || tried.contains(&spec) {
                 continue;
             }
-            if let Fate::Open(bound) = open::one(&spec, &[], &host, reporter) {
+            // The loop must not wait for an address: when it becomes usable, that is the next change.
+            if let Fate::Open(bound) = open::one(&spec, &[], &host, || true, reporter) {
                 acceptor.add(Endpoint { bound: *bound, inherited: false })?;
                 self.open.push(spec);
             }

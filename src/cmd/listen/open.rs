@@ -100,7 +100,7 @@ pub(super) fn all(
         }
     }
     for spec in &expansion.sockets {
-        let fate = one(spec, &opened.endpoints, &host, reporter);
+        let fate = one(spec, &opened.endpoints, &host, || signals.asked(), reporter);
         opened.failed += usize::from(matches!(fate, Fate::Failed));
         match fate {
             Fate::Open(bound) => opened.endpoints.push(Endpoint { bound: *bound, inherited: false }),
@@ -110,16 +110,25 @@ pub(super) fn all(
     Ok(opened)
 }
 
-/// Opens one socket and tells how it fared; `open` are those before it.
+/// Opens one socket and tells how it fared; `open` are those before it. Waits for its address as long as the spec says, unless
+/// `stop` says that there is no time for that.
 pub(super) fn one(
     spec: &SocketSpec,
     open: &[Endpoint],
     host: &Snapshot,
+    stop: impl Fn() -> bool,
     reporter: &mut Reporter<'_>,
 ) -> Fate {
     let exposure = exposure_of(spec, host);
-    let failure = match bind::open(spec, exposure) {
-        Ok(bound) => {
+    let failure = match bind::open_until(spec, exposure, stop) {
+        Ok(mut bound) => {
+            // An address that was waited for was not usable when the host was read: who can reach it is known only now.
+            if !spec.wait_for_address.is_zero()
+                && exposure.widest() == Exposure::None
+                && let Ok(now) = sys::snapshot()
+            {
+                bound.view.exposure = exposure_of_view(&bound.view, &now);
+            }
             tell(&bound, false, reporter);
             return Fate::Open(Box::new(bound));
         }
@@ -184,6 +193,8 @@ fn explained(
                 .take(4)
                 .map(crate::model::inventory::ListeningSocket::summary)
                 .collect();
+            // The sockets of a SO_REUSEPORT group look alike.
+            holders.dedup();
         }
     }
     failure::explain(spec, failure.phase, failure.errno, &failure.object, &holders, host)

@@ -17,12 +17,13 @@ use crate::code::Code;
 use crate::diag::Problem;
 use crate::model::{AddrClass, IfName, Outcome, Protocol, Snapshot, SocketSpec, Source};
 use crate::plan::expand::expand;
-use crate::plan::expect;
+use crate::plan::expect::{self, Judged, judge_shares};
 use crate::plan::exposure::exposure_of;
 use crate::plan::predict::{BindOutcome, Holder};
 use crate::plan::reach::Destination;
 use crate::plan::report::{self, ObservedBind, PROBE_SCHEMA, Plan, Report, Seen};
 use crate::probe::connect::{self, Attempt, Limits, Observation};
+use crate::profile::expect::{Expectation, Spread};
 use crate::sys;
 
 /// Arguments of `bindscope probe`.
@@ -84,7 +85,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         sockets[owner].socket.exposure = exposure;
     }
     sockets.extend(plan::missing_of(&expansion, &subject.snapshot));
-    let expectations = expect::judge(&profile.expectations, &sockets, &cells, true);
+    let expectations =
+        expect::judge_with(&profile.expectations, &sockets, &cells, true, &mut |expectation, wanted| {
+            spread(expectation, wanted, &opened.bound, args)
+        });
     let mut notes = plan::notes_of(&expansion);
     notes.extend(localhost_notes(&localhost, &cells));
     let mut incomplete = subject.incomplete_because;
@@ -280,6 +284,42 @@ fn observe(
         }
     }
     Ok((seen, unseen))
+}
+
+/// Makes the connections that a `spread` wants to the first matching socket's address, and counts who takes them.
+fn spread(expectation: &Expectation, wanted: Spread, bound: &[Bound], args: &Args) -> Option<Judged> {
+    let group: Vec<usize> = bound
+        .iter()
+        .enumerate()
+        .filter(|(_, bound)| expectation.names(&bound.spec.listener))
+        .map(|(index, _)| index)
+        .collect();
+    let view = &bound[*group.first()?].view;
+    let address = match view.address {
+        IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        address => address,
+    };
+    let to = match address {
+        IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, view.port, 0, view.scope_id.unwrap_or(0))),
+        IpAddr::V4(_) => SocketAddr::new(address, view.port),
+    };
+    let attempt = Attempt { protocol: view.protocol, to, patience: args.connect_timeout };
+    let attempts = vec![attempt; usize::try_from(wanted.connections).ok()?];
+    let limits = Limits { in_flight: usize::from(args.parallel), deadline: Instant::now() + args.deadline };
+    let kind = if view.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
+    let mut open = |_| Socket::new(Domain::for_address(to), kind, None);
+    let seen = connect::run(bound, &attempts, limits, &mut open, &mut |_| {}).ok()?;
+    let mut counts = vec![0; group.len()];
+    let mut lost = 0;
+    for observation in seen {
+        let taker = observation?.taker.and_then(|taker| group.iter().position(|&member| member == taker));
+        match taker {
+            Some(member) => counts[member] += 1,
+            None => lost += 1,
+        }
+    }
+    Some(judge_shares(wanted, &counts, lost))
 }
 
 fn in_names(observation: &Observation, owners: &[usize], snapshot: &Snapshot) -> Seen {

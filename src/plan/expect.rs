@@ -8,7 +8,24 @@ use serde::{Deserialize, Serialize};
 use super::predict::BindOutcome;
 use super::report::{CellReport, SocketReport};
 use crate::model::{Family, IfName, Outcome, Source};
-use crate::profile::expect::{BindResult, Expectation, Vantage};
+use crate::profile::expect::{BindResult, Expectation, Spread, Vantage};
+
+/// Judges shares: how many of the connections each socket got.
+#[must_use]
+pub fn judge_shares(wanted: Spread, counts: &[u32], lost: u32) -> Judged {
+    let total = counts.iter().sum::<u32>() + lost;
+    let least = counts.iter().copied().min().unwrap_or(0);
+    if counts.len() < 2 || total == 0 {
+        return (Verdict::Undecided, format!("{} sockets are open, and a share needs two", counts.len()));
+    }
+    let share = f64::from(least) / f64::from(total);
+    let shares: Vec<String> = counts.iter().map(ToString::to_string).collect();
+    let because = format!("of {total} connections the sockets took {}", shares.join(", "));
+    if lost > 0 {
+        return (Verdict::Fail, format!("{because}; {lost} came to none of them"));
+    }
+    (if share >= wanted.min_share { Verdict::Pass } else { Verdict::Fail }, because)
+}
 
 /// Whether a cell is a look from a vantage.
 fn covers(vantage: &Vantage, cell: &CellReport) -> bool {
@@ -69,13 +86,25 @@ pub struct ExpectationReport {
     pub because: String,
 }
 
-/// Judges every rule. Cells count as seen where they were, and as foretold elsewhere unless `seen_only`.
+/// Judges every rule, as [`judge_with`] where nobody can make connections for a `spread`.
 #[must_use]
 pub fn judge(
     expectations: &[Expectation],
     sockets: &[SocketReport],
     cells: &[CellReport],
     seen_only: bool,
+) -> Vec<ExpectationReport> {
+    judge_with(expectations, sockets, cells, seen_only, &mut |_, _| None)
+}
+
+/// Judges every rule. `spread` makes the connections that a `spread` wants, where that can be done. Cells count as seen where they were, and as foretold elsewhere unless `seen_only`.
+#[must_use]
+pub fn judge_with(
+    expectations: &[Expectation],
+    sockets: &[SocketReport],
+    cells: &[CellReport],
+    seen_only: bool,
+    spread: &mut dyn FnMut(&Expectation, Spread) -> Option<Judged>,
 ) -> Vec<ExpectationReport> {
     let cells: Vec<&CellReport> = cells.iter().filter(|cell| !seen_only || cell.observed.is_some()).collect();
     let mut reports = Vec::new();
@@ -85,7 +114,12 @@ pub fn judge(
             .filter(|socket| expectation.names(socket.socket.listener.as_deref().unwrap_or_default()))
             .collect();
         let case = Case { expectation, sockets: &matched, cells: &cells };
-        for (rule, judged) in case.judge() {
+        let mut rules = case.judge();
+        if let Some(wanted) = expectation.spread {
+            let nobody = "no series of connections was made to count shares in".to_owned();
+            rules.push(("spread", spread(expectation, wanted).unwrap_or((Verdict::Undecided, nobody))));
+        }
+        for (rule, judged) in rules {
             let (verdict, because) = match judged {
                 _ if matched.is_empty() => (Verdict::Undecided, "no listener has such a name".to_owned()),
                 judged => judged,
@@ -97,7 +131,8 @@ pub fn judge(
     reports
 }
 
-type Judged = (Verdict, String);
+/// A verdict, and why.
+pub type Judged = (Verdict, String);
 
 struct Case<'a> {
     expectation: &'a Expectation,
@@ -127,10 +162,6 @@ impl Case<'_> {
         }
         if !wanted.conflicts_with.is_empty() {
             verdicts.push(("conflicts_with", self.conflicts_with(&wanted.conflicts_with)));
-        }
-        if wanted.spread.is_some() {
-            let because = "no series of connections was made to count shares in".to_owned();
-            verdicts.push(("spread", (Verdict::Undecided, because)));
         }
         verdicts
     }

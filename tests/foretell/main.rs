@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         two_profiles_and_two_reports_are_compared,
         reports_without_common_questions_are_refused,
         names_are_escaped_in_every_format,
+        connections_spread_over_a_group,
         ten_thousand_cells_take_seconds,
     ])
 }
@@ -417,6 +418,20 @@ fn names_are_escaped_in_every_format() {
     }
     let plan = json(&run(&ns, &["plan", "--bind", "0.0.0.0:8101", "--format", "json"]));
     assert!(plan["cells"].as_array().unwrap().iter().any(|cell| cell["destination"] == "192.0.2.1"));
+}
+
+fn connections_spread_over_a_group() {
+    let ns = Netns::new();
+    let group = "[[listener]]\nname = \"g\"\nbind = \"127.0.0.1\"\nport = 8102\nreuse_port = { group = 4, policy = \"hash\" }\n[[expect]]\nlistener = \"g\"\nspread = { connections = 400, min_share = ";
+    for (share, code) in [("0.05", 0), ("0.5", 1)] {
+        let (_directory, path) = profile(&format!("{group}{share} }}\n"));
+        let output = run(&ns, &["probe", &path]);
+        exits(&output, code);
+        assert!(text(&output).0.contains("of 400 connections the sockets took"), "{:?}", text(&output));
+    }
+    // Nobody connects in a plan.
+    let (_directory, path) = profile(&format!("{group}0.05 }}\n"));
+    exits(&run(&ns, &["plan", &path]), 3);
 }
 
 fn ten_thousand_cells_take_seconds() {

@@ -8,6 +8,7 @@ pub mod check;
 pub mod completions;
 pub mod connections;
 pub mod diff;
+pub mod doctor;
 pub mod explain;
 pub mod foretell;
 pub mod init;
@@ -72,6 +73,8 @@ enum Command {
     Lab(lab::Args),
     /// Two reports, or two profiles planned here, side by side
     Diff(diff::Args),
+    /// What this user can and cannot see of this machine, and which switch would change it
+    Doctor(doctor::Args),
     /// Check profiles, policies and lab files; bind nothing
     Check(check::Args),
     /// Write a commented profile to begin with
@@ -105,6 +108,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Some(Command::Probe(args)) => probe::run(args, &context),
             Some(Command::Lab(args)) => lab::run(args, &context),
             Some(Command::Diff(args)) => diff::run(args, &context),
+            Some(Command::Doctor(args)) => doctor::run(args, &context),
             Some(Command::Check(args)) => check::run(args, &context),
             Some(Command::Init(args)) => init::run(args, &context),
             Some(Command::Schema(args)) => schema::run(args, &context),

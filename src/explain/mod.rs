@@ -143,6 +143,8 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS4021",
     "BS4022",
     "BS4042",
+    "BS4070",
+    "BS4071",
     "BS9001",
 };
 

@@ -46,7 +46,7 @@ pub use listing::listed_addresses;
 pub use signals::Signals;
 pub use socket_types::{
     CallerRights, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram, ServerConnection,
-    TransportState,
+    Sight, TransportState,
 };
 pub use system::connections::connections;
 pub use system::inherit::inherited;
@@ -57,5 +57,6 @@ pub use system::netns;
 pub use system::network::Network;
 pub use system::poller::Poller;
 pub use system::rights::rights;
+pub use system::sight::sight;
 pub use system::snapshot::snapshot;
 pub use system::{options, packet_info};

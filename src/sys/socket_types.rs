@@ -1,5 +1,6 @@
 //! Values that both sides of [`super`] hand out about sockets.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use socket2::Socket;
@@ -112,4 +113,31 @@ pub struct CallerRights {
     pub privileged_ports: bool,
     /// Set IP_TRANSPARENT (CAP_NET_ADMIN or CAP_NET_RAW).
     pub transparent: bool,
+}
+
+/// What this user can see of the machine. An error in an option is why something cannot be seen; `None` is that it can.
+#[derive(Debug, Default)]
+pub struct Sight {
+    /// Effective user.
+    pub uid: u32,
+    /// Effective capabilities, of those that matter.
+    pub capabilities: Vec<&'static str>,
+    /// Each protocol that sock_diag was asked for; empty where there is no sock_diag.
+    pub sock_diag: Vec<(&'static str, Option<io::Error>)>,
+    /// Processes that are seen.
+    pub processes: usize,
+    /// Those whose descriptors cannot be read.
+    pub processes_unreadable: usize,
+    /// Why there may be more.
+    pub processes_hidden_because: Option<&'static str>,
+    /// Whether sockets can be borrowed at all (pidfd_getfd).
+    pub borrow: Option<io::Error>,
+    /// Network namespaces that are seen.
+    pub namespaces: usize,
+    /// Whether AF_INET6 sockets can be made.
+    pub ipv6_sockets: Option<io::Error>,
+    /// Settings that decide, by dotted name; those that this system has not are absent.
+    pub settings: std::collections::BTreeMap<String, i64>,
+    /// Limit of open descriptors.
+    pub descriptors: Option<u64>,
 }

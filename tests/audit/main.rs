@@ -39,6 +39,10 @@ fn main() -> ExitCode {
         trial("a_policy_decides_the_exit_code", a_policy_decides_the_exit_code),
         trial("a_policy_that_needs_owners_is_undecided_without_them", a_policy_that_needs_owners),
         trial("a_written_policy_holds_until_something_changes", a_written_policy_holds),
+        trial(
+            "the_doctor_names_switches_and_tries_the_kernel",
+            the_doctor_names_switches_and_tries_the_kernel,
+        ),
         trial("a_closed_pipe_changes_nothing", a_closed_pipe_changes_nothing),
     ])
 }
@@ -513,4 +517,29 @@ fn a_written_policy_holds() {
     drop(new);
     here.ip("address add 198.51.100.7/24 dev eth0");
     assert_eq!(run_in(&here, &["audit", "--policy", path]).status.code(), Some(0));
+}
+
+fn the_doctor_names_switches_and_tries_the_kernel() {
+    let host = Netns::new();
+    let root = json_in(&host, &["doctor", "--kernel", "--format", "json"]);
+    assert_eq!(root["kernel"]["differences"], serde_json::json!([]), "{root:#}");
+    assert_eq!((&root["kernel"]["sequences"], &root["kernel"]["agree"]), (&294.into(), &294.into()));
+    let mut command = bindscope(&["doctor", "--format", "json"]);
+    command.uid(65534).gid(65534).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(child) = host.run(|| command.spawn()) else {
+        eprintln!("not tested: no second user here");
+        return;
+    };
+    let output = finish(child);
+    assert_eq!(output.status.code(), Some(0), "{:?}", text(&output));
+    let nobody: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let line = |name: &str| {
+        let lines = nobody["lines"].as_array().unwrap();
+        lines.iter().find(|line| line["name"] == name).unwrap_or_else(|| panic!("{name}: {nobody:#}")).clone()
+    };
+    assert_eq!(line("sockets")["state"], "yes");
+    for name in ["owners", "connections", "namespaces"] {
+        assert_eq!(line(name)["state"], "partly", "{name}");
+        assert!(line(name)["way_out"].as_str().unwrap().contains("root"), "{name}");
+    }
 }

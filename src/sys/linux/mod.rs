@@ -18,5 +18,6 @@ mod processes;
 mod refused;
 pub mod rights;
 pub mod rtnetlink;
+pub mod sight;
 pub mod snapshot;
 mod sock_diag;

@@ -11,4 +11,5 @@ pub mod options;
 pub mod packet_info;
 pub mod poller;
 pub mod rights;
+pub mod sight;
 pub mod snapshot;

@@ -1,0 +1,478 @@
+//! `bindscope doctor`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::{Context, Exit, Failure};
+use crate::code::Code;
+use crate::diag::Problem;
+use crate::model::{IfName, Phase, Protocol, Snapshot, SocketSpec, V6Only};
+use crate::plan::available::Rights;
+use crate::plan::predict::{BindOutcome, predict_binds};
+use crate::record::time::Time;
+use crate::sys::{self, Sight, netns};
+use crate::text::escape;
+use crate::{bind, model};
+
+/// Arguments of `bindscope doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Bind pairs of sockets in a namespace made for it, and compare with what `plan` foretells
+    #[arg(long)]
+    kernel: bool,
+    /// How to write the report
+    #[arg(long, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
+    format: Format,
+    /// Write the report to this file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// How the report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For a person
+    Human,
+    /// One JSON document
+    Json,
+}
+
+/// How far something can be seen or done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Yes,
+    Partly,
+    No,
+}
+
+/// One line of the report. Unescaped.
+#[derive(Debug, Clone, Serialize)]
+struct Line {
+    name: &'static str,
+    state: State,
+    detail: String,
+    /// The switch that would change it.
+    way_out: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    schema: &'static str,
+    version: &'static str,
+    time: String,
+    host: model::Host,
+    uid: u32,
+    capabilities: Vec<&'static str>,
+    lines: Vec<Line>,
+    kernel: Option<Kernel>,
+}
+
+/// What came of the binds.
+#[derive(Debug, Default, Serialize)]
+struct Kernel {
+    sequences: usize,
+    agree: usize,
+    differences: Vec<String>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Exit 4 when `--kernel` finds no namespace to work in; output that cannot be written.
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let sight = sys::sight();
+    let snapshot = sys::snapshot();
+    let mut lines = sockets(&sight);
+    lines.extend(addresses(&sight, snapshot.as_ref().ok()));
+    let host = snapshot.map(|snapshot| snapshot.host).unwrap_or_default();
+    // Last: it changes what this process is.
+    let lab = netns::prepare().and_then(|()| netns::Namespace::new());
+    lines.push(match &lab {
+        Ok(_) => line("lab", State::Yes, "network namespaces of our own can be made", None),
+        Err(refusal) => line("lab", State::No, &refusal.to_string(), Some(refusal.way_out.clone())),
+    });
+    let kernel = match (args.kernel, lab) {
+        (false, _) => None,
+        (true, Ok(namespace)) => Some(replay(&namespace).map_err(|because| {
+            Failure::new(
+                Exit::Environment,
+                Problem::error(Code::KERNEL_DIFFERS, format!("the binds cannot be tried: {because}")),
+            )
+        })?),
+        (true, Err(refusal)) => {
+            let problem = Problem::error(Code::CANNOT_SEE, format!("no namespace to bind in: {refusal}"));
+            return Err(Failure::new(Exit::Environment, problem.help(refusal.way_out)));
+        }
+    };
+    let report = Report {
+        schema: "bindscope.doctor/1",
+        version: env!("CARGO_PKG_VERSION"),
+        time: Time::new(SystemTime::now()).to_string(),
+        host,
+        uid: sight.uid,
+        capabilities: sight.capabilities,
+        lines,
+        kernel,
+    };
+    let bytes = match args.format {
+        Format::Human => human(&report).into_bytes(),
+        Format::Json => {
+            let mut bytes = serde_json::to_vec_pretty(&report).map_err(|error| {
+                Failure::new(Exit::Internal, Problem::error(Code::INTERNAL, error.to_string()))
+            })?;
+            bytes.push(b'\n');
+            bytes
+        }
+    };
+    context.emit(&bytes, args.output.as_deref())?;
+    let differs = report.kernel.as_ref().is_some_and(|kernel| !kernel.differences.is_empty());
+    Ok(if differs { Exit::Finding } else { Exit::Success })
+}
+
+fn line(name: &'static str, state: State, detail: &str, way_out: Option<String>) -> Line {
+    Line { name, state, detail: detail.to_owned(), way_out }
+}
+
+/// What can be seen of other programs' sockets.
+fn sockets(sight: &Sight) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mptcp = sight.settings.get("net.mptcp.enabled").is_some_and(|on| *on != 0);
+    let refused: Vec<String> = sight
+        .sock_diag
+        .iter()
+        .filter(|(name, _)| *name != "MPTCP" || mptcp)
+        .filter_map(|(name, error)| error.as_ref().map(|error| format!("{name}: {error}")))
+        .collect();
+    lines.push(if sight.sock_diag.is_empty() {
+        line("sockets", State::No, "the sockets of other programs are not read on this system", None)
+    } else if refused.is_empty() {
+        line("sockets", State::Yes, "sock_diag tells every socket of this network namespace", None)
+    } else {
+        let way_out = "allow AF_NETLINK sockets (seccomp filter, RestrictAddressFamilies=), or load the modules tcp_diag, udp_diag and mptcp_diag";
+        line(
+            "sockets",
+            State::Partly,
+            &format!("sock_diag is refused ({}); /proc/net is read instead", refused.join("; ")),
+            Some(way_out.to_owned()),
+        )
+    });
+    let rights = ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
+    let as_root = if rights.iter().all(|right| sight.capabilities.contains(right)) {
+        "see what protects the others: a user namespace above this one, or a security module (dmesg, ausearch)"
+    } else {
+        "run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+    };
+    let readable = sight.processes - sight.processes_unreadable.min(sight.processes);
+    lines.push(match (sight.processes_unreadable, sight.processes_hidden_because) {
+        (0, None) if sight.processes > 0 => {
+            line("owners", State::Yes, &format!("all {} processes can be read", sight.processes), None)
+        }
+        (0, None) => line("owners", State::No, "no processes are seen", None),
+        (_, Some(hidden)) => line(
+            "owners",
+            State::Partly,
+            &format!("{readable} of {} processes can be read; {hidden}", sight.processes),
+            Some(format!("{as_root}, in the host's pid namespace and with a /proc that hides nothing")),
+        ),
+        (_, None) => line(
+            "owners",
+            State::Partly,
+            &format!(
+                "{readable} of {} processes can be read; the owners of the others' sockets are unknown",
+                sight.processes
+            ),
+            Some(as_root.to_owned()),
+        ),
+    });
+    let traces = sight.capabilities.contains(&"CAP_SYS_PTRACE");
+    let yama = sight.settings.get("kernel.yama.ptrace_scope").copied().unwrap_or(0);
+    lines.push(match &sight.borrow {
+        _ if sight.sock_diag.is_empty() => {
+            line("connections", State::No, "sockets cannot be borrowed on this system", None)
+        }
+        Some(error) => line(
+            "connections",
+            State::No,
+            &format!("sockets cannot be borrowed: pidfd_getfd: {error}"),
+            Some("use Linux 5.6 or newer, without a seccomp filter against pidfd_getfd".to_owned()),
+        ),
+        None if traces => line("connections", State::Yes, "sockets of every process that can be traced can be asked for their options and ingress interface", None),
+        None if yama > 0 => line(
+            "connections",
+            State::Partly,
+            &format!("only this program's own descendants may be traced (kernel.yama.ptrace_scope={yama})"),
+            Some("run as root, or with CAP_SYS_PTRACE".to_owned()),
+        ),
+        None => line("connections", State::Partly, "sockets of this user's processes can be asked", Some("run as root, or with CAP_SYS_PTRACE".to_owned())),
+    });
+    let enter = sight.capabilities.contains(&"CAP_SYS_ADMIN");
+    let seen = sight.namespaces;
+    if !sight.sock_diag.is_empty() {
+        lines.push(if enter {
+            line("namespaces", State::Yes, &format!("{seen} network namespaces are seen and may be entered"), None)
+        } else {
+            let detail = format!("{seen} network namespaces are seen; without CAP_SYS_ADMIN others than this one are seen from outside only");
+            line("namespaces", State::Partly, &detail, Some("run as root".to_owned()))
+        });
+    }
+    lines
+}
+
+/// What decides binds here.
+fn addresses(sight: &Sight, snapshot: Option<&Snapshot>) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let on = |name: &str| sight.settings.get(name).is_some_and(|value| *value != 0);
+    let lo6 = snapshot.map(|snapshot| {
+        snapshot.addresses().any(|(_, address)| address.address == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST))
+    });
+    lines.push(match (&sight.ipv6_sockets, lo6) {
+        (Some(error), _) => line(
+            "ipv6",
+            State::No,
+            &format!("no IPv6 socket can be made: {error}; even `::` cannot be bound"),
+            Some("start the kernel without ipv6.disable=1, or lift the filter (RestrictAddressFamilies=)".to_owned()),
+        ),
+        (None, _) if on("net.ipv6.conf.all.disable_ipv6") => line(
+            "ipv6",
+            State::Partly,
+            "net.ipv6.conf.all.disable_ipv6 is 1: `::` can be bound and serves IPv4 alone, IPv6 addresses cannot",
+            Some("sysctl net.ipv6.conf.all.disable_ipv6=0".to_owned()),
+        ),
+        (None, Some(false)) => line(
+            "ipv6",
+            State::Partly,
+            "::1 is on no interface: programs that bind it fail, and localhost is IPv4 alone",
+            Some("sysctl net.ipv6.conf.lo.disable_ipv6=0, and `ip link set lo up`".to_owned()),
+        ),
+        (None, _) => line("ipv6", State::Yes, "IPv6 sockets can be made and ::1 is there", None),
+    });
+    if on("net.ipv6.bindv6only") {
+        lines.push(line(
+            "dual-stack",
+            State::Partly,
+            "net.ipv6.bindv6only is 1: `::` is IPv6 alone for programs that do not say otherwise",
+            None,
+        ));
+    }
+    if let Some(start) = sight.settings.get("net.ipv4.ip_unprivileged_port_start") {
+        let may = *start == 0 || sight.capabilities.contains(&"CAP_NET_BIND_SERVICE");
+        let way_out = (!may).then(|| {
+            "run with CAP_NET_BIND_SERVICE, or lower net.ipv4.ip_unprivileged_port_start".to_owned()
+        });
+        let detail = if may {
+            "every port may be bound".to_owned()
+        } else {
+            format!("ports below {start} may not be bound")
+        };
+        lines.push(line("low ports", if may { State::Yes } else { State::Partly }, &detail, way_out));
+    }
+    if let Some(limit) = sight.descriptors {
+        let state = if limit < 1024 { State::Partly } else { State::Yes };
+        lines.push(line(
+            "descriptors",
+            state,
+            &format!("{limit} may be open at once"),
+            (limit < 1024).then(|| "raise it with ulimit -n".to_owned()),
+        ));
+    }
+    lines
+}
+
+/// Binds every ordered pair of seven forms, three ways, over TCP and UDP, and compares with what is foretold.
+fn replay(namespace: &netns::Namespace) -> Result<Kernel, String> {
+    namespace
+        .run(|| -> Result<Kernel, String> {
+            sys::Network::here()
+                .and_then(|mut network| network.set_up(&IfName::from("lo"), true))
+                .map_err(|error| error.to_string())?;
+            let snapshot = sys::snapshot().map_err(|error| error.to_string())?;
+            let mut kernel = Kernel::default();
+            for sequence in sequences() {
+                kernel.sequences += 1;
+                match compare(&sequence, &snapshot) {
+                    None => kernel.agree += 1,
+                    Some(difference) => kernel.differences.push(difference),
+                }
+            }
+            Ok(kernel)
+        })
+        .map_err(|error| error.to_string())?
+}
+
+fn sequences() -> Vec<[SocketSpec; 2]> {
+    let forms = [
+        ("0.0.0.0", V6Only::Off),
+        ("127.0.0.1", V6Only::Off),
+        ("::", V6Only::Off),
+        ("::", V6Only::On),
+        ("::1", V6Only::Off),
+        ("::ffff:0.0.0.0", V6Only::Off),
+        ("::ffff:127.0.0.1", V6Only::Off),
+    ];
+    let mut all = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for (reuse_address, reuse_port) in [(false, false), (true, false), (false, true)] {
+            let spec = |(address, v6only): (&str, V6Only)| {
+                Some(SocketSpec {
+                    listener: String::new(),
+                    protocol,
+                    address: address.parse().ok()?,
+                    port: 48_484,
+                    scope_id: 0,
+                    v6only,
+                    device: None,
+                    reuse_address,
+                    reuse_port,
+                    freebind: false,
+                    transparent: false,
+                    backlog: 1,
+                    reply: model::socket::Reply::None,
+                    idle_timeout: Duration::ZERO,
+                    max_connections: 1,
+                    wait_for_address: Duration::ZERO,
+                    skip_when_missing: false,
+                })
+            };
+            for first in forms {
+                for second in forms {
+                    all.extend(spec(first).zip(spec(second)).map(|(first, second)| [first, second]));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// How the kernel differs from what was foretold; `None` when it does not.
+fn compare(sequence: &[SocketSpec; 2], snapshot: &Snapshot) -> Option<String> {
+    let rights = Rights { uid: 0, privileged_ports: true, transparent: true };
+    let foretold = predict_binds(sequence, snapshot, rights, &[]);
+    let mut held = Vec::new();
+    for (spec, prediction) in sequence.iter().zip(&foretold.predictions) {
+        let expected = match prediction.outcome {
+            BindOutcome::Ok => None,
+            BindOutcome::Error => prediction.phase.zip(prediction.errno),
+            BindOutcome::Uncertain => continue,
+        };
+        let observed = match bind::open(spec, model::FamilyExposure::default()) {
+            Ok(bound) => {
+                held.push(bound);
+                None
+            }
+            Err(failure) => Some((failure.phase, failure.errno)),
+        };
+        if observed != expected {
+            let [first, second] =
+                sequence.each_ref().map(|spec| spec.view(model::FamilyExposure::default()).to_string());
+            let word = |outcome: Option<(Phase, model::Errno)>| {
+                outcome.map_or_else(|| "success".to_owned(), |(phase, errno)| format!("{phase} {errno}"))
+            };
+            return Some(format!(
+                "{first}, then {second} (reuse_address {}, reuse_port {}): foretold {}, found {}",
+                spec.reuse_address,
+                spec.reuse_port,
+                word(expected),
+                word(observed)
+            ));
+        }
+    }
+    None
+}
+
+fn human(report: &Report) -> String {
+    let mut out = String::new();
+    let rights = if report.capabilities.is_empty() {
+        "no capabilities".to_owned()
+    } else {
+        report.capabilities.join(", ")
+    };
+    out.push_str(&format!("uid {}, {rights}\n\n", report.uid));
+    for line in &report.lines {
+        let state = match line.state {
+            State::Yes => "yes",
+            State::Partly => "partly",
+            State::No => "NO",
+        };
+        out.push_str(&format!("{:<12} {state:<7} {}\n", line.name, escape(&line.detail)));
+        if let Some(way_out) = &line.way_out {
+            out.push_str(&format!("{:<20} change it: {}\n", "", escape(way_out)));
+        }
+    }
+    if let Some(kernel) = &report.kernel {
+        out.push_str(&format!(
+            "\n{} of {} pairs of binds went as foretold\n",
+            kernel.agree, kernel.sequences
+        ));
+        for difference in &kernel.differences {
+            out.push_str(&format!("BS4071 {}\n", escape(difference)));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seeing() -> Sight {
+        Sight {
+            capabilities: vec!["CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_NET_BIND_SERVICE"],
+            sock_diag: vec![("TCP", None), ("UDP", None)],
+            processes: 9,
+            namespaces: 2,
+            ..Sight::default()
+        }
+    }
+
+    fn state(lines: &[Line], name: &str) -> State {
+        lines.iter().find(|line| line.name == name).unwrap().state
+    }
+
+    #[test]
+    fn each_thing_that_cannot_be_seen_names_its_switch() {
+        assert!(sockets(&seeing()).iter().all(|line| line.state == State::Yes));
+        let denied = || Some(std::io::Error::from_raw_os_error(1));
+        for (name, sight) in [
+            ("sockets", Sight { sock_diag: vec![("TCP", denied()), ("UDP", None)], ..seeing() }),
+            ("owners", Sight { processes_unreadable: 4, ..seeing() }),
+            ("owners", Sight { processes_hidden_because: Some("hidepid"), ..seeing() }),
+            ("connections", Sight { borrow: denied(), ..seeing() }),
+            ("connections", Sight { capabilities: vec!["CAP_SYS_ADMIN"], ..seeing() }),
+            ("namespaces", Sight { capabilities: vec!["CAP_SYS_PTRACE"], ..seeing() }),
+        ] {
+            let lines = sockets(&sight);
+            let line = lines.iter().find(|line| line.name == name).unwrap();
+            assert!(line.state != State::Yes && line.way_out.is_some(), "{line:?}");
+            assert_eq!(lines.iter().filter(|line| line.state != State::Yes).count(), 1, "{name}: {lines:?}");
+        }
+        let unknown =
+            Sight { sock_diag: vec![("TCP", None), ("UDP", None), ("MPTCP", denied())], ..seeing() };
+        assert_eq!(state(&sockets(&unknown), "sockets"), State::Yes, "there is no MPTCP to be seen");
+        assert!(sockets(&Sight::default()).iter().all(|line| line.state == State::No));
+    }
+
+    #[test]
+    fn the_states_of_ipv6_are_told_apart() {
+        let with = |sight: Sight| addresses(&sight, Some(&Snapshot::default()))[0].detail.clone();
+        let mut all = vec![
+            with(Sight { ipv6_sockets: Some(std::io::Error::from_raw_os_error(97)), ..seeing() }),
+            with(seeing()),
+            addresses(&seeing(), None)[0].detail.clone(),
+        ];
+        let mut disabled = seeing();
+        disabled.settings.insert("net.ipv6.conf.all.disable_ipv6".to_owned(), 1);
+        all.push(with(disabled));
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 4, "{all:?}");
+    }
+
+    #[test]
+    fn the_sequences_are_all_pairs() {
+        assert_eq!(sequences().len(), 7 * 7 * 3 * 2);
+    }
+}

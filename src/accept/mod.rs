@@ -6,6 +6,7 @@ mod connection;
 mod neighbourhood;
 mod timers;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
@@ -241,9 +242,7 @@ impl Acceptor {
             self.poller.wait(&mut ready, timeout)?;
             // A change of the network that happened before an arrival must be known when its interface is named.
             let changes = self.neighbourhood.refresh_if_changed();
-            for change in &changes {
-                self.tell_change(change, observer);
-            }
+            self.tell_changes(&changes, observer);
             for event in &ready {
                 if self.handle(*event, observer)?.is_break() {
                     return Ok(End::Observer);
@@ -255,6 +254,32 @@ impl Acceptor {
             if self.stops_on_change && !changes.is_empty() {
                 return Ok(End::Changed);
             }
+        }
+    }
+
+    /// Tells of changes, sorted. A socket stays bound to a device that gets another name: from there on it goes by that.
+    fn tell_changes(&mut self, changes: &[Change], observer: &mut impl Observer) {
+        // All at once, since two interfaces may have swapped their names.
+        let names: HashMap<&IfName, &IfName> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::InterfaceRenamed { interface, before } => Some((before, interface)),
+                _ => None,
+            })
+            .collect();
+        let mut renamed = names.is_empty();
+        for change in changes {
+            // What was removed is told by the names of before.
+            if !renamed && matches!(change, Change::InterfaceRenamed { .. }) {
+                for served in self.served.0.iter_mut().flatten().filter(|served| served.at_home) {
+                    let device = &mut served.endpoint.bound.view.device;
+                    if let Some(name) = device.as_ref().and_then(|device| names.get(device)) {
+                        *device = Some((*name).clone());
+                    }
+                }
+                renamed = true;
+            }
+            self.tell_change(change, observer);
         }
     }
 

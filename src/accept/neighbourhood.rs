@@ -10,6 +10,9 @@ use crate::model::changes::changes;
 use crate::model::{Change, IfName, Snapshot};
 use crate::sys::{self, Monitor, Poller, packet_info};
 
+/// How long to rest at least after the network could not be read.
+const FAILED_REST: Duration = Duration::from_millis(500);
+
 /// What the loop knows of the host around it.
 pub(super) struct Neighbourhood {
     monitor: Option<Monitor>,
@@ -17,7 +20,7 @@ pub(super) struct Neighbourhood {
     snapshot: Option<Snapshot>,
     stale: bool,
     refreshed: Instant,
-    cost: Duration,
+    rest: Duration,
     names: HashMap<u32, IfName>,
     cookie: Option<u64>,
 }
@@ -36,7 +39,7 @@ impl Neighbourhood {
             snapshot: None,
             stale: true,
             refreshed: Instant::now(),
-            cost: Duration::ZERO,
+            rest: Duration::ZERO,
             names: HashMap::new(),
             cookie,
         };
@@ -56,12 +59,12 @@ impl Neighbourhood {
             self.names.clear();
             self.stale = true;
         }
-        if self.stale && self.refreshed.elapsed() >= self.cost * 4 { self.refresh() } else { Vec::new() }
+        if self.stale && self.refreshed.elapsed() >= self.rest { self.refresh() } else { Vec::new() }
     }
 
     /// When to look again for changes that were heard of and not yet read.
     pub(super) fn look_again(&self) -> Option<Instant> {
-        self.stale.then(|| self.refreshed + self.cost * 4)
+        self.stale.then(|| self.refreshed + self.rest)
     }
 
     fn refresh(&mut self) -> Vec<Change> {
@@ -76,7 +79,7 @@ impl Neighbourhood {
             self.snapshot = Some(snapshot);
         }
         self.refreshed = Instant::now();
-        self.cost = begun.elapsed();
+        self.rest = rest_after(begun.elapsed(), !self.stale);
         changed
     }
 
@@ -98,5 +101,25 @@ impl Neighbourhood {
             self.names.insert(index, name.clone());
         }
         KernelIngress { index, name }
+    }
+}
+
+/// How long to leave the network alone after reading it took `cost`: so long that reading takes a fifth of the time at the
+/// most. What failed (no descriptor is left) fails fast, and would be tried again at once.
+fn rest_after(cost: Duration, was_read: bool) -> Duration {
+    let rest = cost.saturating_mul(4);
+    if was_read { rest } else { rest.max(FAILED_REST) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_fast_is_not_tried_again_at_once() {
+        let (short, long) = (Duration::from_micros(20), Duration::from_secs(3));
+        assert_eq!(rest_after(short, true), short * 4);
+        assert_eq!(rest_after(short, false), FAILED_REST);
+        assert_eq!(rest_after(long, false), long * 4);
     }
 }

@@ -80,6 +80,8 @@ enum Target {
 struct Direct {
     file: File,
     losses: Losses,
+    /// Whether the last write failed.
+    failing: bool,
 }
 
 /// What the loop and the writing thread share.
@@ -109,7 +111,7 @@ impl Sink {
     pub fn file(file: File) -> Sink {
         Sink {
             batch: Batch::default(),
-            target: Target::File(Direct { file, losses: Losses::default() }),
+            target: Target::File(Direct { file, losses: Losses::default(), failing: false }),
             reported: 0,
         }
     }
@@ -173,6 +175,7 @@ impl Sink {
     }
 
     /// How many arrivals were dropped since this was last asked, once there is room again to say so.
+    /// When the line that says so is lost too (see [`Sink::unsaid`]), they are to be told again.
     pub fn newly_dropped(&mut self) -> Option<u64> {
         let losses = self.losses();
         let room = match &self.target {
@@ -185,6 +188,13 @@ impl Sink {
         }
         self.reported = losses.dropped;
         Some(count)
+    }
+
+    /// Takes back that `count` arrivals were told as dropped, if the file did not take the last lines.
+    pub fn unsaid(&mut self, count: u64) {
+        if matches!(&self.target, Target::File(direct) if direct.failing) {
+            self.reported -= count;
+        }
     }
 
     /// Waits up to `patience` until everything is written, and then gives up on the rest: what still waits counts as
@@ -226,6 +236,7 @@ impl Direct {
     /// written of a torn line is taken back; later batches try again, for room may come.
     fn write(&mut self, batch: &Batch) {
         let mut written = 0;
+        self.failing = false;
         while let Some(rest) = batch.bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match self.file.write(rest) {
                 Ok(0) => return self.failed(batch, written, &io::Error::from(ErrorKind::WriteZero)),
@@ -238,6 +249,7 @@ impl Direct {
 
     fn failed(&mut self, batch: &Batch, written: usize, error: &io::Error) {
         let (whole, lost) = batch.split(written);
+        self.failing = true;
         self.losses.dropped += lost;
         self.losses.error.get_or_insert_with(|| error.to_string());
         if written > whole && self.take_back((written - whole) as u64).is_err() {
@@ -406,7 +418,7 @@ mod tests {
     fn a_file_takes_back_a_torn_line() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"first\nsec").unwrap();
-        let mut direct = Direct { file, losses: Losses::default() };
+        let mut direct = Direct { file, losses: Losses::default(), failing: false };
         let mut batch = Batch::default();
         batch.push(b"first\n", true);
         batch.push(b"second\n", true);
@@ -417,5 +429,25 @@ mod tests {
         direct.file.seek(SeekFrom::Start(0)).unwrap();
         direct.file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "first\nfirst\nsecond\n");
+    }
+
+    #[test]
+    fn drops_are_told_until_the_file_takes_the_line_that_says_so() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        // Every write fails, as on a full disk.
+        let mut sink = Sink::file(File::open(place.path()).unwrap());
+        sink.line(b"arrival\n", true);
+        sink.flush();
+        for room in [false, false, true] {
+            if let (true, Target::File(direct)) = (room, &mut sink.target) {
+                direct.file = tempfile::tempfile().unwrap();
+            }
+            assert_eq!(sink.newly_dropped(), Some(1));
+            sink.line(b"dropped\n", false);
+            sink.flush();
+            sink.unsaid(1);
+        }
+        assert_eq!(sink.newly_dropped(), None, "it was said");
+        assert_eq!(sink.losses().dropped, 1);
     }
 }

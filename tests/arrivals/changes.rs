@@ -81,6 +81,9 @@ pub fn are_told_with_the_listeners_they_concern() {
     );
 
     host.ip("link del lan");
+    let removed = change(&mut listening, "interface_removed");
+    assert_eq!(names(&removed["lost"]), ["device"], "it is bound to the same one by its new name: {removed}");
+    assert_eq!(removed["lost"][0]["device"], "lan", "{removed}");
     let gone = loop {
         let event = change(&mut listening, "address_removed");
         if event["address"] == "192.0.2.1" {

@@ -145,7 +145,12 @@ impl<'a> Reporter<'a> {
 
     fn tell_dropped(&mut self) {
         if let Some(count) = self.sink.newly_dropped() {
-            self.event(&Event::Dropped(Dropped { count, reason: TOO_SLOW.to_owned() }));
+            let reason = match self.sink.losses().error {
+                Some(error) => format!("the output could not be written: {error}"),
+                None => TOO_SLOW.to_owned(),
+            };
+            self.event(&Event::Dropped(Dropped { count, reason }));
+            self.sink.unsaid(count);
         }
     }
 

@@ -57,6 +57,7 @@ fn host() -> (Netns, Netns) {
         ns.address(wire, &format!("2001:db8:{number}::1/64"));
         ns.address(wire, &format!("fe80::{number}:1/64"));
     }
+    support::snapshot::settle(&ns);
     (ns, far)
 }
 

@@ -9,6 +9,7 @@ use bindscope::model::{IfName, Protocol, SocketSpec, V6Only};
 
 use crate::support::netns::Netns;
 use crate::support::random::Random;
+use crate::support::snapshot::settle;
 
 /// Addresses of one wire's near end.
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +141,9 @@ impl RandomHost {
             let link = String::from_utf8(link.stdout).unwrap();
             let mac = link.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
             prepare_far(other, i, wires[i], &addresses, mac);
+        }
+        for ns in far.iter().map(|(_, far)| far).chain([&ns]) {
+            settle(ns);
         }
         RandomHost { ns, far, addresses, zones, script }
     }

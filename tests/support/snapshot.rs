@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use bindscope::model::{
     AddrClass, AddrState, Family, IfName, Interface, InterfaceAddress, Route, RouteKind, Snapshot,
@@ -136,4 +137,28 @@ fn route(route: &Value, table: u32, ipv4: bool, index: &impl Fn(&Value) -> Optio
         source: address("prefsrc"),
         metric: None,
     })
+}
+
+/// Waits until every IPv6 address is in use: the kernel makes its local route a little later, and much later when it is busy.
+pub fn settle(ns: &Netns) {
+    let text = |words: &str| {
+        let output = ns.output(Command::new("ip").args(words.split(' ')));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let begun = Instant::now();
+    loop {
+        let routes = text("-6 route show table local");
+        let addresses = text("-o -6 address show");
+        let missing = addresses.lines().find(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let (device, address) = (words[1], words[3].split('/').next().unwrap());
+            let route = format!("local {address} dev {device} ");
+            !routes.lines().any(|line| line.starts_with(&route))
+        });
+        match missing {
+            None => return,
+            Some(line) => assert!(begun.elapsed() < Duration::from_secs(30), "never in use: {line}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -113,6 +113,7 @@ fn failures_say_what_is_wrong_and_the_way_out() {
         ("203.0.113.7:0", "EADDRNOTAVAIL", "BS2002", "freebind"),
         ("[2001:db8::dead]:0", "EADDRNOTAVAIL", "BS2002", "no interface of this host"),
         ("[fe80::1%nosuch0]:80", "ENODEV", "BS2007", "nosuch0"),
+        ("udp:[ff02::1]:0", "EINVAL", "BS2006", "ff02::1%INTERFACE"),
     ] {
         let output = run(&["listen", "--bind", bind, "--format", "ndjson", "--for", "50ms"]);
         let (stdout, stderr) = text(&output);
@@ -307,6 +308,20 @@ fn a_second_signal_ends_at_once() {
         std::thread::sleep(Duration::from_millis(1));
     };
     assert_eq!(status.code(), Some(130));
+}
+
+#[test]
+fn what_is_waited_for_is_named_at_once() {
+    let mut profile = tempfile::NamedTempFile::new().unwrap();
+    let text = "schema = 1\nname = 'w'\n[[listener]]\nname = 'a'\nbind = '203.0.113.7'\nport = 0\n\
+         when_missing = 'wait'\nwait_timeout = '200ms'\n";
+    profile.write_all(text.as_bytes()).unwrap();
+    let output = run(&["listen", "--format", "ndjson", "--for", "20ms", profile.path().to_str().unwrap()]);
+    let events = events(&support::program::text(&output).0);
+    let notice = events.iter().find(|event| event["event"] == "notice").unwrap();
+    assert_eq!((&notice["code"], &notice["listener"]), (&"BS2002".into(), &"a".into()), "{notice}");
+    assert!(notice["message"].as_str().unwrap().ends_with("it is waited for, at most 200ms"), "{notice}");
+    assert_eq!(output.status.code(), Some(4));
 }
 
 /// `::ffff:0.0.0.0` is a wildcard too: what was connected to is not what was bound.

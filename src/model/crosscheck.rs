@@ -41,7 +41,7 @@ pub fn disagreements(snapshot: &Snapshot, listed: &[ListedAddress]) -> Vec<Strin
             continue;
         };
         // One address may be on several interfaces (fe80::1): only names that fit none of the owners count.
-        for entry in entries.iter().filter(|entry| !owners.iter().any(|(_, name)| **name == entry.name)) {
+        for entry in entries.iter().filter(|entry| !owners.iter().any(|(_, name)| is_called(entry, name))) {
             let real: Vec<String> = owners.iter().map(|(_, name)| name.to_string()).collect();
             let real = real.join(", ");
             let text = addr::text(*address, None);
@@ -69,6 +69,11 @@ pub fn disagreements(snapshot: &Snapshot, listed: &[ListedAddress]) -> Vec<Strin
         }
     }
     sentences.into_iter().collect()
+}
+
+/// Whether the library means this name. It hands out text, so that a name which is not UTF-8 comes with replacement characters.
+fn is_called(entry: &ListedAddress, name: &IfName) -> bool {
+    entry.name == *name || entry.name.as_bytes() == String::from_utf8_lossy(name.as_bytes()).as_bytes()
 }
 
 #[cfg(test)]
@@ -130,6 +135,10 @@ mod tests {
             listed("b", "fe80::1"),
         ];
         assert_eq!(disagreements(&snapshot, &same), [""; 0]);
+        let mut odd = interface(2, "", &["192.0.2.1"]);
+        odd.name = IfName::from_bytes(b"a\xff");
+        let odd = Snapshot { interfaces: vec![odd], ..Snapshot::default() };
+        assert_eq!(disagreements(&odd, &[listed("a\u{fffd}", "192.0.2.1")]), [""; 0], "not UTF-8");
         let other = [listed("b", "192.0.2.1"), listed("a:0", "fe80::1"), listed("a", "198.51.100.1")];
         let sentences = disagreements(&snapshot, &other);
         for expected in [

@@ -1,8 +1,12 @@
 //! Why a socket could not be opened, and the way out. Pure: the errno and what is known of the host go in.
 
+use std::net::IpAddr;
+
 use crate::code::Code;
 use crate::model::addr::{needs_zone, text};
-use crate::model::{AddrClass, AddrState, Errno, IfName, InterfaceAddress, Phase, Snapshot, SocketSpec};
+use crate::model::{
+    AddrClass, AddrState, Errno, IfName, InterfaceAddress, Phase, Protocol, Snapshot, SocketSpec,
+};
 use crate::text::escape;
 
 /// A failure in words.
@@ -191,6 +195,16 @@ fn invalid(spec: &SocketSpec) -> Parts {
             Code::INVALID_BIND,
             "a v4-mapped address cannot be bound on a socket that is v6only".to_owned(),
             Some(format!("bind {}, or set v6only = false", spec.address.to_canonical())),
+        );
+    }
+    if let (Protocol::Udp, IpAddr::V6(group)) = (spec.protocol, spec.address)
+        && group.is_multicast()
+        && spec.scope_id == 0
+    {
+        return (
+            Code::ZONE_NEEDED,
+            format!("{group} is another group on each link and means nothing without its zone"),
+            Some(format!("write {group}%INTERFACE")),
         );
     }
     if AddrClass::of(spec.address) == AddrClass::Multicast {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 
 use crate::model::addr::text_with_port;
-use crate::model::{Arrival, Evidence, Exposure, Family, IfName, SocketView};
+use crate::model::{AddrClass, Arrival, Evidence, Exposure, Family, IfName, Protocol, SocketView};
 use crate::record::event::{
     Accepted, BoundSocket, Datagram, Event, ListenerSummary, Network, Started, Summary,
 };
@@ -254,18 +254,27 @@ fn name_of(socket: &SocketView) -> String {
 fn reach_of(socket: &SocketView) -> (Style, String) {
     let exposure = socket.exposure;
     match exposure.widest() {
+        // Exposure is about addresses of this host, and a group or broadcast address is none.
+        Exposure::None if socket.protocol == Protocol::Udp => match AddrClass::of(socket.address) {
+            AddrClass::Multicast => (OPEN, "open to senders to this group, where it is joined".to_owned()),
+            AddrClass::Broadcast => (OPEN, "open to broadcasts on the link".to_owned()),
+            _ => (DIM, "reachable by nobody".to_owned()),
+        },
         Exposure::None => (DIM, "reachable by nobody".to_owned()),
         Exposure::Loopback => (LOOPBACK, "this machine only".to_owned()),
         _ => {
+            let whom = |reach| match reach {
+                Exposure::None | Exposure::Loopback => None,
+                Exposure::Link => Some("hosts on the link"),
+                Exposure::Private => Some("private networks"),
+                Exposure::Global => Some("anybody"),
+            };
+            if let Some(whom) = whom(exposure.ipv4).filter(|_| exposure.ipv4 == exposure.ipv6) {
+                return (OPEN, format!("open to {whom} over {} and {}", Family::Ipv4, Family::Ipv6));
+            }
             let per_family = Family::BOTH.map(|family| {
                 let reach = if family == Family::Ipv4 { exposure.ipv4 } else { exposure.ipv6 };
-                let whom = match reach {
-                    Exposure::None | Exposure::Loopback => return None,
-                    Exposure::Link => "hosts on the link",
-                    Exposure::Private => "private networks",
-                    Exposure::Global => "anybody",
-                };
-                Some(format!("{whom} over {family}"))
+                whom(reach).map(|whom| format!("{whom} over {family}"))
             });
             (OPEN, format!("open to {}", per_family.into_iter().flatten().collect::<Vec<_>>().join(", ")))
         }
@@ -310,7 +319,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{Endpoint, Ingress, Protocol};
+    use crate::model::{Endpoint, FamilyExposure, Ingress};
 
     fn accepted(owner: &str) -> Event {
         Event::Accepted(Accepted {
@@ -337,6 +346,30 @@ mod tests {
             "00:00:00.000Z  all\\x1b4  eth1        192.0.2.9:40312        192.0.2.2:8081         the address is eth0's; IPv4 on an IPv6 socket\n"
         );
         assert!(!live.event(&accepted("eth1")).contains("the address is"));
+    }
+
+    #[test]
+    fn who_can_reach_a_socket_is_said_of_groups_and_of_both_families() {
+        let mut socket = SocketView {
+            listener: None,
+            protocol: Protocol::Udp,
+            family: Family::Ipv4,
+            address: [224, 0, 0, 1].into(),
+            port: 1,
+            scope_id: None,
+            device: None,
+            v6only: None,
+            reuse_address: None,
+            reuse_port: None,
+            exposure: FamilyExposure::default(),
+        };
+        assert!(reach_of(&socket).1.starts_with("open to senders to this group"));
+        socket.address = [192, 0, 2, 1].into();
+        assert_eq!(reach_of(&socket).1, "reachable by nobody");
+        socket.exposure = FamilyExposure { ipv4: Exposure::Private, ipv6: Exposure::Private };
+        assert_eq!(reach_of(&socket).1, "open to private networks over IPv4 and IPv6");
+        socket.exposure.ipv6 = Exposure::Global;
+        assert_eq!(reach_of(&socket).1, "open to private networks over IPv4, anybody over IPv6");
     }
 
     #[test]

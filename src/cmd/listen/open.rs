@@ -64,7 +64,7 @@ pub(super) fn all(
     signals: &Signals,
     reporter: &mut Reporter<'_>,
 ) -> Result<Opened, Failure> {
-    let (expansion, host) = expansion_when_complete(profile, host, signals)?;
+    let (expansion, host) = expansion_when_complete(profile, host, signals, reporter)?;
     for note in &expansion.notes {
         reporter.event(&Event::Notice(Notice {
             code: Code::LEFT_OUT,
@@ -159,13 +159,24 @@ fn expansion_when_complete(
     profile: &Profile,
     mut host: Snapshot,
     signals: &Signals,
+    reporter: &mut Reporter<'_>,
 ) -> Result<(Expansion, Snapshot), Failure> {
     let begun = Instant::now();
+    let mut told = false;
     loop {
         let expansion = expand::expand(profile, &host);
         let wait = expansion.missing.iter().map(|missing| missing.wait).max().unwrap_or_default();
         if begun.elapsed() >= wait || signals.asked() {
             return Ok((expansion, host));
+        }
+        if !std::mem::replace(&mut told, true) {
+            for missing in expansion.missing.iter().filter(|missing| !missing.wait.is_zero()) {
+                reporter.event(&Event::Notice(Notice {
+                    code: missing.code,
+                    listener: Some(missing.spec.listener.clone()),
+                    message: format!("{}; it is waited for, at most {:?}", missing.message, missing.wait),
+                }));
+            }
         }
         std::thread::sleep(LOOK_AGAIN.min(wait.saturating_sub(begun.elapsed())));
         host = sys::snapshot().map_err(|error| super::environment(error.to_string()))?;

@@ -10,6 +10,9 @@ const FIRST: Duration = Duration::from_millis(5);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// How many lost connections in a row are taken for bad luck. A kernel that goes on like that would keep a core busy.
+const PATIENCE: u32 = 64;
+
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -27,26 +30,39 @@ pub enum Next {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backoff {
     last: Option<Duration>,
+    lost_in_a_row: u32,
 }
 
 impl Backoff {
     /// Something was accepted: the next pause is short again.
     pub fn succeeded(&mut self) {
-        self.last = None;
+        *self = Backoff::default();
+    }
+
+    /// Whether the last attempts failed for want of something: then some may still wait in the queue.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.last.is_some()
     }
 
     /// Classes as accept(2) has them: what the network did to one connection is that connection's end only.
     pub fn failed(&mut self, errno: Errno) -> Next {
         match errno {
             Errno::EAGAIN => Next::Wait,
-            Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EPERM => {
-                let pause = self.last.map_or(FIRST, |last| (last * 2).min(LONGEST));
-                self.last = Some(pause);
-                Next::Pause(pause)
-            }
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EPERM => self.pause(),
             Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL => Next::GiveUp,
-            _ => Next::Continue,
+            _ if self.lost_in_a_row >= PATIENCE => self.pause(),
+            _ => {
+                self.lost_in_a_row += 1;
+                Next::Continue
+            }
         }
+    }
+
+    fn pause(&mut self) -> Next {
+        let pause = self.last.map_or(FIRST, |last| (last * 2).min(LONGEST));
+        self.last = Some(pause);
+        Next::Pause(pause)
     }
 }
 
@@ -71,11 +87,23 @@ mod tests {
     #[test]
     fn one_lost_connection_does_not_stop_the_others() {
         let mut backoff = Backoff::default();
-        for errno in [Errno::ECONNABORTED, Errno::EINTR, Errno::EPROTO, Errno::ENETDOWN, Errno::EHOSTUNREACH]
-        {
+        for errno in [Errno::ECONNABORTED, Errno::EPROTO, Errno::ENETDOWN, Errno::EHOSTUNREACH] {
             assert_eq!(backoff.failed(errno), Next::Continue, "{errno}");
         }
+        assert!(!backoff.is_failing());
         assert_eq!(backoff.failed(Errno::EAGAIN), Next::Wait);
         assert_eq!(backoff.failed(Errno::EINVAL), Next::GiveUp);
+    }
+
+    #[test]
+    fn nothing_but_lost_connections_does_not_keep_a_core_busy() {
+        let mut backoff = Backoff::default();
+        for _ in 0..PATIENCE {
+            assert_eq!(backoff.failed(Errno::ECONNABORTED), Next::Continue);
+        }
+        assert_eq!(backoff.failed(Errno::EPROTO), Next::Pause(FIRST));
+        assert!(backoff.is_failing());
+        backoff.succeeded();
+        assert_eq!(backoff.failed(Errno::EPROTO), Next::Continue);
     }
 }

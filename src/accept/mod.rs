@@ -33,6 +33,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How many datagrams of a socket are taken at the end: more than a queue holds, yet a flood does not keep the program alive.
 const LAST_DATAGRAMS: u32 = 16_384;
 
+/// How often the queue of a listener is looked at, at the end.
+const LAST_ROUNDS: u32 = 64;
+
 /// How long to wait at the most where a signal cannot end the wait.
 const SHORT_WAIT: Duration = Duration::from_millis(200);
 
@@ -117,6 +120,7 @@ pub struct Acceptor {
     paused: Vec<usize>,
     connections: Connections,
     neighbourhood: Neighbourhood,
+    starved: Vec<String>,
     buffer: Vec<u8>,
 }
 
@@ -135,6 +139,7 @@ impl Acceptor {
             paused: Vec::new(),
             connections: Connections::default(),
             neighbourhood,
+            starved: Vec::new(),
             buffer: vec![0; READ_LIMIT],
         };
         for endpoint in endpoints {
@@ -498,7 +503,12 @@ impl Acceptor {
         let Some(served) = self.served.get_mut(number) else { return Ok(false) };
         let errno = sys::errno_of(error);
         if error.kind() == io::ErrorKind::WouldBlock {
+            // The kernel looks for a descriptor first and at the queue then: both are as they should be.
+            served.backoff.succeeded();
             return Ok(false);
+        }
+        if errno == Errno::EINTR {
+            return Ok(true);
         }
         observer.error(&format!("{call} {errno}"), 1);
         match served.backoff.failed(errno) {
@@ -558,11 +568,40 @@ impl Acceptor {
 
     /// Takes what waits in the queue of a socket.
     fn take_waiting(&mut self, number: usize, observer: &mut impl Observer) -> io::Result<ControlFlow<()>> {
+        // One more attempt for a listener in a pause: whoever waits there would not be counted otherwise.
+        if let Some(served) = self.served.get_mut(number) {
+            served.resumes = None;
+        }
         match self.served.get(number).map(|served| served.endpoint.bound.spec.protocol) {
-            Some(Protocol::Tcp) => self.accept_some(number, u32::MAX, observer),
+            Some(Protocol::Tcp) => self.accept_last(number, observer),
             Some(Protocol::Udp) => self.receive_some(number, LAST_DATAGRAMS, observer),
             None => Ok(ControlFlow::Continue(())),
         }
+    }
+
+    /// Accepts what waits on a listener that is about to be closed. Newcomers are kept out meanwhile, or else whoever comes
+    /// between the last look and the close would be connected and not counted; a shared socket is not ours to change.
+    fn accept_last(&mut self, number: usize, observer: &mut impl Observer) -> io::Result<ControlFlow<()>> {
+        for round in 0..LAST_ROUNDS {
+            let Some(served) = self.served.get_mut(number).filter(|served| !served.given_up) else { break };
+            let socket = &served.endpoint.bound.socket;
+            if round == 0 && !served.endpoint.inherited {
+                let _ = socket.listen(0);
+            }
+            match packet_info::listen_queue(socket) {
+                Ok(queue) if queue.queued == 0 => {
+                    served.backoff.succeeded();
+                    break;
+                }
+                _ if served.resumes.is_some() => break,
+                Err(_) if round > 0 => break,
+                _ => {}
+            }
+            if self.accept_some(number, u32::MAX, observer)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Ends in an orderly way: takes the connections that the kernel has accepted already (unless `take_waiting` is false:
@@ -580,6 +619,9 @@ impl Acceptor {
         for served in self.served.0.drain(..).flatten() {
             if !served.given_up {
                 let _ = self.poller.remove(&served.endpoint.bound.socket);
+            }
+            if take_waiting && (served.given_up || served.backoff.is_failing()) {
+                self.starved.push(served.endpoint.bound.spec.listener);
             }
         }
         let deadline = Instant::now() + FAREWELL;
@@ -603,6 +645,14 @@ impl Acceptor {
         }
         self.connections.close_all(&self.poller);
         Ok(())
+    }
+}
+
+impl Acceptor {
+    /// After [`Acceptor::close`]: listeners that could not take what waited, to the end. Whoever waited there is not counted.
+    #[must_use]
+    pub fn starved(&self) -> &[String] {
+        &self.starved
     }
 }
 

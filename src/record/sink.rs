@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 /// How many bytes may wait for a slow reader before lines are dropped.
 const QUEUE_LIMIT: usize = 8 << 20;
 
+/// How many bytes a slow reader is given at once. A pipe takes so many whole or not at all (PIPE_BUF of limits.h on Linux), so
+/// that a write which waits when the program ends has written nothing.
+const WRITE_LIMIT: usize = 4096;
+
 /// How many bytes are gathered before they are handed on without being asked.
 const BATCH_LIMIT: usize = 64 << 10;
 
@@ -35,6 +39,21 @@ impl Batch {
     fn clear(&mut self) {
         self.bytes.clear();
         self.lines.clear();
+    }
+
+    /// The first lines behind `from`: at most [`WRITE_LIMIT`] bytes of whole lines, or one line that is longer. Returns their
+    /// length, how many lines they are, and how many of those are arrivals; `None` at the end.
+    fn chunk(&self, from: usize) -> Option<(usize, usize, u64)> {
+        let (mut bytes, mut lines, mut arrivals) = (0, 0, 0);
+        for &(length, arrival) in self.lines.get(from..)? {
+            if lines > 0 && bytes + length as usize > WRITE_LIMIT {
+                break;
+            }
+            bytes += length as usize;
+            lines += 1;
+            arrivals += u64::from(arrival);
+        }
+        (lines > 0).then_some((bytes, lines, arrivals))
     }
 
     /// Length of the whole lines within the first `written` bytes, and how many arrivals lie behind them.
@@ -95,6 +114,10 @@ struct Shared {
 struct State {
     queue: Batch,
     writing: bool,
+    /// Arrivals that the thread has taken and not yet written.
+    taken: u64,
+    /// Nobody waits for what the thread has taken: it is counted as lost already.
+    abandoned: bool,
     ended: bool,
     losses: Losses,
 }
@@ -198,7 +221,7 @@ impl Sink {
     }
 
     /// Waits up to `patience` until everything is written, and then gives up on the rest: what still waits counts as
-    /// dropped, so that the losses are final but for the batch that is being written.
+    /// dropped, and the losses are final.
     pub fn drain(&mut self, patience: Duration) -> Losses {
         self.flush();
         if let Target::Stream(shared) = &self.target {
@@ -208,7 +231,8 @@ impl Sink {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     let (_, waiting) = state.queue.split(0);
-                    state.losses.dropped += waiting;
+                    state.losses.dropped += waiting + std::mem::take(&mut state.taken);
+                    state.abandoned = state.writing;
                     state.losses.error.get_or_insert_with(|| "the reader does not read".to_owned());
                     state.queue.clear();
                     break;
@@ -277,6 +301,7 @@ fn write_all_batches(shared: &Shared, mut writer: impl Write) {
         {
             let mut state = shared.lock();
             state.writing = false;
+            state.abandoned = false;
             shared.changed.notify_all();
             while state.queue.lines.is_empty() {
                 if state.ended {
@@ -286,19 +311,34 @@ fn write_all_batches(shared: &Shared, mut writer: impl Write) {
             }
             std::mem::swap(&mut batch, &mut state.queue);
             state.writing = true;
+            state.taken = batch.split(0).1;
         }
-        if let Err((error, written)) = write_batch(&mut writer, &batch.bytes) {
+        let (mut line, mut start) = (0, 0);
+        while let Some((length, lines, arrivals)) = batch.chunk(line) {
+            let result = write_batch(&mut writer, batch.bytes.get(start..start + length).unwrap_or_default());
             let mut state = shared.lock();
-            state.losses.dropped += batch.split(written).1;
-            if error.kind() == ErrorKind::BrokenPipe {
-                state.losses.closed = true;
-                state.losses.dropped += state.queue.split(0).1;
-                state.queue.clear();
-                state.writing = false;
-                shared.changed.notify_all();
-                return;
+            if state.abandoned {
+                break;
             }
-            state.losses.error.get_or_insert_with(|| error.to_string());
+            match result {
+                Ok(()) => state.taken = state.taken.saturating_sub(arrivals),
+                Err((error, written)) => {
+                    // Nothing of this batch is tried again: what is left of it is lost.
+                    let _ = std::mem::take(&mut state.taken);
+                    state.losses.dropped += batch.split(start + written).1;
+                    if error.kind() == ErrorKind::BrokenPipe {
+                        state.losses.closed = true;
+                        state.losses.dropped += state.queue.split(0).1;
+                        state.queue.clear();
+                        state.writing = false;
+                        shared.changed.notify_all();
+                        return;
+                    }
+                    state.losses.error.get_or_insert_with(|| error.to_string());
+                    break;
+                }
+            }
+            (line, start) = (line + lines, start + length);
         }
         batch.clear();
     }
@@ -384,7 +424,7 @@ mod tests {
         }
         sink.line(b"second\n", true);
         let losses = sink.finish(Duration::from_millis(10));
-        assert_eq!(losses.dropped, 1, "the first is still being written");
+        assert_eq!(losses.dropped, 2, "the one that is still being written too");
         assert!(losses.error.is_some());
     }
 

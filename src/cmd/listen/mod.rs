@@ -91,8 +91,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let follower = Follower::new(&profile, &opened);
     let idle = sockets == 0 && follower.is_none();
     reporter.event(&Event::Listening(Listening { sockets, failed }));
-    let end = if idle {
-        End::NothingLeft
+    let (end, starved) = if idle {
+        (End::NothingLeft, Vec::new())
     } else {
         serve(args, opened.endpoints, follower, &signals, &mut reporter)?
     };
@@ -102,10 +102,24 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             Problem::error(Code::BIND_FAILED, "no socket could be opened, so there is nothing to listen on");
         let _ = context.say_within(&problem, LAST_LINES);
     }
+    if !starved.is_empty() {
+        let _ = context.say_within(
+            &Problem::warning(
+                Code::ARRIVAL_TROUBLE,
+                format!(
+                    "who waited at the end could not be accepted and is not counted: {}",
+                    starved.join(", ")
+                ),
+            )
+            .help("the summary's errors tell why; for EMFILE raise the limit of open files (ulimit -n)"),
+            LAST_LINES,
+        );
+    }
     let incomplete = idle || (args.require_all && failed > 0);
     let result = match end {
         _ if incomplete => Exit::Environment,
         End::NothingLeft => Exit::Undecided,
+        _ if !starved.is_empty() => Exit::Undecided,
         End::Signal | End::Deadline | End::Observer | End::Changed => Exit::Success,
     };
     match output {
@@ -124,7 +138,7 @@ fn serve(
     mut follower: Option<Follower>,
     signals: &Signals,
     reporter: &mut Reporter<'_>,
-) -> Result<End, Failure> {
+) -> Result<(End, Vec<String>), Failure> {
     let failed = |error: std::io::Error| environment(format!("cannot wait for connections: {error}"));
     let mut acceptor = Acceptor::new(endpoints).map_err(failed)?;
     let deadline = args.time.and_then(|time| Instant::now().checked_add(time));
@@ -140,7 +154,7 @@ fn serve(
         }
     };
     acceptor.close(reporter, end != End::Observer).map_err(failed)?;
-    Ok(end)
+    Ok((end, acceptor.starved().to_vec()))
 }
 
 fn environment(message: String) -> Failure {

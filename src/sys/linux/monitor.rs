@@ -11,6 +11,9 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 /// routes too, since a local route makes addresses ours.
 const GROUPS: u32 = 0x1 | 0x10 | 0x100 | 0x40 | 0x400;
 
+/// How many notifications are read in one go.
+const AT_ONCE: u32 = 4096;
+
 /// Tells that the host's network has changed since it was last asked.
 pub struct Monitor {
     socket: Socket,
@@ -41,14 +44,16 @@ impl Monitor {
         let mut changed = false;
         // Only that something happened matters, not what: the state is read anew. So messages may be cut.
         let mut buffer = [0u8; 512];
-        loop {
+        // Not for ever: what still waits ends the poller's next wait at once.
+        for _ in 0..AT_ONCE {
             match self.socket.recv(&mut buffer.as_mut_slice(), libc::MSG_DONTWAIT) {
                 Ok(_) => changed = true,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changed = true,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return changed,
+                Err(_) => break,
             }
         }
+        changed
     }
 }
 

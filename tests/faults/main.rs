@@ -1,0 +1,90 @@
+//! The program under faults that are injected for real: too few descriptors, failing system calls, full disks, readers that
+//! stand still, signals at bad moments. What is counted must stay right, and the program must end as documented.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs, reason = "a test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod accept;
+mod files;
+mod streams;
+mod torture;
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+use support::netns::harness;
+
+fn main() -> ExitCode {
+    harness(vec![
+        trial("too_few_descriptors_lose_nobody", accept::too_few_descriptors_lose_nobody),
+        trial("descriptors_that_never_come_are_undecided", accept::descriptors_that_never_come_are_undecided),
+        trial("errors_of_the_system_are_waited_out", accept::errors_of_the_system_are_waited_out),
+        trial("errors_of_one_connection_are_passed_over", accept::errors_of_one_connection_are_passed_over),
+        trial("interrupted_calls_lose_nothing", accept::interrupted_calls_lose_nothing),
+        trial("a_signal_in_a_burst_counts_all_that_were_accepted", accept::a_signal_in_a_burst),
+        trial("closed_streams_are_not_taken_by_sockets", streams::closed_streams_are_not_taken_by_sockets),
+        trial("readers_that_go_away_are_no_failure", streams::readers_that_go_away_are_no_failure),
+        trial("full_devices_are_exit_5", streams::full_devices_are_exit_5),
+        trial("a_stopped_pager_stops_nothing", streams::a_stopped_pager_stops_nothing),
+        trial("a_full_disk_leaves_whole_lines", files::a_full_disk_leaves_whole_lines),
+        trial("a_killed_writer_leaves_whole_lines", files::a_killed_writer_leaves_whole_lines),
+        trial("two_writers_do_not_mix_their_lines", files::two_writers_do_not_mix_their_lines),
+        trial("a_report_is_the_old_one_or_the_new_one", files::a_report_is_the_old_one_or_the_new_one),
+        trial("listen_survives_every_failing_call", torture::listen),
+        trial("interfaces_survives_every_failing_call", torture::interfaces),
+    ])
+}
+
+fn trial(name: &str, body: fn()) -> Trial {
+    Trial::test(name, move || {
+        body();
+        Ok(())
+    })
+}
+
+/// The program behind another one that becomes it, such as `prlimit` or `strace -D`: the process id is the program's own.
+fn behind(wrapper: &[&str], arguments: &[&str]) -> Command {
+    let mut command = Command::new(wrapper[0]);
+    command.args(&wrapper[1..]).arg(env!("CARGO_BIN_EXE_bindscope")).args(arguments);
+    command.stdin(Stdio::null());
+    for name in ["NO_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "COLUMNS", "LISTEN_FDS", "LISTEN_PID"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The program with faults injected into its system calls, each as strace's `inject=` has it.
+fn injected(faults: &[&str], arguments: &[&str]) -> Command {
+    let mut wrapper = vec!["strace", "-D", "-f", "-qq", "-o", "/dev/null"];
+    for fault in faults {
+        wrapper.extend(["-e", fault]);
+    }
+    behind(&wrapper, arguments)
+}
+
+/// Where the number-th socket listens.
+fn address(beginning: &[Value], number: usize) -> SocketAddr {
+    let bound = beginning.iter().filter(|event| event["event"] == "bound").nth(number).unwrap();
+    let socket = &bound["socket"];
+    format!("{}:{}", socket["address"].as_str().unwrap(), socket["port"]).parse().unwrap()
+}
+
+/// A connection; a time limit instead of a hang.
+fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&to, Duration::from_secs(20)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+/// A profile with these listeners in a file of its own.
+fn profile(listeners: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("profile.toml");
+    std::fs::write(&path, format!("schema = 1\nname = 'faults'\n{listeners}")).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
+}

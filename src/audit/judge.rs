@@ -1,6 +1,7 @@
 //! Whether a policy allows what is there. Every verdict has its reason and its line of the policy; what cannot be known is
 //! undecided, never a pass.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::civil::Date;
@@ -74,9 +75,6 @@ impl Judge<'_> {
                 place: at.clone(),
             });
             if outcome.verdict == Verdict::Pass {
-                if outcome.rule.is_some() {
-                    accept(&mut report.findings, place, &self.rule_name(outcome.rule));
-                }
                 continue;
             }
             let undecided = outcome.verdict == Verdict::Undecided;
@@ -88,6 +86,7 @@ impl Judge<'_> {
             finding.undecided = undecided;
             report.findings.push(finding);
         }
+        self.accept(&mut report.findings, &outcomes);
         for (position, rule) in self.policy.allow.iter().enumerate() {
             self.presence(position, rule, report, &outcomes);
         }
@@ -230,6 +229,25 @@ impl Judge<'_> {
                     rule: Some(position),
                     key: "families",
                 };
+            }
+        }
+    }
+
+    /// What a rule allows is worth no more than a note.
+    fn accept(&self, findings: &mut [Finding], outcomes: &[Outcome]) {
+        for finding in findings {
+            let outcome = finding.socket.and_then(|place| outcomes.get(place));
+            let Some(outcome) = outcome.filter(|one| one.rule.is_some() && one.verdict == Verdict::Pass)
+            else {
+                continue;
+            };
+            if matches!(finding.code, Code::WILDCARD_LISTENER | Code::WIDER_IN_IPV6 | Code::ONE_FAMILY) {
+                finding.severity = Severity::Note;
+                finding.rule = Some(self.rule_name(outcome.rule));
+            }
+            if finding.code == Code::V6ONLY_UNKNOWN {
+                // The rule holds either way.
+                (finding.severity, finding.undecided) = (Severity::Note, false);
             }
         }
     }
@@ -485,33 +503,19 @@ fn one_process(matches: &Match, owner: &Owner) -> Process {
     }
 }
 
-/// What a rule allows is worth no more than a note.
-fn accept(findings: &mut [Finding], place: usize, rule: &str) {
-    for finding in findings.iter_mut().filter(|finding| finding.socket == Some(place)) {
-        if matches!(finding.code, Code::WILDCARD_LISTENER | Code::WIDER_IN_IPV6 | Code::ONE_FAMILY) {
-            finding.severity = Severity::Note;
-            finding.rule = Some(rule.to_owned());
-        }
-        if finding.code == Code::V6ONLY_UNKNOWN {
-            // The rule holds either way.
-            (finding.severity, finding.undecided) = (Severity::Note, false);
-        }
-    }
-}
-
 /// A check whose finding is waived holds, for the reason of the waiver.
 fn settle_checks(report: &mut Report) {
-    let is_policy =
-        |finding: &&Finding| finding.code <= Code::POLICY_UNDECIDED && finding.code >= Code::NOT_ALLOWED;
+    let mut waived: HashMap<Result<usize, &str>, &str> = HashMap::new();
+    for finding in &report.findings {
+        let of_policy = (Code::NOT_ALLOWED..=Code::POLICY_UNDECIDED).contains(&finding.code);
+        let about = finding.socket.map_or_else(|| Err(finding.rule.as_deref().unwrap_or_default()), Ok);
+        if let (true, Some(reason)) = (of_policy, finding.waived.as_deref()) {
+            waived.insert(about, reason);
+        }
+    }
     for check in report.checks.iter_mut().filter(|check| check.verdict != Verdict::Pass) {
-        let finding = report.findings.iter().filter(is_policy).find(|finding| match check.socket {
-            Some(_) => finding.socket == check.socket,
-            None => {
-                finding.rule.as_ref().is_some_and(|rule| check.name == format!("{rule} is there"))
-                    && finding.socket.is_none()
-            }
-        });
-        if let Some(reason) = finding.and_then(|finding| finding.waived.as_ref()) {
+        let rule = check.name.strip_suffix(" is there").unwrap_or_default();
+        if let Some(reason) = waived.get(&check.socket.ok_or(rule)) {
             check.verdict = Verdict::Pass;
             check.because = format!("waived: {reason}");
         }

@@ -295,6 +295,18 @@ pub fn report(sites: Vec<Site>, because: Vec<String>, time: String) -> Report {
 }
 
 impl Report {
+    /// The findings that count, by the position of their socket: one look for all sockets.
+    #[must_use]
+    pub fn counting_by_socket(&self) -> Vec<Vec<&Finding>> {
+        let mut by_socket: Vec<Vec<&Finding>> = vec![Vec::new(); self.sockets.len()];
+        for finding in self.findings.iter().filter(|finding| finding.counts()) {
+            if let Some(list) = finding.socket.and_then(|place| by_socket.get_mut(place)) {
+                list.push(finding);
+            }
+        }
+        by_socket
+    }
+
     /// Sorts and counts, after findings were added or changed.
     pub fn settle(&mut self) {
         self.findings.sort_by(|a, b| {

@@ -1,7 +1,7 @@
 //! What is remarkable about sockets, without any policy. One function for each code.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Finding, Site, plain};
 use crate::code::Code;
@@ -84,7 +84,7 @@ impl About<'_> {
 
     fn v6only_unknown(&self, findings: &mut Vec<Finding>) {
         let view = &self.socket.view;
-        if view.address == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) && view.v6only.is_none() {
+        if view.address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && view.v6only.is_none() {
             let mut finding = self
                 .finding(
                     Code::V6ONLY_UNKNOWN,
@@ -396,22 +396,44 @@ fn shadowed(site: &Site, places: &[usize], first: usize, findings: &mut Vec<Find
         let key = (pids(socket), socket.uid, socket.view.family, socket.view.address, socket.device_index);
         kinds.entry(key).or_insert(place);
     }
-    let kinds: Vec<usize> = kinds.into_values().collect();
-    for (position, &one) in kinds.iter().enumerate() {
-        for &two in &kinds[position + 1..] {
-            let (a, b) = (&site.sockets[one], &site.sockets[two]);
-            if related(a, b)
-                || a.device_index.is_some() && b.device_index.is_some() && a.device_index != b.device_index
-            {
-                continue;
-            }
-            if let Some((place, message)) = divided(one, a, two, b) {
-                findings.push(
-                    Finding::new(Code::SHADOWED, Severity::Warning, Some(first + place), message).help(
-                        "see which program clients are meant to reach, and stop the other or move its port",
-                    ),
-                );
-            }
+    let mut wildcards = Vec::new();
+    let mut specific: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
+    for place in kinds.into_values() {
+        let address = site.sockets[place].view.address.to_canonical();
+        if address.is_unspecified() {
+            wildcards.push(place);
+        } else {
+            specific.entry(address).or_default().push(place);
+        }
+    }
+    // A port may be bound at every address of 127.0.0.0/8: only pairs that can have to do with each other are looked at.
+    let mut pairs = Vec::new();
+    let among = |list: &[usize], pairs: &mut Vec<(usize, usize)>| {
+        for (position, &one) in list.iter().enumerate() {
+            pairs.extend(list[position + 1..].iter().map(|&two| (one, two)));
+        }
+    };
+    among(&wildcards, &mut pairs);
+    for list in specific.values() {
+        among(list, &mut pairs);
+        pairs.extend(list.iter().flat_map(|&one| wildcards.iter().map(move |&two| (one, two))));
+    }
+    let at = |address: IpAddr| specific.get(&address).map_or(&[][..], Vec::as_slice);
+    for &one in at(IpAddr::V4(Ipv4Addr::LOCALHOST)) {
+        pairs.extend(at(IpAddr::V6(Ipv6Addr::LOCALHOST)).iter().map(|&two| (one, two)));
+    }
+    for (one, two) in pairs {
+        let (a, b) = (&site.sockets[one], &site.sockets[two]);
+        let apart = a.device_index.is_some() && b.device_index.is_some() && a.device_index != b.device_index;
+        if related(a, b) || apart {
+            continue;
+        }
+        if let Some((place, message)) = divided(one, a, two, b) {
+            findings.push(
+                Finding::new(Code::SHADOWED, Severity::Warning, Some(first + place), message).help(
+                    "see which program clients are meant to reach, and stop the other or move its port",
+                ),
+            );
         }
     }
 }

@@ -51,6 +51,7 @@ const GROUPS: [(Exposure, &str); 5] = [
 #[must_use]
 pub fn human(report: &Report, style: Style) -> String {
     let mut out = String::new();
+    let findings = report.counting_by_socket();
     for (position, namespace) in report.namespaces.iter().enumerate() {
         if report.namespaces.len() > 1 {
             let name = namespace.name.as_deref().map_or_else(|| "this one".to_owned(), escape);
@@ -63,7 +64,7 @@ pub fn human(report: &Report, style: Style) -> String {
             .filter(|&place| report.sockets[place].netns == namespace.inode)
             .collect();
         if namespace.exposure_known {
-            namespace_sockets(&mut out, report, &here, style);
+            namespace_sockets(&mut out, report, &findings, &here, style);
         } else {
             for place in here {
                 let socket = &report.sockets[place];
@@ -88,7 +89,13 @@ pub fn human(report: &Report, style: Style) -> String {
     out
 }
 
-fn namespace_sockets(out: &mut String, report: &Report, places: &[usize], style: Style) {
+fn namespace_sockets(
+    out: &mut String,
+    report: &Report,
+    findings: &[Vec<&Finding>],
+    places: &[usize],
+    style: Style,
+) {
     let column = |text: &dyn Fn(&ListeningSocket) -> String| {
         places.iter().map(|&place| text(&report.sockets[place]).chars().count()).max().unwrap_or(0)
     };
@@ -116,9 +123,7 @@ fn namespace_sockets(out: &mut String, report: &Report, places: &[usize], style:
                 owners(socket)
             );
             wrapped(out, &line, "", "        ", style.width);
-            for finding in
-                report.findings.iter().filter(|finding| finding.socket == Some(place) && finding.counts())
-            {
+            for finding in &findings[place] {
                 write_finding(out, finding, "        ", style);
             }
         }

@@ -12,6 +12,7 @@ pub fn csv(report: &Report) -> String {
          queue_length,queue_limit,owners_known,pids,commands,exes,users,units,findings\r\n",
     );
     let optional = |value: Option<String>| value.unwrap_or_default();
+    let findings = report.counting_by_socket();
     for (place, socket) in report.sockets.iter().enumerate() {
         let view = &socket.view;
         let each = |text: &dyn Fn(&crate::model::Owner) -> Option<String>| {
@@ -19,12 +20,7 @@ pub fn csv(report: &Report) -> String {
                 socket.owners.iter().flatten().map(|owner| text(owner).unwrap_or_default()).collect();
             all.join(";")
         };
-        let codes: Vec<String> = report
-            .findings
-            .iter()
-            .filter(|finding| finding.socket == Some(place) && finding.counts())
-            .map(|finding| finding.code.to_string())
-            .collect();
+        let codes: Vec<String> = findings[place].iter().map(|finding| finding.code.to_string()).collect();
         let fields = [
             view.protocol.to_string(),
             view.address.to_string(),

@@ -114,13 +114,22 @@ fn read_mptcp(kernel: &mut SockDiag, netns: Option<u64>, names: &mut DeviceNames
                 return;
             }
         }
-        for socket in found.into_inner() {
-            let twin = inventory.sockets.iter_mut().find(|other| {
-                other.view.protocol == Protocol::Tcp
-                    && other.view.port == socket.local_port
-                    && other.view.address == socket.local
-                    && (other.inode == inode(&socket) || other.inode.is_none())
-            });
+        let found = found.into_inner();
+        let mut twins: HashMap<(u16, IpAddr), Vec<usize>> = HashMap::new();
+        if !found.is_empty() {
+            for (place, other) in inventory.sockets.iter().enumerate() {
+                if other.view.protocol == Protocol::Tcp {
+                    twins.entry((other.view.port, other.view.address)).or_default().push(place);
+                }
+            }
+        }
+        for socket in found {
+            let places = twins.get(&(socket.local_port, socket.local)).map_or(&[][..], Vec::as_slice);
+            let same = |place: &&usize| {
+                let other = &inventory.sockets[**place];
+                other.inode == inode(&socket) || other.inode.is_none()
+            };
+            let twin = places.iter().find(same).copied().and_then(|place| inventory.sockets.get_mut(place));
             if let Some(twin) = twin {
                 twin.mptcp = true;
                 twin.inode = twin.inode.or(inode(&socket));

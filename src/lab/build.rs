@@ -104,6 +104,7 @@ impl Lab {
             Action::Rename(interface, to) => network.rename(interface, to),
             Action::Route(route) => network.add_route(route),
             Action::Settle(interface) => network.settle(interface),
+            Action::ForgetNeighbours => network.forget_neighbours(),
             Action::Filter(rule) => filter(rule, gaps),
         }
     }
@@ -147,7 +148,7 @@ fn set(path: &str, value: &str, optional: bool, gaps: &mut Vec<String>) -> Resul
 /// Adds a rule with `nft`, which is the only program that a lab may start. Without it the rule is left out, and that is said.
 fn filter(rule: &str, gaps: &mut Vec<String>) -> Result<(), Error> {
     let script = format!(
-        "table inet bindscope {{ chain input {{ type filter hook input priority 0; policy accept; }} }}\nadd rule inet bindscope input {rule}\n"
+        "add table inet bindscope\nadd chain inet bindscope input {{ type filter hook input priority 0; policy accept; }}\nadd rule inet bindscope input {rule}\n"
     );
     let run = || -> io::Result<std::process::Output> {
         netns::keep_network_rights()?;

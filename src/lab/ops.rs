@@ -62,6 +62,8 @@ pub enum Action {
     Route(NewRoute),
     /// Let the kernel notice that an interface works.
     Settle(IfName),
+    /// Forget who answers for which address, so that an answer does not depend on what was asked before.
+    ForgetNeighbours,
     /// Add a rule of nft(8) to the chain `input`.
     Filter(String),
 }
@@ -322,7 +324,8 @@ impl Plan {
                 actions.push(Action::Setting { path, value: value.clone(), optional: false });
             }
         }
-        actions.into_iter().map(|action| Operation { node, action }).collect()
+        let forget = (0..self.nodes.len()).map(|node| Operation { node, action: Action::ForgetNeighbours });
+        actions.into_iter().map(|action| Operation { node, action }).chain(forget).collect()
     }
 }
 
@@ -413,8 +416,7 @@ fn link_local(kind: u16, number: usize, side: u16, addresses: &[LabAddress]) -> 
 }
 
 impl Plan {
-    /// What a person would type to do the same, for one operation: commands of iproute2, sysctl(8) and nft(8). Empty for what
-    /// these do by themselves.
+    /// What a person would type to do the same, for one operation: commands of iproute2, sysctl(8) and nft(8).
     #[must_use]
     pub fn commands(&self, operation: &Operation) -> Vec<String> {
         let name =
@@ -463,7 +465,8 @@ impl Plan {
             }
             Action::Rename(interface, to) => vec![format!("ip -n {node} link set {interface} name {to}")],
             Action::Route(route) => vec![format!("ip -n {node} {}", route_words(route))],
-            Action::Settle(_) => Vec::new(),
+            Action::Settle(interface) => vec![format!("ip -n {node} link show dev {interface} > /dev/null")],
+            Action::ForgetNeighbours => vec![format!("ip -n {node} neighbour flush all")],
             Action::Filter(rule) => {
                 vec![format!(
                     "ip netns exec {node} nft add rule inet bindscope input {}",

@@ -104,9 +104,9 @@ impl<'a> Nodes<'a> {
     }
 
     /// The interface of `node` through which it would name a link-local address of the host's interface `zone`: one on the same
-    /// link if there is any, else one that leads to the host at all, else any.
+    /// link if there is any (then true), else one that leads to the host at all, else any.
     #[must_use]
-    pub fn zone_of(&self, node: usize, host: usize, zone: u32) -> Option<u32> {
+    pub fn zone_of(&self, node: usize, host: usize, zone: u32) -> Option<(u32, bool)> {
         let (own, host) = (self.nodes.get(node)?.0, self.nodes.get(host)?.0);
         let target = host.interface(zone).and_then(|interface| self.wiring.group(interface));
         let leads = |interface: &Interface| {
@@ -117,7 +117,7 @@ impl<'a> Nodes<'a> {
         };
         let up = own.interfaces.iter().filter(|interface| !interface.loopback && interface.up);
         up.max_by_key(|interface| (leads(interface), std::cmp::Reverse(interface.index)))
-            .map(|interface| interface.index)
+            .map(|interface| (interface.index, leads(interface).0))
     }
 
     /// How a packet from `node` to `to` comes to `host`, sent to the zone `zone` (of the node) where it needs one.

@@ -12,6 +12,7 @@ const ALL: &[(&str, &str)] = &[
     ("same-port", include_str!("../../profiles/same-port.toml")),
     ("loopback", include_str!("../../profiles/loopback.toml")),
     ("all-interfaces", include_str!("../../profiles/all-interfaces.toml")),
+    ("tutorial", include_str!("../../profiles/tutorial.toml")),
 ];
 
 /// Their names.

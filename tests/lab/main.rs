@@ -13,9 +13,12 @@ mod support;
 
 mod agree;
 mod build;
+mod program;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    support::netns::harness(build::trials().into_iter().chain(agree::trials()).collect())
+    support::netns::harness(
+        build::trials().into_iter().chain(agree::trials()).chain(program::trials()).collect(),
+    )
 }

@@ -14,6 +14,7 @@ use crate::cmd::{Context, Exit, Failure, probe};
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::lab::build::Lab;
+use crate::lab::ops::Action;
 use crate::lab::run::{self as stage, Looked, Opened, Patience};
 use crate::model::{Arrival, Change, Outcome, SocketView};
 use crate::plan::expect;
@@ -61,8 +62,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut before = looked.cells.clone();
     for (number, operations) in lab.plan.events.iter().enumerate() {
         let gaps = lab.perform(operations).map_err(failed)?;
-        let commands: Vec<String> =
-            operations.iter().flat_map(|operation| lab.plan.commands(operation)).collect();
+        // What is done for the sake of the measurement alone is no part of the event.
+        let own = operations.iter().filter(|operation| operation.action != Action::ForgetNeighbours);
+        let commands: Vec<String> = own.flat_map(|operation| lab.plan.commands(operation)).collect();
         let after = look()?;
         missed += after.unseen;
         let wrong: Vec<&CellReport> = after.cells.iter().filter(|cell| cell.agrees == Some(false)).collect();

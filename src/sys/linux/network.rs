@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use ipnet::IpNet;
 
-use super::netlink::{Netlink, Refusal, Service, attribute};
+use super::netlink::{Netlink, Refusal, Service, attribute, attributes};
 use super::netns::Namespace;
 use crate::model::{Family, IfName, RouteKind};
 use crate::sys::{Error, LinkSpec, NewAddress, NewRoute};
@@ -183,6 +183,32 @@ impl Network {
     pub fn settle(&mut self, name: &IfName) -> Result<(), Error> {
         let message = link_message(index(name)?, 0, 0);
         self.ask("look at", name, (RTM_GETLINK, 0), &message)
+    }
+
+    /// Forgets every neighbour that was found by ARP or neighbour discovery.
+    ///
+    /// # Errors
+    /// When the list cannot be read. An entry that went away meanwhile is no error.
+    pub fn forget_neighbours(&mut self) -> Result<(), Error> {
+        const RTM_NEWNEIGH: u16 = 28;
+        const RTM_DELNEIGH: u16 = 29;
+        const RTM_GETNEIGH: u16 = 30;
+        const NDA_DST: u16 = 1;
+        /// `struct ndmsg`.
+        const LENGTH: usize = 12;
+        let dump = self
+            .netlink
+            .dump(RTM_GETNEIGH, &[0; LENGTH])
+            .map_err(|refusal| failed("list", &IfName::from("the neighbours"), refusal))?;
+        for (_, payload) in dump.messages().filter(|(kind, _)| *kind == RTM_NEWNEIGH) {
+            let Some((head, rest)) = payload.split_at_checked(LENGTH) else { continue };
+            if let Some((_, address)) = attributes(rest).find(|(kind, _)| *kind == NDA_DST) {
+                let mut message = head.to_vec();
+                message.extend(attribute(NDA_DST, address));
+                let _ = self.netlink.request(RTM_DELNEIGH, 0, &message);
+            }
+        }
+        Ok(())
     }
 
     /// Gives an interface an address.

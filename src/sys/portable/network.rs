@@ -132,4 +132,12 @@ impl Network {
     ) -> Result<(), Error> {
         match self.never {}
     }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn forget_neighbours(&mut self) -> Result<(), Error> {
+        match self.never {}
+    }
 }

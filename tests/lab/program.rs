@@ -1,0 +1,311 @@
+//! The program's labs from outside: events, the dry run, what a killed one leaves, whoever runs it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bindscope::lab::builtin;
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::agree::{differing, lab};
+use crate::support::program::{self, bindscope};
+
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => {
+        pub fn trials() -> Vec<Trial> {
+            vec![$(Trial::test(stringify!($name), || { $name(); Ok(()) })),*]
+        }
+    };
+}
+
+trials! {
+    the_tutorials_claims_are_two_true_and_one_false,
+    events_change_what_they_should,
+    the_dry_run_builds_the_same_network,
+    a_killed_lab_leaves_nothing,
+    an_ordinary_user_has_the_same_lab,
+    privileged_ports_are_as_outside,
+    fifty_nodes_are_no_trouble,
+    a_filter_drops_what_it_says,
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+fn the_tutorials_claims_are_two_true_and_one_false() {
+    let (document, exit) = lab(&["tutorial"]);
+    assert_eq!(exit, 1);
+    let verdicts: Vec<(&str, &str)> = document["expectations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["listener"].as_str().unwrap(), one["verdict"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            ("claim1-*", "pass"),
+            ("claim2-*", "pass"),
+            ("claim3-address-*", "fail"),
+            ("claim3-device-*", "pass")
+        ]
+    );
+    let because = document["expectations"][2]["because"].as_str().unwrap();
+    assert_eq!(because, "node:wan to 192.0.2.1 port 8183 arrives on eth1");
+}
+
+fn events_change_what_they_should() {
+    let mut text = builtin::get("two-sided").unwrap().to_owned();
+    text.push_str(
+        r#"
+[[lab.event]]
+interface = "eth1"
+link = "down"
+
+[[lab.event]]
+interface = "eth1"
+link = "up"
+
+[[lab.event]]
+interface = "eth0"
+remove = "192.0.2.1/24"
+
+[[lab.event]]
+interface = "eth0"
+add = "192.0.2.1/24"
+
+[[lab.event]]
+node = "lan"
+sysctl = { "net.ipv6.conf.eth0.disable_ipv6" = "1" }
+"#,
+    );
+    let file = file(&text);
+    let path = file.path().to_str().unwrap();
+    let (document, _) = lab(&["--bind", "0.0.0.0:7001", "--bind", "[::]:7002", "--topology", path]);
+    assert_eq!(differing(&document).0, Vec::<&Value>::new());
+    let notes: Vec<&str> =
+        document["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap()).collect();
+    let all = notes.join("\n");
+    assert!(!all.contains("not as foretold"), "{all}");
+    let event = |number: usize| {
+        let start = notes.iter().position(|note| note.starts_with(&format!("event {number} "))).unwrap();
+        let end = notes
+            .iter()
+            .skip(start + 1)
+            .position(|note| note.starts_with("event "))
+            .map_or(notes.len(), |n| start + 1 + n);
+        notes[start..end].join("\n")
+    };
+    // The IPv4 address of a link that is down stays the host's, reachable over the other one.
+    let down = event(1);
+    assert!(down.contains("node:wan tcp 198.51.100.1 port 7001: taken by bind1 over eth1 -> "), "{down}");
+    assert!(!down.contains("node:lan tcp 198.51.100.1 port 7001"), "{down}");
+    assert!(
+        down.contains("host tcp 2001:db8:2::1 port 7002: taken by bind2 over eth1 -> no longer an address"),
+        "{down}"
+    );
+    let removed = event(3);
+    assert!(
+        removed.contains("host tcp 192.0.2.1 port 7001: taken by bind1 over eth0 -> no longer an address"),
+        "{removed}"
+    );
+    let added = event(4);
+    assert!(
+        added
+            .contains("host tcp 192.0.2.1 port 7001: not an address of the host -> taken by bind1 over eth0"),
+        "{added}"
+    );
+    let off = event(5);
+    assert!(off.contains("node:lan tcp 2001:db8:1::1 port 7002: taken by bind2 over eth0 -> "), "{off}");
+}
+
+/// A host's network as the program describes it, without what is of this moment.
+fn network(text: &[u8]) -> Value {
+    let mut document: Value = serde_json::from_slice(text)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(text)));
+    document.as_object_mut().unwrap().remove("host");
+    document
+}
+
+fn the_dry_run_builds_the_same_network() {
+    let program = env!("CARGO_BIN_EXE_bindscope");
+    for (name, nodes) in [
+        ("router", ["host", "router", "far"]),
+        ("bridge", ["host", "web", "lan"]),
+        ("asymmetric", ["host", "peer", "peer"]),
+    ] {
+        let script = program::run(&["lab", "plan", "--topology", name]).stdout;
+        for node in nodes {
+            let done = program::run(&[
+                "lab",
+                "shell",
+                "--topology",
+                name,
+                node,
+                "--",
+                program,
+                "interfaces",
+                "--format",
+                "json",
+            ]);
+            assert!(done.status.success(), "{:?}", program::text(&done));
+            let shell = format!(
+                "mount -t tmpfs none /run && cat > /run/script && sh -e /run/script >&2 && exec ip netns exec {node} {program} interfaces --format json"
+            );
+            let mut child = Command::new("unshare")
+                .args(["-m", "sh", "-c", &shell])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), &script).unwrap();
+            let typed = program::finish(child);
+            let (_, stderr) = program::text(&typed);
+            assert!(typed.status.success(), "{name}: {stderr}");
+            let (typed, done) = (network(&typed.stdout), network(&done.stdout));
+            assert_eq!(typed, done, "{name}: {node}");
+        }
+    }
+}
+
+/// Inodes of network namespaces that a process holds or is in.
+fn namespaces_of(pid: u32) -> BTreeSet<String> {
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let own = tasks.map(|entry| entry.path().join("ns/net"));
+    fds.chain(own)
+        .filter_map(|path| std::fs::read_link(path).ok())
+        .map(|link| link.to_string_lossy().into_owned())
+        .filter(|link| link.starts_with("net:"))
+        .collect()
+}
+
+fn a_killed_lab_leaves_nothing() {
+    let mut child = bindscope(&["lab", "run", "loopback", "--keep"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let mut said = String::new();
+    while !said.contains("nsenter") {
+        let mut bytes = [0; 512];
+        let count = stderr.read(&mut bytes).unwrap();
+        assert!(count > 0, "{said}");
+        said.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    let outside = std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy().into_owned();
+    let mut held = namespaces_of(child.id());
+    held.remove(&outside);
+    assert_eq!(held.len(), 3, "{held:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let others = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let left: Vec<u32> = others.filter(|pid| !namespaces_of(*pid).is_disjoint(&held)).collect();
+    assert_eq!(left, Vec::<u32>::new());
+}
+
+fn an_ordinary_user_has_the_same_lab() {
+    let root = bindscope(&["lab", "run", "loopback-vs-all", "--format", "json"]);
+    let mut nobody = bindscope(&["lab", "run", "loopback-vs-all", "--format", "json"]);
+    if std::fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) != Some("1") {
+        // SAFETY-free: the standard library drops the groups and changes the user before exec.
+        nobody.uid(65534).gid(65534);
+    }
+    let run = |mut command: Command| {
+        let output = program::finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let document: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", program::text(&output)));
+        assert!(differing(&document).0.is_empty());
+        document["cells"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|cell| {
+                (
+                    cell["source"].clone(),
+                    cell["destination"].clone(),
+                    cell["port"].clone(),
+                    cell["observed"]["outcome"].clone(),
+                    cell["observed"]["ingress"].clone(),
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(run(root), run(nobody));
+}
+
+fn privileged_ports_are_as_outside() {
+    let (document, exit) = lab(&["--bind", "0.0.0.0:81", "--bind", "127.0.0.1:8090"]);
+    let bind = &document["sockets"][0]["bind"];
+    assert_eq!(
+        (&bind["predicted"]["errno"], &bind["observed"]["errno"]),
+        (&Value::from("EACCES"), &Value::from("EACCES"))
+    );
+    assert!(differing(&document).0.is_empty());
+    assert_eq!(exit, 0);
+    let topology = format!(
+        "{}\n[[lab.node]]\nname = \"host\"\nsysctl = {{ \"net.ipv4.ip_unprivileged_port_start\" = \"80\" }}\n[[lab.node]]\nname = \"lan\"\n[[lab.node]]\nname = \"wan\"\n",
+        builtin::get("two-sided").unwrap()
+    );
+    let file = file(&topology);
+    let (document, _) = lab(&["--bind", "0.0.0.0:81", "--topology", file.path().to_str().unwrap()]);
+    assert_eq!(document["sockets"][0]["bind"]["observed"]["outcome"], "ok");
+    assert!(differing(&document).0.is_empty());
+}
+
+fn fifty_nodes_are_no_trouble() {
+    let mut text = "schema = 1\nkind = \"lab\"\nname = \"fifty\"\n[lab]\nhost = \"host\"\n".to_owned();
+    for node in 1..=49 {
+        let _ = write!(
+            text,
+            "[[lab.link]]\na = {{ node = \"host\", interface = \"w{node}\", addresses = [\"10.0.{node}.1/24\"] }}\nb = {{ node = \"n{node}\", interface = \"eth0\", addresses = [\"10.0.{node}.2/24\"] }}\n[[lab.route]]\nnode = \"n{node}\"\nto = \"default\"\nvia = \"10.0.{node}.1\"\n"
+        );
+    }
+    let file = file(&text);
+    let begun = Instant::now();
+    let (document, exit) = lab(&["--bind", "0.0.0.0:7100", "--topology", file.path().to_str().unwrap()]);
+    let (differing, all) = differing(&document);
+    assert!(differing.is_empty(), "{:#?}", &differing[..differing.len().min(3)]);
+    assert_eq!(exit, 0);
+    assert!(all > 49 * 49, "{all}");
+    assert!(begun.elapsed() < Duration::from_secs(50));
+}
+
+fn a_filter_drops_what_it_says() {
+    let text = format!(
+        "{}\n[[lab.filter]]\nnode = \"host\"\nrule = \"iifname eth1 tcp dport 7200 drop\"\n",
+        builtin::get("two-sided").unwrap()
+    );
+    let file = file(&text);
+    let (document, exit) = lab(&["--bind", "0.0.0.0:7200", "--topology", file.path().to_str().unwrap()]);
+    if Command::new("nft").arg("--version").output().is_err() {
+        let gaps = document["incomplete_because"].to_string();
+        assert!(gaps.contains("there is no command nft"), "{gaps}");
+        assert_eq!(document["complete"], false);
+        return;
+    }
+    // Packet filters are not foretold, so the lab shows them as a difference.
+    assert_eq!(exit, 1);
+    assert!(
+        differing(&document)
+            .0
+            .iter()
+            .all(|cell| cell["source"] == "node:wan" && cell["observed"]["outcome"] == "timeout")
+    );
+}

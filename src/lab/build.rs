@@ -4,11 +4,15 @@
 
 use std::io;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::ops::{Action, Operation, Plan};
 use crate::model::Snapshot;
 use crate::sys::netns::{self, Namespace};
 use crate::sys::{self, Error, NamespaceRefusal, Network};
+
+/// How long the kernel may take to make an address usable that is not checked for duplicates.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// A lab that stands. It falls when it is dropped and its last socket is closed.
 #[derive(Debug)]
@@ -104,6 +108,12 @@ impl Lab {
             Action::Rename(interface, to) => network.rename(interface, to),
             Action::Route(route) => network.add_route(route),
             Action::Settle(interface) => network.settle(interface),
+            Action::Ready => {
+                if !network.wait_for_addresses(LONGEST_WAIT)? {
+                    gaps.push("addresses of a node could not be used in time".to_owned());
+                }
+                Ok(())
+            }
             Action::ForgetNeighbours => network.forget_neighbours(),
             Action::Filter(rule) => filter(rule, gaps),
         }

@@ -62,6 +62,8 @@ pub enum Action {
     Route(NewRoute),
     /// Let the kernel notice that an interface works.
     Settle(IfName),
+    /// Wait until every address can be used.
+    Ready,
     /// Forget who answers for which address, so that an answer does not depend on what was asked before.
     ForgetNeighbours,
     /// Add a rule of nft(8) to the chain `input`.
@@ -145,6 +147,9 @@ pub fn plan(topology: &Topology) -> Plan {
         if let Some(node) = plan.index(&node) {
             plan.push(node, Action::Settle(interface));
         }
+    }
+    for node in 0..plan.nodes.len() {
+        plan.push(node, Action::Ready);
     }
     for filter in &topology.filters {
         if let Some(node) = plan.index(&filter.node) {
@@ -324,8 +329,11 @@ impl Plan {
                 actions.push(Action::Setting { path, value: value.clone(), optional: false });
             }
         }
-        let forget = (0..self.nodes.len()).map(|node| Operation { node, action: Action::ForgetNeighbours });
-        actions.into_iter().map(|action| Operation { node, action }).chain(forget).collect()
+        let every = |action: Action| {
+            (0..self.nodes.len()).map(move |node| Operation { node, action: action.clone() })
+        };
+        let actions = actions.into_iter().map(|action| Operation { node, action });
+        actions.chain(every(Action::Ready)).chain(every(Action::ForgetNeighbours)).collect()
     }
 }
 
@@ -416,7 +424,7 @@ fn link_local(kind: u16, number: usize, side: u16, addresses: &[LabAddress]) -> 
 }
 
 impl Plan {
-    /// What a person would type to do the same, for one operation: commands of iproute2, sysctl(8) and nft(8).
+    /// What a person would type to do the same, for one operation: commands of iproute2, sysctl(8) and nft(8). Empty for what is only a wait.
     #[must_use]
     pub fn commands(&self, operation: &Operation) -> Vec<String> {
         let name =
@@ -466,6 +474,7 @@ impl Plan {
             Action::Rename(interface, to) => vec![format!("ip -n {node} link set {interface} name {to}")],
             Action::Route(route) => vec![format!("ip -n {node} {}", route_words(route))],
             Action::Settle(interface) => vec![format!("ip -n {node} link show dev {interface} > /dev/null")],
+            Action::Ready => Vec::new(),
             Action::ForgetNeighbours => vec![format!("ip -n {node} neighbour flush all")],
             Action::Filter(rule) => {
                 vec![format!(

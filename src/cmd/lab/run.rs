@@ -63,7 +63,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     for (number, operations) in lab.plan.events.iter().enumerate() {
         let gaps = lab.perform(operations).map_err(failed)?;
         // What is done for the sake of the measurement alone is no part of the event.
-        let own = operations.iter().filter(|operation| operation.action != Action::ForgetNeighbours);
+        let own = operations
+            .iter()
+            .filter(|operation| !matches!(operation.action, Action::ForgetNeighbours | Action::Settle(_)));
         let commands: Vec<String> = own.flat_map(|operation| lab.plan.commands(operation)).collect();
         let after = look()?;
         missed += after.unseen;

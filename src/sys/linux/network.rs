@@ -6,12 +6,14 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use super::netlink::{Netlink, Refusal, Service, attribute, attributes};
 use super::netns::Namespace;
-use crate::model::{Family, IfName, RouteKind};
+use super::rtnetlink as decode;
+use crate::model::{AddrState, Family, IfName, RouteKind};
 use crate::sys::{Error, LinkSpec, NewAddress, NewRoute};
 
 const RTM_NEWLINK: u16 = 16;
@@ -209,6 +211,55 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// Waits until every IPv6 address of an interface that is up can be used. The kernel joins its multicast group and adds its local
+    /// route from a work queue (`addrconf_dad_begin()`), also without duplicate address detection; until then the address is
+    /// listed and not reachable, not even from here. False when it takes longer than `most`.
+    ///
+    /// # Errors
+    /// When the lists cannot be read.
+    pub fn wait_for_addresses(&mut self, most: Duration) -> Result<bool, Error> {
+        let begun = Instant::now();
+        loop {
+            let ready = self
+                .addresses_are_ready()
+                .map_err(|refusal| failed("look at", &IfName::from("the addresses"), refusal))?;
+            if ready || begun.elapsed() >= most {
+                return Ok(ready);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn addresses_are_ready(&mut self) -> Result<bool, Refusal> {
+        const RTM_GETADDR: u16 = 22;
+        const RTM_GETROUTE: u16 = 26;
+        const TABLE_LOCAL: u32 = 255;
+        let links = self.netlink.dump(RTM_GETLINK, &decode::link_request())?;
+        let up: Vec<u32> = links
+            .messages()
+            .filter_map(|(_, payload)| decode::link(payload))
+            .filter(|link| link.up && link.running)
+            .map(|link| link.index)
+            .collect();
+        let addresses = self.netlink.dump(RTM_GETADDR, &decode::address_request())?;
+        let routes = self.netlink.dump(RTM_GETROUTE, &decode::route_request(Family::Ipv6))?;
+        let local: Vec<IpAddr> = routes
+            .messages()
+            .flat_map(|(_, payload)| decode::route(payload))
+            .filter(|route| route.table == TABLE_LOCAL && route.kind == RouteKind::Local)
+            .map(|route| route.destination.addr())
+            .collect();
+        Ok(addresses.messages().filter_map(|(_, payload)| decode::address(payload)).all(
+            |(index, address)| {
+                let usable = !address.is(AddrState::Tentative) && !address.is(AddrState::Dadfailed);
+                address.family == Family::Ipv4
+                    || !usable
+                    || !up.contains(&index)
+                    || local.contains(&address.address)
+            },
+        ))
     }
 
     /// Gives an interface an address.

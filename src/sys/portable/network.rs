@@ -140,4 +140,12 @@ impl Network {
     pub fn forget_neighbours(&mut self) -> Result<(), Error> {
         match self.never {}
     }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn wait_for_addresses(&mut self, _most: std::time::Duration) -> Result<bool, Error> {
+        match self.never {}
+    }
 }

@@ -236,6 +236,11 @@ impl Network {
         const RTM_GETADDR: u16 = 22;
         const RTM_GETROUTE: u16 = 26;
         const TABLE_LOCAL: u32 = 255;
+        // A change of the other end may not have been noticed yet: see `settle`.
+        let links = self.netlink.dump(RTM_GETLINK, &decode::link_request())?;
+        for link in links.messages().filter_map(|(_, payload)| decode::link(payload)) {
+            self.netlink.request(RTM_GETLINK, 0, &link_message(link.index, 0, 0))?;
+        }
         let links = self.netlink.dump(RTM_GETLINK, &decode::link_request())?;
         let up: Vec<u32> = links
             .messages()

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             "the_doctor_names_switches_and_tries_the_kernel",
             the_doctor_names_switches_and_tries_the_kernel,
         ),
+        trial("what_is_wrong_with_a_host_is_found", what_is_wrong_with_a_host_is_found),
         trial("a_closed_pipe_changes_nothing", a_closed_pipe_changes_nothing),
     ])
 }
@@ -541,5 +542,64 @@ fn the_doctor_names_switches_and_tries_the_kernel() {
     for name in ["owners", "connections", "namespaces"] {
         assert_eq!(line(name)["state"], "partly", "{name}");
         assert!(line(name)["way_out"].as_str().unwrap().contains("root"), "{name}");
+    }
+}
+
+fn what_is_wrong_with_a_host_is_found() {
+    let (here, _there) = two_hosts();
+    here.ip("link add gone type veth peer name other");
+    here.ip("link set gone up");
+    let codes = || -> Vec<(String, u64)> {
+        let document = json_in(&here, &["audit", "--format", "json", "--socket-options"]);
+        let sockets = document["sockets"].as_array().unwrap();
+        let findings = document["findings"].as_array().unwrap().iter();
+        findings
+            .map(|one| {
+                let place = one["socket"].as_u64().map(|place| usize::try_from(place).unwrap());
+                let port = place.map_or(0, |place| sockets[place]["socket"]["port"].as_u64().unwrap());
+                (one["code"].as_str().unwrap().to_owned(), port)
+            })
+            .collect()
+    };
+    let _held = here.run(|| {
+        here.address("eth0", "198.51.100.7/24");
+        let device = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        device.bind_device(Some(b"gone")).unwrap();
+        device.bind(&std::net::SocketAddr::from(([0, 0, 0, 0], 82)).into()).unwrap();
+        device.listen(1).unwrap();
+        let shared = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        shared.set_reuse_address(true).unwrap();
+        shared.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 83)).into()).unwrap();
+        let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 84)).into()).unwrap();
+        full.listen(1).unwrap();
+        let clients: Vec<_> = (0..2).map(|_| TcpStream::connect("127.0.0.1:84").unwrap()).collect();
+        (
+            TcpListener::bind("198.51.100.7:81").unwrap(),
+            TcpListener::bind("127.0.0.1:80").unwrap(),
+            (device, shared, full, clients),
+        )
+    });
+    let before = codes();
+    for code in ["BS1022", "BS1025", "BS1026", "BS1029", "BS4001"] {
+        assert!(!before.iter().any(|(found, _)| found == code), "{code}: {before:?}");
+    }
+    here.ip("address del 198.51.100.7/24 dev eth0");
+    here.ip("link del gone");
+    here.sysctl("net.ipv4.conf.eth0.route_localnet", "1");
+    here.ip("route add local 203.0.113.0/24 dev lo");
+    here.ip("address add 198.18.0.1/24 dev eth0 label lo");
+    let _wildcard = here.run(|| UdpSocket::bind("0.0.0.0:85")).unwrap();
+    let after = codes();
+    for (code, port) in [
+        ("BS1022", 81),
+        ("BS1025", 80),
+        ("BS1029", 82),
+        ("BS1024", 83),
+        ("BS1027", 84),
+        ("BS1026", 0),
+        ("BS4001", 0),
+    ] {
+        assert!(after.contains(&(code.to_owned(), port)), "{code} {port}: {after:?}");
     }
 }

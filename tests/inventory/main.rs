@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         trial("a_full_queue_is_seen", a_full_queue_is_seen),
         trial("sockets_between_processes_have_no_owner", sockets_between_processes_have_no_owner),
         trial("many_sockets_are_all_told", many_sockets_are_all_told),
+        trial("owners_that_come_and_go_are_never_confused", owners_that_come_and_go_are_never_confused),
     ]);
     harness(trials)
 }
@@ -413,5 +414,44 @@ fn many_sockets_are_all_told() {
         let inventory = sys::inventory(&InventoryOptions::default());
         let told: Vec<u16> = inventory.sockets.iter().map(|socket| socket.view.port).collect();
         assert_eq!(told, ports);
+    });
+}
+
+/// Processes that hold a socket and end at once, while owners are looked for: who is named held it.
+fn owners_that_come_and_go_are_never_confused() {
+    let host = Netns::new();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                host.run(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                        let mut child = Command::new("sleep")
+                            .arg("0.01")
+                            .stdin(Stdio::from(OwnedFd::from(listener)))
+                            .spawn()
+                            .unwrap();
+                        child.wait().unwrap();
+                    }
+                });
+            });
+        }
+        let ours = std::env::current_exe().unwrap();
+        let mut named = 0;
+        for _ in 0..60 {
+            let inventory = host.run(|| sys::inventory(&InventoryOptions::default()));
+            for owner in inventory.sockets.iter().flat_map(|socket| socket.owners.iter().flatten()) {
+                let exe = owner.exe.as_deref().unwrap_or("/sleep");
+                // Between fork and exec, a child is this very program.
+                assert!(
+                    exe.ends_with("/sleep") || exe == ours.to_str().unwrap() || exe.contains("coreutils"),
+                    "{owner:?}"
+                );
+                named += 1;
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(named > 0);
     });
 }

@@ -310,6 +310,26 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(status.code(), Some(130));
 }
 
+/// What is lost behind the last datagram that found room is counted too.
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
+#[test]
+fn every_datagram_is_received_or_counted_as_lost() {
+    let listening = Listening::start(&mut ndjson(&["--bind", "udp:127.0.0.1:0"]));
+    let to = address(&listening);
+    kill(listening.pid(), Signal::SIGSTOP).unwrap();
+    let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let total = 5000;
+    for _ in 0..total {
+        sender.send_to(&[0; 1000], to).unwrap();
+    }
+    kill(listening.pid(), Signal::SIGCONT).unwrap();
+    let (events, _, stderr) = listening.end();
+    let summary = events.last().unwrap();
+    let lost = summary["errors"]["datagrams lost in a full receive queue"].as_u64().unwrap_or(0);
+    assert!(lost > 0, "the queue takes a few hundred: {summary} {stderr}");
+    assert_eq!(summary["datagrams"].as_u64().unwrap() + lost, total, "{summary}");
+}
+
 #[test]
 fn what_is_waited_for_is_named_at_once() {
     let mut profile = tempfile::NamedTempFile::new().unwrap();

@@ -93,6 +93,15 @@ struct Served {
     lost_in_queue: u32,
 }
 
+impl Served {
+    /// Counts what was lost since the last time; `lost` is the kernel's count of the socket.
+    fn count_lost(&mut self, lost: u32, observer: &mut impl Observer) {
+        let newly = lost.wrapping_sub(self.lost_in_queue);
+        self.lost_in_queue = lost;
+        observer.error("datagrams lost in a full receive queue", u64::from(newly));
+    }
+}
+
 /// Sockets by number, which is what the poller's keys and the connections name; a retired one leaves its place empty.
 #[derive(Default)]
 struct Table(Vec<Option<Served>>);
@@ -155,6 +164,13 @@ impl Acceptor {
     pub fn add(&mut self, endpoint: Endpoint) -> io::Result<()> {
         self.poller.add(&endpoint.bound.socket, socket_key(self.served.0.len()), Interest::Read)?;
         let at_home = !endpoint.inherited || self.neighbourhood.is_home_of(&endpoint.bound.socket);
+        // What an inherited socket lost before is not ours to count.
+        let lost_in_queue = match endpoint.bound.spec.protocol {
+            Protocol::Udp if endpoint.inherited => {
+                packet_info::dropped_datagrams(&endpoint.bound.socket).unwrap_or(0)
+            }
+            _ => 0,
+        };
         self.served.0.push(Some(Served {
             endpoint,
             at_home,
@@ -162,7 +178,7 @@ impl Acceptor {
             resumes: None,
             given_up: false,
             open: 0,
-            lost_in_queue: 0,
+            lost_in_queue,
         }));
         Ok(())
     }
@@ -439,10 +455,9 @@ impl Acceptor {
                 }
             };
             if let Some(lost) = datagram.lost_in_queue {
-                let newly = lost.wrapping_sub(served.lost_in_queue);
-                served.lost_in_queue = lost;
-                observer.error("datagrams lost in a full receive queue", u64::from(newly));
+                served.count_lost(lost, observer);
             }
+            let bound = &served.endpoint.bound;
             let bound_to = bound_address(bound);
             let mut local =
                 datagram.local.map_or(bound_to, |address| SocketAddr::new(address, bound_to.port()));
@@ -574,7 +589,16 @@ impl Acceptor {
         }
         match self.served.get(number).map(|served| served.endpoint.bound.spec.protocol) {
             Some(Protocol::Tcp) => self.accept_last(number, observer),
-            Some(Protocol::Udp) => self.receive_some(number, LAST_DATAGRAMS, observer),
+            Some(Protocol::Udp) => {
+                let flow = self.receive_some(number, LAST_DATAGRAMS, observer)?;
+                // A datagram tells what was lost before it; nothing tells what was lost after the last one.
+                if let Some(served) = self.served.get_mut(number)
+                    && let Some(lost) = packet_info::dropped_datagrams(&served.endpoint.bound.socket)
+                {
+                    served.count_lost(lost, observer);
+                }
+                Ok(flow)
+            }
             None => Ok(ControlFlow::Continue(())),
         }
     }

@@ -292,6 +292,30 @@ pub fn listen_queue(socket: &Socket) -> io::Result<TransportState> {
     Ok(TransportState { queued: info.tcpi_unacked, limit: info.tcpi_sacked })
 }
 
+/// How many datagrams a socket has dropped since it was opened, nearly always since its receive queue was full: SO_MEMINFO, the
+/// same count that SO_RXQ_OVFL gives with the next datagram, if there is a next one. `None` before Linux 4.12.
+#[must_use]
+#[expect(unsafe_code, reason = "SO_MEMINFO has no safe wrapper among our crates")]
+pub fn dropped_datagrams(socket: &Socket) -> Option<u32> {
+    /// `SO_MEMINFO` of `asm-generic/socket.h`.
+    const SO_MEMINFO: libc::c_int = 55;
+    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, the last of nine.
+    const DROPS: usize = 8;
+    let mut values = [0u32; DROPS + 1];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `values` and the number written to `length`; both outlive the call.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    (answer == 0 && length as usize == size_of_val(&values)).then_some(values[DROPS])
+}
+
 /// The cookie of the network namespace a socket belongs to (SO_NETNS_COOKIE, Linux 5.14); `None` on older kernels.
 #[must_use]
 #[expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper among our crates")]

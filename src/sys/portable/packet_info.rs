@@ -74,6 +74,12 @@ pub fn listen_queue(_socket: &Socket) -> io::Result<TransportState> {
 
 /// Not known on this system.
 #[must_use]
+pub fn dropped_datagrams(_socket: &Socket) -> Option<u32> {
+    None
+}
+
+/// Not known on this system.
+#[must_use]
 pub fn namespace_cookie(_socket: &Socket) -> Option<u64> {
     None
 }

@@ -160,8 +160,8 @@ pub fn read_text(path: &Path, largest: u64) -> Result<String, String> {
 }
 
 /// Changes a setting of the namespace, or of the interface in its name.
-fn change(snapshot: &mut Snapshot, name: &str, value: i64) -> Result<(), Problem> {
-    let parts = name
+fn change(snapshot: &mut Snapshot, setting: &str, value: i64) -> Result<(), Problem> {
+    let parts = setting
         .strip_prefix("net.")
         .and_then(|rest| rest.split_once(".conf."))
         .and_then(|(family, rest)| Some((family, rest.rsplit_once('.')?)));
@@ -173,24 +173,40 @@ fn change(snapshot: &mut Snapshot, name: &str, value: i64) -> Result<(), Problem
                     Problem::error(Code::BAD_SETTING, format!("no interface is called {interface}"));
                 return Err(problem.help("`bindscope interfaces` lists them"));
             };
-            found.settings.insert(format!("{family}.{key}"), value);
+            let key = format!("{family}.{key}");
+            match key.as_str() {
+                "ipv4.route_localnet" => {}
+                // The kernel takes the addresses away, and with them their local routes.
+                "ipv6.disable_ipv6" if value != 0 => {
+                    let index = found.index;
+                    found.addresses.retain(|address| address.address.is_ipv4());
+                    snapshot
+                        .routes
+                        .retain(|route| route.interface != Some(index) || route.destination.addr().is_ipv4());
+                }
+                "ipv6.disable_ipv6" => {}
+                _ => return Err(without_effect(setting)),
+            }
+            found.settings.insert(key, value);
             Ok(())
         }
-        _ if KNOWN.contains(&name) => {
-            snapshot.settings.insert(name.to_owned(), value);
-            if name == "net.ipv6.conf.all.disable_ipv6" && value != 0 {
+        _ if KNOWN.contains(&setting) => {
+            snapshot.settings.insert(setting.to_owned(), value);
+            if setting == "net.ipv6.conf.all.disable_ipv6" && value != 0 {
                 drop_ipv6_addresses(snapshot);
             }
             Ok(())
         }
-        _ => {
-            let problem = Problem::error(Code::BAD_SETTING, format!("no prediction depends on {name}"));
-            Err(problem.help(format!(
-                "those that matter: {}, and net.ipv4.conf.IF.route_localnet",
-                KNOWN.join(", ")
-            )))
-        }
+        _ => Err(without_effect(setting)),
     }
+}
+
+fn without_effect(setting: &str) -> Problem {
+    let problem = Problem::error(Code::BAD_SETTING, format!("no prediction depends on {setting}"));
+    problem.help(format!(
+        "those that matter: {}, and net.ipv4.conf.IF.route_localnet and net.ipv6.conf.IF.disable_ipv6",
+        KNOWN.join(", ")
+    ))
 }
 
 /// Settings of the namespace that predictions depend on.

@@ -56,8 +56,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let help = "write a number with its unit, such as 250ms, 1s, 2m";
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
     let parsed = Duration::try_from(parsed).map_err(|_| help.to_owned())?;
-    if parsed.is_zero() { Err("it must be more than no time".to_owned()) } else { Ok(parsed) }
+    if parsed.is_zero() {
+        Err("it must be more than no time".to_owned())
+    } else if parsed > LONGEST {
+        Err(format!("it must be at most {}h, which is a year", LONGEST.as_secs() / 3600))
+    } else {
+        Ok(parsed)
+    }
 }
+
+/// The longest time that can be asked for: far beyond it the clock could not count to its end.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Runs it.
 ///

@@ -154,8 +154,14 @@ impl Engine<'_> {
     ) -> io::Result<()> {
         let mut next = 0;
         let mut ready = Vec::new();
+        // A full accept queue drops a SYN, and the next one comes a second later: what would look like a firewall.
+        let queues = self.listeners.iter().filter_map(|bound| bound.backlog);
+        let queue = queues.min().and_then(|queue| usize::try_from(queue).ok()).unwrap_or(usize::MAX);
+        let burst = queue.saturating_add(1);
         loop {
+            let mut begun = 0;
             while next < self.attempts.len()
+                && begun < burst
                 && self.under_way.len() < limits.in_flight
                 && Instant::now() < limits.deadline
             {
@@ -163,6 +169,7 @@ impl Engine<'_> {
                     break;
                 }
                 next += 1;
+                begun += 1;
             }
             progress(self.done);
             let now = Instant::now();
@@ -171,6 +178,9 @@ impl Engine<'_> {
             }
             let wake = self.under_way.iter().filter_map(|&index| self.wake(index)).min();
             let wait = wake.unwrap_or(now).saturating_duration_since(now).min(Duration::from_millis(100));
+            let more =
+                begun == burst && next < self.attempts.len() && self.under_way.len() < limits.in_flight;
+            let wait = if more { Duration::ZERO } else { wait };
             self.poller.wait(&mut ready, Some(wait))?;
             for event in &ready {
                 let index = usize::try_from(event.key).unwrap_or(usize::MAX);
@@ -208,7 +218,11 @@ impl Engine<'_> {
                 self.clients[index] = Some(client);
                 self.under_way.push(index);
                 if attempt.protocol == Protocol::Udp {
-                    self.send(index);
+                    if self.clients[index].as_ref().is_some_and(|client| meets_itself(&client.socket)) {
+                        self.fail(index, Errno::ECONNREFUSED, started);
+                    } else {
+                        self.send(index);
+                    }
                 }
                 true
             }
@@ -311,9 +325,7 @@ impl Engine<'_> {
                 return;
             }
             client.connected = true;
-            // A client whose port the kernel chose equal to its target meets itself (RFC 9293, 3.5: simultaneous open).
-            let own = client.socket.local_addr().ok().and_then(|address| address.as_socket());
-            if own.is_some_and(|own| canonical(own) == canonical(self.attempts[index].to)) {
+            if meets_itself(&client.socket) {
                 return self.fail(index, Errno::ECONNREFUSED, started);
             }
             let socket_key = key(self.listeners.len() + index);
@@ -416,6 +428,15 @@ fn nothing(outcome: Outcome) -> Observation {
         v4_mapped: false,
         errno: None,
         took: Duration::ZERO,
+    }
+}
+
+/// Whether a client whose port the kernel chose equal to its target is connected to itself (RFC 9293, 3.5: simultaneous open).
+/// The peer is asked for, because `0.0.0.0` and `::` become the loopback address on the way.
+fn meets_itself(socket: &Socket) -> bool {
+    match (socket.local_addr(), socket.peer_addr()) {
+        (Ok(own), Ok(peer)) => own.as_socket().is_some_and(|own| Some(own) == peer.as_socket()),
+        _ => false,
     }
 }
 

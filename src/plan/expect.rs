@@ -1,13 +1,13 @@
 //! What a profile expects, judged by what is foretold or was seen. What nothing was looked at for is undecided, never a pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::predict::BindOutcome;
 use super::report::{CellReport, SocketReport};
-use crate::model::{Family, IfName, Outcome, Source};
+use crate::model::{Family, IfName, Outcome, Protocol, Source};
 use crate::profile::expect::{BindResult, Expectation, Spread, Vantage};
 
 /// Judges shares: how many of the connections each socket got.
@@ -106,14 +106,18 @@ pub fn judge_with(
     seen_only: bool,
     spread: &mut dyn FnMut(&Expectation, Spread) -> Option<Judged>,
 ) -> Vec<ExpectationReport> {
-    let cells: Vec<&CellReport> = cells.iter().filter(|cell| !seen_only || cell.observed.is_some()).collect();
+    // By service, because an expectation is about few of many.
+    let mut by_service: HashMap<Service, Vec<&CellReport>> = HashMap::new();
+    for cell in cells.iter().filter(|cell| !seen_only || cell.observed.is_some()) {
+        by_service.entry((cell.protocol, cell.port)).or_default().push(cell);
+    }
     let mut reports = Vec::new();
     for expectation in expectations {
         let matched: Vec<&SocketReport> = sockets
             .iter()
             .filter(|socket| expectation.names(socket.socket.listener.as_deref().unwrap_or_default()))
             .collect();
-        let case = Case { expectation, sockets: &matched, cells: &cells };
+        let case = Case { expectation, sockets: &matched, cells: &by_service };
         let mut rules = case.judge();
         if let Some(wanted) = expectation.spread {
             let nobody = "no series of connections was made to count shares in".to_owned();
@@ -134,10 +138,13 @@ pub fn judge_with(
 /// A verdict, and why.
 pub type Judged = (Verdict, String);
 
+/// What is connected to: protocol and port.
+type Service = (Protocol, u16);
+
 struct Case<'a> {
     expectation: &'a Expectation,
     sockets: &'a [&'a SocketReport],
-    cells: &'a [&'a CellReport],
+    cells: &'a HashMap<Service, Vec<&'a CellReport>>,
 }
 
 impl Case<'_> {
@@ -171,21 +178,31 @@ impl Case<'_> {
         self.sockets.iter().filter_map(|socket| socket.socket.listener.as_deref()).collect()
     }
 
-    /// Cells from one of `from` (everywhere when `None`) that are about these listeners' ports and families.
-    fn looks<'b>(&'b self, from: &'b [Vantage]) -> impl Iterator<Item = &'b CellReport> {
-        self.cells
-            .iter()
-            .copied()
-            .filter(move |cell| from.iter().any(|vantage| covers(vantage, cell)) && self.is_about(cell))
+    /// Cells that are about a service, in the families that are asked for.
+    fn at(&self, service: Service) -> impl Iterator<Item = &CellReport> {
+        let families = &self.expectation.families;
+        let cells = self.cells.get(&service).map_or(&[][..], Vec::as_slice).iter().copied();
+        cells.filter(move |cell| families.is_empty() || families.contains(&family_of(&cell.destination)))
     }
 
-    fn is_about(&self, cell: &CellReport) -> bool {
-        let family = family_of(&cell.destination);
-        (self.expectation.families.is_empty() || self.expectation.families.contains(&family))
-            && self
-                .sockets
-                .iter()
-                .any(|socket| (socket.socket.protocol, socket.socket.port) == (cell.protocol, cell.port))
+    /// Cells that are about these listeners' ports and families.
+    fn about(&self) -> impl Iterator<Item = &CellReport> {
+        let services: BTreeSet<Service> = self.sockets.iter().map(|socket| service_of(socket)).collect();
+        services.into_iter().flat_map(|service| self.at(service))
+    }
+
+    /// A listener of which no socket is open, so that nothing can tell who would reach it; none where that is expected.
+    fn closed(&self) -> Option<&str> {
+        if matches!(self.expectation.bind, Some(BindResult::Error(_))) {
+            return None;
+        }
+        let open: BTreeSet<&str> = self
+            .sockets
+            .iter()
+            .filter(|socket| outcome_of(socket) != BindOutcome::Error)
+            .filter_map(|socket| socket.socket.listener.as_deref())
+            .collect();
+        self.names().into_iter().find(|name| !open.contains(name))
     }
 
     /// Whether one of these listeners takes a cell; `None` when it is not known.
@@ -204,20 +221,24 @@ impl Case<'_> {
     fn reachable(&self, from: &[Vantage]) -> Judged {
         let mut count = 0;
         let mut undecided = None;
-        for name in self.names() {
-            let only = BTreeSet::from([name]);
-            let sockets =
-                self.sockets.iter().filter(|socket| socket.socket.listener.as_deref() == Some(name));
-            let families: BTreeSet<Family> = if self.expectation.families.is_empty() {
-                sockets.flat_map(|socket| families_of(socket)).collect()
+        // Each port for itself: that one is reached says nothing of another.
+        let mut asked: BTreeMap<(&str, Service), BTreeSet<Family>> = BTreeMap::new();
+        for socket in self.sockets {
+            let name = socket.socket.listener.as_deref().unwrap_or_default();
+            let families = asked.entry((name, service_of(socket))).or_default();
+            if self.expectation.families.is_empty() {
+                families.extend(families_of(socket));
             } else {
-                self.expectation.families.iter().copied().collect()
-            };
+                families.extend(&self.expectation.families);
+            }
+        }
+        for ((name, service), families) in asked {
+            let only = BTreeSet::from([name]);
             for vantage in from {
                 for &family in &families {
                     let looks: Vec<_> = self
-                        .looks(std::slice::from_ref(vantage))
-                        .filter(|cell| family_of(&cell.destination) == family)
+                        .at(service)
+                        .filter(|cell| covers(vantage, cell) && family_of(&cell.destination) == family)
                         .collect();
                     let taken: Vec<_> = looks.iter().map(|cell| self.takes(cell, &only)).collect();
                     if taken.contains(&Some(true)) {
@@ -249,12 +270,15 @@ impl Case<'_> {
     }
 
     fn not_reachable(&self, from: &[Vantage]) -> Judged {
+        if let Some(name) = self.closed() {
+            return (Verdict::Undecided, format!("no socket of {name} is open, so nobody could reach it"));
+        }
         let names = self.names();
         let mut count = 0;
         let mut tried = BTreeSet::new();
         for vantage in from {
             let before = count;
-            for cell in self.looks(std::slice::from_ref(vantage)) {
+            for cell in self.about().filter(|cell| covers(vantage, cell)) {
                 count += 1;
                 match self.takes(cell, &names) {
                     Some(false) => {
@@ -291,10 +315,7 @@ impl Case<'_> {
         let names = self.names();
         let min_vantages = self.min_vantages();
         let mut others = BTreeSet::new();
-        let strangers = self
-            .cells
-            .iter()
-            .filter(|cell| self.is_about(cell) && !from.iter().any(|vantage| covers(vantage, cell)));
+        let strangers = self.about().filter(|cell| !from.iter().any(|vantage| covers(vantage, cell)));
         for cell in strangers {
             let vantage = vantage_of(cell);
             match self.takes(cell, &names) {
@@ -339,7 +360,7 @@ impl Case<'_> {
     fn arrives_on(&self, globs: &[String]) -> Judged {
         let names = self.names();
         let mut count = 0;
-        for cell in self.cells.iter().filter(|cell| self.is_about(cell)) {
+        for cell in self.about() {
             if self.takes(cell, &names) != Some(true) {
                 continue;
             }
@@ -416,6 +437,15 @@ fn outcome_text(cell: &CellReport) -> String {
         (Some(outcome), _) => outcome.to_string(),
         (None, _) => "unknown".to_owned(),
     }
+}
+
+fn service_of(socket: &SocketReport) -> Service {
+    (socket.socket.protocol, socket.socket.port)
+}
+
+/// What came of a bind, as seen or else as foretold.
+fn outcome_of(socket: &SocketReport) -> BindOutcome {
+    socket.bind.observed.map_or(socket.bind.predicted.outcome, |seen| seen.outcome)
 }
 
 /// Families that a socket serves.

@@ -37,6 +37,8 @@ fn main() -> ExitCode {
         another_hosts_snapshot_is_planned_for,
         bad_snapshots_and_settings_are_refused,
         expectations_pass_fail_and_stay_undecided,
+        what_is_not_open_is_not_looked_at,
+        short_queues_and_meeting_oneself_are_no_findings,
         nothing_bound_is_the_environments_fault,
         two_profiles_and_two_reports_are_compared,
         reports_without_common_questions_are_refused,
@@ -283,8 +285,16 @@ fn bad_snapshots_and_settings_are_refused() {
     }
     refused(&["--set", "net.ipv4.tcp_rmem=1"], "BS0092");
     refused(&["--set", "net.ipv4.conf.nope.route_localnet=1"], "no interface is called nope");
+    refused(&["--set", "net.ipv4.conf.lo.rp_filter=1"], "no prediction depends on");
     refused(&["--set", "bindv6only"], "NAME=VALUE");
     refused(&["--set", "net.ipv6.bindv6only=yes"], "whole number");
+    // A setting of one interface takes its addresses away, as the kernel does.
+    let (ns, _far) = host();
+    let without = ["plan", "--bind", "[2001:db8:1::1]:8000", "--set", "net.ipv6.conf.eth0.disable_ipv6=1"];
+    let output = run(&ns, &[&without[..], &["--format", "json"]].concat());
+    assert_eq!(json(&output)["sockets"][0]["bind"]["predicted"]["errno"], "EADDRNOTAVAIL");
+    let output = run(&ns, &["probe", "--deadline", "9223372036854775807s"]);
+    exits(&output, 2);
 }
 
 fn expectations_pass_fail_and_stay_undecided() {
@@ -342,6 +352,49 @@ fn expectations_pass_fail_and_stay_undecided() {
         let output = run(&ns, &["probe", &path, "--format", format]);
         exits(&output, 1);
         assert!(text(&output).0.contains(said), "{:?}", text(&output));
+    }
+}
+
+fn what_is_not_open_is_not_looked_at() {
+    let (ns, _far) = host();
+    let _server = ns.run(|| TcpListener::bind("127.0.0.1:8102")).unwrap();
+    let (_directory, path) = profile(
+        "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1\"\nport = [8101, 8102]\n\
+         [[listener]]\nname = \"b\"\nbind = \"203.0.113.9\"\nport = 8103\n\
+         [[expect]]\nlistener = \"a\"\nreachable_from = [\"loopback\"]\n\
+         [[expect]]\nlistener = \"b\"\nnot_reachable_from = [\"host\"]\n\
+         [[expect]]\nlistener = \"b\"\nnot_reachable_from = [\"host\"]\nbind = \"EADDRNOTAVAIL\"\n",
+    );
+    for command in ["plan", "probe"] {
+        let output = run(&ns, &[command, &path, "--format", "json"]);
+        exits(&output, 1);
+        let report = json(&output);
+        let verdicts: Vec<&str> = report["expectations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["verdict"].as_str().unwrap())
+            .collect();
+        // One port of two is not enough; nobody reaches what is not open, and that proves nothing unless it is expected.
+        assert_eq!(verdicts, ["fail", "undecided", "pass", "pass"], "{command} {:?}", text(&output));
+    }
+}
+
+fn short_queues_and_meeting_oneself_are_no_findings() {
+    let (ns, _far) = host();
+    for last in 10..60 {
+        ns.address("eth0", &format!("192.0.2.{last}/25"));
+    }
+    // No listener holds 40000, so a client may get it for its own and connect to itself.
+    ns.sysctl("net.ipv4.ip_local_port_range", "40000 40001");
+    for (protocol, parallel) in [("tcp", "256"), ("udp", "1")] {
+        let (_directory, path) = profile(&format!(
+            "[[listener]]\nname = \"short\"\nbind = \"0.0.0.0\"\nport = 8101\nbacklog = 1\n\
+             [[listener]]\nname = \"gone\"\nprotocol = \"{protocol}\"\nbind = \"203.0.113.9\"\nport = [40000, 40001]\n",
+        ));
+        let output = run(&ns, &["probe", &path, "--parallel", parallel, "--format", "json"]);
+        exits(&output, 0);
+        assert_eq!(json(&output)["summary"]["disagree"], 0);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Connects for real and tells what came of it: which socket answered, over which interface, or how it failed.
 //!
-//! [`connect`] is the engine, [`classify`] the meaning of errors.
+//! [`connect`] is the engine, [`classify`] the meaning of errors. [`kernel`] replays [`tables`] of binds whose outcome is known.
 
 pub mod classify;
 pub mod connect;
+pub mod kernel;
+pub mod tables;

@@ -524,7 +524,8 @@ fn the_doctor_names_switches_and_tries_the_kernel() {
     let host = Netns::new();
     let root = json_in(&host, &["doctor", "--kernel", "--format", "json"]);
     assert_eq!(root["kernel"]["differences"], serde_json::json!([]), "{root:#}");
-    assert_eq!((&root["kernel"]["sequences"], &root["kernel"]["agree"]), (&294.into(), &294.into()));
+    assert_eq!((&root["kernel"]["sequences"], &root["kernel"]["agree"]), (&430.into(), &430.into()));
+    assert_eq!((&root["kernel"]["place"], &root["kernel"]["left_out"]), (&"namespace".into(), &0.into()));
     let mut command = bindscope(&["doctor", "--format", "json"]);
     command.uid(65534).gid(65534).stdout(Stdio::piped()).stderr(Stdio::piped());
     let Ok(child) = host.run(|| command.spawn()) else {

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         trial("random_crowds_on_one_udp_port", random_crowds),
         trial("the_kernels_own_table", wildcard::replay),
         trial("the_table_of_gos_net_package", wildcard::replay_go),
+        trial("both_tables_as_the_doctor_replays_them", wildcard::replay_as_the_doctor),
         trial("sockets_that_cannot_be", forms::refused),
     ])
 }

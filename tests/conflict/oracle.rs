@@ -74,6 +74,10 @@ impl Host {
         Host { snapshot: snapshot(&ns), ns, _far: far }
     }
 
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
     pub fn index(&self, device: &str) -> u32 {
         self.ns.index(device)
     }

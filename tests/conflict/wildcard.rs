@@ -1,123 +1,69 @@
-//! The table of `tools/testing/selftests/net/bind_wildcard.c`: 44 ordered pairs, and then what six plain sockets find.
+//! The tables that `doctor --kernel` replays: foretold, observed, and as their authors have them.
 
-use std::net::IpAddr;
+use bindscope::model::SocketSpec;
+use bindscope::plan::available::Rights;
+use bindscope::probe::kernel::{Place, replay as replay_all};
+use bindscope::probe::tables::{Sequence, bind_wildcard, second_listen};
 
-use bindscope::model::{Protocol, SocketSpec, V6Only};
-
-use crate::forms::plain;
+use crate::forms::PORT;
 use crate::oracle::{Host, Mode};
 
-/// Each row: two forms; eight results without options (the two, then the six of [`PROBES`]); the same when the two have
-/// SO_REUSEADDR, or SO_REUSEPORT. `0` is success, `E` is EADDRINUSE.
-const TABLE: &str = include_str!("bind_wildcard.tsv");
+const RIGHTS: Rights = Rights { uid: 0, privileged_ports: true, transparent: true };
 
-const PROBES: [&str; 6] = ["v4_any", "v4_local", "v6_any", "v6_local", "map_any", "map_local"];
-
-fn socket(protocol: Protocol, form: &str) -> SocketSpec {
-    let address: IpAddr = match form {
-        "v4_any" => "0.0.0.0",
-        "v4_local" => "127.0.0.1",
-        "v6_any" | "v6_any_only" => "::",
-        "v6_local" => "::1",
-        "map_any" => "::ffff:0.0.0.0",
-        "map_local" => "::ffff:127.0.0.1",
-        other => panic!("{other}"),
-    }
-    .parse()
-    .unwrap();
-    plain(protocol, address, if form == "v6_any_only" { V6Only::On } else { V6Only::Off })
+fn set(sequence: &Sequence) -> Vec<(SocketSpec, u32)> {
+    sequence.sockets.iter().map(|socket| (socket.clone(), 0)).collect()
 }
 
 pub fn replay() {
     let host = Host::new();
-    let mut runs = 0;
+    let all = bind_wildcard(PORT);
     host.run(|session| {
-        for line in TABLE.lines().skip(1) {
-            let [first, second, without, with] = line.split('\t').collect::<Vec<_>>()[..] else {
-                panic!("{line}");
-            };
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
-                for (address, port, expected) in
-                    [(false, false, without), (true, false, with), (false, true, with)]
-                {
-                    let forms = [first, second].into_iter().chain(PROBES);
-                    let mut set: Vec<_> = forms.map(|form| (socket(protocol, form), 0)).collect();
-                    for (spec, _) in &mut set[..2] {
-                        (spec.reuse_address, spec.reuse_port) = (address, port);
-                    }
-                    let word = |results: Vec<bool>| -> String {
-                        results.into_iter().map(|ok| if ok { '0' } else { 'E' }).collect()
-                    };
-                    let (predicted, observed) = session.bind_only(&set);
-                    let name = format!("{protocol} {first} {second} {address} {port}");
-                    assert_eq!(word(predicted), expected, "predicted: {name}");
-                    assert_eq!(word(observed), expected, "observed: {name}");
-                    let wrong = session.compare(&set, Mode::ListenEach);
-                    crate::oracle::assert_none(&wrong, 1);
-                    runs += 1;
-                }
-            }
+        for sequence in &all {
+            let (predicted, observed) = session.bind_only(&set(sequence));
+            assert_eq!(predicted, sequence.expected, "predicted: {}", sequence.name);
+            assert_eq!(observed, sequence.expected, "observed: {}", sequence.name);
+            crate::oracle::assert_none(&session.compare(&set(sequence), Mode::ListenEach), 1);
         }
     });
-    assert_eq!(runs, 44 * 3 * 2);
-}
-
-/// What a second listen on the same port comes to on Linux, as Go's `net` package expects it (the table of its
-/// `dualStackTCPListenerTests`; the one for UDP is the same): `-` is an error.
-const GO: &str = "
-any any -
-any any4 -
-any4 any -
-any any6 -
-any6 any -
-any4 any6 -
-any6 any4 -
-mapped any6 -
-any6 mapped -
-4:any 6:any ok
-6:any 4:any ok
-4:any4 6:any6 ok
-6:any6 4:any4 ok
-lo4 lo6 ok
-lo6 lo4 ok
-4:lo4 6:lo6 ok
-6:lo6 4:lo4 ok
-";
-
-/// The socket that Go makes of a network (`4:`, `6:`, or none for either) and an address: a wildcard of either family is one
-/// dual-stack socket, whatever it was written as.
-fn go_socket(protocol: Protocol, form: &str) -> SocketSpec {
-    let (address, v6only) = match form {
-        "any" | "any4" | "any6" | "mapped" => ("::", V6Only::Off),
-        "4:any" | "4:any4" => ("0.0.0.0", V6Only::On),
-        "6:any" | "6:any6" => ("::", V6Only::On),
-        "lo4" | "4:lo4" => ("127.0.0.1", V6Only::On),
-        "lo6" | "6:lo6" => ("::1", V6Only::On),
-        other => panic!("{other}"),
-    };
-    let mut spec = plain(protocol, address.parse().unwrap(), v6only);
-    spec.reuse_address = protocol == Protocol::Tcp;
-    spec
+    assert_eq!(all.len(), 44 * 3 * 2);
 }
 
 pub fn replay_go() {
     let host = Host::new();
-    let mut runs = 0;
+    let all = second_listen(PORT);
     host.run(|session| {
-        for line in GO.lines().filter(|line| !line.is_empty()) {
-            let [first, second, expected] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
-                let set = [(go_socket(protocol, first), 0), (go_socket(protocol, second), 0)];
-                let fates = session.foretell(&set, Mode::ListenEach);
-                assert_eq!(
-                    fates.iter().map(Option::is_none).collect::<Vec<_>>(),
-                    [true, expected == "ok"],
-                    "{line}"
-                );
-                crate::oracle::assert_none(&session.compare(&set, Mode::ListenEach), 1);
-                runs += 1;
-            }
+        for sequence in &all {
+            let fates = session.foretell(&set(sequence), Mode::ListenEach);
+            let fine: Vec<bool> = fates.iter().map(Option::is_none).collect();
+            assert_eq!(fine, sequence.expected, "{}", sequence.name);
+            crate::oracle::assert_none(&session.compare(&set(sequence), Mode::ListenEach), 1);
         }
     });
-    assert_eq!(runs, 17 * 2);
+    assert_eq!(all.len(), 17 * 2);
+}
+
+/// What `doctor --kernel` does with them, in both places; and with a snapshot that lies, so that a difference is seen to be told.
+pub fn replay_as_the_doctor() {
+    let host = Host::new();
+    let here = host.snapshot();
+    host.run(|_| {
+        let all = replay_all(Place::Namespace, here, RIGHTS).unwrap();
+        assert_eq!(all.differences, Vec::<String>::new());
+        // TCP sequences of the kernel's table are opened a second time, to listen.
+        assert_eq!((all.sequences, all.agree, all.left_out), (44 * 3 * 3 + 17 * 2, 44 * 3 * 3 + 17 * 2, 0));
+
+        let loopback = replay_all(Place::Loopback, here, RIGHTS).unwrap();
+        assert_eq!(loopback.differences, Vec::<String>::new());
+        assert_eq!(loopback.sequences + loopback.left_out, all.sequences);
+        assert!(loopback.sequences >= 6 * 3 * 3 && loopback.agree == loopback.sequences, "{loopback:?}");
+
+        let mut lying = here.clone();
+        for interface in &mut lying.interfaces {
+            interface.addresses.retain(|address| address.address.is_ipv4());
+        }
+        let differs = replay_all(Place::Loopback, &lying, RIGHTS).unwrap();
+        assert_eq!(differs.agree + differs.differences.len(), differs.sequences);
+        let told = differs.differences.iter().find(|line| line.contains("::1")).unwrap();
+        assert!(told.contains("foretold bind EADDRNOTAVAIL, found success"), "{told}");
+    });
 }

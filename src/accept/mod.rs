@@ -4,6 +4,7 @@
 mod backoff;
 mod connection;
 mod neighbourhood;
+mod table;
 mod timers;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use crate::sys::{self, Interest, Poller, Readiness, Signals, options, packet_inf
 use backoff::{Backoff, Next};
 use connection::{Connections, Outcome};
 use neighbourhood::Neighbourhood;
+use table::{Served, Table};
 
 /// How many connections or datagrams one socket may deliver before the others have their turn.
 const TURN: u32 = 64;
@@ -80,44 +82,6 @@ pub enum End {
     Changed,
     /// No socket is left that works.
     NothingLeft,
-}
-
-struct Served {
-    endpoint: Endpoint,
-    /// In the namespace of this process, so that its snapshot speaks of this socket too.
-    at_home: bool,
-    backoff: Backoff,
-    resumes: Option<Instant>,
-    given_up: bool,
-    open: u32,
-    lost_in_queue: u32,
-}
-
-impl Served {
-    /// Counts what was lost since the last time; `lost` is the kernel's count of the socket.
-    fn count_lost(&mut self, lost: u32, observer: &mut impl Observer) {
-        let newly = lost.wrapping_sub(self.lost_in_queue);
-        self.lost_in_queue = lost;
-        observer.error("datagrams lost in a full receive queue", u64::from(newly));
-    }
-}
-
-/// Sockets by number, which is what the poller's keys and the connections name; a retired one leaves its place empty.
-#[derive(Default)]
-struct Table(Vec<Option<Served>>);
-
-impl Table {
-    fn get(&self, number: usize) -> Option<&Served> {
-        self.0.get(number)?.as_ref()
-    }
-
-    fn get_mut(&mut self, number: usize) -> Option<&mut Served> {
-        self.0.get_mut(number)?.as_mut()
-    }
-
-    fn take(&mut self, number: usize) -> Option<Served> {
-        self.0.get_mut(number)?.take()
-    }
 }
 
 /// The loop with all it owns.

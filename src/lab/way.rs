@@ -92,8 +92,9 @@ pub struct Nodes<'a> {
     wiring: &'a Wiring,
 }
 
-/// Where a packet ends up: node and interface.
-type End = (usize, u32);
+/// Where a packet ends up: node, interface, and whether it could as well be another interface of this node, because several
+/// answer for the address ("ARP flux").
+type End = (usize, u32, bool);
 
 impl<'a> Nodes<'a> {
     /// Of these snapshots, in the order of the nodes.
@@ -137,11 +138,11 @@ impl<'a> Nodes<'a> {
         }
         let hop = next_hop(own, destination, oif).ok_or(Loss::NoRoute)?;
         let source = source_address(own, &hop, destination).ok_or(Loss::NoRoute)?;
-        let (end, interface) = self.travel(node, destination, oif)?;
-        if end != host {
+        let (end, interface, flux) = self.travel(node, destination, oif)?;
+        if end != host || flux {
             return Err(Loss::Unknown);
         }
-        let back = |oif: Option<u32>| matches!(self.travel(host, source, oif), Ok((end, _)) if end == node);
+        let back = |oif: Option<u32>| matches!(self.travel(host, source, oif), Ok((end, ..)) if end == node);
         // An answer to a link-local address leaves where the question came in.
         let plain = needs_zone(source).then_some(interface);
         Ok(Arrival { interface, source, answered: back(plain), answered_by_device: back(Some(interface)) })
@@ -157,10 +158,10 @@ impl<'a> Nodes<'a> {
             if hop.refuses {
                 return Err(Loss::NoRoute);
             }
-            let (next, interface) = self.neighbour(here, &hop)?;
+            let (next, interface, flux) = self.neighbour(here, &hop)?;
             let (snapshot, local) = self.nodes.get(next).ok_or(Loss::Unknown)?;
             if local.owner(destination, Some(interface)).is_some() {
-                return Ok((next, interface));
+                return Ok((next, interface, flux));
             }
             // A link-local packet goes no further.
             if needs_zone(destination) {
@@ -186,7 +187,7 @@ impl<'a> Nodes<'a> {
                     group.is_some() && self.wiring.group(interface) == group && interface.master.is_none();
                 let itself = index == from && interface.index == hop.interface;
                 if there && !itself && answers_for(other, local, interface, hop.address) {
-                    answers.push((index, interface.index));
+                    answers.push((index, interface.index, false));
                 }
             }
         }
@@ -194,6 +195,7 @@ impl<'a> Nodes<'a> {
             [one] => Ok(*one),
             [] if needs_zone(hop.address) => Err(Loss::LinkLocal),
             [] => Err(Loss::NoRoute),
+            [first, rest @ ..] if rest.iter().all(|other| other.0 == first.0) => Ok((first.0, first.1, true)),
             _ => Err(Loss::Unknown),
         }
     }

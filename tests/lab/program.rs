@@ -31,6 +31,7 @@ trials! {
     privileged_ports_are_as_outside,
     fifty_nodes_are_no_trouble,
     a_filter_drops_what_it_says,
+    a_second_interface_on_a_wire_and_states_of_addresses,
 }
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -308,4 +309,67 @@ fn a_filter_drops_what_it_says() {
             .iter()
             .all(|cell| cell["source"] == "node:wan" && cell["observed"]["outcome"] == "timeout")
     );
+}
+
+fn a_second_interface_on_a_wire_and_states_of_addresses() {
+    let text = r#"
+schema = 1
+kind = "lab"
+name = "odd"
+
+[lab]
+host = "host"
+
+[[lab.link]]
+a = { node = "host", interface = "eth0", addresses = ["192.0.2.1/24", "2001:db8:1::1/64 deprecated", "2001:db8:1::5/64 tentative"] }
+b = { node = "lan", interface = "eth0", addresses = ["192.0.2.10/24", "2001:db8:1::10/64"] }
+
+[[lab.link]]
+a = { node = "host", interface = "eth1", addresses = ["198.51.100.1/24"] }
+b = { node = "wan", interface = "eth0", addresses = ["198.51.100.10/24"] }
+
+[[lab.macvlan]]
+node = "lan"
+interface = "mv0"
+parent = "eth0"
+addresses = ["10.7.0.10/24"]
+
+[[lab.route]]
+node = "host"
+to = "203.0.113.0/28"
+local = true
+
+[[lab.route]]
+node = "wan"
+to = "203.0.113.0/28"
+via = "198.51.100.1"
+
+[[lab.event]]
+interface = "eth1"
+rename = "wan0"
+
+[[lab.event]]
+sysctl = { "net.ipv4.conf.eth0.arp_ignore" = "1" }
+"#;
+    let file = file(text);
+    let path = file.path().to_str().unwrap();
+    let (document, _) =
+        lab(&["--bind", "0.0.0.0:7300", "--bind", "[2001:db8:1::5]:7301", "--topology", path]);
+    let wrong = differing(&document).0;
+    assert!(wrong.is_empty(), "{}", Value::from_iter(wrong.into_iter().cloned()));
+    let bind = &document["sockets"][1]["bind"];
+    let tentative = Value::from("EADDRNOTAVAIL");
+    assert_eq!((&bind["predicted"]["errno"], &bind["observed"]["errno"]), (&tentative, &tentative));
+    let any_ip = document["cells"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|cell| {
+            cell["source"] == "node:wan" && cell["destination"] == "203.0.113.1" && cell["port"] == 7300
+        })
+        .unwrap();
+    assert_eq!(any_ip["observed"]["ingress"], "eth1");
+    let notes = document["notes"].to_string();
+    assert!(!notes.contains("not as foretold"), "{notes}");
+    assert!(notes.contains("taken by bind1 over eth1 -> taken by bind1 over wan0"), "{notes}");
 }

@@ -78,7 +78,11 @@ pub fn human(report: &Report, style: Style) -> String {
             }
         }
     }
-    for finding in report.findings.iter().filter(|finding| finding.socket.is_none() && finding.counts()) {
+    let of_host = || report.findings.iter().filter(|finding| finding.socket.is_none() && finding.counts());
+    if of_host().next().is_some() && !out.is_empty() {
+        out.push('\n');
+    }
+    for finding in of_host() {
         write_finding(&mut out, finding, "", style);
     }
     checks(&mut out, report, style);

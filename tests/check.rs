@@ -210,3 +210,12 @@ fn strict_asks_for_reasons() {
 fn profiles() -> impl Iterator<Item = PathBuf> {
     std::fs::read_dir("profiles").unwrap().map(|entry| entry.unwrap().path())
 }
+
+/// `listen default` works, so `check default` must not say that there is no such thing.
+#[test]
+fn built_in_profiles_can_be_checked_by_name() {
+    let (code, stdout, _) = check(&["default"]);
+    assert_eq!((code, stdout.as_str()), (Some(0), "built-in default: ok (7 listeners, 2 expectations)\n"));
+    let (code, _, stderr) = check(&["defualt"]);
+    assert!(code == Some(2) && stderr.contains("did you mean the built-in profile default?"), "{stderr}");
+}

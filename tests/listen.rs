@@ -424,3 +424,28 @@ fn inherited_sockets_are_served_and_named() {
         assert!(text(&output).1.contains(says), "{:?}", text(&output));
     }
 }
+
+/// Who ends it while it waits for an address has seen no failure.
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
+#[test]
+fn a_signal_while_waiting_for_an_address_is_an_orderly_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("wait.toml");
+    let profile = "schema = 1\nname = \"wait\"\n[[listener]]\nname = \"later\"\nbind = { interface = \"nosuch0\" }\n\
+                   port = 0\nwhen_missing = \"wait\"\nwait_timeout = \"50s\"\n";
+    std::fs::write(&path, profile).unwrap();
+    let mut child = bindscope(&["listen", path.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut begun = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    begun.read_line(&mut line).unwrap();
+    assert!(line.contains("with profile wait"), "{line}");
+    kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let mut rest = String::new();
+    begun.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("LISTENER"), "an empty table: {rest}");
+}

@@ -11,7 +11,7 @@ use crate::text::escape;
 /// Arguments of `bindscope check`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Profiles, policies and lab files; - for standard input
+    /// Profiles, policies and lab files, or names of built-in profiles; - for standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<OsString>,
     /// Refuse listeners that others may reach and that have no exposure_reason
@@ -27,7 +27,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut good = String::new();
     let mut problems = Vec::new();
     for name in &args.files {
-        match source::read(name)
+        match source::read_or_builtin(name)
             .map_err(|problem| vec![problem])
             .and_then(|file| Ok((holds(&file, args.strict)?, file)))
         {

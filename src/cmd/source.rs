@@ -159,6 +159,21 @@ pub fn parse(file: &SourceFile) -> Result<Profile, Vec<Problem>> {
     }
 }
 
+/// A file, or the built-in profile of this name when there is no such file.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_or_builtin(name: &OsStr) -> Result<SourceFile, Problem> {
+    match name.to_str().and_then(builtin::get) {
+        Some(text) if !Path::new(name).exists() => Ok(SourceFile {
+            origin: format!("built-in {}", name.display()),
+            text: text.to_owned(),
+            path: None,
+        }),
+        _ => read(name).map_err(|problem| suggest(problem, name)),
+    }
+}
+
 /// Reads a file that a user wrote: at most 1 MiB of UTF-8, from a regular file or, as `-`, from standard input. Never waits for a
 /// FIFO.
 ///

@@ -97,6 +97,9 @@ impl Live {
 
     /// The table of sockets, and the head of the arrivals.
     fn listening(&self) -> String {
+        if self.sockets.is_empty() {
+            return "\n  no socket is open\n".to_owned();
+        }
         let mut out = String::from("\n");
         let socket_width = self.sockets.iter().map(|(_, shown)| width(shown)).max().unwrap_or(0);
         for (bound, shown) in &self.sockets {
@@ -199,6 +202,9 @@ impl Live {
 
     /// Listener x ingress interface.
     fn summary(&self, summary: &Summary) -> String {
+        if summary.by_listener.is_empty() {
+            return String::new();
+        }
         let interfaces: BTreeSet<&str> = summary
             .by_listener
             .iter()

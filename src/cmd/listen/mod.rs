@@ -97,6 +97,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         serve(args, opened.endpoints, follower, &signals, &mut reporter)?
     };
     let output = reporter.finish(LAST_LINES);
+    // Who ends it while it still waits for an address has seen no failure.
+    let idle = idle && !signals.asked();
     if idle {
         let problem =
             Problem::error(Code::BIND_FAILED, "no socket could be opened, so there is nothing to listen on");
@@ -118,6 +120,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let incomplete = idle || (args.require_all && failed > 0);
     let result = match end {
         _ if incomplete => Exit::Environment,
+        End::NothingLeft if signals.asked() => Exit::Success,
         End::NothingLeft => Exit::Undecided,
         _ if !starved.is_empty() => Exit::Undecided,
         End::Signal | End::Deadline | End::Observer | End::Changed => Exit::Success,

@@ -1,5 +1,6 @@
 //! Opens every socket of a profile, in order, and tells how each fared.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::accept::Endpoint;
@@ -89,7 +90,7 @@ pub(super) fn all(
         let name = socket.name.clone();
         match adopt(socket, &host) {
             Ok(bound) => {
-                tell(&bound, true, reporter);
+                tell(&bound, true, &host, reporter);
                 opened.endpoints.push(Endpoint { bound, inherited: true });
             }
             Err(error) => {
@@ -129,7 +130,7 @@ pub(super) fn one(
             {
                 bound.view.exposure = exposure_of_view(&bound.view, &now);
             }
-            tell(&bound, false, reporter);
+            tell(&bound, false, host, reporter);
             return Fate::Open(Box::new(bound));
         }
         Err(failure) => failure,
@@ -248,7 +249,7 @@ fn adopt(inherited: Inherited, host: &Snapshot) -> std::io::Result<Bound> {
 }
 
 /// Tells of an open socket, and what is remarkable about it.
-fn tell(bound: &Bound, inherited: bool, reporter: &mut Reporter<'_>) {
+fn tell(bound: &Bound, inherited: bool, host: &Snapshot, reporter: &mut Reporter<'_>) {
     let backlog = (bound.spec.protocol == Protocol::Tcp)
         .then(|| Backlog { requested: (!inherited).then_some(bound.spec.backlog), effective: bound.backlog });
     reporter.event(&Event::Bound(BoundSocket {
@@ -288,7 +289,7 @@ fn tell(bound: &Bound, inherited: bool, reporter: &mut Reporter<'_>) {
             format!("{}: the kernel does not keep the ingress interface ({errno})", bound.view),
         );
     }
-    let class = AddrClass::of(bound.view.address);
+    let class = class_here(bound.view.address, host);
     let never = match bound.spec.protocol {
         Protocol::Tcp => matches!(class, AddrClass::Multicast | AddrClass::Broadcast | AddrClass::Reserved),
         Protocol::Udp => class == AddrClass::Reserved,
@@ -299,4 +300,10 @@ fn tell(bound: &Bound, inherited: bool, reporter: &mut Reporter<'_>) {
             format!("{} is bound, but no connection can ever arrive at a {class} address", bound.view),
         );
     }
+}
+
+/// What kind of address it is on this host: the broadcast address of one of its networks is one by its configuration only.
+fn class_here(address: IpAddr, host: &Snapshot) -> AddrClass {
+    let broadcast = host.addresses().any(|(_, own)| own.broadcast == Some(address));
+    if broadcast { AddrClass::Broadcast } else { AddrClass::of(address) }
 }

@@ -162,7 +162,12 @@ impl<'a> Reporter<'a> {
             known => {
                 let times = count + known.map_or(0, |(_, suppressed)| *suppressed);
                 let shown = if times > 1 { format!(" ({times} times)") } else { String::new() };
-                let problem = Problem::warning(Code::ARRIVAL_TROUBLE, format!("{kind}{shown}"));
+                let mut problem = Problem::warning(Code::ARRIVAL_TROUBLE, format!("{kind}{shown}"));
+                if kind.ends_with("EMFILE") {
+                    problem = problem.help("clients wait until others leave; raise the limit of open files (ulimit -n, LimitNOFILE=)");
+                } else if kind.ends_with("ENFILE") {
+                    problem = problem.help("the whole system has no descriptor left: raise fs.file-max");
+                }
                 // Standard error may be a pipe that nobody reads. Then it is said when there is room again.
                 let said = self.context.say_within(&problem, Duration::ZERO);
                 self.complaints.insert(kind.to_owned(), (now, if said { 0 } else { times }));

@@ -6,6 +6,7 @@
 mod support;
 
 mod accept;
+mod cost;
 mod files;
 mod streams;
 mod torture;
@@ -34,6 +35,10 @@ fn main() -> ExitCode {
         trial("a_killed_writer_leaves_whole_lines", files::a_killed_writer_leaves_whole_lines),
         trial("two_writers_do_not_mix_their_lines", files::two_writers_do_not_mix_their_lines),
         trial("a_report_is_the_old_one_or_the_new_one", files::a_report_is_the_old_one_or_the_new_one),
+        trial(
+            "a_connection_costs_three_calls_and_an_answer_two_more",
+            cost::a_connection_costs_three_calls_and_an_answer_two_more,
+        ),
         trial("listen_survives_every_failing_call", torture::listen),
         trial("interfaces_survives_every_failing_call", torture::interfaces),
     ])

@@ -104,7 +104,6 @@ pub fn a_killed_writer_leaves_whole_lines() {
     let log = directory.path().join("log.ndjson");
     let ns = Netns::new();
     let rounds = if std::env::var_os("BINDSCOPE_LONG").is_some() { 1000 } else { 25 };
-    let mut torn = 0;
     for round in 1..=rounds {
         let mut child = start(&ns, 8081, &log, round);
         ns.run(|| {
@@ -117,15 +116,14 @@ pub fn a_killed_writer_leaves_whole_lines() {
         });
         let text = std::fs::read_to_string(&log).unwrap();
         if !text.ends_with('\n') {
-            // A write of several lines to a file may be cut by SIGKILL; the reader drops the tail, and so does this test.
-            torn += 1;
+            // A write of several lines to a file may be cut by SIGKILL; that tail is all that may be
+            // torn: the rest is read strictly below.
             std::fs::write(&log, &text[..text.rfind('\n').map_or(0, |end| end + 1)]).unwrap();
         }
     }
     let events = events(&std::fs::read_to_string(&log).unwrap());
     assert_eq!(count(&events, "started"), rounds as u64);
     assert!(count(&events, "accepted") > rounds as u64, "too few to prove anything");
-    assert!(torn <= rounds, "at most one torn line each");
 }
 
 /// Row 58: two programs on one log.

@@ -275,7 +275,12 @@ fn observe(
     let mut open = |index: usize| {
         let attempt = &attempts[index];
         let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
-        Socket::new(Domain::for_address(attempt.to), kind, None)
+        let socket = Socket::new(Domain::for_address(attempt.to), kind, None)?;
+        // Whatever `bindv6only` makes of new sockets: a client that wants IPv4 this way asks for it.
+        if matches!(attempt.to.ip(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
+            socket.set_only_v6(false)?;
+        }
+        Ok(socket)
     };
     let mut progress = Progress::new(attempts.len(), context);
     let result = connect::run(bound, &attempts, limits, &mut open, &mut |done| progress.show(done));

@@ -162,6 +162,12 @@ impl LocalAddresses {
             .map(|route| (route.destination, route.interface.unwrap_or(0)))
     }
 
+    /// Whether any interface has an IPv6 address that can be used now.
+    #[must_use]
+    pub fn any_usable_ipv6(&self) -> bool {
+        self.owners6.values().flatten().any(|owner| owner.unusable.is_none())
+    }
+
     /// Whether an interface has this very address.
     #[must_use]
     pub fn has_address(&self, address: IpAddr) -> bool {

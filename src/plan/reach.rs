@@ -245,7 +245,16 @@ impl<'a> HostView<'a> {
         };
         let zone = (to.zone != 0).then_some(to.zone);
         let Some(owner) = self.local.owner(destination, zone) else {
-            return Path::Lost(Outcome::Error, Code::DESTINATION_NOT_HERE);
+            let outcome = match destination {
+                // Like any address that is not here: out by a default route, from where nobody answers. But `0.0.0.0` stays inside.
+                _ if !destination.is_loopback() => Outcome::Error,
+                IpAddr::V4(_) if to.address.to_canonical().is_unspecified() => Outcome::Unreachable,
+                _ if self.has_default_route(Family::of(destination)) => Outcome::Timeout,
+                // Without any IPv6 address the search for a source fails first, with EADDRNOTAVAIL.
+                IpAddr::V6(_) if !self.local.any_usable_ipv6() => Outcome::Error,
+                _ => Outcome::Unreachable,
+            };
+            return Path::Lost(outcome, Code::DESTINATION_NOT_HERE);
         };
         let vrf = self.vrf(owner);
         if vrf != 0 {
@@ -259,7 +268,9 @@ impl<'a> HostView<'a> {
         }
         let special = self.is_local_route(destination).then_some(Code::LOCAL_ROUTE);
         // An answer over a device must find its peer there. The peer's address is the destination itself, but for IPv6 local routes.
-        let answered_by_device = special.is_none() || destination.is_ipv4() || self.source_is_on(owner);
+        // A device that is down sends nothing (`ip_route_output_key_hash_rcu()`), though its IPv4 address stays the host's.
+        let answered_by_device = self.by_index.get(&owner).is_some_and(|interface| interface.up)
+            && (special.is_none() || destination.is_ipv4() || self.source_is_on(owner));
         Path::Arrives(Arriving {
             destination,
             device: owner,
@@ -268,6 +279,13 @@ impl<'a> HostView<'a> {
             special,
             answered: true,
             answered_by_device,
+        })
+    }
+
+    fn has_default_route(&self, family: Family) -> bool {
+        self.snapshot.routes.iter().any(|route| {
+            let to = route.destination;
+            route.kind == RouteKind::Unicast && to.prefix_len() == 0 && Family::of(to.addr()) == family
         })
     }
 

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         expectations_pass_fail_and_stay_undecided,
         what_is_not_open_is_not_looked_at,
         short_queues_and_meeting_oneself_are_no_findings,
+        a_host_in_disorder_is_foretold,
         nothing_bound_is_the_environments_fault,
         two_profiles_and_two_reports_are_compared,
         reports_without_common_questions_are_refused,
@@ -396,6 +397,34 @@ fn short_queues_and_meeting_oneself_are_no_findings() {
         exits(&output, 0);
         assert_eq!(json(&output)["summary"]["disagree"], 0);
     }
+}
+
+fn a_host_in_disorder_is_foretold() {
+    let (ns, _far) = host();
+    let agrees = |state: &str| {
+        let words =
+            ["probe", "--bind", "0.0.0.0:8101", "--bind", "eth0:8102", "--bind", "0.0.0.0:8103,device=eth0"];
+        let output = run(&ns, &[&words[..], &["--format", "json", "--connect-timeout", "300ms"]].concat());
+        let report = json(&output);
+        let wrong = report["cells"].as_array().unwrap().iter().find(|cell| cell["agrees"] == false);
+        assert_eq!(wrong, None, "{state}");
+    };
+    // A client of a v4-mapped address needs a socket for both families.
+    ns.sysctl("net.ipv6.bindv6only", "1");
+    agrees("bindv6only");
+    // `::` means `::1`, which is not there any more: first another address is, then none.
+    ns.sysctl("net.ipv6.conf.lo.disable_ipv6", "1");
+    agrees("no ::1");
+    ns.sysctl("net.ipv6.conf.all.disable_ipv6", "1");
+    agrees("no IPv6 address");
+    ns.sysctl("net.ipv6.conf.all.disable_ipv6", "0");
+    // Its IPv4 address stays, but who is bound to it cannot answer.
+    ns.ip("link set eth0 down");
+    agrees("eth0 down");
+    ns.ip("link set lo down");
+    agrees("lo down");
+    ns.ip("route add default via 192.0.2.100 dev eth1");
+    agrees("lo down, default route");
 }
 
 fn nothing_bound_is_the_environments_fault() {

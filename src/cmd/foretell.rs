@@ -145,7 +145,11 @@ fn elsewhere(path: &Path) -> Result<Subject, Failure> {
         serde_json::from_value(document).map_err(|error| bad(format!("not a snapshot: {error}")))?;
     // Whoever binds there is taken for an ordinary user, and what listens there is not known.
     let rights = Rights { uid: 1000, privileged_ports: false, transparent: false };
-    Ok(Subject { snapshot, foreign: Vec::new(), rights, incomplete_because: Vec::new() })
+    let incomplete_because = vec![
+        "a snapshot does not tell what listens on its host already, so ports are taken to be free; who binds is taken for an ordinary user"
+            .to_owned(),
+    ];
+    Ok(Subject { snapshot, foreign: Vec::new(), rights, incomplete_because })
 }
 
 /// The text of a regular file, a FIFO, or a device that ends, up to `largest` bytes.

@@ -27,6 +27,9 @@ pub fn human(report: &Report, color: bool, width: usize) -> String {
     sockets(&mut out, report, &paint);
     reach(&mut out, report, &paint, width.max(40));
     expectations(&mut out, report, &paint);
+    for reason in &report.incomplete_because {
+        let _ = writeln!(out, "incomplete: {}", escape(reason));
+    }
     for note in &report.notes {
         let _ = writeln!(out, "note: {}", escape(note));
     }

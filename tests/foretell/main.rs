@@ -260,6 +260,11 @@ fn another_hosts_snapshot_is_planned_for() {
     let there = json(&run(&elsewhere, &[&words[..], &["--host", path]].concat()));
     assert_eq!(here["cells"], there["cells"]);
     assert_eq!(there["sockets"][0]["bind"]["predicted"]["outcome"], "ok");
+    // That nothing is in the way there is an assumption, and said to be one.
+    assert_eq!(there["complete"], false);
+    assert!(there["incomplete_because"].to_string().contains("what listens on its host"), "{there}");
+    let told = run(&elsewhere, &["plan", "--bind", "192.0.2.1:8098", "--host", path]);
+    assert!(text(&told).0.contains("\nincomplete: a snapshot does not tell"), "{:?}", text(&told));
     // Who binds there is taken for an ordinary user.
     let low = json(&run(&elsewhere, &["plan", "--bind", "192.0.2.1:80", "--format", "json", "--host", path]));
     assert_eq!(low["sockets"][0]["bind"]["predicted"]["errno"], "EACCES");

@@ -6,8 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-
 use super::foretell;
 use super::plan::{self, Format, Parts};
 use super::source::ProfileArgs;
@@ -46,9 +44,21 @@ pub struct Args {
     /// How many connections are made at once
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     parallel: u16,
+    /// Which source addresses connections are made from
+    #[arg(long, value_enum, default_value_t = Sources::Default, value_name = "WHICH")]
+    sources: Sources,
     /// Connect to every address of the name localhost too, as the file /etc/hosts has them
     #[arg(long)]
     localhost: bool,
+}
+
+/// What clients bind before they connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sources {
+    /// Nothing: the kernel chooses
+    Default,
+    /// Also each other address of this host that can reach the destination
+    All,
 }
 
 /// Reads `250ms`, `1s`, `2m`.
@@ -81,7 +91,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let opened = open_all(&expansion.sockets, &subject.snapshot);
     let localhost = if args.localhost { localhost_addresses(&subject.snapshot) } else { Vec::new() };
     let more = more_destinations(&subject.snapshot, &localhost);
-    let plan = Plan::new(opened.specs, &subject.snapshot, subject.rights, subject.foreign, &more);
+    let mut plan = Plan::new(opened.specs, &subject.snapshot, subject.rights, subject.foreign, &more);
+    if args.sources == Sources::All {
+        plan.add_source_addresses(&subject.snapshot);
+    }
     let (seen, unseen) = observe(&plan, &opened.bound, &opened.owners, args, &subject.snapshot, context)?;
     let cells = report::cells(&plan, &subject.snapshot, &seen);
     let mut sockets = plan::sockets_of(&plan, &subject.snapshot);
@@ -94,12 +107,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         sockets[owner].socket.exposure = exposure;
     }
     sockets.extend(plan::missing_of(&expansion, &subject.snapshot));
+    // What a profile expects is said of hosts, not of their addresses.
+    let chosen: Vec<report::CellReport> =
+        cells.iter().filter(|cell| cell.source_address.is_none()).cloned().collect();
     let expectations =
-        expect::judge_with(&profile.expectations, &sockets, &cells, true, &mut |expectation, wanted| {
+        expect::judge_with(&profile.expectations, &sockets, &chosen, true, &mut |expectation, wanted| {
             spread(expectation, wanted, &opened.bound, args)
         });
     let mut notes = plan::notes_of(&expansion);
-    notes.extend(localhost_notes(&localhost, &cells));
+    notes.extend(localhost_notes(&localhost, &chosen));
     let mut incomplete = subject.incomplete_because;
     if unseen > 0 {
         incomplete.push(format!("{unseen} connections were not made before the deadline"));
@@ -273,14 +289,8 @@ fn observe(
     }
     let limits = Limits { in_flight: usize::from(args.parallel), deadline: Instant::now() + args.deadline };
     let mut open = |index: usize| {
-        let attempt = &attempts[index];
-        let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
-        let socket = Socket::new(Domain::for_address(attempt.to), kind, None)?;
-        // Whatever `bindv6only` makes of new sockets: a client that wants IPv4 this way asks for it.
-        if matches!(attempt.to.ip(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
-            socket.set_only_v6(false)?;
-        }
-        Ok(socket)
+        let source = plan.matrix.cells[indices[index]].source_address;
+        connect::client(&attempts[index], source.map(|source| (source.address, source.zone)))
     };
     let mut progress = Progress::new(attempts.len(), context);
     let result = connect::run(bound, &attempts, limits, &mut open, &mut |done| progress.show(done));
@@ -321,8 +331,7 @@ fn spread(expectation: &Expectation, wanted: Spread, bound: &[Bound], args: &Arg
     let attempt = Attempt { protocol: view.protocol, to, patience: args.connect_timeout };
     let attempts = vec![attempt; usize::try_from(wanted.connections).ok()?];
     let limits = Limits { in_flight: usize::from(args.parallel), deadline: Instant::now() + args.deadline };
-    let kind = if view.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
-    let mut open = |_| Socket::new(Domain::for_address(to), kind, None);
+    let mut open = |_| connect::client(&attempt, None);
     let seen = connect::run(bound, &attempts, limits, &mut open, &mut |_| {}).ok()?;
     let mut counts = vec![0; group.len()];
     let mut lost = 0;

@@ -192,7 +192,13 @@ fn matrix(
                         None => lost(Loss::Unknown),
                     },
                 };
-                cells.push(Cell { source: sources.len() - 1, destination, service, predicted });
+                cells.push(Cell {
+                    source: sources.len() - 1,
+                    source_address: None,
+                    destination,
+                    service,
+                    predicted,
+                });
                 zones.push(zone);
             }
         }

@@ -103,7 +103,10 @@ fn entries(document: &Value) -> Entries {
     }
     for cell in list("cells") {
         let words = ["source", "protocol", "destination", "port"].map(|key| word(&cell[key]));
-        let [source, protocol, destination, port] = words;
+        let [mut source, protocol, destination, port] = words;
+        if let Some(address) = cell["source_address"].as_str() {
+            source = format!("{source} as {address}");
+        }
         let value = if cell["observed"].is_null() { &cell["predicted"] } else { &cell["observed"] };
         add("cell", format!("{source} to {protocol} {destination} port {port}"), cell_value(value));
     }

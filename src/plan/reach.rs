@@ -7,7 +7,7 @@
 //! arrive there. Whether they can find a way to an address of another interface is their affair (a route, or the ARP answers
 //! that `arp_ignore` = 0 allows).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -18,6 +18,7 @@ use super::predict::{Binds, Holder};
 use super::tables::{Local, Tables};
 use super::winner::{Packet, Preference, Winner};
 use crate::code::Code;
+use crate::model::addr::needs_zone;
 use crate::model::{
     AddrClass, Family, Interface, Outcome, Protocol, RouteKind, Snapshot, SocketSpec, Source,
 };
@@ -49,6 +50,8 @@ pub struct Reach {
 pub struct Cell {
     /// Who connects.
     pub source: usize,
+    /// The address that the client has bound, with its zone; `None` where the kernel chooses.
+    pub source_address: Option<Destination>,
     /// Where to.
     pub destination: usize,
     /// Protocol and port.
@@ -172,11 +175,47 @@ pub fn predict_reach(
             let path = host.path(from, *to);
             for (service, &(protocol, port)) in services.iter().enumerate() {
                 let predicted = arrive(binds, path, protocol, port);
-                cells.push(Cell { source, destination, service, predicted });
+                cells.push(Cell { source, source_address: None, destination, service, predicted });
             }
         }
     }
     Matrix { sources, destinations, services, cells }
+}
+
+/// What comes of every destination and service of `matrix` when a client of this host binds another of its addresses first.
+///
+/// Asked of each address that can be bound without a device: of a loopback one towards loopback addresses only, of a link-local
+/// IPv6 one towards its own zone only, and of none towards itself, which is what the kernel chooses anyway.
+#[must_use]
+pub fn predict_from_addresses(
+    binds: &Binds,
+    snapshot: &Snapshot,
+    local: &LocalAddresses,
+    matrix: &Matrix,
+) -> Vec<Cell> {
+    let host = HostView::new(snapshot, local);
+    let Some(source) = matrix.sources.iter().position(|source| *source == Source::Host) else {
+        return Vec::new();
+    };
+    let mut from: BTreeMap<Destination, BTreeSet<u32>> = BTreeMap::new();
+    for (interface, address) in snapshot.addresses() {
+        let zone = if needs_zone(address.address) { interface.index } else { 0 };
+        let owner = local.owner(address.address, Some(interface.index));
+        if owner.is_some_and(|owner| host.vrf(owner) == 0) {
+            from.entry(Destination { address: address.address, zone }).or_default().insert(interface.index);
+        }
+    }
+    let mut cells = Vec::new();
+    for (address, interfaces) in &from {
+        for (destination, to) in matrix.destinations.iter().enumerate() {
+            let Some(path) = host.path_from(*address, interfaces, *to) else { continue };
+            for (service, &(protocol, port)) in matrix.services.iter().enumerate() {
+                let predicted = arrive(binds, path, protocol, port);
+                cells.push(Cell { source, source_address: Some(*address), destination, service, predicted });
+            }
+        }
+    }
+    cells
 }
 
 /// What is asked of a snapshot again and again, indexed.
@@ -286,6 +325,41 @@ impl<'a> HostView<'a> {
         self.snapshot.routes.iter().any(|route| {
             let to = route.destination;
             route.kind == RouteKind::Unicast && to.prefix_len() == 0 && Family::of(to.addr()) == family
+        })
+    }
+
+    /// The way of a packet whose source address is `from`, which these interfaces have. `None` where that is not asked.
+    fn path_from(&self, from: Destination, interfaces: &BTreeSet<u32>, to: Destination) -> Option<Path> {
+        let mut target = Destination { address: to.address.to_canonical(), zone: to.zone };
+        if Family::of(target.address) != Family::of(from.address) {
+            return None;
+        }
+        match target.address {
+            // To connect, "this host" is the address that is bound (`ip_route_output_key_hash_rcu()`).
+            IpAddr::V4(v4) if v4.is_unspecified() => target = from,
+            IpAddr::V6(v6) if v6.is_unspecified() => target.address = IpAddr::V6(Ipv6Addr::LOCALHOST),
+            _ if target == from => return None,
+            _ => {}
+        }
+        let loopback = !from.address.is_loopback() || target.address.is_loopback();
+        let link = from.zone == 0 || from.zone == target.zone;
+        if !(loopback && link) {
+            return None;
+        }
+        Some(match self.path_of_host(target) {
+            // An answer over a device must find the client's address there, and what comes from a link-local address goes over
+            // its own (`rt6_need_strict()` of `net/ipv6/route.c`).
+            Path::Arrives(arriving) => {
+                // IPv4 leaves over a device without a route too, and what leaves over `lo` is back at once.
+                let back = arriving.destination.is_ipv4() && Some(arriving.device) == self.loopback;
+                let up = self.by_index.get(&arriving.device).is_some_and(|interface| interface.up);
+                let there = up && (back || interfaces.contains(&arriving.device));
+                let answered = there || !needs_zone(arriving.destination);
+                Path::Arrives(Arriving { answered, answered_by_device: there, ..arriving })
+            }
+            // Who looks for an address elsewhere with a source of the own choice is not this host's own affair.
+            Path::Lost(_, Code::DESTINATION_NOT_HERE) => return None,
+            lost => lost,
         })
     }
 

@@ -65,6 +65,15 @@ impl Plan {
         Plan { sockets, foreign, binds, matrix }
     }
 
+    /// Adds, after the cells of this host, those of clients that bind an address of it first
+    /// ([`reach::predict_from_addresses`]).
+    pub fn add_source_addresses(&mut self, snapshot: &Snapshot) {
+        let local = LocalAddresses::new(snapshot);
+        let more = reach::predict_from_addresses(&self.binds, snapshot, &local, &self.matrix);
+        let host = self.matrix.cells.iter().take_while(|cell| cell.source == 0).count();
+        self.matrix.cells.splice(host..host, more);
+    }
+
     /// The name of whoever holds or takes something.
     #[must_use]
     pub fn name(&self, holder: Holder) -> &str {
@@ -157,6 +166,9 @@ pub struct ObservedBind {
 pub struct CellReport {
     /// Who connects.
     pub source: Source,
+    /// The address that the client has bound, a link-local one with its zone; null where the kernel chooses.
+    #[serde(default)]
+    pub source_address: Option<String>,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The address connected to, a link-local one with its zone.
@@ -286,6 +298,7 @@ pub fn cell_report(
     });
     CellReport {
         source: source.clone(),
+        source_address: cell.source_address.map(|address| destination_text(address, snapshot)),
         protocol,
         destination: destination.to_owned(),
         port,

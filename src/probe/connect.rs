@@ -9,10 +9,10 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
-use socket2::{SockAddr, Socket};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::classify::outcome_of;
 use crate::bind::Bound;
@@ -65,6 +65,30 @@ pub struct Limits {
     pub in_flight: usize,
     /// When everything ends; what has not been tried by then is not observed.
     pub deadline: Instant,
+}
+
+/// The client's socket for an attempt; bound to `source`, where one is given, with the zone of a link-local one.
+///
+/// # Errors
+/// As socket(2) and bind(2).
+pub fn client(attempt: &Attempt, source: Option<(IpAddr, u32)>) -> io::Result<Socket> {
+    let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
+    let socket = Socket::new(Domain::for_address(attempt.to), kind, None)?;
+    // Whatever `bindv6only` makes of new sockets: a client that wants IPv4 this way asks for it.
+    if is_mapped(attempt.to.ip()) {
+        socket.set_only_v6(false)?;
+    }
+    if let Some((address, zone)) = source {
+        let address = match (address, attempt.to) {
+            (IpAddr::V4(v4), SocketAddr::V6(_)) => v4.to_ipv6_mapped().into(),
+            _ => address,
+        };
+        socket.bind(&SockAddr::from(match address {
+            IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, 0, 0, zone)),
+            IpAddr::V4(_) => SocketAddr::new(address, 0),
+        }))?;
+    }
+    Ok(socket)
 }
 
 /// Makes the attempts against `listeners`, in this process. `open` makes the client's socket for the attempt with this index, which

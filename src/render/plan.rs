@@ -147,6 +147,14 @@ fn row_of(cell: &CellReport) -> Row {
     Row { result, tone, ingress, why: format!("{} {}", predicted.why, predicted.why.title()) }
 }
 
+/// Who connects, and as whom.
+fn source_of(cell: &CellReport) -> String {
+    match &cell.source_address {
+        Some(address) => format!("{} as {}", cell.source, escape(address).replace("\\\\", "\\")),
+        None => cell.source.to_string(),
+    }
+}
+
 /// A source's rows with the destinations of each.
 type Rows = Vec<(Row, Vec<String>)>;
 
@@ -154,7 +162,7 @@ fn reach(out: &mut String, report: &Report, paint: &Paint, width: usize) {
     let mut services: BTreeMap<(Protocol, u16), Vec<(String, Rows)>> = BTreeMap::new();
     for cell in &report.cells {
         let sources = services.entry((cell.protocol, cell.port)).or_default();
-        let source = cell.source.to_string();
+        let source = source_of(cell);
         if sources.last().is_none_or(|(last, _)| *last != source) {
             sources.push((source, Vec::new()));
         }
@@ -174,6 +182,7 @@ fn reach(out: &mut String, report: &Report, paint: &Paint, width: usize) {
         for (source, rows) in sources {
             let from = match source.as_str() {
                 "host" => "from this host".to_owned(),
+                _ if source.starts_with("host as ") => source.replacen("host", "from this host", 1),
                 // A lab looks from everywhere.
                 _ if is_probe(report) && report.schema != LAB_SCHEMA => {
                     format!("from {source}, foretold only")
@@ -270,7 +279,7 @@ pub fn summary_line(report: &Report) -> String {
 }
 
 /// The columns of a cell in CSV and Markdown.
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 15] = [
     "source",
     "protocol",
     "destination",
@@ -285,9 +294,10 @@ const COLUMNS: [&str; 14] = [
     "errno",
     "micros",
     "agrees",
+    "source_address",
 ];
 
-fn fields(cell: &CellReport) -> [String; 14] {
+fn fields(cell: &CellReport) -> [String; 15] {
     let predicted = &cell.predicted;
     let text = |value: Option<String>| value.unwrap_or_default();
     let seen = cell.observed.as_ref();
@@ -306,6 +316,7 @@ fn fields(cell: &CellReport) -> [String; 14] {
         text(seen.and_then(|seen| seen.errno).map(|errno| errno.to_string())),
         text(seen.map(|seen| seen.micros.to_string())),
         text(cell.agrees.map(|agrees| agrees.to_string())),
+        text(cell.source_address.clone()),
     ]
 }
 
@@ -353,7 +364,7 @@ pub fn markdown(report: &Report) -> String {
         let _ = writeln!(
             out,
             "| {} | {} {} | {} | {} | {} | {} |",
-            markdown_cell(&cell.source.to_string()),
+            markdown_cell(&source_of(cell)),
             cell.protocol,
             cell.port,
             markdown_cell(&cell.destination),

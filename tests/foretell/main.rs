@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     harness(trials![
         a_plan_opens_no_socket_of_the_internet,
         a_probe_agrees_with_its_plan,
+        every_address_of_this_host_is_tried_as_a_source,
         a_socket_that_is_there_already_takes_part,
         a_firewall_shows_as_a_disagreement,
         what_if_questions_are_answered,
@@ -171,6 +172,40 @@ fn a_probe_agrees_with_its_plan() {
     }
     assert_eq!(plan, json(&run(&ns, &["plan", "--format", "json"])));
     exits(&run(&ns, &["probe", "--localhost"]), 0);
+}
+
+fn every_address_of_this_host_is_tried_as_a_source() {
+    let (ns, _far) = host();
+    let binds =
+        ["0.0.0.0:8105", "[::]:8106", "udp:[::]:8107", "0.0.0.0:8108,device=lo", "[::]:8109,device=eth0"];
+    let mut words = vec!["probe", "--connect-timeout", "300ms"];
+    words.extend(binds.iter().flat_map(|bind| ["--bind", bind]));
+    words.push("--format");
+    let cells = |sources: &str| {
+        let output = run(&ns, &[&words[..], &["json", "--sources", sources]].concat());
+        exits(&output, 0);
+        json(&output)["cells"].as_array().unwrap().clone()
+    };
+    let (plain, all) = (cells("default"), cells("all"));
+    assert!(plain.iter().all(|cell| cell.get("source_address") == Some(&Value::Null)));
+    let chosen: Vec<&Value> = all.iter().filter(|cell| cell["source_address"].is_null()).collect();
+    let place = |cell: &Value| (cell["source"].clone(), cell["destination"].clone());
+    assert!(chosen.iter().map(|cell| place(cell)).eq(plain.iter().map(place)), "the others stay as they are");
+    let bound: Vec<&Value> = all.iter().filter(|cell| cell["source_address"].is_string()).collect();
+    let from_loopback = bound.iter().filter(|cell| cell["source_address"] == "127.0.0.1");
+    for cell in from_loopback {
+        let destination = cell["destination"].as_str().unwrap();
+        assert!(["0.0.0.0", "127.0.0.2", "::ffff:127.0.0.1"].contains(&destination), "{cell:#}");
+    }
+    let accepted: Vec<&&Value> =
+        bound.iter().filter(|cell| cell["observed"]["outcome"] == "accepted").collect();
+    assert!(accepted.len() > 2, "{bound:#?}");
+    for cell in accepted {
+        assert_eq!(cell["observed"]["peer"], cell["source_address"], "{cell:#}");
+        assert_eq!(cell["agrees"], true, "{cell:#}");
+    }
+    let human = run(&ns, &[&words[..], &["human", "--sources", "all"]].concat());
+    assert!(String::from_utf8_lossy(&human.stdout).contains("from this host as 127.0.0.1\n"));
 }
 
 fn a_socket_that_is_there_already_takes_part() {

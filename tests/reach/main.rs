@@ -18,7 +18,6 @@ use bindscope::plan::reach::{self, Cell, Destination, Matrix};
 use bindscope::probe::connect::{self, Attempt, Limits, Observation};
 use host::RandomHost;
 use libtest_mimic::Trial;
-use socket2::{Domain, Socket, Type};
 use support::netns::{Netns, harness};
 use support::random::Random;
 use support::snapshot::snapshot;
@@ -135,7 +134,7 @@ fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compare
             }
         }
     });
-    let matrix = reach::predict_reach(
+    let mut matrix = reach::predict_reach(
         &binds,
         &snapshot,
         &local,
@@ -143,6 +142,8 @@ fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compare
         reach::destinations(&snapshot, &local),
         reach::services(specs),
     );
+    let more = reach::predict_from_addresses(&binds, &snapshot, &local, &matrix);
+    matrix.cells.extend(more);
     let seen = observe(ns, far, &matrix, &bound);
     let mut accepted = 0;
     for (cell, seen) in matrix.cells.iter().zip(&seen) {
@@ -184,9 +185,8 @@ fn observe(
     let open = |number: usize| {
         let place = place(&matrix.cells[cells[number]]).unwrap();
         let attempt = &attempts[number];
-        let domain = Domain::for_address(attempt.to);
-        let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
-        place.run(|| Socket::new(domain, kind, None))
+        let source = matrix.cells[cells[number]].source_address;
+        place.run(|| connect::client(attempt, source.map(|source| (source.address, source.zone))))
     };
     let mut seen: Vec<Option<Observation>> = vec![None; matrix.cells.len()];
     let mut numbers: Vec<usize> = (0..attempts.len()).collect();
@@ -248,8 +248,9 @@ fn difference(
         |index: Option<u32>| index.and_then(|index| snapshot.interface(index)).map(|i| i.name.to_string());
     (!agrees).then(|| {
         format!(
-            "  {} -> {:?} {:?}: predicted {:?} by {:?} over {:?} ({}), observed {:?} by {taker:?} over {:?} errno {:?}\n",
+            "  {} {:?} -> {:?} {:?}: predicted {:?} by {:?} over {:?} ({}), observed {:?} by {taker:?} over {:?} errno {:?}\n",
             matrix.sources[cell.source],
+            cell.source_address,
             matrix.destinations[cell.destination],
             matrix.services[cell.service],
             predicted.outcome,

@@ -67,13 +67,13 @@ pub fn curl() {
         let version = if family == "ipv4" { "-4" } else { "-6" };
         let shown = output(ns, "curl", &["-sS", version, "--max-time", "20", url], "");
         assert!(shown.contains(&format!("arrived on     {ingress} (told by the kernel)")), "{shown}");
-        assert_arrival(&listening.next(), "accepted", ingress, family, local);
+        assert_arrival(&listening.next_arrival(), "accepted", ingress, family, local);
         let json =
             output(ns, "curl", &["-sS", "-H", "Accept: application/json", "--max-time", "20", url], "");
         let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["ingress"]["name"], ingress);
         assert_eq!(json["v4_mapped"], family == "ipv4");
-        assert_arrival(&listening.next(), "accepted", ingress, family, local);
+        assert_arrival(&listening.next_arrival(), "accepted", ingress, family, local);
     }
     // A page never trusts what a client claims.
     let page = output(
@@ -103,10 +103,10 @@ pub fn ncat() {
     let spoke = output(&peer, "ncat", &["192.0.2.1", "8081"], "hello\n");
     assert!(spoke.contains("arrived on eth0 (told by the kernel)"), "{spoke}");
     assert_eq!(spoke.lines().count(), 1);
-    assert_arrival(&listening.next(), "accepted", "eth0", "ipv4", false);
+    assert_arrival(&listening.next_arrival(), "accepted", "eth0", "ipv4", false);
     let silent = output(&host, "ncat", &["--recv-only", "::1", "8081"], "");
     assert!(silent.contains("arrived on lo"), "{silent}");
-    assert_arrival(&listening.next(), "accepted", "lo", "ipv6", true);
+    assert_arrival(&listening.next_arrival(), "accepted", "lo", "ipv6", true);
 }
 
 /// UDP: recorded always, answered only when the profile says so.
@@ -121,14 +121,14 @@ pub fn socat() {
     );
     let udp = |to: &str| output(&peer, "socat", &["-t1", "-", to], "hello");
     assert_eq!(udp("UDP4:192.0.2.1:8081"), "", "nobody asked for an answer");
-    assert_arrival(&listening.next(), "datagram", "eth0", "ipv4", false);
+    assert_arrival(&listening.next_arrival(), "datagram", "eth0", "ipv4", false);
     let described = udp("UDP4:192.0.2.1:8082");
     assert!(described.contains("arrived on eth0 (told by the kernel)"), "{described}");
-    let event = listening.next();
+    let event = listening.next_arrival();
     assert_arrival(&event, "datagram", "eth0", "ipv4", false);
     assert_eq!((&event["v4_mapped"], &event["bytes"]), (&Value::Bool(true), &Value::from(5)));
     assert_eq!(udp("UDP6:[2001:db8::1]:8083"), "hello");
-    assert_arrival(&listening.next(), "datagram", "eth0", "ipv6", false);
+    assert_arrival(&listening.next_arrival(), "datagram", "eth0", "ipv6", false);
 }
 
 /// A browser shows the page.
@@ -152,5 +152,5 @@ pub fn browser() {
     ];
     let page = output(&host, "chromium", &arguments, "");
     assert!(page.contains("<html") && page.contains("told by the kernel"), "{page}");
-    assert_arrival(&listening.next(), "accepted", "lo", "ipv4", true);
+    assert_arrival(&listening.next_arrival(), "accepted", "lo", "ipv4", true);
 }

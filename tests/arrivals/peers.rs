@@ -60,8 +60,8 @@ pub fn that_are_silent_are_closed() {
     let mut line = String::new();
     BufReader::new(connect(&host, 8082)).read_line(&mut line).unwrap();
     assert!(line.starts_with("bindscope: your connection from 127.0.0.1:"), "{line}");
-    listening.next();
-    listening.next();
+    listening.next_arrival();
+    listening.next_arrival();
     let summary = last(listening);
     assert_eq!(summary["errors"]["connection idle"], 1, "{summary}");
 }
@@ -136,7 +136,7 @@ pub fn that_send_control_bytes_steer_nothing() {
             answer.iter().all(|&byte| matches!(byte, b'\r' | b'\n' | 0x20..0x7f)),
             "{payload:?}: {answer:?}"
         );
-        assert_eq!(listening.next()["event"], "accepted");
+        assert_eq!(listening.next_arrival()["event"], "accepted");
     }
     assert_eq!(last(listening)["accepted"], 8);
 }
@@ -154,7 +154,7 @@ pub fn that_are_too_many_are_counted() {
     let mut extra: Vec<_> = (0..4).map(|_| connect(&host, 8081)).collect();
     assert!(extra.iter_mut().all(is_closed));
     for _ in 0..7 {
-        assert_eq!(listening.next()["event"], "accepted");
+        assert_eq!(listening.next_arrival()["event"], "accepted");
     }
     drop(streams);
     let summary = last(listening);
@@ -172,7 +172,7 @@ pub fn that_send_the_smallest_and_the_largest_datagram() {
     let socket = host.run(|| UdpSocket::bind("127.0.0.1:0")).unwrap();
     for (length, truncated) in [(0, false), (4096, false), (4097, true), (65_507, true)] {
         socket.send_to(&vec![0; length], to(8081)).unwrap();
-        let event = listening.next();
+        let event = listening.next_arrival();
         assert_eq!((&event["bytes"], &event["truncated"]), (&length.into(), &truncated.into()), "{event}");
     }
     assert_eq!(last(listening)["datagrams"], 4);

@@ -71,7 +71,7 @@ pub fn profiles_bind_and_every_socket_is_used() {
                     socket.local_addr().unwrap().port()
                 }
             });
-            let event = listening.next();
+            let event = listening.next_arrival();
             assert_eq!(event["peer"]["port"], client, "{what}: {event}");
             assert_eq!(event["ingress"]["evidence"], "kernel", "{what}: {event}");
             // Where several sockets share the port the kernel chooses; the one it chose must be one of them.

@@ -134,6 +134,16 @@ impl Listening {
         self.try_next().unwrap_or_else(|| panic!("the stream ended"))
     }
 
+    /// The next arrival. On a busy machine the kernel is late with the addresses of a new wire, and that is told in between.
+    pub fn next_arrival(&mut self) -> Value {
+        loop {
+            let event = self.next();
+            if event["event"] != "network" {
+                return event;
+            }
+        }
+    }
+
     /// The process id.
     #[must_use]
     pub fn pid(&self) -> nix::unistd::Pid {

@@ -98,7 +98,7 @@ pub fn render(problem: &Problem, color: bool) -> String {
     };
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let code = problem.code.to_string();
-    let message = escape(&problem.message);
+    let message = printable(&problem.message);
     let mut group = level
         .primary_title(&message)
         .id(&code)
@@ -124,7 +124,7 @@ pub fn render(problem: &Problem, color: bool) -> String {
             }
         }
     }
-    let helps: Vec<String> = problem.help.iter().map(|help| escape(help)).collect();
+    let helps: Vec<String> = problem.help.iter().map(|help| printable(help)).collect();
     let with_source = problem.place.is_some() && trailer.is_empty();
     for help in helps.iter().filter(|_| with_source) {
         group = group.element(Level::HELP.message(help.as_str()));
@@ -139,6 +139,12 @@ pub fn render(problem: &Problem, color: bool) -> String {
         let _ = writeln!(out, "  = help: {help}");
     }
     out
+}
+
+/// Text of a message made safe to print. Names in it are often escaped already, so backslashes are left as they are: nobody
+/// reads a message back.
+fn printable(text: &str) -> String {
+    escape(text).replace("\\\\", "\\")
 }
 
 /// The line a place begins on, made safe to print, and the span within it. `None` when it is too long to show.
@@ -161,4 +167,19 @@ fn source_line(place: &Place) -> Option<(String, Range<usize>)> {
     let after = after.trim_end_matches("\\r");
     let span = before.len()..before.len() + inside.len();
     Some((format!("{before}{inside}{after}"), span))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::IfName;
+
+    /// A name from outside stays harmless, and is escaped once however it got into the message.
+    #[test]
+    fn names_are_escaped_once() {
+        let name = IfName::from_bytes(b"e\x1b[31m");
+        let problem = Problem::warning(Code::INTERNAL, format!("{name} and \x1b[2J")).help("a \\ stays");
+        let shown = render(&problem, false);
+        assert_eq!(shown, "warning[BS9001]: e\\x1b[31m and \\x1b[2J\n  = help: a \\ stays\n");
+    }
 }

@@ -401,7 +401,13 @@ mod tests {
         let (open, seen, mut sink) = gate();
         let line = [b'x'; 1023].iter().copied().chain([b'\n']).collect::<Vec<_>>();
         let total = 3 * QUEUE_LIMIT / line.len();
-        for _ in 0..total {
+        sink.line(&line, true);
+        sink.flush();
+        // The writer has its hands full before the queue fills; else it would empty the queue when it comes at last.
+        while !matches!(&sink.target, Target::Stream(shared) if shared.lock().writing) {
+            std::thread::yield_now();
+        }
+        for _ in 1..total {
             sink.line(&line, true);
         }
         assert_eq!(sink.newly_dropped(), None, "no room to say so yet");

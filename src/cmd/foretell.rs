@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Exit, Failure};
 use crate::code::Code;
 use crate::diag::Problem;
+use crate::model::filters::PacketFilters;
 use crate::model::{ListeningSocket, Snapshot};
 use crate::plan::available::Rights;
 use crate::plan::predict::Foreign;
@@ -47,6 +48,8 @@ pub struct Subject {
     pub foreign: Vec<Foreign>,
     /// What the one who binds may do.
     pub rights: Rights,
+    /// Its packet filters; `None` where they cannot be asked about.
+    pub filters: Option<PacketFilters>,
     /// What could not be read besides.
     pub incomplete_because: Vec<String>,
 }
@@ -96,6 +99,7 @@ pub fn here() -> Result<Subject, Failure> {
             privileged_ports: rights.privileged_ports,
             transparent: rights.transparent,
         },
+        filters: Some(sys::packet_filters()),
         // Who holds a socket is not asked here, so only what hides sockets themselves counts.
         incomplete_because: Vec::new(),
     })
@@ -149,7 +153,7 @@ fn elsewhere(path: &Path) -> Result<Subject, Failure> {
         "a snapshot does not tell what listens on its host already, so ports are taken to be free; who binds is taken for an ordinary user"
             .to_owned(),
     ];
-    Ok(Subject { snapshot, foreign: Vec::new(), rights, incomplete_because })
+    Ok(Subject { snapshot, foreign: Vec::new(), rights, filters: None, incomplete_because })
 }
 
 /// The text of a regular file, a FIFO, or a device that ends, up to `largest` bytes.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::foretell::{HostArgs, Subject};
 use super::source::ProfileArgs;
 use super::{Context, Exit, Failure};
+use crate::model::filters::{self, PacketFilters};
 use crate::model::{FamilyExposure, Phase, Snapshot};
 use crate::plan::expand::{Expansion, expand};
 use crate::plan::expect::{self, Verdict};
@@ -77,18 +78,18 @@ pub(super) fn of_profile(profile: &Profile, subject: Subject) -> Report {
         profile,
         &subject.snapshot,
         subject.incomplete_because,
-        Parts { sockets, cells, expectations, notes: notes_of(&expansion) },
+        Parts { sockets, cells, expectations, notes: notes_of(&expansion, subject.filters.as_ref()) },
     )
 }
 
 /// What a profile asks for that this host cannot give, and what no plan can know.
-pub(super) fn notes_of(expansion: &Expansion) -> Vec<String> {
+pub(super) fn notes_of(expansion: &Expansion, filters: Option<&PacketFilters>) -> Vec<String> {
     let mut notes: Vec<String> =
         expansion.notes.iter().map(|note| format!("{}: {}", note.listener, note.message)).collect();
     notes.extend(
         expansion.missing.iter().map(|missing| format!("{}: {}", missing.spec.listener, missing.message)),
     );
-    notes.push("packet filters, address translation and programs attached to the kernel (nft, iptables, BPF) are not looked at".to_owned());
+    notes.push(filters::note(filters));
     notes
 }
 

@@ -114,7 +114,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         expect::judge_with(&profile.expectations, &sockets, &chosen, true, &mut |expectation, wanted| {
             spread(expectation, wanted, &opened.bound, args)
         });
-    let mut notes = plan::notes_of(&expansion);
+    let mut notes = plan::notes_of(&expansion, subject.filters.as_ref());
     notes.extend(localhost_notes(&localhost, &chosen));
     let mut incomplete = subject.incomplete_because;
     if unseen > 0 {

@@ -9,6 +9,7 @@ pub mod changes;
 pub mod coverage;
 pub mod crosscheck;
 pub mod errno;
+pub mod filters;
 pub mod host;
 pub mod ifname;
 pub mod inventory;

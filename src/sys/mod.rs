@@ -15,6 +15,7 @@
 //! | `inventory`, `attach_owners`, `owners` | sockets that listen on this machine, and who holds them |
 //! | `netns`, `Network` | namespaces of our own, and changes of their networks, for labs |
 //! | `namespaces`, `in_namespace` | the other network namespaces, and work in one |
+//! | `packet_filters` | that there are packet filters, not what they do |
 //! | `port_holder` | the sockets in the way of a bind |
 
 mod errno;
@@ -49,6 +50,7 @@ pub use socket_types::{
     Sight, TransportState,
 };
 pub use system::connections::connections;
+pub use system::filters::packet_filters;
 pub use system::inherit::inherited;
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};
 pub use system::monitor::Monitor;

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         every_address_of_this_host_is_tried_as_a_source,
         a_socket_that_is_there_already_takes_part,
         a_firewall_shows_as_a_disagreement,
+        a_firewall_is_named_where_it_can_be_seen,
         what_if_questions_are_answered,
         another_hosts_snapshot_is_planned_for,
         bad_snapshots_and_settings_are_refused,
@@ -564,4 +565,18 @@ fn ten_thousand_cells_take_seconds() {
     let summary = &json(&output)["summary"];
     assert!(summary["agree"].as_u64().unwrap() >= 10_000, "{summary}");
     assert_eq!(summary["disagree"], 0);
+}
+
+/// That there are packet filters is said, and that there are none.
+fn a_firewall_is_named_where_it_can_be_seen() {
+    if !support::tool("nft") {
+        return;
+    }
+    let ns = Netns::new();
+    let plan = || text(&ns.output(&mut bindscope(&["plan", "loopback"]))).0;
+    let before = plan();
+    assert!(before.contains("there is no table of a packet filter here"), "{before}");
+    assert!(ns.output(Command::new("nft").args(["add", "table", "inet", "guard"])).status.success());
+    let after = plan();
+    assert!(after.contains("there are some here: nftables inet guard"), "{after}");
 }

@@ -143,7 +143,7 @@ fn report(
     }
     sockets.extend(plan::missing_of(&opened.expansion, snapshot));
     let expectations = expect::judge(&chosen.profile.expectations, &sockets, &cells, true);
-    let mut notes = plan::notes_of(&opened.expansion);
+    let mut notes = plan::notes_of(&opened.expansion, None);
     notes.extend(more_notes);
     let mut incomplete = lab.gaps.clone();
     if unseen > 0 {

@@ -3,6 +3,7 @@
 mod borrow;
 mod cgroup;
 pub mod connections;
+pub mod filters;
 pub mod inherit;
 pub mod inventory;
 pub mod monitor;

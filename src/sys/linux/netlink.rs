@@ -38,6 +38,8 @@ pub enum Service {
     /// sock_diag(7): other programs' sockets.
     #[allow(dead_code, reason = "for the inventory of sockets")]
     SockDiag,
+    /// nfnetlink: packet filters.
+    Netfilter,
 }
 
 /// The kernel's refusal of a request.
@@ -105,6 +107,7 @@ impl Netlink {
         let mut socket = Socket::new(match service {
             Service::Route => netlink_sys::protocols::NETLINK_ROUTE,
             Service::SockDiag => netlink_sys::protocols::NETLINK_SOCK_DIAG,
+            Service::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
         })?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;

@@ -1,6 +1,7 @@
 //! The portable side of [`super`]. No logic here.
 
 pub mod connections;
+pub mod filters;
 pub mod inherit;
 pub mod inventory;
 pub mod monitor;

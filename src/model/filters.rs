@@ -1,0 +1,43 @@
+//! Packet filters: that there are any, never what they do.
+
+/// The tables of packet filters in a network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PacketFilters {
+    /// Such as `nftables inet filter` or `iptables nat`, sorted. A table may be empty.
+    pub tables: Vec<String>,
+    /// Why there may be more; `None` when all were seen.
+    pub unseen: Option<String>,
+}
+
+/// What a report says of packet filters. `None`: nobody looked, as on another host's behalf.
+#[must_use]
+pub fn note(filters: Option<&PacketFilters>) -> String {
+    let limit = "packet filters, address translation and programs attached to the kernel (nft, iptables, BPF) are not looked at";
+    let Some(filters) = filters else { return limit.to_owned() };
+    let tables = filters.tables.join(", ");
+    match (&filters.unseen, filters.tables.is_empty()) {
+        (None, true) => format!("{limit}; there is no table of a packet filter here"),
+        (Some(why), true) => format!("{limit}; whether there are any cannot be seen: {why}"),
+        (None, false) => format!("{limit}, and there are some here: {tables}"),
+        (Some(why), false) => {
+            format!("{limit}, and there are some here: {tables}; others cannot be seen: {why}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_note_tells_none_from_not_seen() {
+        let filters = |tables: &[&str], unseen: Option<&str>| PacketFilters {
+            tables: tables.iter().map(|table| (*table).to_owned()).collect(),
+            unseen: unseen.map(str::to_owned),
+        };
+        assert!(note(Some(&filters(&[], None))).ends_with("no table of a packet filter here"));
+        assert!(note(Some(&filters(&["iptables nat"], None))).ends_with("some here: iptables nat"));
+        assert!(note(Some(&filters(&[], Some("no right")))).ends_with("cannot be seen: no right"));
+        assert!(note(None).ends_with("are not looked at"));
+    }
+}

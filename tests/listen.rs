@@ -81,6 +81,16 @@ fn usage_errors_exit_2_and_name_what_is_allowed() {
 }
 
 #[test]
+fn arguments_that_are_no_text_are_refused_or_taken_as_paths() {
+    let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/nonexistent/\xff.toml");
+    let output = bindscope(&["listen"]).arg(name).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).1.contains("/nonexistent/"), "{:?}", text(&output));
+    let output = bindscope(&["listen", "--bind"]).arg(name).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn a_taken_port_names_its_holder_and_the_others_go_on() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().to_string();

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod binds;
 mod burst;
 mod changes;
 mod clients;
@@ -37,6 +38,13 @@ fn main() -> ExitCode {
         trial("a_burst_does_not_starve_another_listener", peers::in_a_burst_do_not_starve_another_listener),
         trial("shipped_profiles_bind_and_work", shipped::profiles_bind_and_every_socket_is_used),
         trial("changes_are_followed_when_asked_for", changes::are_followed_when_asked_for),
+        trial("failed_binds_explain_themselves", binds::explain_why_an_address_cannot_be_bound),
+        trial(
+            "duplicate_address_detection_is_waited_for",
+            binds::wait_for_duplicate_address_detection_when_asked,
+        ),
+        trial("what_took_effect_is_told", binds::tell_what_took_effect),
+        trial("limits_hold", binds::are_as_many_as_the_limits_say),
         trial("curl_is_told_how_it_arrived", clients::curl),
         trial("ncat_is_told_in_one_line", clients::ncat),
         trial("datagrams_of_socat_are_answered_only_when_asked_for", clients::socat),

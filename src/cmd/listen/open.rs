@@ -302,8 +302,20 @@ fn tell(bound: &Bound, inherited: bool, host: &Snapshot, reporter: &mut Reporter
     }
 }
 
-/// What kind of address it is on this host: the broadcast address of one of its networks is one by its configuration only.
+/// What kind of address it is on this host. The last address of a network that the host is on is its broadcast address, named
+/// or not (`fib_add_ifaddr()` of `net/ipv4/fib_frontend.c`), unless it is an address of the host itself.
 fn class_here(address: IpAddr, host: &Snapshot) -> AddrClass {
-    let broadcast = host.addresses().any(|(_, own)| own.broadcast == Some(address));
+    let IpAddr::V4(v4) = address else { return AddrClass::of(address) };
+    let mut broadcast = false;
+    for (_, own) in host.addresses() {
+        if own.address == address {
+            return AddrClass::of(address);
+        }
+        let implied = match own.address {
+            IpAddr::V4(ours) if own.prefix < 31 => ipnet::Ipv4Net::new(ours, own.prefix).ok(),
+            _ => None,
+        };
+        broadcast |= own.broadcast == Some(address) || implied.is_some_and(|net| net.broadcast() == v4);
+    }
     if broadcast { AddrClass::Broadcast } else { AddrClass::of(address) }
 }

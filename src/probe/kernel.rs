@@ -246,7 +246,7 @@ fn bind_one(spec: &SocketSpec) -> Result<Socket, (Phase, io::Error)> {
     }
     set(socket.set_reuse_address(spec.reuse_address))?;
     if spec.reuse_port {
-        set(socket.set_reuse_port(true))?;
+        set(sys::options::set_reuse_port(&socket))?;
     }
     socket.bind(&SockAddr::from(spec.socket_addr())).map_err(|error| (Phase::Bind, error))?;
     Ok(socket)

@@ -160,8 +160,9 @@ fn the_dry_run_builds_the_same_network() {
             let shell = format!(
                 "mount -t tmpfs none /run && cat > /run/script && sh -e /run/script >&2 && exec ip netns exec {node} {program} interfaces --format json"
             );
+            // `ip netns add` goes back to where it was, which without root must be a namespace of our own.
             let mut child = Command::new("unshare")
-                .args(["-m", "sh", "-c", &shell])
+                .args(["-m", "-n", "sh", "-c", &shell])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -225,7 +226,6 @@ fn an_ordinary_user_has_the_same_lab() {
     let root = bindscope(&["lab", "run", "loopback-vs-all", "--format", "json"]);
     let mut nobody = bindscope(&["lab", "run", "loopback-vs-all", "--format", "json"]);
     if std::fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) != Some("1") {
-        // SAFETY-free: the standard library drops the groups and changes the user before exec.
         nobody.uid(65534).gid(65534);
     }
     let run = |mut command: Command| {

@@ -10,17 +10,17 @@ use super::foretell;
 use super::plan::{self, Format, Parts};
 use super::source::ProfileArgs;
 use super::{Context, Exit, Failure};
-use crate::bind::{self, BindFailure, Bound};
+use crate::bind::Bound;
 use crate::code::Code;
 use crate::diag::Problem;
-use crate::model::{AddrClass, IfName, Outcome, Protocol, Snapshot, SocketSpec, Source};
+use crate::model::{AddrClass, Outcome, Protocol, Snapshot, Source};
 use crate::plan::expand::expand;
 use crate::plan::expect::{self, Judged, judge_shares};
-use crate::plan::exposure::exposure_of;
 use crate::plan::predict::{BindOutcome, Holder};
 use crate::plan::reach::Destination;
-use crate::plan::report::{self, ObservedBind, PROBE_SCHEMA, Plan, Report, Seen};
-use crate::probe::connect::{self, Attempt, Limits, Observation};
+use crate::plan::report::{self, PROBE_SCHEMA, Plan, Report, Seen};
+use crate::probe::connect::{self, Attempt, Limits};
+use crate::probe::opened::{Opened, in_names};
 use crate::profile::expect::{Expectation, Spread};
 use crate::sys;
 
@@ -88,7 +88,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     // The host as it is before our own sockets are there.
     let subject = foretell::here()?;
     let expansion = expand(&profile, &subject.snapshot);
-    let opened = open_all(&expansion.sockets, &subject.snapshot);
+    let opened = Opened::all(&expansion.sockets, &subject.snapshot);
     let localhost = if args.localhost { localhost_addresses(&subject.snapshot) } else { Vec::new() };
     let more = more_destinations(&subject.snapshot, &localhost);
     let mut plan = Plan::new(opened.specs, &subject.snapshot, subject.rights, subject.foreign, &more);
@@ -154,35 +154,6 @@ pub(super) fn verdict(report: &Report, unseen: usize) -> Exit {
         exit = exit.worse(Exit::Undecided);
     }
     exit
-}
-
-/// What became of opening every socket.
-struct Opened {
-    /// As asked for, with the ports that the kernel chose.
-    specs: Vec<SocketSpec>,
-    outcomes: Vec<ObservedBind>,
-    bound: Vec<Bound>,
-    /// The index of each bound socket among the specs.
-    owners: Vec<usize>,
-}
-
-fn open_all(sockets: &[SocketSpec], snapshot: &Snapshot) -> Opened {
-    let mut opened =
-        Opened { specs: sockets.to_vec(), outcomes: Vec::new(), bound: Vec::new(), owners: Vec::new() };
-    for (index, spec) in sockets.iter().enumerate() {
-        opened.outcomes.push(match bind::open(spec, exposure_of(spec, snapshot)) {
-            Ok(bound) => {
-                opened.specs[index].port = bound.view.port;
-                opened.bound.push(bound);
-                opened.owners.push(index);
-                ObservedBind { outcome: BindOutcome::Ok, phase: None, errno: None }
-            }
-            Err(BindFailure { phase, errno, .. }) => {
-                ObservedBind { outcome: BindOutcome::Error, phase: Some(phase), errno: Some(errno) }
-            }
-        });
-    }
-    opened
 }
 
 /// Ways to name this host that only a client on it has.
@@ -343,24 +314,6 @@ fn spread(expectation: &Expectation, wanted: Spread, bound: &[Bound], args: &Arg
         }
     }
     Some(judge_shares(wanted, &counts, lost))
-}
-
-fn in_names(observation: &Observation, owners: &[usize], snapshot: &Snapshot) -> Seen {
-    let name = |index: u32| match snapshot.interface(index) {
-        Some(interface) => interface.name.clone(),
-        // It came up since the snapshot was taken.
-        None => IfName::from(format!("#{index}").as_str()),
-    };
-    Seen {
-        outcome: observation.outcome,
-        taker: observation.taker.and_then(|taker| owners.get(taker)).copied(),
-        ingress: observation.ingress.map(name),
-        local: observation.local,
-        peer: observation.peer,
-        v4_mapped: observation.v4_mapped,
-        errno: observation.errno,
-        micros: u64::try_from(observation.took.as_micros()).unwrap_or(u64::MAX),
-    }
 }
 
 /// A line on the terminal that says how far it is.

@@ -10,17 +10,16 @@ use socket2::{Domain, Socket, Type};
 use super::build::Lab;
 use super::ops;
 use super::way::{Arrival, Loss, Nodes};
-use crate::bind::{self, BindFailure, Bound};
 use crate::code::Code;
 use crate::model::addr::needs_zone;
-use crate::model::{IfName, Outcome, Protocol, Snapshot, SocketSpec, Source};
+use crate::model::{Outcome, Protocol, Snapshot, Source};
 use crate::plan::available::Rights;
 use crate::plan::expand::{Expansion, expand};
-use crate::plan::exposure::exposure_of;
-use crate::plan::predict::{BindOutcome, Holder};
+use crate::plan::predict::Holder;
 use crate::plan::reach::{Cell, Destination, Matrix, Reach};
-use crate::plan::report::{self, CellReport, ObservedBind, Plan, Seen};
-use crate::probe::connect::{self, Attempt, Limits, Observation};
+use crate::plan::report::{self, CellReport, Plan, Seen};
+use crate::probe::connect::{self, Attempt, Limits};
+use crate::probe::opened as probe;
 use crate::profile::Profile;
 use crate::sys::{self, Error, netns};
 
@@ -35,14 +34,8 @@ pub struct Patience {
 
 /// The listeners of a profile, bound in the host node.
 pub struct Opened {
-    /// As asked for, with the ports that the kernel chose.
-    pub specs: Vec<SocketSpec>,
-    /// What became of each.
-    pub outcomes: Vec<ObservedBind>,
-    /// Those that are open.
-    pub bound: Vec<Bound>,
-    /// The index of each open one among the specs.
-    pub owners: Vec<usize>,
+    /// Its sockets.
+    pub sockets: probe::Opened,
     /// What the profile asks for on this host.
     pub expansion: Expansion,
     /// The host as it was before.
@@ -79,32 +72,8 @@ pub fn open(lab: &Lab, profile: &Profile) -> Result<Opened, Error> {
     let opened = namespace
         .run(|| {
             netns::drop_network_rights()?;
-            let mut opened = Opened {
-                specs: expansion.sockets.clone(),
-                outcomes: Vec::new(),
-                bound: Vec::new(),
-                owners: Vec::new(),
-                expansion,
-                snapshot,
-            };
-            for index in 0..opened.specs.len() {
-                let outcome = match bind::open(
-                    &opened.specs[index],
-                    exposure_of(&opened.specs[index], &opened.snapshot),
-                ) {
-                    Ok(bound) => {
-                        opened.specs[index].port = bound.view.port;
-                        opened.bound.push(bound);
-                        opened.owners.push(index);
-                        ObservedBind { outcome: BindOutcome::Ok, phase: None, errno: None }
-                    }
-                    Err(BindFailure { phase, errno, .. }) => {
-                        ObservedBind { outcome: BindOutcome::Error, phase: Some(phase), errno: Some(errno) }
-                    }
-                };
-                opened.outcomes.push(outcome);
-            }
-            io::Result::Ok(opened)
+            let sockets = probe::Opened::all(&expansion.sockets, &snapshot);
+            io::Result::Ok(Opened { sockets, expansion, snapshot })
         })
         .map_err(|error| Error::call("enter", "the host node", error))?;
     opened.map_err(|error| Error::call("give up", "the rights over the host node", error))
@@ -127,7 +96,7 @@ pub fn look(
     };
     // Binds were made on the host as it was then; what reaches them is asked of the host as it is now.
     let more = names_of_oneself(&snapshot);
-    let mut plan = Plan::new(opened.specs.clone(), &snapshot, rights(), Vec::new(), &more);
+    let mut plan = Plan::new(opened.sockets.specs.clone(), &snapshot, rights(), Vec::new(), &more);
     let wiring = ops::wiring(&lab.plan);
     let nodes = Nodes::new(&snapshots, &wiring);
     let (matrix, zones) = matrix(lab, &plan, &snapshot, &nodes, &more);
@@ -287,7 +256,7 @@ fn connect_all(
             Socket::new(Domain::for_address(attempt.to), kind, None)
         };
         let limits = Limits { in_flight: 4096, deadline: Instant::now() + patience.all };
-        connect::run(&opened.bound, &attempts, limits, &mut open, &mut |done| progress(done, total))
+        connect::run(&opened.sockets.bound, &attempts, limits, &mut open, &mut |done| progress(done, total))
     };
     let result = std::thread::scope(|scope| scope.spawn(work).join());
     let observed = result
@@ -296,24 +265,9 @@ fn connect_all(
     let unseen = observed.iter().filter(|observation| observation.is_none()).count();
     let seen = observed
         .into_iter()
-        .map(|observation| observation.map(|observation| in_names(&observation, &opened.owners, snapshot)))
+        .map(|observation| {
+            observation.map(|observation| probe::in_names(&observation, &opened.sockets.owners, snapshot))
+        })
         .collect();
     Ok((seen, unseen))
-}
-
-fn in_names(observation: &Observation, owners: &[usize], snapshot: &Snapshot) -> Seen {
-    let name = |index: u32| match snapshot.interface(index) {
-        Some(interface) => interface.name.clone(),
-        None => IfName::from(format!("#{index}").as_str()),
-    };
-    Seen {
-        outcome: observation.outcome,
-        taker: observation.taker.and_then(|taker| owners.get(taker)).copied(),
-        ingress: observation.ingress.map(name),
-        local: observation.local,
-        peer: observation.peer,
-        v4_mapped: observation.v4_mapped,
-        errno: observation.errno,
-        micros: u64::try_from(observation.took.as_micros()).unwrap_or(u64::MAX),
-    }
 }

@@ -1,8 +1,9 @@
 //! Connects for real and tells what came of it: which socket answered, over which interface, or how it failed.
 //!
-//! [`connect`] is the engine, [`classify`] the meaning of errors. [`kernel`] replays [`tables`] of binds whose outcome is known.
+//! [`opened`] are the sockets, [`connect`] is the engine, [`classify`] the meaning of errors. [`kernel`] replays [`tables`] of binds whose outcome is known.
 
 pub mod classify;
 pub mod connect;
 pub mod kernel;
+pub mod opened;
 pub mod tables;

@@ -35,7 +35,6 @@ pub(super) struct Keys {
 
 /// What a value may be. Kinds with a grammar of their own are only checked for their TOML type here.
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code, reason = "policies and labs have dates and maps")]
 pub(super) enum Kind {
     /// Any text but the empty one.
     Text,

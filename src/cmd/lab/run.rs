@@ -83,7 +83,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let report = report(&chosen, &lab, &opened, looked, notes, missed);
     let text = plan::written(&report, args.format, context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
-    if opened.bound.is_empty() {
+    if opened.sockets.bound.is_empty() {
         let problem = Problem::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
         return Err(Failure::new(
             Exit::Environment,
@@ -131,10 +131,10 @@ fn report(
     // Binds are shown as they were foretold for the host before anything happened to it.
     let snapshot = &opened.snapshot;
     let mut sockets = plan::sockets_of(&foretold, snapshot);
-    for (socket, observed) in sockets.iter_mut().zip(&opened.outcomes) {
+    for (socket, observed) in sockets.iter_mut().zip(&opened.sockets.outcomes) {
         socket.bind.observed = Some(*observed);
     }
-    for (bound, &owner) in opened.bound.iter().zip(&opened.owners) {
+    for (bound, &owner) in opened.sockets.bound.iter().zip(&opened.sockets.owners) {
         if let Some(socket) = sockets.get_mut(owner) {
             let exposure = socket.socket.exposure;
             socket.socket = bound.view.clone();
@@ -284,8 +284,12 @@ fn serve(
                 result
             })
         });
-        let endpoints =
-            opened.bound.into_iter().map(|bound| Endpoint { bound, inherited: false }).collect::<Vec<_>>();
+        let endpoints = opened
+            .sockets
+            .bound
+            .into_iter()
+            .map(|bound| Endpoint { bound, inherited: false })
+            .collect::<Vec<_>>();
         let signals = &signals;
         let served = host.run(move || {
             let mut acceptor = Acceptor::new(endpoints)?;

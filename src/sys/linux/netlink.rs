@@ -35,9 +35,6 @@ const LONGEST_REPLY: usize = 16 << 20;
 pub enum Service {
     /// rtnetlink(7): links, addresses, routes, rules.
     Route,
-    /// sock_diag(7): other programs' sockets.
-    #[allow(dead_code, reason = "for the inventory of sockets")]
-    SockDiag,
     /// nfnetlink: packet filters.
     Netfilter,
 }
@@ -106,7 +103,6 @@ impl Netlink {
     pub fn open(service: Service) -> io::Result<Netlink> {
         let mut socket = Socket::new(match service {
             Service::Route => netlink_sys::protocols::NETLINK_ROUTE,
-            Service::SockDiag => netlink_sys::protocols::NETLINK_SOCK_DIAG,
             Service::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
         })?;
         socket.bind_auto()?;
@@ -173,7 +169,6 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's refusal, or a failure to talk to it.
-    #[allow(dead_code, reason = "for what a lab writes")]
     pub fn request(&mut self, kind: u16, flags: u16, payload: &[u8]) -> Result<(), Refusal> {
         let sequence = self.send(kind, NLM_F_REQUEST | NLM_F_ACK | flags, payload)?;
         loop {

@@ -81,12 +81,6 @@ pub struct Reason {
     pub text: String,
 }
 
-/// The exposure of a socket that is to be opened.
-#[must_use]
-pub fn exposure_of(spec: &SocketSpec, snapshot: &Snapshot) -> FamilyExposure {
-    Exposer::new(snapshot).exposure(&Facts::of_spec(spec, snapshot))
-}
-
 /// The exposure of a socket that is open.
 #[must_use]
 pub fn exposure_of_view(view: &SocketView, snapshot: &Snapshot) -> FamilyExposure {

@@ -9,7 +9,7 @@ use crate::profile::Profile;
 use crate::record::event::{ClosedSocket, Event};
 use crate::sys;
 
-use super::open::{self, Fate, Opened};
+use super::open::{self, Fate, Ground, Opened};
 use super::reporter::Reporter;
 
 /// The listeners that follow, and which of their sockets are open.
@@ -51,12 +51,13 @@ impl Follower {
             }
         }
         let tried = std::mem::take(&mut self.tried);
+        let ground = Ground::new(&host);
         for spec in wanted {
             if self.open.contains(&spec) || tried.contains(&spec) {
                 continue;
             }
             // The loop must not wait for an address: when it becomes usable, that is the next change.
-            if let Fate::Open(bound) = open::one(&spec, &[], &host, || true, reporter) {
+            if let Fate::Open(bound) = open::one(&spec, &[], &ground, || true, reporter) {
                 acceptor.add(Endpoint { bound: *bound, inherited: false })?;
                 self.open.push(spec);
             }

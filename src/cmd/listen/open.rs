@@ -14,8 +14,9 @@ use crate::model::{
     V6Only,
 };
 use crate::plan::expand::{self, Expansion};
-use crate::plan::exposure::{exposure_of, exposure_of_view};
+use crate::plan::exposure::{Exposer, Facts, exposure_of_view};
 use crate::plan::failure;
+use crate::plan::local::{Ipv4Kind, LocalAddresses};
 use crate::profile::Profile;
 use crate::record::event::{Backlog, BoundSocket, Event, FailedSocket, Notice};
 use crate::sys::{self, Inherited, Signals, options, packet_info};
@@ -31,6 +32,29 @@ pub(super) struct Opened {
     /// What was tried and did not become a socket.
     pub(super) tried: Vec<SocketSpec>,
     pub(super) failed: usize,
+}
+
+/// The host as it was read, indexed once for all sockets.
+pub(super) struct Ground<'a> {
+    host: &'a Snapshot,
+    exposer: Exposer<'a>,
+    local: LocalAddresses,
+}
+
+impl<'a> Ground<'a> {
+    pub(super) fn new(host: &'a Snapshot) -> Ground<'a> {
+        Ground { host, exposer: Exposer::new(host), local: LocalAddresses::new(host) }
+    }
+
+    /// What kind of address it is here: which addresses are broadcast ones depends on the host's networks.
+    fn class(&self, address: IpAddr) -> AddrClass {
+        match address {
+            IpAddr::V4(v4) if !v4.is_unspecified() && self.local.ipv4(v4) == Ipv4Kind::Broadcast => {
+                AddrClass::Broadcast
+            }
+            _ => AddrClass::of(address),
+        }
+    }
 }
 
 /// What became of one socket.
@@ -86,11 +110,12 @@ pub(super) fn all(
             hint: missing.hint.clone(),
         }));
     }
+    let ground = Ground::new(&host);
     for socket in inherited {
         let name = socket.name.clone();
-        match adopt(socket, &host) {
+        match adopt(socket, &ground) {
             Ok(bound) => {
-                tell(&bound, true, &host, reporter);
+                tell(&bound, true, &ground, reporter);
                 opened.endpoints.push(Endpoint { bound, inherited: true });
             }
             Err(error) => {
@@ -101,7 +126,7 @@ pub(super) fn all(
         }
     }
     for spec in &expansion.sockets {
-        let fate = one(spec, &opened.endpoints, &host, || signals.asked(), reporter);
+        let fate = one(spec, &opened.endpoints, &ground, || signals.asked(), reporter);
         opened.failed += usize::from(matches!(fate, Fate::Failed));
         match fate {
             Fate::Open(bound) => opened.endpoints.push(Endpoint { bound: *bound, inherited: false }),
@@ -116,11 +141,11 @@ pub(super) fn all(
 pub(super) fn one(
     spec: &SocketSpec,
     open: &[Endpoint],
-    host: &Snapshot,
+    ground: &Ground<'_>,
     stop: impl Fn() -> bool,
     reporter: &mut Reporter<'_>,
 ) -> Fate {
-    let exposure = exposure_of(spec, host);
+    let exposure = ground.exposer.exposure(&Facts::of_spec(spec, ground.host));
     let failure = match bind::open_until(spec, exposure, stop) {
         Ok(mut bound) => {
             // An address that was waited for was not usable when the host was read: who can reach it is known only now.
@@ -130,12 +155,12 @@ pub(super) fn one(
             {
                 bound.view.exposure = exposure_of_view(&bound.view, &now);
             }
-            tell(&bound, false, host, reporter);
+            tell(&bound, false, ground, reporter);
             return Fate::Open(Box::new(bound));
         }
         Err(failure) => failure,
     };
-    let explanation = explained(spec, &failure, open, host);
+    let explanation = explained(spec, &failure, open, ground.host);
     if spec.skip_when_missing && failure.errno == Errno::EADDRNOTAVAIL {
         reporter.event(&Event::Notice(Notice {
             code: Code::LEFT_OUT,
@@ -214,12 +239,12 @@ fn explained(
 
 /// Takes over an inherited socket: asks for the ingress interface (later than one would like, so that connections already
 /// in the queue are asked one by one) and reads what it is.
-fn adopt(inherited: Inherited, host: &Snapshot) -> std::io::Result<Bound> {
+fn adopt(inherited: Inherited, ground: &Ground<'_>) -> std::io::Result<Bound> {
     let Inherited { name, socket, protocol } = inherited;
     let view = bind::read_back(&socket, Some(&name), protocol, FamilyExposure::default())?;
     let packet_info =
         packet_info::request(&socket, view.family, protocol).map_err(|error| sys::errno_of(&error));
-    let exposure = exposure_of_view(&view, host);
+    let exposure = ground.exposer.exposure(&Facts::of_view(&view));
     let view = SocketView { exposure, ..view };
     let backlog = bind::accept_queue_limit(&socket, protocol);
     let v6only = match view.v6only {
@@ -249,7 +274,7 @@ fn adopt(inherited: Inherited, host: &Snapshot) -> std::io::Result<Bound> {
 }
 
 /// Tells of an open socket, and what is remarkable about it.
-fn tell(bound: &Bound, inherited: bool, host: &Snapshot, reporter: &mut Reporter<'_>) {
+fn tell(bound: &Bound, inherited: bool, ground: &Ground<'_>, reporter: &mut Reporter<'_>) {
     let backlog = (bound.spec.protocol == Protocol::Tcp)
         .then(|| Backlog { requested: (!inherited).then_some(bound.spec.backlog), effective: bound.backlog });
     reporter.event(&Event::Bound(BoundSocket {
@@ -289,7 +314,7 @@ fn tell(bound: &Bound, inherited: bool, host: &Snapshot, reporter: &mut Reporter
             format!("{}: the kernel does not keep the ingress interface ({errno})", bound.view),
         );
     }
-    let class = class_here(bound.view.address, host);
+    let class = ground.class(bound.view.address);
     let never = match bound.spec.protocol {
         Protocol::Tcp => matches!(class, AddrClass::Multicast | AddrClass::Broadcast | AddrClass::Reserved),
         Protocol::Udp => class == AddrClass::Reserved,
@@ -300,22 +325,4 @@ fn tell(bound: &Bound, inherited: bool, host: &Snapshot, reporter: &mut Reporter
             format!("{} is bound, but no connection can ever arrive at a {class} address", bound.view),
         );
     }
-}
-
-/// What kind of address it is on this host. The last address of a network that the host is on is its broadcast address, named
-/// or not (`fib_add_ifaddr()` of `net/ipv4/fib_frontend.c`), unless it is an address of the host itself.
-fn class_here(address: IpAddr, host: &Snapshot) -> AddrClass {
-    let IpAddr::V4(v4) = address else { return AddrClass::of(address) };
-    let mut broadcast = false;
-    for (_, own) in host.addresses() {
-        if own.address == address {
-            return AddrClass::of(address);
-        }
-        let implied = match own.address {
-            IpAddr::V4(ours) if own.prefix < 31 => ipnet::Ipv4Net::new(ours, own.prefix).ok(),
-            _ => None,
-        };
-        broadcast |= own.broadcast == Some(address) || implied.is_some_and(|net| net.broadcast() == v4);
-    }
-    if broadcast { AddrClass::Broadcast } else { AddrClass::of(address) }
 }

@@ -33,6 +33,7 @@ fn host(addresses: usize) -> Snapshot {
         mtu: None,
         mac: None,
         master: None,
+        link: None,
         addresses: addresses
             .into_iter()
             .map(|address| InterfaceAddress {

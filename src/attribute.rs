@@ -177,6 +177,7 @@ mod tests {
             mtu: None,
             mac: None,
             master: None,
+            link: None,
             addresses,
             settings: Default::default(),
         }

@@ -39,6 +39,7 @@ fn interface(index: u32, name: &str, addresses: &[(&str, u8, &[AddrState])]) -> 
         mtu: None,
         mac: None,
         master: None,
+        link: None,
         addresses: addresses.iter().map(address).collect(),
         settings: Default::default(),
     }

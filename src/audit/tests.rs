@@ -36,6 +36,7 @@ pub(crate) fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Int
         mtu: Some(1500),
         mac: None,
         master: None,
+        link: None,
         addresses: addresses.collect(),
         settings: BTreeMap::new(),
     }

@@ -60,7 +60,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// The host's snapshot with the C library's second opinion about its addresses.
+/// The host's snapshot with the C library's second opinion about its addresses, and whether there are packet filters.
 ///
 /// # Errors
 /// Exit 4 when the system does not list its interfaces.
@@ -82,6 +82,7 @@ pub(super) fn checked_snapshot() -> Result<Snapshot, Failure> {
         snapshot.disagreements = compare(&snapshot);
         snapshot.disagreements.retain(|sentence| first.contains(sentence));
     }
+    snapshot.packet_filters = Some(sys::packet_filters());
     Ok(snapshot)
 }
 

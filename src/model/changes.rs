@@ -163,6 +163,7 @@ mod tests {
             mtu: None,
             mac: None,
             master: None,
+            link: None,
             addresses: addresses.to_vec(),
             settings: BTreeMap::new(),
         });

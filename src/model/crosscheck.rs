@@ -110,6 +110,7 @@ mod tests {
             mtu: None,
             mac: None,
             master: None,
+            link: None,
             addresses: addresses.iter().map(address).collect(),
             settings: BTreeMap::new(),
         }

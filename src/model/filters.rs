@@ -1,11 +1,13 @@
 //! Packet filters: that there are any, never what they do.
 
+use serde::{Deserialize, Serialize};
+
 /// The tables of packet filters in a network namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketFilters {
     /// Such as `nftables inet filter` or `iptables nat`, sorted. A table may be empty.
     pub tables: Vec<String>,
-    /// Why there may be more; `None` when all were seen.
+    /// Why there may be more; null when all were seen.
     pub unseen: Option<String>,
 }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::addr::{AddrClass, Family};
+use super::filters::PacketFilters;
 use super::ifname::IfName;
 
 /// The host on which a document was made.
@@ -39,6 +40,9 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// Policy rules other than the three every Linux has. Empty where the system does not tell.
     pub rules: Vec<Rule>,
+    /// Those of the three that somebody took away.
+    #[serde(default)]
+    pub rules_gone: Vec<Rule>,
     /// Settings of the whole network namespace, by dotted name (`net.ipv6.bindv6only`). Per-interface ones stand in
     /// [`Interface::settings`]. A setting that could not be read is absent.
     pub settings: BTreeMap<String, i64>,
@@ -46,6 +50,9 @@ pub struct Snapshot {
     pub ipv6_available: bool,
     /// Where two sources about interfaces differ, one sentence each (see `BS4001`).
     pub disagreements: Vec<String>,
+    /// Its packet filters; null when nobody looked.
+    #[serde(default)]
+    pub packet_filters: Option<PacketFilters>,
 }
 
 /// A kernel network interface. Its identity is (index, name), never an IPv4 label.
@@ -74,6 +81,10 @@ pub struct Interface {
     pub mac: Option<String>,
     /// Index of the bridge, VRF or bond it is enslaved to.
     pub master: Option<u32>,
+    /// Index of the interface in this namespace that it is made on (macvlan, VLAN) or is the other end of it (veth); null when
+    /// there is none here, or it is elsewhere.
+    #[serde(default)]
+    pub link: Option<u32>,
     /// Its addresses, sorted.
     pub addresses: Vec<InterfaceAddress>,
     /// Per-interface settings that decide binds and delivery: `ipv4.route_localnet`, `ipv4.rp_filter`, `ipv4.arp_ignore`,
@@ -198,6 +209,15 @@ pub struct Rule {
     pub oif: Option<IfName>,
     /// Firewall mark it matches.
     pub fwmark: Option<u32>,
+    /// The bits of the mark that count; null for all of them.
+    #[serde(default)]
+    pub fwmask: Option<u32>,
+    /// Whether it is for all that its conditions do not match.
+    #[serde(default)]
+    pub inverted: bool,
+    /// Routes that it finds with a prefix of at most so many bits do not count; null when all do.
+    #[serde(default)]
+    pub suppress_prefix: Option<u32>,
     /// The table it looks into; null for an action other than a look-up.
     pub table: Option<u32>,
     /// What it does: `lookup`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`.

@@ -444,6 +444,7 @@ mod tests {
             mtu: None,
             mac: None,
             master: None,
+            link: None,
             addresses: addresses.collect(),
             settings: BTreeMap::new(),
         }

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::coverage::Coverage;
+use crate::model::filters::PacketFilters;
 use crate::model::{Host, Interface, Route, Rule, Snapshot};
 
 /// The longest document that is read, in bytes.
@@ -144,12 +145,18 @@ pub struct Interfaces {
     pub routes: Vec<Route>,
     /// See [`Snapshot::rules`].
     pub rules: Vec<Rule>,
+    /// See [`Snapshot::rules_gone`].
+    #[serde(default)]
+    pub rules_gone: Vec<Rule>,
     /// See [`Snapshot::settings`].
     pub settings: std::collections::BTreeMap<String, i64>,
     /// See [`Snapshot::ipv6_available`].
     pub ipv6_available: bool,
     /// See [`Snapshot::disagreements`].
     pub disagreements: Vec<String>,
+    /// See [`Snapshot::packet_filters`].
+    #[serde(default)]
+    pub packet_filters: Option<PacketFilters>,
     /// What each bind form would cover.
     pub coverage: Vec<Coverage>,
 }
@@ -161,9 +168,11 @@ pub fn of_snapshot(snapshot: Snapshot, coverage: Vec<Coverage>) -> Document<Inte
         interfaces: snapshot.interfaces,
         routes: snapshot.routes,
         rules: snapshot.rules,
+        rules_gone: snapshot.rules_gone,
         settings: snapshot.settings,
         ipv6_available: snapshot.ipv6_available,
         disagreements: snapshot.disagreements,
+        packet_filters: snapshot.packet_filters,
         coverage,
     };
     Document::new(INTERFACES, snapshot.host, snapshot.incomplete_because, body)
@@ -182,9 +191,11 @@ pub fn read_snapshot(source: impl Read) -> Result<Snapshot, ReadError> {
         interfaces: document.body.interfaces,
         routes: document.body.routes,
         rules: document.body.rules,
+        rules_gone: document.body.rules_gone,
         settings: document.body.settings,
         ipv6_available: document.body.ipv6_available,
         disagreements: document.body.disagreements,
+        packet_filters: document.body.packet_filters,
     })
 }
 

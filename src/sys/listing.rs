@@ -45,6 +45,7 @@ pub(super) fn interfaces() -> io::Result<Vec<Interface>> {
             mtu: None,
             mac: None,
             master: None,
+            link: None,
             addresses: Vec::new(),
             settings: BTreeMap::new(),
         });

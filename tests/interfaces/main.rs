@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, ExitCode, Stdio};
 
-use bindscope::model::{AddrState, IfName, RouteKind, Snapshot};
+use bindscope::model::{AddrState, Family, IfName, RouteKind, Snapshot};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use support::netns::{Netns, harness};
@@ -217,6 +217,9 @@ fn routes_and_rules_of_all_tables() {
     netns.ip("rule add from 10.0.0.0/8 iif eth0 fwmark 5 table 1000 priority 50");
     netns.ip("rule add ipproto tcp table 1000 priority 51");
     netns.ip("-6 rule add to 2001:db8:9::/48 table 300 priority 60");
+    netns.ip("rule add not fwmark 0x80000/0xff0000 table 1000 priority 70");
+    netns.ip("rule add table main suppress_prefixlength 0 priority 71");
+    netns.ip("-6 rule del priority 32766");
     let ours = snapshot(&netns);
     let wanted = [RouteKind::Unicast, RouteKind::Local, RouteKind::Blackhole];
     let our_routes: BTreeSet<String> = ours
@@ -252,7 +255,7 @@ fn routes_and_rules_of_all_tables() {
     assert_eq!(six.gateway, Some("2001:db8::9".parse().unwrap()));
     assert_eq!(
         ours.rules.iter().map(|rule| (rule.priority, &*rule.action)).collect::<Vec<_>>(),
-        [(50, "lookup"), (51, "other"), (60, "lookup")]
+        [(50, "lookup"), (51, "other"), (70, "lookup"), (71, "lookup"), (60, "lookup")]
     );
     let rule = &ours.rules[0];
     assert_eq!(
@@ -260,18 +263,31 @@ fn routes_and_rules_of_all_tables() {
         (Some(IfName::from("eth0")), Some(5), Some(1000))
     );
     assert_eq!(rule.from, Some("10.0.0.0/8".parse().unwrap()));
-    assert_eq!(Netns::new().run(bindscope::sys::snapshot).unwrap().rules, []);
+    let masked = &ours.rules[2];
+    assert_eq!((masked.inverted, masked.fwmark, masked.fwmask), (true, Some(0x80000), Some(0xff_0000)));
+    assert_eq!((ours.rules[3].suppress_prefix, ours.rules[3].table), (Some(0), Some(254)));
+    let gone: Vec<_> = ours.rules_gone.iter().map(|rule| (rule.family, rule.priority)).collect();
+    assert_eq!(gone, [(Family::Ipv6, 32766)]);
+    let fresh = Netns::new().run(bindscope::sys::snapshot).unwrap();
+    assert_eq!((fresh.rules, fresh.rules_gone), (Vec::new(), Vec::new()));
 }
 
 fn settings_of_interfaces_and_namespace() {
     let (netns, other) = (Netns::new(), Netns::new());
     netns.wire("eth0", &other, "far");
+    netns.ip("link add here type veth peer name there");
+    netns.ip("link add mac0 link eth0 type macvlan");
+    let link = |name: &str| snapshot(&netns).interface_named(&IfName::from(name)).unwrap().link;
+    assert_eq!(link("eth0"), None, "its other end is elsewhere");
+    assert_eq!((link("here"), link("there")), (Some(netns.index("there")), Some(netns.index("here"))));
+    assert_eq!(link("mac0"), Some(netns.index("eth0")));
     for (name, value) in [
         ("ipv4.route_localnet", 1),
         ("ipv4.rp_filter", 2),
         ("ipv4.arp_ignore", 1),
         ("ipv4.arp_filter", 1),
         ("ipv4.accept_local", 1),
+        ("ipv4.src_valid_mark", 1),
         ("ipv4.forwarding", 1),
         ("ipv6.forwarding", 1),
         ("ipv6.disable_ipv6", 1),
@@ -337,8 +353,21 @@ fn the_document_reads_back_equal() {
     netns.ip("rule add from 10.0.0.0/8 table 1000 priority 50");
     let output = netns.output(&mut bindscope(&["interfaces", "--format", "json"]));
     let read = bindscope::record::document::read_snapshot(&output.stdout[..]).unwrap();
-    assert_eq!(read, snapshot(&netns));
+    let packet_filters = Some(netns.run(bindscope::sys::packet_filters));
+    assert_eq!(read, Snapshot { packet_filters, ..snapshot(&netns) });
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut older = document.clone();
+    for (list, keys) in [("interfaces", &["link"][..]), ("rules", &["fwmask", "inverted", "suppress_prefix"])]
+    {
+        for one in older[list].as_array_mut().unwrap() {
+            keys.iter().for_each(|key| drop(one.as_object_mut().unwrap().remove(*key).unwrap()));
+        }
+    }
+    for key in ["rules_gone", "packet_filters"] {
+        older.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    let older = bindscope::record::document::read_snapshot(older.to_string().as_bytes()).unwrap();
+    assert_eq!(older.interfaces.len(), 2, "what an earlier version wrote is read");
     assert_eq!(document["schema"], "bindscope.interfaces/1");
     assert_eq!(document["complete"], true);
     let forms: Vec<&str> =

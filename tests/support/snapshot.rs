@@ -87,6 +87,7 @@ fn interface(ns: &Netns, link: &Value) -> Interface {
         mtu: None,
         mac: None,
         master: None,
+        link: None,
         addresses: addresses.map(|a| address(a, index)).collect(),
         settings,
     }

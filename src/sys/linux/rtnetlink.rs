@@ -27,6 +27,7 @@ const IPV4_CONF: &[(&str, usize)] = &[
     ("ipv4.arp_filter", 12),
     ("ipv4.arp_ignore", 18),
     ("ipv4.accept_local", 22),
+    ("ipv4.src_valid_mark", 23),
     ("ipv4.route_localnet", 25),
 ];
 /// The same of `IFLA_INET6_CONF` (`DEVCONF_*`, from 0).
@@ -121,15 +122,18 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
         mtu: None,
         mac: None,
         master: None,
+        link: None,
         addresses: Vec::new(),
         settings: BTreeMap::new(),
     };
+    let mut elsewhere = false;
     for (kind, value) in attributes(payload.get(16..)?) {
         match kind {
-            // IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_AF_SPEC
+            // IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_LINK_NETNSID
             1 => interface.mac = mac(value),
             3 => interface.name = name_of(value),
             4 => interface.mtu = u32_of(value),
+            5 => interface.link = u32_of(value),
             10 => interface.master = u32_of(value),
             18 => {
                 // IFLA_INFO_KIND
@@ -138,9 +142,12 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
                 }
             }
             26 => link_settings(value, &mut interface.settings),
+            37 => elsewhere = true,
             _ => {}
         }
     }
+    let own = interface.index;
+    interface.link = interface.link.filter(|&link| link != 0 && link != own && !elsewhere);
     (!interface.name.as_bytes().is_empty()).then_some(interface)
 }
 
@@ -345,18 +352,9 @@ pub fn rule(payload: &[u8]) -> Option<Rule> {
     let family = family_of(payload)?;
     let (to_length, from_length) = (*payload.get(1)?, *payload.get(2)?);
     let mut table = u32::from(*payload.get(4)?);
-    let mut exact = *payload.get(3)? == 0 && u32::from_ne_bytes(read(payload, 8)?) & FIB_RULE_INVERT == 0;
-    let mut rule = Rule {
-        family,
-        priority: 0,
-        from: None,
-        to: None,
-        iif: None,
-        oif: None,
-        fwmark: None,
-        table: None,
-        action: String::new(),
-    };
+    let mut exact = *payload.get(3)? == 0;
+    let inverted = u32::from_ne_bytes(read(payload, 8)?) & FIB_RULE_INVERT != 0;
+    let mut rule = Rule { inverted, ..any_rule(family) };
     let mut l3mdev = false;
     for (kind, value) in attributes(payload.get(12..)?) {
         match kind {
@@ -370,9 +368,10 @@ pub fn rule(payload: &[u8]) -> Option<Rule> {
             17 => rule.oif = Some(name_of(value)),
             19 => l3mdev = value.first().is_some_and(|flag| *flag != 0),
             // FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN: -1 is off
-            13 | 14 => exact &= u32_of(value) == Some(u32::MAX),
+            13 => exact &= u32_of(value) == Some(u32::MAX),
+            14 => rule.suppress_prefix = u32_of(value).filter(|length| *length != u32::MAX),
             // FRA_FWMASK
-            16 => exact &= u32_of(value).is_none_or(|mask| mask == u32::MAX || mask == 0),
+            16 => rule.fwmask = u32_of(value).filter(|mask| *mask != u32::MAX && *mask != 0),
             // FRA_TUN_ID, FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE
             12 | 20 | 22..=24 => exact = false,
             _ => {}
@@ -393,20 +392,42 @@ pub fn rule(payload: &[u8]) -> Option<Rule> {
     Some(rule)
 }
 
+/// The rules that a new namespace has of this family; IPv6 has no table `default`.
+#[must_use]
+pub fn standard_rules(family: Family) -> Vec<Rule> {
+    let all = [(0, TABLE_LOCAL), (32766, TABLE_MAIN), (32767, TABLE_DEFAULT)];
+    let count = if family == Family::Ipv4 { 3 } else { 2 };
+    let rule = |&(priority, table): &(u32, u32)| Rule {
+        priority,
+        table: Some(table),
+        action: "lookup".to_owned(),
+        ..any_rule(family)
+    };
+    all.iter().take(count).map(rule).collect()
+}
+
+/// A rule without conditions.
+fn any_rule(family: Family) -> Rule {
+    Rule {
+        family,
+        priority: 0,
+        from: None,
+        to: None,
+        iif: None,
+        oif: None,
+        fwmark: None,
+        fwmask: None,
+        inverted: false,
+        suppress_prefix: None,
+        table: None,
+        action: String::new(),
+    }
+}
+
 /// Whether it is one of the three that every Linux begins with: local, main, default.
 #[must_use]
 pub fn is_standard(rule: &Rule) -> bool {
-    let unconditional = rule.from.is_none()
-        && rule.to.is_none()
-        && rule.iif.is_none()
-        && rule.oif.is_none()
-        && rule.fwmark.is_none()
-        && rule.action == "lookup";
-    unconditional
-        && matches!(
-            (rule.priority, rule.table),
-            (0, Some(TABLE_LOCAL)) | (32766, Some(TABLE_MAIN)) | (32767, Some(TABLE_DEFAULT))
-        )
+    standard_rules(rule.family).contains(rule)
 }
 
 #[cfg(test)]

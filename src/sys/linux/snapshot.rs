@@ -38,6 +38,7 @@ const SETTINGS: &[&str] = &[
     "net.ipv4.udp_l3mdev_accept",
     "net.ipv6.bindv6only",
     "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.conf.default.disable_ipv6",
     "net.ipv6.conf.all.forwarding",
     "net.ipv6.ip_nonlocal_bind",
 ];
@@ -61,7 +62,7 @@ pub fn snapshot() -> Result<Snapshot, Error> {
             snapshot.interfaces = interfaces;
             let local: HashSet<IpAddr> = snapshot.addresses().map(|(_, address)| address.address).collect();
             snapshot.routes = routes(&mut netlink, &local, ipv6_available, &mut gaps);
-            snapshot.rules = rules(&mut netlink, ipv6_available, &mut gaps);
+            (snapshot.rules, snapshot.rules_gone) = rules(&mut netlink, ipv6_available, &mut gaps);
         }
         Err(refusal) => {
             gaps.push(format!(
@@ -184,19 +185,24 @@ fn routes(
     routes
 }
 
-fn rules(netlink: &mut Netlink, ipv6_available: bool, gaps: &mut Vec<String>) -> Vec<Rule> {
+/// The rules that are not every Linux's, and those of every Linux that are gone.
+fn rules(netlink: &mut Netlink, ipv6_available: bool, gaps: &mut Vec<String>) -> (Vec<Rule>, Vec<Rule>) {
     let mut rules: Vec<Rule> = Vec::new();
+    let mut gone = Vec::new();
     for dump in per_family(netlink, RTM_GETRULE, decode::rule_request, "rules", ipv6_available, gaps) {
-        rules.extend(
-            dump.messages()
-                .filter(|(kind, _)| *kind == RTM_NEWRULE)
-                .filter_map(|(_, payload)| decode::rule(payload))
-                .filter(|rule| !decode::is_standard(rule)),
-        );
+        let all: Vec<Rule> = dump
+            .messages()
+            .filter(|(kind, _)| *kind == RTM_NEWRULE)
+            .filter_map(|(_, payload)| decode::rule(payload))
+            .collect();
+        if let Some(family) = all.first().map(|rule| rule.family) {
+            gone.extend(decode::standard_rules(family).into_iter().filter(|rule| !all.contains(rule)));
+        }
+        rules.extend(all.into_iter().filter(|rule| !decode::is_standard(rule)));
     }
     // Rules of one priority are asked in the kernel's order, so the sort must be stable.
     rules.sort_by_key(|rule| (rule.family, rule.priority));
-    rules
+    (rules, gone)
 }
 
 fn per_family(

@@ -44,7 +44,7 @@ pub enum Format {
 /// # Errors
 /// Output that cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let inventory = sys::inventory(&InventoryOptions { owners: false, ..InventoryOptions::default() });
+    let mut inventory = sys::inventory(&InventoryOptions { owners: false, ..InventoryOptions::default() });
     let mut because = inventory.incomplete_because;
     let listening: BTreeSet<u16> = inventory
         .sockets
@@ -57,6 +57,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     because.extend(unread);
     let snapshot = sys::snapshot();
     let book = snapshot.as_ref().ok().map(AddressBook::new);
+    if let Ok(snapshot) = &snapshot {
+        super::summary::expose(&mut inventory.sockets, snapshot);
+    }
     let mut by_ingress: BTreeMap<String, usize> = BTreeMap::new();
     let mut connections = Vec::new();
     for one in found {

@@ -1,7 +1,7 @@
 //! `bindscope` without a command.
 
 use super::{Context, Exit, Failure, interfaces};
-use crate::model::{Inventory, Snapshot};
+use crate::model::{ListeningSocket, Snapshot};
 use crate::plan::exposure::{Exposer, Facts};
 use crate::{render, sys};
 
@@ -13,7 +13,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     let snapshot = interfaces::checked_snapshot()?;
     let options = sys::InventoryOptions { owners: false, ..sys::InventoryOptions::default() };
     let mut inventory = sys::inventory(&options);
-    expose(&mut inventory, &snapshot);
+    expose(&mut inventory.sockets, &snapshot);
     let page = render::summary::page(&snapshot, &inventory, context.color);
     context.emit(page.as_bytes(), None)?;
     for problem in interfaces::problems(&snapshot) {
@@ -23,9 +23,9 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
 }
 
 /// Fills in how far each socket is exposed.
-fn expose(inventory: &mut Inventory, snapshot: &Snapshot) {
+pub(super) fn expose(sockets: &mut [ListeningSocket], snapshot: &Snapshot) {
     let exposer = Exposer::new(snapshot);
-    for socket in &mut inventory.sockets {
+    for socket in sockets {
         socket.view.exposure = exposer.exposure(&Facts::of_view(&socket.view));
     }
 }

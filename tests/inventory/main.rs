@@ -17,6 +17,7 @@ use libtest_mimic::Trial;
 use socket2::{Domain, Socket, Type};
 use support::netns::{Netns, harness};
 use support::random::Random;
+use support::witness::{spelled, ss};
 
 fn main() -> ExitCode {
     let trial = |name: &str, body: fn()| {
@@ -108,7 +109,7 @@ fn random_host(random: &mut Random) -> usize {
         // Another thread of this test may be between fork and exec: then its child holds our sockets too, for a moment.
         for attempts_left in (0..10).rev() {
             let inventory = sys::inventory(&options);
-            let (told, spelled, witness) = (by_inode(&inventory), spelled(&inventory), ss());
+            let (told, spelled, witness) = (by_inode(&inventory), spelled(&inventory.sockets), ss());
             if attempts_left > 0 && (told != expected || spelled != witness) {
                 continue;
             }
@@ -236,61 +237,6 @@ fn open(random: &mut Random) -> Option<Opened> {
         pids,
     };
     Some(Opened { _socket: socket, child, expected: shown.then_some(expected) })
-}
-
-/// The sockets as `ss -Htulnpe` spells them: protocol, state, local address, inode, pids.
-fn spelled(inventory: &Inventory) -> Vec<String> {
-    let mut lines: Vec<String> = inventory.sockets.iter().map(spelling).collect();
-    lines.sort();
-    lines
-}
-
-fn spelling(socket: &ListeningSocket) -> String {
-    let view = &socket.view;
-    let state = match socket.state {
-        SocketState::Listen => "LISTEN",
-        SocketState::Unconnected => "UNCONN",
-        other => panic!("{other}"),
-    };
-    let device = view.device.as_ref().map_or_else(String::new, |device| format!("%{device}"));
-    let address = match view.address {
-        IpAddr::V4(v4) => format!("{v4}{device}"),
-        IpAddr::V6(v6) if v6.is_unspecified() && view.v6only != Some(true) => format!("*{device}"),
-        IpAddr::V6(v6) => format!("[{v6}]{device}"),
-    };
-    let pids: Vec<u32> = socket.owners.as_ref().unwrap().iter().map(|owner| owner.pid).collect();
-    let v6only = if view.family == Family::Ipv6 && view.v6only == Some(true) { " v6only:1" } else { "" };
-    format!(
-        "{} {state} {address}:{} ino:{} {pids:?}{v6only}",
-        view.protocol,
-        view.port,
-        socket.inode.unwrap()
-    )
-}
-
-/// What `ss` says, in the same words.
-fn ss() -> Vec<String> {
-    let output = Command::new("ss").arg("-Htulnpe").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut lines: Vec<String> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let inode = words.iter().find(|word| word.starts_with("ino:")).unwrap();
-            let mut pids: Vec<u32> = line
-                .split("pid=")
-                .skip(1)
-                .map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap())
-                .collect();
-            pids.sort_unstable();
-            pids.dedup();
-            let v6only = if words.contains(&"v6only:1") { " v6only:1" } else { "" };
-            format!("{} {} {} {inode} {pids:?}{v6only}", words[0], words[1], words[4])
-        })
-        .collect();
-    lines.sort();
-    lines
 }
 
 fn proc_net_is_a_named_fallback() {

@@ -5,6 +5,7 @@ pub mod netns;
 pub mod program;
 pub mod random;
 pub mod snapshot;
+pub mod witness;
 
 /// Whether a program that a test needs is here. When it is not, that is said; with `BINDSCOPE_REQUIRE_TOOLS` set it fails the test.
 #[must_use]

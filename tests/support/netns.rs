@@ -118,6 +118,12 @@ impl Netns {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
+    /// Its inode, which is its name in `/proc/PID/ns/net`.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        nix::sys::stat::fstat(self.0.as_fd()).unwrap().st_ino
+    }
+
     /// A wire (veth pair) from `here` in this namespace to `there` in the other one, both up.
     pub fn wire(&self, here: &str, other: &Netns, there: &str) {
         self.ip_args(&["link", "add", here, "type", "veth", "peer", "name", there, "netns", &other.path()]);

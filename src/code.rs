@@ -140,6 +140,7 @@ codes! {
     LAB_GAP = 4022: "a part of the lab was left out",
     V6ONLY_UNKNOWN = 4042: "it is unknown whether the listener takes IPv4 too",
     ARRIVAL_TROUBLE = 4006: "connections could not be taken or attributed as they should",
+    RIGHTS_KEPT = 4007: "rights that are not needed could not be given up",
     CANNOT_SEE = 4070: "a part of the machine cannot be seen by this user",
     KERNEL_DIFFERS = 4071: "the kernel does not bind as foretold",
     // Internal

@@ -124,10 +124,27 @@ fn root_reads_no_file_that_anybody_can_change() {
         assert_eq!(check(&[&name]).0, Some(0));
         return;
     }
-    let (code, _, stderr) = check(&[&name]);
-    assert!(code == Some(2) && stderr.contains("BS0017"), "{stderr}");
-    std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(check(&[&name]).0, Some(0));
+    let mode = |mode| std::fs::set_permissions(&name, std::fs::Permissions::from_mode(mode)).unwrap();
+    for owner in [65534, 0] {
+        chown(&name, Some(owner), None).unwrap();
+        mode(0o666);
+        let (code, stdout, stderr) = check(&[&name]);
+        assert!(code == Some(2) && stdout.is_empty() && stderr.contains("BS0017"), "{stdout}{stderr}");
+        // A file that its owner alone may change is read when it is named; whose it is, is said.
+        mode(0o644);
+        let (code, _, stderr) = check(&[&name]);
+        assert_eq!((code, stderr.contains("BS0017")), (Some(0), owner != 0), "{stderr}");
+    }
+    chown(&name, Some(65534), None).unwrap();
+    let by_sudo = bindscope(&["check", &name]).env("SUDO_UID", "65534").output().unwrap();
+    assert_eq!(text(&by_sudo).1, "", "who gave the command knows it");
+    // Whatever a file is called that lies about, a name alone means what is built in.
+    let built_in = file(&dir, "loopback", "schema = 1\nname = 'theirs'\n");
+    chown(&built_in, Some(65534), None).unwrap();
+    let output = bindscope(&["plan", "loopback"]).current_dir(dir.path()).output().unwrap();
+    assert!(!text(&output).0.contains("theirs") && !text(&output).1.contains("BS0017"), "{output:?}");
+    let output = bindscope(&["plan"]).current_dir(dir.path()).output().unwrap();
+    assert!(!text(&output).1.contains("BS0017"), "{output:?}");
 }
 
 #[test]

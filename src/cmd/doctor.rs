@@ -10,6 +10,7 @@ use super::{Context, Exit, Failure};
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::model;
+use crate::model::confinement::{Confinement, Needs};
 use crate::model::{IfName, Snapshot};
 use crate::plan::available::Rights;
 use crate::probe::kernel::{self, Place};
@@ -99,6 +100,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let snapshot = sys::snapshot();
     let mut lines = sockets(&sight);
     lines.extend(addresses(&sight, snapshot.as_ref().ok()));
+    lines.push(privileges(&would_be_confined()));
     let host = snapshot.map(|snapshot| snapshot.host).unwrap_or_default();
     // Last: it changes what this process is.
     let lab = netns::prepare().and_then(|()| netns::Namespace::new());
@@ -294,6 +296,45 @@ fn addresses(sight: &Sight, snapshot: Option<&Snapshot>) -> Vec<Line> {
     lines
 }
 
+/// What `listen` would give up after binding: tried, on a thread that ends with it.
+fn would_be_confined() -> Confinement {
+    let tried = std::thread::Builder::new().spawn(|| sys::confine(&Needs::default()));
+    tried.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(|| Confinement {
+        weaker_because: vec!["no thread could be started to try it".to_owned()],
+        ..Confinement::default()
+    })
+}
+
+/// How far `listen` would be confined.
+fn privileges(confinement: &Confinement) -> Line {
+    let mut held = Vec::new();
+    if confinement.capabilities.as_ref().is_some_and(Vec::is_empty) {
+        held.push("no capabilities".to_owned());
+    }
+    if confinement.no_new_privileges {
+        held.push("no new privileges".to_owned());
+    }
+    if let Some(version) = confinement.landlock {
+        held.push(format!("Landlock {version}"));
+    }
+    let state = match (confinement.weaker_because.is_empty(), held.is_empty()) {
+        (true, _) => State::Yes,
+        (false, false) => State::Partly,
+        (false, true) => State::No,
+    };
+    let mut detail = if held.is_empty() {
+        "listen gives up nothing after binding".to_owned()
+    } else {
+        format!("after binding, listen goes on with {}", held.join(", "))
+    };
+    for reason in &confinement.weaker_because {
+        detail.push_str("; ");
+        detail.push_str(reason);
+    }
+    let way_out = (state != State::Yes).then(|| "see `bindscope explain BS4007`".to_owned());
+    line("privileges", state, &detail, way_out)
+}
+
 /// Replays the tables in `namespace`, or on loopback where none can be made.
 fn replay(namespace: Option<&netns::Namespace>, uid: u32) -> Result<Kernel, String> {
     let Some(namespace) = namespace else {
@@ -390,6 +431,27 @@ mod tests {
             Sight { sock_diag: vec![("TCP", None), ("UDP", None), ("MPTCP", denied())], ..seeing() };
         assert_eq!(state(&sockets(&unknown), "sockets"), State::Yes, "there is no MPTCP to be seen");
         assert!(sockets(&Sight::default()).iter().all(|line| line.state == State::No));
+    }
+
+    #[test]
+    fn a_weaker_level_is_never_a_yes() {
+        let full = Confinement {
+            capabilities: Some(Vec::new()),
+            no_new_privileges: true,
+            landlock: Some(7),
+            weaker_because: Vec::new(),
+        };
+        let yes = privileges(&full);
+        assert_eq!(
+            (yes.state, yes.detail.as_str()),
+            (State::Yes, "after binding, listen goes on with no capabilities, no new privileges, Landlock 7")
+        );
+        let weaker_because = vec!["Landlock is not there: why".to_owned()];
+        let partly =
+            privileges(&Confinement { landlock: None, weaker_because: weaker_because.clone(), ..full });
+        assert!(partly.state == State::Partly && partly.detail.ends_with("; Landlock is not there: why"));
+        let no = privileges(&Confinement { weaker_because, ..Confinement::default() });
+        assert!(no.state == State::No && no.way_out.is_some());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Where profiles come from: files, standard input, the built-in ones, and `--bind`.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path};
 
 use super::{Exit, Failure};
 use crate::code::Code;
-use crate::diag::{Place, Problem};
+use crate::diag::{self, Place, Problem};
 use crate::profile::{self, Profile, builtin, flag};
 use crate::sys;
 use crate::text::escape;
@@ -215,9 +215,23 @@ fn read_file(path: &Path, origin: &str) -> Result<Vec<u8>, Problem> {
         }
         _ => unreadable(origin, &error.to_string(), "give a file of TOML text"),
     })?;
-    if let Some(reason) = sys::written_by_others(&metadata) {
-        return Err(Problem::error(Code::UNTRUSTED_FILE, format!("{origin} is not read as root: {reason}"))
-            .help("chown it to root, or chmod go-w it, after reading it yourself"));
+    match sys::writers(&metadata) {
+        sys::Writers::Everybody(mode) => {
+            let message = format!(
+                "{} is not read as root: everybody may write to it (mode {mode:03o})",
+                escape(origin)
+            );
+            return Err(
+                Problem::error(Code::UNTRUSTED_FILE, message).help("chmod o-w it, after reading it yourself")
+            );
+        }
+        // Who gave the command by sudo wrote the file; that is no news.
+        sys::Writers::Owner(owner) if std::env::var("SUDO_UID").ok() != Some(owner.to_string()) => {
+            let message =
+                format!("{} is read as root, and user {owner} may change it: it is theirs", escape(origin));
+            warn(&Problem::warning(Code::UNTRUSTED_FILE, message).help("chown it to root, after reading it"));
+        }
+        _ => {}
     }
     if metadata.len() > LONGEST {
         return Err(unreadable(origin, "it is longer than 1 MiB", "is it a profile?"));
@@ -227,6 +241,12 @@ fn read_file(path: &Path, origin: &str) -> Result<Vec<u8>, Problem> {
         .read_to_end(&mut bytes)
         .map_err(|error| unreadable(origin, &error.to_string(), "give a file of TOML text"))?;
     Ok(bytes)
+}
+
+/// Says it at once: nothing else is wrong with what is read.
+fn warn(problem: &Problem) {
+    let color = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+    let _ = io::stderr().lock().write_all(diag::render(problem, color).as_bytes());
 }
 
 fn unreadable(origin: &str, reason: &str, help: &str) -> Problem {

@@ -139,6 +139,7 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS4004",
     "BS4005",
     "BS4006",
+    "BS4007",
     "BS4020",
     "BS4021",
     "BS4022",

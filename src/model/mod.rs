@@ -6,6 +6,7 @@
 pub mod addr;
 pub mod arrival;
 pub mod changes;
+pub mod confinement;
 pub mod coverage;
 pub mod crosscheck;
 pub mod errno;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::time::Time;
+use crate::model::confinement::Confinement;
 use crate::model::{Arrival, Change, Errno, Host, IfName, Phase, SocketView};
 
 /// The schema of the event stream, told by its first event.
@@ -105,12 +106,15 @@ pub struct Notice {
 }
 
 /// See [`Event::Listening`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
     /// How many sockets are open.
     pub sockets: usize,
     /// How many could not be opened.
     pub failed: usize,
+    /// The rights that the process has given up; null when it was told to keep them.
+    #[serde(default)]
+    pub confinement: Option<Confinement>,
 }
 
 /// See [`Event::Accepted`].

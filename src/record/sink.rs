@@ -144,10 +144,26 @@ impl Sink {
     /// # Errors
     /// When no thread can be started.
     pub fn stream(writer: impl Write + Send + 'static) -> io::Result<Sink> {
+        Sink::stream_prepared(writer, || ()).map(|(sink, ())| sink)
+    }
+
+    /// Lines to anything else; the thread that writes them does `prepare` first, and is waited for so long.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn stream_prepared<T: Send + 'static>(
+        writer: impl Write + Send + 'static,
+        prepare: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<(Sink, T)> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        std::thread::Builder::new().name("sink".into()).spawn(move || write_all_batches(&theirs, writer))?;
-        Ok(Sink { batch: Batch::default(), target: Target::Stream(shared), reported: 0 })
+        let (tell, prepared) = std::sync::mpsc::sync_channel(1);
+        std::thread::Builder::new().name("sink".into()).spawn(move || {
+            let _ = tell.send(prepare());
+            write_all_batches(&theirs, writer);
+        })?;
+        let prepared = prepared.recv().map_err(io::Error::other)?;
+        Ok((Sink { batch: Batch::default(), target: Target::Stream(shared), reported: 0 }, prepared))
     }
 
     /// Takes one line, with its newline. `arrival` tells whether it stands for a connection or datagram and is to be counted

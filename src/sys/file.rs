@@ -57,23 +57,34 @@ pub fn open_regular(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
-/// Why root should not trust a file: somebody else owns it, and everybody may write to it. `None` when root may, and for
-/// everybody else, who could harm only themselves.
+/// Who but root may change a file that root reads. Of no concern to everybody else, who could harm only themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Nobody, or it is not root who asks.
+    NoConcern,
+    /// This user, who owns it.
+    Owner(u32),
+    /// Everybody: the permission bits.
+    Everybody(u32),
+}
+
+/// Who may change the file behind `metadata` besides root, if this process is root's. Windows: not asked.
 #[must_use]
-pub fn written_by_others(metadata: &std::fs::Metadata) -> Option<String> {
+pub fn writers(metadata: &std::fs::Metadata) -> Writers {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
-        let (owner, mode) = (metadata.uid(), metadata.mode());
-        let risky = nix::unistd::geteuid().is_root() && owner != 0 && mode & 0o002 != 0;
-        risky.then(|| {
-            format!("user {owner} owns it and everybody may write to it (mode {:03o})", mode & 0o777)
-        })
+        match (metadata.uid(), metadata.mode()) {
+            _ if !nix::unistd::geteuid().is_root() => Writers::NoConcern,
+            (_, mode) if mode & 0o002 != 0 => Writers::Everybody(mode & 0o777),
+            (0, _) => Writers::NoConcern,
+            (owner, _) => Writers::Owner(owner),
+        }
     }
     #[cfg(not(unix))]
     {
         let _ = metadata;
-        None
+        Writers::NoConcern
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `netns`, `Network` | namespaces of our own, and changes of their networks, for labs |
 //! | `namespaces`, `in_namespace` | the other network namespaces, and work in one |
 //! | `packet_filters` | that there are packet filters, not what they do |
+//! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
 //! | `port_holder` | the sockets in the way of a bind |
 
 mod errno;
@@ -39,8 +40,8 @@ use portable as system;
 pub use errno::errno_of;
 pub use error::Error;
 pub use file::{
-    create_private, open_for_append, open_regular, raise_file_limit, standard_output, terminal_width,
-    write_error_within, written_by_others,
+    Writers, create_private, open_for_append, open_regular, raise_file_limit, standard_output,
+    terminal_width, write_error_within, writers,
 };
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute};
 pub use listing::listed_addresses;
@@ -49,6 +50,7 @@ pub use socket_types::{
     CallerRights, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram, ServerConnection,
     Sight, TransportState,
 };
+pub use system::confine::{confine, with_other_threads};
 pub use system::connections::connections;
 pub use system::filters::packet_filters;
 pub use system::inherit::inherited;

@@ -8,6 +8,7 @@ mod support;
 mod accept;
 mod cost;
 mod files;
+mod rights;
 mod streams;
 mod torture;
 
@@ -39,6 +40,12 @@ fn main() -> ExitCode {
             "a_connection_costs_three_calls_and_an_answer_two_more",
             cost::a_connection_costs_three_calls_and_an_answer_two_more,
         ),
+        trial("rights_are_given_up_by_every_thread", rights::are_given_up_by_every_thread),
+        trial("rights_are_kept_when_asked_for", rights::are_kept_when_asked_for),
+        trial("rights_that_cannot_be_given_up_are_told", rights::that_cannot_be_given_up_are_told),
+        trial("rights_that_are_needed_later_are_kept", rights::that_are_needed_later_are_kept),
+        trial("rights_of_a_service_are_given_up_too", rights::of_a_service_are_given_up_too),
+        trial("rights_are_what_doctor_says", rights::are_what_doctor_says),
         trial("listen_survives_every_failing_call", torture::listen),
         trial("interfaces_survives_every_failing_call", torture::interfaces),
     ])

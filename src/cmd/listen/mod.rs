@@ -1,5 +1,6 @@
 //! `bindscope listen`: profile -> plan -> bind -> accept -> attribute -> record -> render, top to bottom.
 
+mod confine;
 mod follow;
 mod open;
 mod output;
@@ -48,6 +49,9 @@ pub struct Args {
     /// End with exit code 4 unless every socket could be opened
     #[arg(long)]
     require_all: bool,
+    /// Keep all rights after binding, instead of giving up those that are not needed any more
+    #[arg(long)]
+    keep_privileges: bool,
 }
 
 /// Reads `30s`, `5m`, `1h30m`, `250ms`.
@@ -77,7 +81,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let signals = Signals::new().map_err(|error| environment(format!("cannot take signals: {error}")))?;
     sys::raise_file_limit();
     let host = sys::snapshot().map_err(|error| environment(error.to_string()))?;
-    let sink = output::open(args.output.as_deref())?;
+    let needs = confine::needs(&profile, &host);
+    let (sink, of_sink) = output::open(args.output.as_deref(), args.keep_privileges)?;
     let mut reporter = Reporter::new(args.format, sink, context, args.count);
     reporter.event(&Event::Started(Started {
         schema: SCHEMA.to_owned(),
@@ -90,7 +95,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let (sockets, failed) = (opened.endpoints.len(), opened.failed);
     let follower = Follower::new(&profile, &opened);
     let idle = sockets == 0 && follower.is_none();
-    reporter.event(&Event::Listening(Listening { sockets, failed }));
+    // Before any other thread is started: those inherit it.
+    let confinement = (!args.keep_privileges).then(|| confine::process(&needs, of_sink, &mut reporter));
+    reporter.event(&Event::Listening(Listening { sockets, failed, confinement }));
     let (end, starved) = if idle {
         (End::NothingLeft, Vec::new())
     } else {

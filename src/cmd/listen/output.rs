@@ -1,12 +1,13 @@
 //! Where the lines of `listen` go.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::model::Errno;
+use crate::model::confinement::{Confinement, Needs};
 use crate::record::sink::Sink;
 use crate::sys;
 
@@ -21,14 +22,18 @@ pub enum Format {
     Ndjson,
 }
 
-/// Opens the sink: the file, or standard output.
-pub(super) fn open(path: Option<&Path>) -> Result<Sink, Failure> {
+/// Opens the sink: the file, or standard output. A thread that it needs gives up all its rights unless `keep_rights` says
+/// otherwise, and how far it came is returned.
+pub(super) fn open(path: Option<&Path>, keep_rights: bool) -> Result<(Sink, Option<Confinement>), Failure> {
     let (name, opened) = match path {
-        Some(path) => (path.display().to_string(), sys::open_for_append(path).and_then(of_file)),
+        Some(path) => (
+            path.display().to_string(),
+            sys::open_for_append(path).and_then(|file| of_file(file, keep_rights)),
+        ),
         None => {
             let opened = match sys::standard_output() {
-                Some(file) => of_file(file),
-                None => Sink::stream(io::stdout()),
+                Some(file) => of_file(file, keep_rights),
+                None => stream(io::stdout(), keep_rights),
             };
             ("standard output".to_owned(), opened)
         }
@@ -43,6 +48,10 @@ pub(super) fn open(path: Option<&Path>) -> Result<Sink, Failure> {
     })
 }
 
-fn of_file(file: File) -> io::Result<Sink> {
-    if file.metadata()?.is_file() { Ok(Sink::file(file)) } else { Sink::stream(file) }
+fn of_file(file: File, keep_rights: bool) -> io::Result<(Sink, Option<Confinement>)> {
+    if file.metadata()?.is_file() { Ok((Sink::file(file), None)) } else { stream(file, keep_rights) }
+}
+
+fn stream(writer: impl Write + Send + 'static, keep_rights: bool) -> io::Result<(Sink, Option<Confinement>)> {
+    Sink::stream_prepared(writer, move || (!keep_rights).then(|| sys::confine(&Needs::default())))
 }

@@ -2,6 +2,7 @@
 
 mod borrow;
 mod cgroup;
+pub mod confine;
 pub mod connections;
 pub mod filters;
 pub mod inherit;

@@ -1,0 +1,76 @@
+//! What a process has given up after binding.
+
+use serde::{Deserialize, Serialize};
+
+/// What is needed after the rights are given up: by sockets that are opened later.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Ports below `net.ipv4.ip_unprivileged_port_start` (CAP_NET_BIND_SERVICE).
+    pub low_ports: bool,
+    /// IP_TRANSPARENT (CAP_NET_RAW).
+    pub transparent: bool,
+    /// TCP ports that are bound later; 0 stands for one that the kernel chooses.
+    pub tcp_ports: Vec<u16>,
+}
+
+/// How far a process has confined itself: of all its threads, the one that is confined least.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// The capabilities that are left in any set but the bounding one (`CAP_NET_BIND_SERVICE`); null when unknown.
+    pub capabilities: Option<Vec<String>>,
+    /// No program that it starts gets more rights (PR_SET_NO_NEW_PRIVS).
+    pub no_new_privileges: bool,
+    /// The version of Landlock's rules that hold (landlock(7)); null when none do.
+    pub landlock: Option<u32>,
+    /// Why it is confined less than it could be; one sentence each. Empty when everything was given up that is not needed.
+    pub weaker_because: Vec<String>,
+}
+
+impl Confinement {
+    /// The weaker of two threads in each respect.
+    #[must_use]
+    pub fn weaker(mut self, other: Confinement) -> Confinement {
+        self.capabilities = match (self.capabilities, other.capabilities) {
+            (Some(mut left), Some(right)) => {
+                left.extend(right);
+                left.sort();
+                left.dedup();
+                Some(left)
+            }
+            _ => None,
+        };
+        self.no_new_privileges &= other.no_new_privileges;
+        self.landlock = self.landlock.min(other.landlock);
+        for reason in other.weaker_because {
+            if !self.weaker_because.contains(&reason) {
+                self.weaker_because.push(reason);
+            }
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weaker_one_counts() {
+        let strong = Confinement {
+            capabilities: Some(vec!["CAP_NET_RAW".into()]),
+            no_new_privileges: true,
+            landlock: Some(7),
+            weaker_because: Vec::new(),
+        };
+        let weak = Confinement {
+            capabilities: Some(vec!["CAP_CHOWN".into(), "CAP_NET_RAW".into()]),
+            no_new_privileges: false,
+            landlock: None,
+            weaker_because: vec!["why".into()],
+        };
+        let both = strong.clone().weaker(weak.clone());
+        assert_eq!(both, weak.clone().weaker(strong.clone()));
+        assert_eq!(both, weak);
+        assert_eq!(strong.weaker(Confinement::default()).capabilities, None, "unknown is weaker than known");
+    }
+}

@@ -2,10 +2,11 @@
 //! every one.
 //!
 //! [`ops`] turns a topology into ordered operations (pure), [`build`] performs them, [`way`] says how a packet of a node gets to
-//! the host (pure), and [`run`] binds, connects and compares.
+//! the host (pure), [`run`] binds, connects and compares, and [`witness`] holds the packets against what the kernel reports (pure).
 
 pub mod build;
 pub mod builtin;
 pub mod ops;
 pub mod run;
 pub mod way;
+pub mod witness;

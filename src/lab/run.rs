@@ -10,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 use super::build::Lab;
 use super::ops;
 use super::way::{Arrival, Loss, Nodes};
+use super::witness::Witness;
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{Outcome, Protocol, Snapshot, Source};
@@ -21,7 +22,7 @@ use crate::plan::report::{self, CellReport, Plan, Seen};
 use crate::probe::connect::{self, Attempt, Limits};
 use crate::probe::opened as probe;
 use crate::profile::Profile;
-use crate::sys::{self, Error, netns};
+use crate::sys::{self, Capture, Error, netns};
 
 /// What bounds a run.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +54,8 @@ pub struct Looked {
     pub cells: Vec<CellReport>,
     /// Connections that the deadline left out.
     pub unseen: usize,
+    /// Why packets were not captured, or not all of them.
+    pub uncaptured: Option<String>,
 }
 
 /// What an ordinary service may do: a lab binds with the rights it would have outside.
@@ -101,9 +104,30 @@ pub fn look(
     let nodes = Nodes::new(&snapshots, &wiring);
     let (matrix, zones) = matrix(lab, &plan, &snapshot, &nodes, &more);
     plan.matrix = matrix;
-    let (seen, unseen) = connect_all(lab, opened, &plan, &zones, &snapshot, patience, progress)?;
-    let cells = report::cells(&plan, &snapshot, &seen);
-    Ok(Looked { plan, snapshot, cells, unseen })
+    let (seen, witness) = connect_all(lab, opened, &plan, &zones, &snapshot, patience, progress)?;
+    let unseen = seen.iter().filter(|seen| seen.is_none()).count();
+    let mut cells = report::cells(&plan, &snapshot, &seen);
+    if let Ok(witness) = &witness {
+        for (cell, seen) in cells.iter_mut().zip(&seen) {
+            let (Some(observed), Some((peer, local))) = (&mut cell.observed, seen.as_ref().and_then(ends))
+            else {
+                continue;
+            };
+            let ingress = observed.ingress.as_ref();
+            observed.packets = Some(witness.seen(cell.protocol, peer, local, ingress, &snapshot));
+        }
+    }
+    let uncaptured = match witness {
+        Ok(Witness { lost: 0, .. }) => None,
+        Ok(Witness { lost, .. }) => Some(format!("the capture missed {lost} packets")),
+        Err(error) => Some(format!("packets were not captured: {error}")),
+    };
+    Ok(Looked { plan, snapshot, cells, unseen, uncaptured })
+}
+
+/// The ends of an accepted connection.
+fn ends(seen: &Seen) -> Option<(SocketAddr, SocketAddr)> {
+    seen.taker.and(seen.peer.zip(seen.local))
 }
 
 /// Ways to name this host that only a client on it has.
@@ -209,7 +233,11 @@ fn answered(reach: Reach, arrival: Arrival, protocol: Protocol, plan: &Plan) -> 
     reach
 }
 
-/// Connects every cell, all at once as far as descriptors last, on one thread that opens each client's socket in its node.
+/// How long to wait for the last packets. They are on their way: nothing but a busy machine keeps them.
+const LAST_PACKETS: Duration = Duration::from_millis(250);
+
+/// Connects every cell, all at once as far as descriptors last, on one thread that opens each client's socket in its node, and
+/// captures what comes into the host meanwhile. A cell that the deadline left out is `None`.
 fn connect_all(
     lab: &Lab,
     opened: &Opened,
@@ -218,7 +246,7 @@ fn connect_all(
     snapshot: &Snapshot,
     patience: Patience,
     progress: &mut (dyn FnMut(usize, usize) + Send),
-) -> Result<(Vec<Option<Seen>>, usize), Error> {
+) -> Result<(Vec<Option<Seen>>, io::Result<Witness>), Error> {
     let attempts: Vec<Attempt> = plan
         .matrix
         .cells
@@ -244,6 +272,10 @@ fn connect_all(
         .collect();
     let total = attempts.len();
     let work = || {
+        let host = lab.namespaces().get(lab.plan.host).ok_or(io::ErrorKind::NotFound)?;
+        host.enter()?;
+        let mut capture = Capture::here();
+        let mut witness = Witness::default();
         let mut here = None;
         let mut open = |index: usize| {
             let node = nodes[plan.matrix.cells[index].source];
@@ -256,18 +288,43 @@ fn connect_all(
             Socket::new(Domain::for_address(attempt.to), kind, None)
         };
         let limits = Limits { in_flight: 4096, deadline: Instant::now() + patience.all };
-        connect::run(&opened.sockets.bound, &attempts, limits, &mut open, &mut |done| progress(done, total))
+        let mut step = |done| {
+            listen_in(&mut capture, &mut witness);
+            progress(done, total);
+        };
+        let seen = connect::run(&opened.sockets.bound, &attempts, limits, &mut open, &mut step)?;
+        let seen: Vec<Option<Seen>> = seen
+            .into_iter()
+            .map(|one| one.map(|one| probe::in_names(&one, &opened.sockets.owners, snapshot)))
+            .collect();
+        let until = Instant::now() + LAST_PACKETS;
+        let whole = |witness: &Witness| {
+            let mut accepted = attempts
+                .iter()
+                .zip(&seen)
+                .filter_map(|(attempt, seen)| Some((attempt.protocol, seen.as_ref().and_then(ends)?)));
+            accepted.all(|(protocol, (peer, local))| witness.is_whole(protocol, peer, local))
+        };
+        listen_in(&mut capture, &mut witness);
+        while capture.is_ok() && !whole(&witness) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+            listen_in(&mut capture, &mut witness);
+        }
+        let lost = capture.and_then(|mut capture| capture.lost());
+        let witness = lost.map(|lost| {
+            witness.lost = lost;
+            witness
+        });
+        io::Result::Ok((seen, witness))
     };
     let result = std::thread::scope(|scope| scope.spawn(work).join());
-    let observed = result
+    result
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        .map_err(|error| Error::call("wait for", "connections", error))?;
-    let unseen = observed.iter().filter(|observation| observation.is_none()).count();
-    let seen = observed
-        .into_iter()
-        .map(|observation| {
-            observation.map(|observation| probe::in_names(&observation, &opened.sockets.owners, snapshot))
-        })
-        .collect();
-    Ok((seen, unseen))
+        .map_err(|error| Error::call("wait for", "connections", error))
+}
+
+fn listen_in(capture: &mut io::Result<Capture>, witness: &mut Witness) {
+    if let Ok(capture) = capture {
+        capture.drain(&mut |interface, bytes| witness.note(interface, bytes));
+    }
 }

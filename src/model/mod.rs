@@ -25,5 +25,5 @@ pub use errno::Errno;
 pub use host::{AddrState, Host, Interface, InterfaceAddress, Route, RouteKind, Rule, Snapshot};
 pub use ifname::IfName;
 pub use inventory::{Inventory, ListeningSocket, Owner, Queue, SocketState};
-pub use reach::{Outcome, Source};
+pub use reach::{Outcome, PacketsSeen, Source};
 pub use socket::{Phase, Protocol, SocketSpec, SocketView, V6Only};

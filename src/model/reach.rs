@@ -74,3 +74,20 @@ impl fmt::Display for Outcome {
         })
     }
 }
+
+/// On which interfaces of the host the packets of an accepted connection or datagram were seen, by a capture beside the kernel's
+/// report. Each list is in order and holds each interface once: behind the port of a bridge comes the bridge. Empty where
+/// nothing was seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketsSeen {
+    /// The SYN.
+    pub syn: Vec<IfName>,
+    /// The ACK that ends the handshake.
+    pub ack: Vec<IfName>,
+    /// The first packet with data; of UDP the datagram.
+    pub data: Vec<IfName>,
+    /// Whether they crossed `lo` from this host to itself, where the kernel reports the owner of the address.
+    pub via_lo: bool,
+    /// Whether they bear out the reported ingress interface; null when they were not seen.
+    pub confirms: Option<bool>,
+}

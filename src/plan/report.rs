@@ -12,7 +12,8 @@ use super::reach::{self, Cell, Destination, Matrix};
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{
-    Errno, FamilyExposure, Host, IfName, Outcome, Phase, Protocol, Snapshot, SocketSpec, SocketView, Source,
+    Errno, FamilyExposure, Host, IfName, Outcome, PacketsSeen, Phase, Protocol, Snapshot, SocketSpec,
+    SocketView, Source,
 };
 
 /// Schema of a plan.
@@ -219,6 +220,9 @@ pub struct ObservedCell {
     pub errno: Option<Errno>,
     /// From the start to the outcome, in microseconds.
     pub micros: u64,
+    /// The packets, as a capture saw them; null where none was made, and where nothing was accepted.
+    #[serde(default)]
+    pub packets: Option<PacketsSeen>,
 }
 
 /// What was seen, as whoever looked hands it over.
@@ -255,6 +259,12 @@ pub struct Summary {
     pub accepted: usize,
     /// Cells whose outcome could not be foretold.
     pub unknown: usize,
+    /// Accepted cells whose packets were captured and bear out the reported ingress interface; null without a capture.
+    #[serde(default)]
+    pub confirmed: Option<usize>,
+    /// Accepted cells whose packets came in elsewhere; null without a capture.
+    #[serde(default)]
+    pub contradicted: Option<usize>,
 }
 
 /// The text of a destination: as it is connected to, with its zone.
@@ -319,6 +329,7 @@ pub fn cell_report(
             v4_mapped: seen.v4_mapped,
             errno: seen.errno,
             micros: seen.micros,
+            packets: None,
         }),
         agrees,
     }
@@ -384,11 +395,16 @@ pub fn summary(cells: &[CellReport]) -> Summary {
         Some(seen) => Some(seen.outcome),
         None => cell.predicted.outcome,
     };
+    let packets = || cells.iter().filter_map(|cell| cell.observed.as_ref()?.packets.as_ref());
+    let confirm =
+        |word: bool| packets().next().map(|_| packets().filter(|seen| seen.confirms == Some(word)).count());
     Summary {
         cells: cells.len(),
         agree: cells.iter().filter(|cell| cell.agrees == Some(true)).count(),
         disagree: cells.iter().filter(|cell| cell.agrees == Some(false)).count(),
         accepted: cells.iter().filter(|cell| outcome(cell) == Some(Outcome::Accepted)).count(),
         unknown: cells.iter().filter(|cell| cell.predicted.outcome.is_none()).count(),
+        confirmed: confirm(true),
+        contradicted: confirm(false),
     }
 }

@@ -388,6 +388,10 @@ impl Engine<'_> {
             took: Duration::ZERO,
         };
         let socket = accepted.socket.take();
+        // A word in return, so that packets with data go this way too. Now it is known that it goes to none but us.
+        if let Some(client) = &self.clients[index] {
+            let _ = client.socket.send(&self.nonce);
+        }
         let took = self.clients[index].as_ref().map_or(Duration::ZERO, |client| client.started.elapsed());
         self.finish(index, Observation { took, ..observation });
         // Closed after the client has reset the connection.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::model::{Exposure, Outcome, Protocol};
+use crate::model::{Exposure, Outcome, PacketsSeen, Protocol};
 use crate::plan::expect::Verdict;
 use crate::plan::predict::BindOutcome;
 use crate::plan::report::{CellReport, LAB_SCHEMA, Report, SocketReport};
@@ -143,8 +143,33 @@ fn row_of(cell: &CellReport) -> Row {
             }
         }
     };
-    let ingress = ingress.map_or_else(|| "-".to_owned(), |name| name.to_string());
+    let mut ingress = ingress.map_or_else(|| "-".to_owned(), |name| name.to_string());
+    let mut tone = tone;
+    if let Some(packets) = cell.observed.as_ref().and_then(|seen| seen.packets.as_ref()) {
+        ingress.push_str(&on_other_wires(packets));
+        if packets.confirms == Some(false) {
+            tone = Tone::Bad;
+        }
+    }
     Row { result, tone, ingress, why: format!("{} {}", predicted.why, predicted.why.title()) }
+}
+
+/// What a capture of the packets adds to the reported interface; nothing where they agree.
+fn on_other_wires(packets: &PacketsSeen) -> String {
+    // Behind the port of a bridge comes the bridge, which is the one that counts.
+    let kinds = [("SYN", packets.syn.last()), ("ACK", packets.ack.last()), ("data", packets.data.last())];
+    let seen: Vec<_> = kinds.into_iter().filter_map(|(kind, name)| Some((kind, name?))).collect();
+    let one = seen.iter().all(|(_, name)| seen.first().is_some_and(|first| first.1 == *name));
+    let list = || {
+        let each: Vec<String> = seen.iter().map(|(kind, name)| format!("{kind} {name}")).collect();
+        each.join(", ")
+    };
+    match packets.confirms {
+        Some(false) => format!(" BUT SEEN: {}", list()),
+        _ if !one => format!(" ({})", list()),
+        _ if packets.via_lo => " via lo".to_owned(),
+        _ => String::new(),
+    }
 }
 
 /// Who connects, and as whom.
@@ -265,6 +290,12 @@ pub fn summary_line(report: &Report) -> String {
     if summary.unknown > 0 {
         let _ = write!(line, "; {} unknown", summary.unknown);
     }
+    if let Some(confirmed) = summary.confirmed {
+        let _ = write!(line, "; captured packets confirm {confirmed} of {} arrivals", summary.accepted);
+        if let Some(contradicted) = summary.contradicted.filter(|count| *count > 0) {
+            let _ = write!(line, " and CONTRADICT {contradicted}");
+        }
+    }
     if !report.expectations.is_empty() {
         let verdicts = |wanted| report.expectations.iter().filter(|e| e.verdict == wanted).count();
         let _ = write!(
@@ -279,7 +310,7 @@ pub fn summary_line(report: &Report) -> String {
 }
 
 /// The columns of a cell in CSV and Markdown.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "source",
     "protocol",
     "destination",
@@ -295,12 +326,14 @@ const COLUMNS: [&str; 15] = [
     "micros",
     "agrees",
     "source_address",
+    "packets_confirm",
 ];
 
-fn fields(cell: &CellReport) -> [String; 15] {
+fn fields(cell: &CellReport) -> [String; 16] {
     let predicted = &cell.predicted;
     let text = |value: Option<String>| value.unwrap_or_default();
     let seen = cell.observed.as_ref();
+    let packets = seen.and_then(|seen| seen.packets.as_ref());
     [
         cell.source.to_string(),
         cell.protocol.to_string(),
@@ -317,6 +350,7 @@ fn fields(cell: &CellReport) -> [String; 15] {
         text(seen.map(|seen| seen.micros.to_string())),
         text(cell.agrees.map(|agrees| agrees.to_string())),
         text(cell.source_address.clone()),
+        text(packets.and_then(|packets| packets.confirms).map(|confirms| confirms.to_string())),
     ]
 }
 
@@ -399,6 +433,16 @@ struct Case {
     skipped: Option<String>,
 }
 
+/// What is wrong with a cell: not as foretold, or not as reported.
+fn failure_of(cell: &CellReport) -> Option<String> {
+    let packets = cell.observed.as_ref().and_then(|seen| seen.packets.as_ref());
+    let elsewhere = packets.is_some_and(|packets| packets.confirms == Some(false));
+    (elsewhere || cell.agrees == Some(false)).then(|| {
+        let row = row_of(cell);
+        if elsewhere { format!("{} on {}", row.result, row.ingress) } else { row.result }
+    })
+}
+
 fn cases(report: &Report) -> Vec<Case> {
     let mut cases = Vec::new();
     for socket in &report.sockets {
@@ -418,7 +462,7 @@ fn cases(report: &Report) -> Vec<Case> {
         cases.push(Case {
             class: "reach",
             name: format!("{} to {} {} port {}", cell.source, cell.protocol, cell.destination, cell.port),
-            failure: (cell.agrees == Some(false)).then(|| row_of(cell).result),
+            failure: failure_of(cell),
             skipped: cell.agrees.is_none().then(|| "could not be foretold".to_owned()),
         });
     }

@@ -14,6 +14,7 @@
 //! | `poller::Poller` | level-triggered readiness over many sockets |
 //! | `inventory`, `attach_owners`, `owners` | sockets that listen on this machine, and who holds them |
 //! | `netns`, `Network` | namespaces of our own, and changes of their networks, for labs |
+//! | `Capture` | the packets that come into the calling thread's namespace, for labs |
 //! | `namespaces`, `in_namespace` | the other network namespaces, and work in one |
 //! | `packet_filters` | that there are packet filters, not what they do |
 //! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
@@ -50,6 +51,7 @@ pub use socket_types::{
     CallerRights, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram, ServerConnection,
     Sight, TransportState,
 };
+pub use system::capture::Capture;
 pub use system::confine::{confine, with_other_threads};
 pub use system::connections::connections;
 pub use system::filters::packet_filters;

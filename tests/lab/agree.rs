@@ -47,6 +47,13 @@ fn agrees(topology: &str, profile: &str) {
     assert!(differing.is_empty(), "{}", Value::from_iter(differing.into_iter().cloned()));
     assert_eq!(document["schema"], "bindscope.lab/1");
     assert_eq!(document["incomplete_because"], serde_json::json!([]), "{document}");
+    // Every arrival is borne out by the packets.
+    let summary = &document["summary"];
+    let confirmed = if summary["accepted"] == 0 { Value::Null } else { summary["accepted"].clone() };
+    assert_eq!(summary["confirmed"], confirmed, "{document}");
+    for cell in document["cells"].as_array().unwrap() {
+        packets_are_of_their_kind(cell);
+    }
     for socket in document["sockets"].as_array().unwrap() {
         let (predicted, observed) = (&socket["bind"]["predicted"], &socket["bind"]["observed"]);
         if observed.is_object() {
@@ -64,6 +71,23 @@ fn agrees(topology: &str, profile: &str) {
         .iter()
         .any(|socket| socket["bind"]["observed"]["outcome"] == "ok");
     assert_eq!(bound, all > 0, "{document}");
+}
+
+/// What this host sends to itself crosses `lo`, all else does not, and every packet of an arrival was seen.
+fn packets_are_of_their_kind(cell: &Value) {
+    let seen = &cell["observed"];
+    let packets = &seen["packets"];
+    assert_eq!(packets.is_null(), seen["listener"].is_null(), "{cell}");
+    if packets.is_null() {
+        return;
+    }
+    let lists = if cell["protocol"] == "udp" { &["data"][..] } else { &["syn", "ack", "data"][..] };
+    for list in lists {
+        let last = packets[*list].as_array().unwrap().last();
+        let wanted = if cell["source"] == "host" { &Value::from("lo") } else { &seen["ingress"] };
+        assert_eq!(last, Some(wanted), "{cell}");
+    }
+    assert_eq!(packets["via_lo"], cell["source"] == "host" && seen["ingress"] != "lo", "{cell}");
 }
 
 fn refusals_name_the_thing() {

@@ -59,6 +59,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut notes = vec![format!("the network is {}: {}", chosen.name, about(&chosen, &lab))];
     let mut missed = looked.unseen;
     let mut contradicted = 0;
+    let mut uncaptured: Vec<String> = looked.uncaptured.clone().into_iter().collect();
     let mut before = looked.cells.clone();
     for (number, operations) in lab.plan.events.iter().enumerate() {
         let gaps = lab.perform(operations).map_err(failed)?;
@@ -69,7 +70,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         let commands: Vec<String> = own.flat_map(|operation| lab.plan.commands(operation)).collect();
         let after = look()?;
         missed += after.unseen;
-        let wrong: Vec<&CellReport> = after.cells.iter().filter(|cell| cell.agrees == Some(false)).collect();
+        uncaptured.extend(after.uncaptured);
+        let wrong: Vec<&CellReport> =
+            after.cells.iter().filter(|cell| cell.agrees == Some(false) || elsewhere(cell)).collect();
         contradicted += wrong.len();
         notes.extend(gaps);
         notes.extend(changes(number + 1, &commands.join("; "), &before, &after.cells));
@@ -80,7 +83,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         );
         before = after.cells;
     }
-    let report = report(&chosen, &lab, &opened, looked, notes, missed);
+    uncaptured.sort();
+    uncaptured.dedup();
+    let report = report(&chosen, &lab, &opened, looked, (notes, uncaptured), missed);
     let text = plan::written(&report, args.format, context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if opened.sockets.bound.is_empty() {
@@ -91,7 +96,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         ));
     }
     let mut exit = probe::verdict(&report, missed);
-    if contradicted > 0 {
+    if contradicted > 0 || report.cells.iter().any(elsewhere) {
         exit = exit.worse(Exit::Finding);
     }
     if args.keep {
@@ -124,7 +129,7 @@ fn report(
     lab: &Lab,
     opened: &Opened,
     looked: Looked,
-    more_notes: Vec<String>,
+    (more_notes, uncaptured): (Vec<String>, Vec<String>),
     unseen: usize,
 ) -> Report {
     let Looked { plan: foretold, cells, .. } = looked;
@@ -146,6 +151,7 @@ fn report(
     let mut notes = plan::notes_of(&opened.expansion, None);
     notes.extend(more_notes);
     let mut incomplete = lab.gaps.clone();
+    incomplete.extend(uncaptured);
     if unseen > 0 {
         incomplete.push(format!("{unseen} connections were not made before the deadline"));
     }
@@ -156,6 +162,12 @@ fn report(
         incomplete,
         Parts { sockets, cells, expectations, notes },
     )
+}
+
+/// Whether the packets came in elsewhere than the kernel reports.
+fn elsewhere(cell: &CellReport) -> bool {
+    let packets = cell.observed.as_ref().and_then(|seen| seen.packets.as_ref());
+    packets.is_some_and(|packets| packets.confirms == Some(false))
 }
 
 /// A question with its answer in a few words.

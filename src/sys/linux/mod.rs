@@ -1,6 +1,7 @@
 //! The linux side of [`super`]. No logic here.
 
 mod borrow;
+pub mod capture;
 mod cgroup;
 pub mod confine;
 pub mod connections;

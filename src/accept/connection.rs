@@ -8,9 +8,9 @@ use socket2::Socket;
 
 use super::timers::Timers;
 use super::{connection_key, would_block};
-use crate::model::Arrival;
+use crate::model::{Arrival, Evidence, Family, Ingress, PathChange};
 use crate::reply::{self, Answer, READ_LIMIT};
-use crate::sys::{Interest, Poller, Readiness, options};
+use crate::sys::{Interest, Poller, Readiness, options, packet_info};
 
 /// How long a client may stay silent before it gets the line: one that speaks HTTP speaks first and at once.
 const SPEAK: Duration = Duration::from_millis(250);
@@ -22,7 +22,7 @@ const LIFETIME: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What became of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It goes on.
     Open,
@@ -32,7 +32,18 @@ pub(super) enum Outcome {
         listener: usize,
         /// What to count it as, when it did not end well.
         error: Option<&'static str>,
+        /// Set when its later packets came in elsewhere.
+        moved: Option<Box<PathChange>>,
     },
+}
+
+/// What to compare with at the end of a connection, so that it can be told when its later packets took another way. Native IPv6
+/// only: over IPv4 the kernel keeps what it noted in the handshake.
+pub(super) fn path_of(arrival: &Arrival) -> Option<Box<PathChange>> {
+    (arrival.family == Family::Ipv6 && arrival.ingress.evidence == Evidence::Kernel).then(|| {
+        let Arrival { listener, peer, local, ingress, .. } = arrival.clone();
+        Box::new(PathChange { listener, peer, local, later: ingress.clone(), ingress })
+    })
 }
 
 /// Why a connection's time ran out.
@@ -51,6 +62,7 @@ struct Connection {
     listener: usize,
     /// How it arrived, when it is to be described; else its bytes are echoed.
     describe: Option<Box<Arrival>>,
+    path: Option<Box<PathChange>>,
     input: Vec<u8>,
     read: usize,
     output: Vec<u8>,
@@ -90,7 +102,7 @@ impl Connections {
         &mut self,
         socket: Socket,
         listener: usize,
-        describe: Option<Box<Arrival>>,
+        (describe, path): (Option<Box<Arrival>>, Option<Box<PathChange>>),
         idle: Duration,
         poller: &Poller,
         buffer: &mut [u8],
@@ -101,6 +113,7 @@ impl Connections {
             socket,
             listener,
             describe,
+            path,
             input: Vec::new(),
             read: 0,
             output: Vec::new(),
@@ -114,13 +127,14 @@ impl Connections {
             watched: Interest::Read,
         };
         match connection.readable(buffer, now) {
-            Step::Close(error) => Outcome::Closed { listener, error },
+            Step::Close(error) => Outcome::Closed { listener, error, moved: connection.moved() },
             step => {
                 let interest = if let Step::Wait(interest) = step { interest } else { Interest::Read };
                 let id = self.next;
                 self.next += 1;
                 if poller.add(&connection.socket, connection_key(id), interest).is_err() {
-                    return Outcome::Closed { listener, error: Some("connection could not be watched") };
+                    let error = Some("connection could not be watched");
+                    return Outcome::Closed { listener, error, moved: None };
                 }
                 connection.watched = interest;
                 self.timers.add(id, connection.deadline.min(connection.dies));
@@ -195,15 +209,11 @@ impl Connections {
                 Some("connection could not be watched")
             }
         };
-        let listener = connection.listener;
-        self.close(id, poller);
-        Outcome::Closed { listener, error }
-    }
-
-    fn close(&mut self, id: u64, poller: &Poller) {
+        let (listener, moved) = (connection.listener, connection.moved());
         if let Some(connection) = self.open.remove(&id) {
             let _ = poller.remove(&connection.socket);
         }
+        Outcome::Closed { listener, error, moved }
     }
 
     /// When to look for connections whose time is over.
@@ -216,15 +226,28 @@ impl Connections {
         self.open.is_empty()
     }
 
-    /// Ends all of them.
-    pub(super) fn close_all(&mut self, poller: &Poller) {
-        for (_, connection) in self.open.drain() {
+    /// Ends all of them. Returns what came to be of each.
+    pub(super) fn close_all(&mut self, poller: &Poller) -> Vec<Outcome> {
+        let end = |(_, mut connection): (u64, Connection)| {
             let _ = poller.remove(&connection.socket);
-        }
+            Outcome::Closed { listener: connection.listener, error: None, moved: connection.moved() }
+        };
+        self.open.drain().map(end).collect()
     }
 }
 
 impl Connection {
+    /// Whether its later packets came in elsewhere than its handshake, asked at its end.
+    fn moved(&mut self) -> Option<Box<PathChange>> {
+        let mut path = self.path.take()?;
+        let now = packet_info::ingress_of_connection(&self.socket, true).ok().flatten()?;
+        (path.ingress.index != Some(now)).then(|| {
+            let name = packet_info::interface_name(&self.socket, now);
+            path.later = Ingress { index: Some(now), name, evidence: Evidence::Kernel };
+            path
+        })
+    }
+
     /// Reads what is there, once, and answers when that suffices.
     fn readable(&mut self, buffer: &mut [u8], now: Instant) -> Step {
         let room =

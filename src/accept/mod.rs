@@ -17,12 +17,12 @@ use crate::attribute::{Raw, attribute};
 use crate::bind::Bound;
 use crate::model::addr::needs_zone;
 use crate::model::socket::Reply;
-use crate::model::{Arrival, Change, Errno, IfName, Protocol, SocketSpec, SocketView};
+use crate::model::{Arrival, Change, Errno, IfName, PathChange, Protocol, SocketSpec, SocketView};
 use crate::reply::{READ_LIMIT, line};
 use crate::sys::{self, Interest, Poller, Readiness, Signals, options, packet_info};
 
 use backoff::{Backoff, Next};
-use connection::{Connections, Outcome};
+use connection::{Connections, Outcome, path_of};
 use neighbourhood::Neighbourhood;
 use table::{Served, Table};
 
@@ -57,6 +57,8 @@ pub trait Observer {
     /// The host's network changed. `lost` are the sockets that nobody can reach any more for it, `found` those that can be
     /// reached again, as listener and socket.
     fn network_changed(&mut self, change: &Change, lost: &[&SocketView], found: &[&SocketView]);
+    /// A connection ended whose later packets came in elsewhere than its handshake.
+    fn path_changed(&mut self, _change: PathChange) {}
     /// The loop is about to wait. `Break` ends it.
     fn idle(&mut self) -> ControlFlow<()>;
 }
@@ -393,8 +395,10 @@ impl Acceptor {
         }
         served.open += 1;
         let idle = spec.idle_timeout;
+        let path = path_of(&arrival);
         let describe = (spec.reply == Reply::Describe).then(|| Box::new(arrival));
-        let outcome = self.connections.open(socket, number, describe, idle, &self.poller, &mut self.buffer);
+        let (told, poller) = ((describe, path), &self.poller);
+        let outcome = self.connections.open(socket, number, told, idle, poller, &mut self.buffer);
         self.settle(outcome, observer);
         flow
     }
@@ -535,12 +539,15 @@ impl Acceptor {
     }
 
     fn settle(&mut self, outcome: Outcome, observer: &mut impl Observer) {
-        if let Outcome::Closed { listener, error } = outcome {
+        if let Outcome::Closed { listener, error, moved } = outcome {
             if let Some(served) = self.served.get_mut(listener) {
                 served.open = served.open.saturating_sub(1);
             }
             if let Some(error) = error {
                 observer.error(error, 1);
+            }
+            if let Some(moved) = moved {
+                observer.path_changed(*moved);
             }
         }
     }
@@ -631,7 +638,9 @@ impl Acceptor {
                 let _ = self.neighbourhood.refresh_if_changed();
             }
         }
-        self.connections.close_all(&self.poller);
+        for outcome in self.connections.close_all(&self.poller) {
+            self.settle(outcome, observer);
+        }
         Ok(())
     }
 }

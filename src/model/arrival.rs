@@ -88,3 +88,19 @@ pub struct Arrival {
     /// Whether the peer's address is one of this host's own; null when that could not be told.
     pub peer_is_local: Option<bool>,
 }
+
+/// A connection whose later packets came in on another interface than its handshake. Only native IPv6 tells that on Linux, and
+/// only of the packet that was the latest when it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathChange {
+    /// Name of the listener that took it.
+    pub listener: String,
+    /// Who connected.
+    pub peer: Endpoint,
+    /// The address and port it was made to.
+    pub local: Endpoint,
+    /// Where its handshake came in.
+    pub ingress: Ingress,
+    /// Where its latest packets came in.
+    pub later: Ingress,
+}

@@ -19,7 +19,7 @@ pub mod socket;
 pub mod topology;
 
 pub use addr::{AddrClass, Exposure, Family, FamilyExposure};
-pub use arrival::{Arrival, Endpoint, Evidence, Ingress};
+pub use arrival::{Arrival, Endpoint, Evidence, Ingress, PathChange};
 pub use changes::Change;
 pub use errno::Errno;
 pub use host::{AddrState, Host, Interface, InterfaceAddress, Route, RouteKind, Rule, Snapshot};

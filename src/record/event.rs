@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Time;
 use crate::model::confinement::Confinement;
-use crate::model::{Arrival, Change, Errno, Host, IfName, Phase, SocketView};
+use crate::model::{Arrival, Change, Errno, Host, IfName, PathChange, Phase, SocketView};
 
 /// The schema of the event stream, told by its first event.
 pub const SCHEMA: &str = "bindscope.listen/1";
@@ -29,6 +29,8 @@ pub enum Event {
     Accepted(Accepted),
     /// A datagram.
     Datagram(Datagram),
+    /// A connection ended whose later packets came in on another interface than its handshake.
+    PathChanged(ChangedPath),
     /// The host's network changed.
     Network(Network),
     /// A socket of a listener that follows the network was closed: its address went away. Sockets that are opened later are
@@ -165,6 +167,16 @@ pub enum ArrivalEvent<'a> {
         /// Whether only its beginning was read.
         truncated: bool,
     },
+}
+
+/// See [`Event::PathChanged`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedPath {
+    /// When it was noticed: at the end of the connection.
+    pub time: Time,
+    /// What changed.
+    #[serde(flatten)]
+    pub change: PathChange,
 }
 
 /// See [`Event::Network`].

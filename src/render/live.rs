@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 
 use crate::model::addr::text_with_port;
-use crate::model::{AddrClass, Arrival, Evidence, Exposure, Family, IfName, Protocol, SocketView};
+use crate::model::{AddrClass, Arrival, Evidence, Exposure, Family, IfName, Ingress, Protocol, SocketView};
 use crate::record::event::{
-    Accepted, BoundSocket, Datagram, Event, ListenerSummary, Network, Started, Summary,
+    Accepted, BoundSocket, ChangedPath, Datagram, Event, ListenerSummary, Network, Started, Summary,
 };
 use crate::record::time::Time;
 use crate::text::escape;
@@ -70,6 +70,7 @@ impl Live {
             Event::Datagram(Datagram { time, arrival, bytes, truncated }) => {
                 self.arrival(*time, arrival, Some((*bytes, *truncated)))
             }
+            Event::PathChanged(changed) => self.path_changed(changed),
             Event::Network(network) => self.network(network),
             Event::Dropped(dropped) => {
                 self.styled(
@@ -132,11 +133,7 @@ impl Live {
 
     /// The line of an arrival; of a datagram also its length in bytes and whether only its beginning was read.
     pub fn arrival(&mut self, time: Time, arrival: &Arrival, datagram: Option<(usize, bool)>) -> String {
-        let ingress = match (&arrival.ingress.name, arrival.ingress.index) {
-            (Some(name), _) => name.to_string(),
-            (None, Some(index)) => format!("if{index}"),
-            (None, None) => "?".to_owned(),
-        };
+        let ingress = shown(&arrival.ingress);
         let zone = |scope_id: Option<u32>| -> Option<IfName> {
             let index = scope_id?;
             match &arrival.ingress.name {
@@ -178,6 +175,21 @@ impl Live {
             remarks.join("; "),
         );
         line.trim_end().to_owned() + "\n"
+    }
+
+    fn path_changed(&self, ChangedPath { time, change }: &ChangedPath) -> String {
+        let text = format!(
+            "path changed: the handshake of {} came in on {}, later packets on {} (listener {})",
+            text_with_port(
+                change.peer.address,
+                change.ingress.name.as_ref().filter(|_| change.peer.scope_id.is_some()),
+                change.peer.port
+            ),
+            shown(&change.ingress),
+            shown(&change.later),
+            escape(&change.listener)
+        );
+        format!("{}  {}\n", self.styled(DIM, &time.time_of_day()), self.styled(OPEN, &text))
     }
 
     fn network(&self, network: &Network) -> String {
@@ -242,6 +254,15 @@ impl Live {
             let _ = writeln!(out, "{}", self.styled(BAD, &format!("{count} x {}", escape(kind))));
         }
         out
+    }
+}
+
+/// The interface, or what is known of it.
+fn shown(ingress: &Ingress) -> String {
+    match (&ingress.name, ingress.index) {
+        (Some(name), _) => name.to_string(),
+        (None, Some(index)) => format!("if{index}"),
+        (None, None) => "?".to_owned(),
     }
 }
 

@@ -11,6 +11,7 @@ mod clients;
 mod matrix;
 mod peers;
 mod shipped;
+mod wires;
 
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
@@ -49,6 +50,9 @@ fn main() -> ExitCode {
         trial("ncat_is_told_in_one_line", clients::ncat),
         trial("datagrams_of_socat_are_answered_only_when_asked_for", clients::socat),
         trial("a_browser_shows_the_page", clients::browser),
+        trial("several_wires_are_told_as_noted", wires::are_told_as_the_kernel_notes_them),
+        trial("several_wires_are_noted_and_seen", wires::are_noted_by_the_kernel_and_seen_by_a_capture),
+        trial("a_capture_counts_what_it_misses", wires::are_missed_by_a_capture_only_with_a_count),
         trial(
             "a_hundred_thousand_connections_are_all_counted",
             burst::a_hundred_thousand_connections_are_all_counted,

@@ -8,8 +8,8 @@ use crate::accept::Observer;
 use crate::cmd::Context;
 use crate::code::Code;
 use crate::diag::{Problem, Severity};
-use crate::model::{Arrival, Change, SocketView};
-use crate::record::event::{ArrivalEvent, Dropped, Event, Network, Notice};
+use crate::model::{Arrival, Change, PathChange, SocketView};
+use crate::record::event::{ArrivalEvent, ChangedPath, Dropped, Event, Network, Notice};
 use crate::record::sink::Sink;
 use crate::record::tally::Tally;
 use crate::record::time::Time;
@@ -220,6 +220,10 @@ impl Observer for Reporter<'_> {
             lost: owned(lost),
             found: owned(found),
         }));
+    }
+
+    fn path_changed(&mut self, change: PathChange) {
+        self.event(&Event::PathChanged(ChangedPath { time: Time::new(SystemTime::now()), change }));
     }
 
     fn idle(&mut self) -> ControlFlow<()> {

@@ -28,6 +28,10 @@ pub struct Capture {
     next: usize,
 }
 
+// SAFETY: the ring is the process's, not the thread's, and it is reached through `&mut self` only.
+#[expect(unsafe_code, reason = "the pointer to the ring")]
+unsafe impl Send for Capture {}
+
 impl Capture {
     /// Begins to capture in the namespace of the calling thread, on all its interfaces.
     ///

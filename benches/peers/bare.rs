@@ -35,7 +35,7 @@ pub fn run(role: &str, number: usize) {
             let mut listeners = Vec::new();
             for number in 0..number {
                 let listener =
-                    TcpListener::bind(("127.0.0.1", u16::try_from(10_000 + number).unwrap())).unwrap();
+                    TcpListener::bind(("127.0.0.1", u16::try_from(1_025 + number).unwrap())).unwrap();
                 poller.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, number as u64)).unwrap();
                 listeners.push(listener);
             }

@@ -1,4 +1,4 @@
-//! Works that end by themselves: binding many sockets, and reading addresses and sockets from the kernel.
+//! Works that end by themselves: reading addresses and sockets from the kernel.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -24,47 +24,18 @@ fn whole(command: &mut Command) -> Cost {
     Cost { cpu: used() - before, wall }
 }
 
-fn side<'a>(ns: &'a Netns, name: &'static str, words: Vec<String>) -> Side<'a> {
+pub fn side<'a>(ns: &'a Netns, name: &'static str, words: Vec<String>) -> Side<'a> {
     Side { name, run: Box::new(move || ns.run(|| whole(Command::new(&words[0]).args(&words[1..])))) }
 }
 
-fn words(program: &str, text: &str) -> Vec<String> {
+pub fn words(program: &str, text: &str) -> Vec<String> {
     std::iter::once(program).chain(text.split_whitespace()).map(str::to_owned).collect()
 }
 
-const OURS: &str = env!("CARGO_BIN_EXE_bindscope");
+pub const OURS: &str = env!("CARGO_BIN_EXE_bindscope");
 
 pub fn all(bench: &mut Bench) {
     let directory = tempfile::tempdir().unwrap();
-    for count in [10, 1_000, 10_000] {
-        let work = format!("start with {count} listeners");
-        if !bench.wants(&work) {
-            continue;
-        }
-        let ns = Netns::new();
-        let profile = directory.path().join(format!("{count}.toml"));
-        // A listener takes so many ports at the most; more of them take more.
-        let text: String = (0..count)
-            .step_by(1_000)
-            .map(|first| {
-                let last = 9_999 + (first + 1_000).min(count);
-                format!("[[listener]]\nname = 'many{first}'\nbind = '127.0.0.1'\nport = '{}-{last}'\nreply = 'none'\n", 10_000 + first)
-            })
-            .collect();
-        let text = format!("schema = 1\nname = 'many'\n[limits]\nmax_sockets = 20000\n{text}");
-        std::fs::write(&profile, text).unwrap();
-        let log = directory.path().join("log");
-        let ours = format!("listen --format ndjson --for 1ms -o {} {}", log.display(), profile.display());
-        let bare = std::env::current_exe().unwrap();
-        bench.work(
-            &work,
-            Some(1.3),
-            vec![
-                side(&ns, "bare bind loop", words(bare.to_str().unwrap(), &format!("--bare=bind {count}"))),
-                side(&ns, "bindscope listen", words(OURS, &ours)),
-            ],
-        );
-    }
     for count in [1, 1_000, 10_000] {
         let work = format!("interfaces with {count} addresses");
         if !bench.wants(&work) || !installed("ip") {

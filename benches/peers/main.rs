@@ -16,7 +16,9 @@ mod enumerate;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/support/netns.rs"]
 mod netns;
+mod probe;
 mod serve;
+mod start;
 
 use std::time::Duration;
 
@@ -129,6 +131,8 @@ fn main() {
     }
     serve::all(&mut bench);
     enumerate::all(&mut bench);
+    start::all(&mut bench);
+    probe::all(&mut bench);
     let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/peers.json");
     std::fs::write(path, serde_json::to_string_pretty(&bench.rows).unwrap()).unwrap();
     println!("\nwritten to {path}; `!` marks a goal that is missed");

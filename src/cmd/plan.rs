@@ -188,10 +188,10 @@ pub(super) fn verdict(report: &Report) -> Exit {
     if any(Verdict::Fail) {
         return Exit::Finding;
     }
+    let nothing = report.sockets.is_empty() && report.cells.is_empty();
     let uncertain =
         report.sockets.iter().any(|socket| socket.bind.predicted.outcome == BindOutcome::Uncertain);
-    if any(Verdict::Undecided) || report.sockets.is_empty() || (uncertain && !report.expectations.is_empty())
-    {
+    if any(Verdict::Undecided) || nothing || (uncertain && !report.expectations.is_empty()) {
         return Exit::Undecided;
     }
     Exit::Success

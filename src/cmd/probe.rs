@@ -1,8 +1,10 @@
 //! `bindscope probe`: bind, connect from this host to everything, and show prediction beside observation.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,14 +16,16 @@ use crate::bind::Bound;
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::model::{AddrClass, Outcome, Protocol, Snapshot, Source};
+use crate::plan::destinations;
 use crate::plan::expand::expand;
 use crate::plan::expect::{self, Judged, judge_shares};
 use crate::plan::predict::{BindOutcome, Holder};
 use crate::plan::reach::Destination;
-use crate::plan::report::{self, PROBE_SCHEMA, Plan, Report, Seen};
-use crate::probe::connect::{self, Attempt, Limits};
+use crate::plan::report::{self, Asked, PROBE_SCHEMA, Plan, Report, Seen};
+use crate::probe::connect::{self, Attempt, Limits, Observation};
 use crate::probe::opened::{Opened, in_names};
 use crate::profile::expect::{Expectation, Spread};
+use crate::profile::{self, Profile};
 use crate::sys;
 
 /// Arguments of `bindscope probe`.
@@ -41,12 +45,18 @@ pub struct Args {
     /// How long everything may take
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     deadline: Duration,
-    /// How many connections are made at once
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    /// How many connections may wait for an answer at once
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..))]
     parallel: u16,
     /// Which source addresses connections are made from
     #[arg(long, value_enum, default_value_t = Sources::Default, value_name = "WHICH")]
     sources: Sources,
+    /// Also connect to these TCP ports, whoever listens there, such as 22,8000-8099 or 1-65535
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = port_range, conflicts_with = "sources")]
+    ports: Vec<RangeInclusive<u16>>,
+    /// Connect to these addresses of this host only: an address, a network, the name of an interface
+    #[arg(long, value_name = "WHERE", value_delimiter = ',', conflicts_with = "localhost")]
+    destinations: Vec<String>,
     /// Connect to every address of the name localhost too, as the file /etc/hosts has them
     #[arg(long)]
     localhost: bool,
@@ -75,6 +85,46 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads `22` or `8000-8099`.
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    match profile::ports::parse(text.trim())? {
+        range if *range.start() == 0 => Err("is a choice for a bind; nobody connects to it".to_owned()),
+        range => Ok(range),
+    }
+}
+
+/// The ports of some ranges, sorted.
+fn ports_of(ranges: &[RangeInclusive<u16>]) -> Vec<u16> {
+    let mut ports: Vec<u16> = ranges.iter().cloned().flatten().collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// How many connections are kept in a report at the most: some 400 bytes each.
+const MOST_CELLS: usize = 2_000_000;
+
+/// Why a sweep is too large.
+fn too_many(asked: Asked<'_>, snapshot: &Snapshot) -> Option<Problem> {
+    let addresses = asked.only.map_or_else(|| snapshot.addresses().count(), <[_]>::len);
+    let count = addresses * asked.ports.len();
+    (count > MOST_CELLS).then(|| {
+        let (ports, most) = (asked.ports.len(), MOST_CELLS);
+        let message =
+            format!("{ports} ports at {addresses} addresses are {count} connections, more than {most}");
+        Problem::error(Code::COMMAND_LINE, message)
+            .help("name fewer addresses with --destinations, or fewer ports")
+    })
+}
+
+/// How many connections may be under way: each to a listener of ours takes two descriptors.
+fn in_flight(parallel: u16, files: Option<u64>, sockets: usize) -> usize {
+    /// Standard streams, the poller, files being read.
+    const OTHERS: usize = 32;
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    usize::from(parallel).min(files.saturating_sub(sockets + OTHERS) / 2).max(1)
+}
+
 /// The longest time that can be asked for: far beyond it the clock could not count to its end.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -83,20 +133,44 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// # Errors
 /// A profile that cannot be used, a host that cannot be read, or no socket that could be bound (exit 4).
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let profile = args.source.load("default")?;
-    sys::raise_file_limit();
+    let profile = if args.ports.is_empty() || args.source.is_given() {
+        args.source.load("default")?
+    } else {
+        Profile::named("--ports")
+    };
+    let files = sys::raise_file_limit();
     // The host as it is before our own sockets are there.
     let subject = foretell::here()?;
+    let chosen = match args.destinations.as_slice() {
+        [] => None,
+        texts => Some(destinations::chosen(texts, &subject.snapshot).map_err(Failure::usage)?),
+    };
+    let ports = ports_of(&args.ports);
     let expansion = expand(&profile, &subject.snapshot);
-    let opened = Opened::all(&expansion.sockets, &subject.snapshot);
+    let mut opened = Opened::all(&expansion.sockets, &subject.snapshot);
     let localhost = if args.localhost { localhost_addresses(&subject.snapshot) } else { Vec::new() };
     let more = more_destinations(&subject.snapshot, &localhost);
-    let mut plan = Plan::new(opened.specs, &subject.snapshot, subject.rights, subject.foreign, &more);
+    let asked = Asked { more: &more, only: chosen.as_deref(), ports: &ports };
+    if let Some(problem) = too_many(asked, &subject.snapshot) {
+        return Err(Failure::usage(vec![problem]));
+    }
+    let mut plan = Plan::of(
+        std::mem::take(&mut opened.specs),
+        &subject.snapshot,
+        subject.rights,
+        subject.foreign,
+        asked,
+    );
     if args.sources == Sources::All {
         plan.add_source_addresses(&subject.snapshot);
     }
-    let (seen, unseen) = observe(&plan, &opened.bound, &opened.owners, args, &subject.snapshot, context)?;
+    let limits = Limits {
+        in_flight: in_flight(args.parallel, files, opened.bound.len()),
+        deadline: Instant::now() + args.deadline,
+    };
+    let (seen, unseen) = observe(&plan, &opened, args, limits, &subject.snapshot, context)?;
     let cells = report::cells(&plan, &subject.snapshot, &seen);
+    drop(seen);
     let mut sockets = plan::sockets_of(&plan, &subject.snapshot);
     for (socket, observed) in sockets.iter_mut().zip(&opened.outcomes) {
         socket.bind.observed = Some(*observed);
@@ -108,11 +182,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     sockets.extend(plan::missing_of(&expansion, &subject.snapshot));
     // What a profile expects is said of hosts, not of their addresses.
-    let chosen: Vec<report::CellReport> =
-        cells.iter().filter(|cell| cell.source_address.is_none()).cloned().collect();
+    let chosen = if cells.iter().any(|cell| cell.source_address.is_some()) {
+        let of_host = cells.iter().filter(|cell| cell.source_address.is_none());
+        Cow::Owned(of_host.cloned().collect::<Vec<_>>())
+    } else {
+        Cow::Borrowed(&cells[..])
+    };
     let expectations =
         expect::judge_with(&profile.expectations, &sockets, &chosen, true, &mut |expectation, wanted| {
-            spread(expectation, wanted, &opened.bound, args)
+            spread(expectation, wanted, &opened.bound, args, limits)
         });
     let mut notes = plan::notes_of(&expansion, subject.filters.as_ref());
     notes.extend(localhost_notes(&localhost, &chosen));
@@ -129,7 +207,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     );
     let text = plan::written(&report, args.format, context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
-    if opened.bound.is_empty() {
+    if opened.bound.is_empty() && (ports.is_empty() || args.source.is_given()) {
         let problem = Problem::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
         return Err(Failure::new(Exit::Environment, problem.help("`bindscope plan` says why")));
     }
@@ -235,9 +313,9 @@ fn localhost_notes(addresses: &[IpAddr], cells: &[report::CellReport]) -> Vec<St
 /// Connects to every destination of the matrix from here. The second value counts what the deadline left untried.
 fn observe(
     plan: &Plan,
-    bound: &[Bound],
-    owners: &[usize],
+    opened: &Opened,
     args: &Args,
+    limits: Limits,
     snapshot: &Snapshot,
     context: &Context,
 ) -> Result<(Vec<Option<Seen>>, usize), Failure> {
@@ -258,31 +336,35 @@ fn observe(
         indices.push(index);
         attempts.push(Attempt { protocol, to, patience: args.connect_timeout });
     }
-    let limits = Limits { in_flight: usize::from(args.parallel), deadline: Instant::now() + args.deadline };
-    let mut open = |index: usize| {
+    let source = |index: usize| {
         let source = plan.matrix.cells[indices[index]].source_address;
-        connect::client(&attempts[index], source.map(|source| (source.address, source.zone)))
+        source.map(|source| (source.address, source.zone))
     };
     let mut progress = Progress::new(attempts.len(), context);
-    let result = connect::run(bound, &attempts, limits, &mut open, &mut |done| progress.show(done));
+    let mut seen = vec![None; plan.matrix.cells.len()];
+    let mut made = 0;
+    let mut tell = |index: usize, observation: Observation| {
+        seen[indices[index]] = Some(in_names(&observation, &opened.owners, snapshot));
+        made += 1;
+    };
+    let mut show = |done| progress.show(done);
+    let result = connect::run_from_here(&opened.bound, &attempts, limits, &source, &mut tell, &mut show);
     progress.end();
-    let observed = result.map_err(|error| {
+    result.map_err(|error| {
         let problem = Problem::error(Code::BIND_FAILED, format!("cannot wait for connections: {error}"));
         Failure::new(Exit::Environment, problem)
     })?;
-    let mut seen = vec![None; plan.matrix.cells.len()];
-    let mut unseen = 0;
-    for (index, observation) in indices.into_iter().zip(observed) {
-        match observation {
-            Some(observation) => seen[index] = Some(in_names(&observation, owners, snapshot)),
-            None => unseen += 1,
-        }
-    }
-    Ok((seen, unseen))
+    Ok((seen, attempts.len() - made))
 }
 
 /// Makes the connections that a `spread` wants to the first matching socket's address, and counts who takes them.
-fn spread(expectation: &Expectation, wanted: Spread, bound: &[Bound], args: &Args) -> Option<Judged> {
+fn spread(
+    expectation: &Expectation,
+    wanted: Spread,
+    bound: &[Bound],
+    args: &Args,
+    limits: Limits,
+) -> Option<Judged> {
     let group: Vec<usize> = bound
         .iter()
         .enumerate()
@@ -301,18 +383,18 @@ fn spread(expectation: &Expectation, wanted: Spread, bound: &[Bound], args: &Arg
     };
     let attempt = Attempt { protocol: view.protocol, to, patience: args.connect_timeout };
     let attempts = vec![attempt; usize::try_from(wanted.connections).ok()?];
-    let limits = Limits { in_flight: usize::from(args.parallel), deadline: Instant::now() + args.deadline };
-    let mut open = |_| connect::client(&attempt, None);
-    let seen = connect::run(bound, &attempts, limits, &mut open, &mut |_| {}).ok()?;
+    let limits = Limits { deadline: Instant::now() + args.deadline, ..limits };
     let mut counts = vec![0; group.len()];
-    let mut lost = 0;
-    for observation in seen {
-        let taker = observation?.taker.and_then(|taker| group.iter().position(|&member| member == taker));
-        match taker {
+    let (mut lost, mut made) = (0, 0);
+    let mut tell = |_, observation: Observation| {
+        made += 1;
+        match observation.taker.and_then(|taker| group.iter().position(|&member| member == taker)) {
             Some(member) => counts[member] += 1,
             None => lost += 1,
         }
-    }
+    };
+    connect::run_from_here(bound, &attempts, limits, &|_| None, &mut tell, &mut |_| {}).ok()?;
+    (made == attempts.len()).then_some(())?;
     Some(judge_shares(wanted, &counts, lost))
 }
 

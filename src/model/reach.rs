@@ -78,7 +78,7 @@ impl fmt::Display for Outcome {
 /// On which interfaces of the host the packets of an accepted connection or datagram were seen, by a capture beside the kernel's
 /// report. Each list is in order and holds each interface once: behind the port of a bridge comes the bridge. Empty where
 /// nothing was seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PacketsSeen {
     /// The SYN.
     pub syn: Vec<IfName>,

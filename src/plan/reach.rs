@@ -168,18 +168,34 @@ pub fn predict_reach(
     destinations: Vec<Destination>,
     services: Vec<(Protocol, u16)>,
 ) -> Matrix {
+    let axes = Matrix { sources, destinations, services, cells: Vec::new() };
+    predict_asked(binds, snapshot, local, axes, &|_, _, _| true)
+}
+
+/// As [`predict_reach`], with the cells alone that `asked` names by source, destination and service. `axes` has no cells yet.
+#[must_use]
+pub fn predict_asked(
+    binds: &Binds,
+    snapshot: &Snapshot,
+    local: &LocalAddresses,
+    mut axes: Matrix,
+    asked: &dyn Fn(usize, usize, usize) -> bool,
+) -> Matrix {
     let host = HostView::new(snapshot, local);
-    let mut cells = Vec::with_capacity(sources.len() * destinations.len() * services.len());
-    for (source, from) in sources.iter().enumerate() {
-        for (destination, to) in destinations.iter().enumerate() {
+    let mut cells = Vec::new();
+    for (source, from) in axes.sources.iter().enumerate() {
+        for (destination, to) in axes.destinations.iter().enumerate() {
             let path = host.path(from, *to);
-            for (service, &(protocol, port)) in services.iter().enumerate() {
-                let predicted = arrive(binds, path, protocol, port);
-                cells.push(Cell { source, source_address: None, destination, service, predicted });
+            for (service, &(protocol, port)) in axes.services.iter().enumerate() {
+                if asked(source, destination, service) {
+                    let predicted = arrive(binds, path, protocol, port);
+                    cells.push(Cell { source, source_address: None, destination, service, predicted });
+                }
             }
         }
     }
-    Matrix { sources, destinations, services, cells }
+    axes.cells = cells;
+    axes
 }
 
 /// What comes of every destination and service of `matrix` when a client of this host binds another of its addresses first.

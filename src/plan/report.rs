@@ -36,6 +36,17 @@ pub struct Plan {
     pub matrix: Matrix,
 }
 
+/// What is asked of a host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// Destinations beside the host's addresses, which only a client on the host itself has.
+    pub more: &'a [Destination],
+    /// These destinations, in place of all the host's addresses and `more`.
+    pub only: Option<&'a [Destination]>,
+    /// TCP ports beside those of the sockets. They are asked of the host's addresses, and by the host itself alone.
+    pub ports: &'a [u16],
+}
+
 impl Plan {
     /// Foretells the binds of `sockets` and what comes of every destination, `more` ones among them.
     #[must_use]
@@ -46,23 +57,44 @@ impl Plan {
         foreign: Vec<Foreign>,
         more: &[Destination],
     ) -> Plan {
+        Plan::of(sockets, snapshot, rights, foreign, Asked { more, ..Asked::default() })
+    }
+
+    /// Foretells the binds of `sockets` and what comes of all that is asked.
+    #[must_use]
+    pub fn of(
+        sockets: Vec<SocketSpec>,
+        snapshot: &Snapshot,
+        rights: Rights,
+        foreign: Vec<Foreign>,
+        asked: Asked<'_>,
+    ) -> Plan {
         let local = LocalAddresses::new(snapshot);
+        let own = reach::services(&sockets);
+        let mut services = own.clone();
+        services.extend(asked.ports.iter().map(|&port| (Protocol::Tcp, port)));
+        services.sort_unstable();
+        services.dedup();
         // Only those on a port that is asked for matter.
-        let services = reach::services(&sockets);
         let foreign: Vec<Foreign> = foreign
             .into_iter()
             .filter(|socket| services.binary_search(&(socket.view.protocol, socket.view.port)).is_ok())
             .collect();
         let binds = predict_binds(&sockets, snapshot, rights, &foreign);
-        let mut destinations = reach::destinations(snapshot, &local);
-        destinations.extend_from_slice(more);
+        let mut destinations = match asked.only {
+            Some(only) => only.to_vec(),
+            None => [&reach::destinations(snapshot, &local), asked.more].concat(),
+        };
         destinations.sort_unstable();
         destinations.dedup();
-        let sources = reach::sources(snapshot);
-        let mut matrix = reach::predict_reach(&binds, snapshot, &local, sources, destinations, services);
         // What only a client of this host can ask for is not asked of wires.
-        let asked: Vec<bool> = matrix.destinations.iter().map(|to| !more.contains(to)).collect();
-        matrix.cells.retain(|cell| cell.source == 0 || asked.get(cell.destination) == Some(&true));
+        let ordinary: Vec<bool> =
+            destinations.iter().map(|to| asked.only.is_some() || !asked.more.contains(to)).collect();
+        let is_own: Vec<bool> = services.iter().map(|service| own.binary_search(service).is_ok()).collect();
+        let axes = Matrix { sources: reach::sources(snapshot), destinations, services, cells: Vec::new() };
+        let matrix = reach::predict_asked(&binds, snapshot, &local, axes, &|source, to, service| {
+            if is_own[service] { source == 0 || ordinary[to] } else { source == 0 && ordinary[to] }
+        });
         Plan { sockets, foreign, binds, matrix }
     }
 
@@ -185,7 +217,7 @@ pub struct CellReport {
 }
 
 /// What is foretold of a question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PredictedCell {
     /// What comes of it; null when it depends on what is not known.
     pub outcome: Option<Outcome>,

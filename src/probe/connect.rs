@@ -6,10 +6,12 @@
 //!
 //! The client closes with a reset, so that no TIME_WAIT is left on the ports of listeners.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
+use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -17,7 +19,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::classify::outcome_of;
 use crate::bind::Bound;
 use crate::model::{Errno, Family, Outcome, Protocol};
-use crate::sys::{self, Interest, Poller, options, packet_info};
+use crate::sys::{self, Connecting, Interest, Poller, options, packet_info};
 
 /// Bytes of a nonce, and of a greeting: the nonce and a number.
 const NONCE: usize = 16;
@@ -25,6 +27,18 @@ const GREETING: usize = NONCE + 8;
 
 /// How often a datagram is sent before silence counts.
 const DATAGRAMS: u32 = 3;
+
+/// How often an attempt whose socket met itself is made again.
+const TRIALS: u32 = 3;
+
+/// After how many refusals a socket gets a port for good: choosing one takes the kernel a fifth of the time of a refusal.
+const REFUSALS: u32 = 16;
+
+/// With more than so many under way, those that are answered go before new ones: they would wait too long for their turn.
+const CROWD: usize = 256;
+
+/// How many attempts that are over at once are made before those under way are looked after.
+const QUICK: usize = 256;
 
 /// One connection to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,25 +119,34 @@ pub fn run(
     open: &mut dyn FnMut(usize) -> io::Result<Socket>,
     progress: &mut dyn FnMut(usize),
 ) -> io::Result<Vec<Option<Observation>>> {
-    let mut engine = Engine {
-        listeners,
-        attempts,
-        nonce: nonce(),
-        poller: Poller::new()?,
-        accepted: Vec::new(),
-        clients: (0..attempts.len()).map(|_| None).collect(),
-        seen: vec![None; attempts.len()],
-        under_way: Vec::new(),
-        done: 0,
+    let mut seen = vec![None; attempts.len()];
+    let mut tell = |index: usize, observation| seen[index] = Some(observation);
+    Engine::new(listeners, attempts, &|_| false, &mut tell)?.run(limits, open, progress)?;
+    Ok(seen)
+}
+
+/// As [`run`], with clients in the namespace of this thread. `source` is what the client of an attempt binds first, with its zone;
+/// those that bind nothing share a socket as long as they are refused, which saves making one for each port of a sweep. `seen` is
+/// told of each attempt that was made, by its index.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_from_here(
+    listeners: &[Bound],
+    attempts: &[Attempt],
+    limits: Limits,
+    source: &dyn Fn(usize) -> Option<(IpAddr, u32)>,
+    seen: &mut dyn FnMut(usize, Observation),
+    progress: &mut dyn FnMut(usize),
+) -> io::Result<()> {
+    let plain = |index: usize| {
+        let attempt = attempts[index];
+        // A zone stays with the socket.
+        let zone = matches!(attempt.to, SocketAddr::V6(v6) if v6.scope_id() != 0);
+        attempt.protocol == Protocol::Tcp && !zone && !is_mapped(attempt.to.ip()) && source(index).is_none()
     };
-    for (index, bound) in listeners.iter().enumerate() {
-        engine.poller.add(&bound.socket, key(index), Interest::Read)?;
-    }
-    let result = engine.run(limits, open, progress);
-    for bound in listeners {
-        engine.poller.remove(&bound.socket)?;
-    }
-    result.map(|()| engine.seen)
+    let mut open = |index: usize| client(&attempts[index], source(index));
+    Engine::new(listeners, attempts, &plain, seen)?.run(limits, &mut open, progress)
 }
 
 /// A number for this run that nobody else has.
@@ -160,17 +183,98 @@ struct Client {
 struct Engine<'a> {
     listeners: &'a [Bound],
     attempts: &'a [Attempt],
+    /// Whether an attempt may use the socket of another one of its family.
+    plain: &'a dyn Fn(usize) -> bool,
     nonce: [u8; NONCE],
     poller: Poller,
     accepted: Vec<Accepted>,
-    clients: Vec<Option<Client>>,
-    seen: Vec<Option<Observation>>,
-    under_way: Vec<usize>,
+    clients: HashMap<usize, Client>,
+    /// When to look at a client again; entries of those that are gone stay until they are due.
+    wakes: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// A socket that was refused and can connect again: of AF_INET, and of AF_INET6.
+    spare: [Option<Spare>; 2],
+    seen: &'a mut dyn FnMut(usize, Observation),
     done: usize,
 }
 
-impl Engine<'_> {
+/// A socket that nobody has answered yet.
+struct Spare {
+    socket: Socket,
+    refusals: u32,
+    /// The port that it keeps.
+    port: Option<u16>,
+}
+
+impl Spare {
+    /// After one more refusal. A port is looked for with another socket, since one that the kernel chooses is not kept.
+    fn refused(mut self, ipv6: bool) -> Spare {
+        self.refusals += 1;
+        if self.refusals == REFUSALS {
+            let any =
+                if ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+            let bind = |socket: &Socket, port: u16| -> io::Result<u16> {
+                if ipv6 {
+                    socket.set_only_v6(true)?;
+                }
+                socket.bind(&SockAddr::from(SocketAddr::new(any, port)))?;
+                Ok(socket.local_addr()?.as_socket().map_or(0, |own| own.port()))
+            };
+            let domain = if ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+            let free = Socket::new(domain, Type::STREAM, None).and_then(|other| bind(&other, 0));
+            // Without one it goes on as before.
+            self.port = free.and_then(|port| bind(&self.socket, port)).ok();
+        }
+        self
+    }
+}
+
+/// What became of beginning an attempt.
+enum Begun {
+    UnderWay,
+    Over,
+    /// The system has no descriptor left for it now.
+    NotNow,
+}
+
+impl<'a> Engine<'a> {
+    fn new(
+        listeners: &'a [Bound],
+        attempts: &'a [Attempt],
+        plain: &'a dyn Fn(usize) -> bool,
+        seen: &'a mut dyn FnMut(usize, Observation),
+    ) -> io::Result<Engine<'a>> {
+        Ok(Engine {
+            listeners,
+            attempts,
+            plain,
+            nonce: nonce(),
+            poller: Poller::new()?,
+            accepted: Vec::new(),
+            clients: HashMap::new(),
+            wakes: BinaryHeap::new(),
+            spare: [None, None],
+            seen,
+            done: 0,
+        })
+    }
+
     fn run(
+        mut self,
+        limits: Limits,
+        open: &mut dyn FnMut(usize) -> io::Result<Socket>,
+        progress: &mut dyn FnMut(usize),
+    ) -> io::Result<()> {
+        for (index, bound) in self.listeners.iter().enumerate() {
+            self.poller.add(&bound.socket, key(index), Interest::Read)?;
+        }
+        let result = self.all(limits, open, progress);
+        for bound in self.listeners {
+            self.poller.remove(&bound.socket)?;
+        }
+        result
+    }
+
+    fn all(
         &mut self,
         limits: Limits,
         open: &mut dyn FnMut(usize) -> io::Result<Socket>,
@@ -181,31 +285,39 @@ impl Engine<'_> {
         // A full accept queue drops a SYN, and the next one comes a second later: what would look like a firewall.
         let queues = self.listeners.iter().filter_map(|bound| bound.backlog);
         let queue = queues.min().and_then(|queue| usize::try_from(queue).ok()).unwrap_or(usize::MAX);
-        let burst = queue.saturating_add(1);
+        let burst = queue.saturating_add(1).min(CROWD);
         loop {
-            let mut begun = 0;
-            while next < self.attempts.len()
-                && begun < burst
-                && self.under_way.len() < limits.in_flight
-                && Instant::now() < limits.deadline
-            {
-                if !self.start(next, open) {
-                    break;
+            let (mut begun, mut over, mut room) = (0, 0, true);
+            let crowd = !ready.is_empty() && self.clients.len() >= CROWD;
+            while !crowd && room && next < self.attempts.len() && begun < burst && over < QUICK {
+                let now = Instant::now();
+                room = self.clients.len() < limits.in_flight && now < limits.deadline;
+                if room {
+                    match self.start(next, now, open) {
+                        Begun::UnderWay => begun += 1,
+                        Begun::Over => over += 1,
+                        Begun::NotNow => {
+                            room = false;
+                            continue;
+                        }
+                    }
+                    next += 1;
                 }
-                next += 1;
-                begun += 1;
             }
             progress(self.done);
             let now = Instant::now();
-            if self.under_way.is_empty() && (next == self.attempts.len() || now >= limits.deadline) {
-                return Ok(());
+            let more = room && next < self.attempts.len();
+            if self.clients.is_empty() {
+                if more {
+                    continue;
+                }
+                if next == self.attempts.len() || now >= limits.deadline {
+                    return Ok(());
+                }
             }
-            let wake = self.under_way.iter().filter_map(|&index| self.wake(index)).min();
-            let wait = wake.unwrap_or(now).saturating_duration_since(now).min(Duration::from_millis(100));
-            let more =
-                begun == burst && next < self.attempts.len() && self.under_way.len() < limits.in_flight;
-            let wait = if more { Duration::ZERO } else { wait };
-            self.poller.wait(&mut ready, Some(wait))?;
+            let wake = self.wakes.peek().map_or(now, |Reverse((wake, _))| *wake);
+            let wait = wake.saturating_duration_since(now).min(Duration::from_millis(100));
+            self.poller.wait(&mut ready, Some(if more { Duration::ZERO } else { wait }))?;
             for event in &ready {
                 let index = usize::try_from(event.key).unwrap_or(usize::MAX);
                 match self.listeners.get(index) {
@@ -218,61 +330,93 @@ impl Engine<'_> {
         }
     }
 
-    /// Begins an attempt; false when the system has no descriptor left for it now.
-    fn start(&mut self, index: usize, open: &mut dyn FnMut(usize) -> io::Result<Socket>) -> bool {
+    /// Begins an attempt.
+    fn start(
+        &mut self,
+        index: usize,
+        started: Instant,
+        open: &mut dyn FnMut(usize) -> io::Result<Socket>,
+    ) -> Begun {
         let attempt = self.attempts[index];
-        let started = Instant::now();
-        let begun = open(index).and_then(|socket| {
-            socket.set_nonblocking(true)?;
-            if attempt.protocol == Protocol::Tcp {
-                socket.set_linger(Some(Duration::ZERO))?;
-            }
-            let connected = match socket.connect(&SockAddr::from(attempt.to)) {
-                Ok(()) => true,
-                Err(error) if sys::errno_of(&error) == Errno::EINPROGRESS => false,
-                Err(error) => return Err(error),
-            };
+        let begun = self.connect(index, &attempt, open).and_then(|(socket, connected)| {
             let interest = if connected { Interest::Read } else { Interest::Write };
-            self.poller.add(&socket, key(self.listeners.len() + index), interest)?;
+            let added = self.poller.add(&socket, key(self.listeners.len() + index), interest);
+            added.map_err(|error| sys::errno_of(&error))?;
             let until = started + attempt.patience;
             Ok(Client { socket, started, until, connected, greeting: Vec::new(), datagrams: 0 })
         });
         match begun {
             Ok(client) => {
-                self.clients[index] = Some(client);
-                self.under_way.push(index);
-                if attempt.protocol == Protocol::Udp {
-                    if self.clients[index].as_ref().is_some_and(|client| meets_itself(&client.socket)) {
-                        self.fail(index, Errno::ECONNREFUSED, started);
-                    } else {
-                        self.send(index);
-                    }
+                let itself = attempt.protocol == Protocol::Udp && meets_itself(&client.socket);
+                self.clients.insert(index, client);
+                if itself {
+                    self.fail(index, Errno::ECONNREFUSED, started);
+                    return Begun::Over;
                 }
-                true
+                if attempt.protocol == Protocol::Udp {
+                    self.send(index);
+                }
+                self.wakes.extend(self.wake(index).map(|wake| Reverse((wake, index))));
+                Begun::UnderWay
             }
-            Err(error)
-                if matches!(sys::errno_of(&error), Errno::EMFILE | Errno::ENFILE)
-                    && !self.under_way.is_empty() =>
-            {
-                false
-            }
-            Err(error) => {
-                self.fail(index, sys::errno_of(&error), started);
-                true
+            Err(Errno::EMFILE | Errno::ENFILE) if !self.clients.is_empty() => Begun::NotNow,
+            Err(errno) => {
+                self.fail(index, errno, started);
+                Begun::Over
             }
         }
     }
 
+    /// A client's socket that connects, and whether it is connected already. One that meets itself tries again: a port that the
+    /// kernel chose says nothing of the one that was asked for.
+    fn connect(
+        &mut self,
+        index: usize,
+        attempt: &Attempt,
+        open: &mut dyn FnMut(usize) -> io::Result<Socket>,
+    ) -> Result<(Socket, bool), Errno> {
+        let to = SockAddr::from(attempt.to);
+        let side = usize::from(attempt.to.is_ipv6());
+        let plain = (self.plain)(index);
+        for _ in 0..TRIALS {
+            let spare = self.spare[side].take_if(|spare| plain && spare.port != Some(attempt.to.port()));
+            let spare = match spare {
+                Some(spare) => spare,
+                None => {
+                    let socket = opened(index, attempt, open).map_err(|error| sys::errno_of(&error))?;
+                    Spare { socket, refusals: 0, port: None }
+                }
+            };
+            let errno = match options::connect_now(&spare.socket, &to) {
+                Ok(Connecting::Pending) => return Ok((spare.socket, false)),
+                Ok(Connecting::Done) if attempt.protocol == Protocol::Tcp && meets_itself(&spare.socket) => {
+                    continue;
+                }
+                Ok(Connecting::Done) => return Ok((spare.socket, true)),
+                Err(error) => sys::errno_of(&error),
+            };
+            if errno == Errno::EADDRNOTAVAIL && spare.port.is_some() {
+                // Its port is in use towards this destination.
+                continue;
+            }
+            if plain && options::REFUSED_SOCKETS_CONNECT_AGAIN && self.spare[side].is_none() {
+                self.spare[side] = Some(spare.refused(side == 1));
+            }
+            return Err(errno);
+        }
+        Err(Errno::ECONNREFUSED)
+    }
+
     /// When an attempt wants to be looked at again.
     fn wake(&self, index: usize) -> Option<Instant> {
-        let client = self.clients[index].as_ref()?;
+        let client = self.clients.get(&index)?;
         let again = client.started + self.attempts[index].patience / DATAGRAMS * client.datagrams;
         let resend = self.attempts[index].protocol == Protocol::Udp && client.datagrams < DATAGRAMS;
         Some(if resend { again.min(client.until) } else { client.until })
     }
 
     fn send(&mut self, index: usize) {
-        let Some(client) = &mut self.clients[index] else { return };
+        let Some(client) = self.clients.get_mut(&index) else { return };
         client.datagrams += 1;
         let mut message = self.nonce.to_vec();
         message.extend_from_slice(&key(index).to_be_bytes());
@@ -307,7 +451,7 @@ impl Engine<'_> {
             let Some(number) = self.number(buffer.get(..datagram.length).unwrap_or_default()) else {
                 continue;
             };
-            if let Some(client) = self.clients.get(number).and_then(Option::as_ref) {
+            if let Some(client) = self.clients.get(&number) {
                 let inet6 = self.listeners[taker].spec.domain() == Family::Ipv6;
                 let observation = Observation {
                     outcome: Outcome::Accepted,
@@ -335,7 +479,7 @@ impl Engine<'_> {
 
     /// Goes on with an attempt whose socket is ready.
     fn advance(&mut self, index: usize) {
-        let Some(client) = &mut self.clients[index] else { return };
+        let Some(client) = self.clients.get_mut(&index) else { return };
         let started = client.started;
         match client.socket.take_error() {
             Ok(None) => {}
@@ -373,7 +517,7 @@ impl Engine<'_> {
     }
 
     fn greeted(&mut self, index: usize) {
-        let number = self.clients[index].as_ref().and_then(|client| self.number(&client.greeting));
+        let number = self.clients.get(&index).and_then(|client| self.number(&client.greeting));
         let Some(accepted) = number.and_then(|number| self.accepted.get_mut(number)) else {
             return self.stranger(index);
         };
@@ -389,10 +533,10 @@ impl Engine<'_> {
         };
         let socket = accepted.socket.take();
         // A word in return, so that packets with data go this way too. Now it is known that it goes to none but us.
-        if let Some(client) = &self.clients[index] {
+        if let Some(client) = self.clients.get(&index) {
             let _ = client.socket.send(&self.nonce);
         }
-        let took = self.clients[index].as_ref().map_or(Duration::ZERO, |client| client.started.elapsed());
+        let took = self.clients.get(&index).map_or(Duration::ZERO, |client| client.started.elapsed());
         self.finish(index, Observation { took, ..observation });
         // Closed after the client has reset the connection.
         drop(socket);
@@ -400,7 +544,7 @@ impl Engine<'_> {
 
     /// Somebody accepted, but not one of ours.
     fn stranger(&mut self, index: usize) {
-        let Some(client) = &self.clients[index] else { return };
+        let Some(client) = self.clients.get(&index) else { return };
         let observation = Observation {
             outcome: Outcome::Accepted,
             took: client.started.elapsed(),
@@ -418,12 +562,16 @@ impl Engine<'_> {
     /// Ends what has waited long enough, and sends datagrams again.
     fn expire(&mut self, deadline: Instant) {
         let now = Instant::now();
-        for index in self.under_way.clone() {
-            let Some(client) = &self.clients[index] else { continue };
-            if now < client.until && now < deadline {
-                if self.wake(index).is_some_and(|wake| wake <= now) {
-                    self.send(index);
-                }
+        let over = now >= deadline;
+        while let Some(&Reverse((wake, index))) = self.wakes.peek() {
+            if wake > now && !over {
+                return;
+            }
+            self.wakes.pop();
+            let Some(client) = self.clients.get(&index) else { continue };
+            if now < client.until && !over {
+                self.send(index);
+                self.wakes.extend(self.wake(index).map(|wake| Reverse((wake, index))));
                 continue;
             }
             if client.connected && self.attempts[index].protocol == Protocol::Tcp {
@@ -437,13 +585,26 @@ impl Engine<'_> {
     }
 
     fn finish(&mut self, index: usize, observation: Observation) {
-        if let Some(client) = self.clients[index].take() {
+        if let Some(client) = self.clients.remove(&index) {
             let _ = self.poller.remove(&client.socket);
         }
-        self.under_way.retain(|&other| other != index);
-        self.seen[index] = Some(observation);
+        (self.seen)(index, observation);
         self.done += 1;
     }
+}
+
+/// A client's socket that does not block, and resets its connection when it is closed.
+fn opened(
+    index: usize,
+    attempt: &Attempt,
+    open: &mut dyn FnMut(usize) -> io::Result<Socket>,
+) -> io::Result<Socket> {
+    let socket = open(index)?;
+    socket.set_nonblocking(true)?;
+    if attempt.protocol == Protocol::Tcp {
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
+    Ok(socket)
 }
 
 fn nothing(outcome: Outcome) -> Observation {

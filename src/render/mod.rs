@@ -8,4 +8,5 @@ pub mod live;
 pub mod markdown;
 mod paint;
 pub mod plan;
+mod runs;
 pub mod summary;

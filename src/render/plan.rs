@@ -1,15 +1,19 @@
 //! Plans and probes for people and for machines.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::model::{Exposure, Outcome, PacketsSeen, Protocol};
+use crate::model::{Errno, Exposure, IfName, Outcome, PacketsSeen, Protocol};
 use crate::plan::expect::Verdict;
 use crate::plan::predict::BindOutcome;
-use crate::plan::report::{CellReport, LAB_SCHEMA, Report, SocketReport};
+use crate::plan::report::{CellReport, LAB_SCHEMA, PredictedCell, Report, SocketReport};
 use crate::text::{csv_field, escape, escape_html};
 
 use super::paint::{Paint, Tone};
+use super::runs;
+
+/// How many ports and runs of ports are named above a table.
+const MOST_RUNS: usize = 40;
 
 /// The report as text for a person, at most `width` columns wide where that can be.
 #[must_use]
@@ -73,6 +77,9 @@ fn exposure_text(socket: &SocketReport) -> String {
 }
 
 fn sockets(out: &mut String, report: &Report, paint: &Paint) {
+    if report.sockets.is_empty() {
+        return;
+    }
     let name = |socket: &SocketReport| escape(socket.socket.listener.as_deref().unwrap_or("-"));
     let names = report.sockets.iter().map(|socket| name(socket).chars().count()).max().unwrap_or(0);
     let views: Vec<String> = report.sockets.iter().map(|socket| socket.socket.to_string()).collect();
@@ -180,42 +187,109 @@ fn source_of(cell: &CellReport) -> String {
     }
 }
 
-/// A source's rows with the destinations of each.
-type Rows = Vec<(Row, Vec<String>)>;
+/// Whatever of a cell makes another row: all that [`row_of`] looks at, so that a row is written once for many cells.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Likeness<'a> {
+    predicted: &'a PredictedCell,
+    observed: Option<(Outcome, Option<&'a str>, Option<&'a IfName>, Option<Errno>)>,
+    packets: Option<&'a PacketsSeen>,
+    agrees: Option<bool>,
+}
+
+fn likeness(cell: &CellReport) -> Likeness<'_> {
+    Likeness {
+        predicted: &cell.predicted,
+        observed: cell
+            .observed
+            .as_ref()
+            .map(|seen| (seen.outcome, seen.listener.as_deref(), seen.ingress.as_ref(), seen.errno)),
+        packets: cell.observed.as_ref().and_then(|seen| seen.packets.as_ref()),
+        agrees: cell.agrees,
+    }
+}
+
+/// Numbers for what comes again and again, often the same many times in a row.
+struct Numbered<K, V> {
+    numbers: HashMap<K, u32>,
+    last: Option<(K, u32)>,
+    values: Vec<V>,
+}
+
+impl<K: std::hash::Hash + Eq + Copy, V> Numbered<K, V> {
+    fn new() -> Numbered<K, V> {
+        Numbered { numbers: HashMap::new(), last: None, values: Vec::new() }
+    }
+
+    fn of(&self, number: u32) -> Option<&V> {
+        self.values.get(usize::try_from(number).ok()?)
+    }
+
+    fn number(&mut self, key: K, value: impl FnOnce() -> V) -> u32 {
+        if let Some((_, number)) = self.last.filter(|(last, _)| *last == key) {
+            return number;
+        }
+        let number = *self.numbers.entry(key).or_insert_with(|| {
+            self.values.push(value());
+            u32::try_from(self.values.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.last = Some((key, number));
+        number
+    }
+}
 
 fn reach(out: &mut String, report: &Report, paint: &Paint, width: usize) {
-    let mut services: BTreeMap<(Protocol, u16), Vec<(String, Rows)>> = BTreeMap::new();
+    let (mut sources, mut rows, mut destinations) = (Numbered::new(), Numbered::new(), Numbered::new());
+    // Service, and by number: source, row, destination.
+    let mut lines: Vec<((Protocol, u16), [u32; 3])> = Vec::with_capacity(report.cells.len());
     for cell in &report.cells {
-        let sources = services.entry((cell.protocol, cell.port)).or_default();
-        let source = source_of(cell);
-        if sources.last().is_none_or(|(last, _)| *last != source) {
-            sources.push((source, Vec::new()));
-        }
-        let Some((_, rows)) = sources.last_mut() else { continue };
-        let row = row_of(cell);
-        let destination = escape(&cell.destination).replace("\\\\", "\\");
-        match rows.iter_mut().find(|(other, _)| *other == row) {
-            Some((_, destinations)) => destinations.push(destination),
-            None => rows.push((row, vec![destination])),
+        let source = sources.number((&cell.source, cell.source_address.as_deref()), || source_of(cell));
+        let row = rows.number(likeness(cell), || row_of(cell));
+        let destination = destinations
+            .number(cell.destination.as_str(), || escape(&cell.destination).replace("\\\\", "\\"));
+        lines.push(((cell.protocol, cell.port), [source, row, destination]));
+    }
+    lines.sort_unstable();
+    let (services, lines): (Vec<(Protocol, u16)>, Vec<[u32; 3]>) = lines.into_iter().unzip();
+    // Ports of which the same is to be said share a table, in the place of the first.
+    let mut tables: Numbered<(Protocol, &[[u32; 3]]), Vec<u16>> = Numbered::new();
+    let mut order: Vec<(Protocol, &[[u32; 3]])> = Vec::new();
+    let mut at = 0;
+    for services in services.chunk_by(|a, b| a == b) {
+        let (Some(&(protocol, port)), Some(table)) = (services.first(), lines.get(at..at + services.len()))
+        else {
+            continue;
+        };
+        at += services.len();
+        let number = tables.number((protocol, table), || {
+            order.push((protocol, table));
+            Vec::new()
+        });
+        if let Some(ports) = tables.values.get_mut(number as usize) {
+            ports.push(port);
         }
     }
-    for ((protocol, port), sources) in &services {
-        let _ = writeln!(out, "{}", paint.tone(Tone::Strong, &format!("{protocol} port {port}")));
-        let all = || sources.iter().flat_map(|(_, rows)| rows.iter().map(|(row, _)| row));
-        let widest = |part: fn(&Row) -> &str| all().map(|row| part(row).chars().count()).max().unwrap_or(0);
+    // A lab looks from everywhere.
+    let from_here = is_probe(report) && report.schema != LAB_SCHEMA;
+    for ((protocol, table), ports) in order.into_iter().zip(&tables.values) {
+        let widest = |part: fn(&Row) -> &str| {
+            let all = table.iter().filter_map(|&[_, row, _]| rows.of(row));
+            all.map(|row| part(row).chars().count()).max().unwrap_or(0)
+        };
         let (results, ingresses) = (widest(|row| &row.result), widest(|row| &row.ingress));
-        for (source, rows) in sources {
+        let named = if ports.len() > 1 { "ports" } else { "port" };
+        let ports = runs::ports(ports, MOST_RUNS).join(", ");
+        let _ = writeln!(out, "{}", paint.tone(Tone::Strong, &format!("{protocol} {named} {ports}")));
+        for of_source in table.chunk_by(|a, b| a[0] == b[0]) {
+            let Some(source) = sources.of(of_source[0][0]) else { continue };
             let from = match source.as_str() {
                 "host" => "from this host".to_owned(),
                 _ if source.starts_with("host as ") => source.replacen("host", "from this host", 1),
-                // A lab looks from everywhere.
-                _ if is_probe(report) && report.schema != LAB_SCHEMA => {
-                    format!("from {source}, foretold only")
-                }
+                _ if from_here => format!("from {source}, foretold only"),
                 _ => format!("from {source}"),
             };
             let _ = writeln!(out, "  {from}");
-            for (row, destinations) in rows {
+            for of_row in of_source.chunk_by(|a, b| a[1] == b[1]) {
+                let Some(row) = rows.of(of_row[0][1]) else { continue };
                 let padding = " ".repeat(results.saturating_sub(row.result.chars().count()));
                 let _ = writeln!(
                     out,
@@ -224,7 +298,9 @@ fn reach(out: &mut String, report: &Report, paint: &Paint, width: usize) {
                     row.ingress,
                     paint.tone(Tone::Faint, &row.why),
                 );
-                wrap(out, destinations, width);
+                let names: Vec<&str> =
+                    of_row.iter().filter_map(|&[.., to]| destinations.of(to)).map(String::as_str).collect();
+                wrap(out, &runs::addresses(&names), width);
             }
         }
         out.push('\n');

@@ -13,9 +13,17 @@ pub fn errno_of(error: &io::Error) -> Errno {
 
 #[cfg(unix)]
 fn by_number(raw: i32) -> Option<Errno> {
+    /// Above the numbers of every Unix.
+    const NUMBERS: i32 = 256;
+    // Asked for each port of a sweep: the names are compared once.
+    static TABLE: std::sync::OnceLock<Vec<Option<Errno>>> = std::sync::OnceLock::new();
     // nix knows the numbers of every Unix, and its names are the POSIX ones.
-    Errno::from_name(&format!("{:?}", nix::errno::Errno::from_raw(raw)))
-        .filter(|errno| !matches!(errno, Errno::Other(_)))
+    let named = |raw| {
+        Errno::from_name(&format!("{:?}", nix::errno::Errno::from_raw(raw)))
+            .filter(|errno| !matches!(errno, Errno::Other(_)))
+    };
+    let table = TABLE.get_or_init(|| (0..NUMBERS).map(named).collect());
+    *table.get(usize::try_from(raw).ok()?)?
 }
 
 #[cfg(windows)]

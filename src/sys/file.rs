@@ -160,17 +160,19 @@ fn error_is_writable(_deadline: std::time::Instant) -> bool {
 }
 
 /// Raises the number of descriptors that this process may open to what it may raise it to (`RLIMIT_NOFILE`, soft to hard).
-/// Where that fails the limit stays, and a socket too many will say so.
-pub fn raise_file_limit() {
+/// Where that fails the limit stays, and a socket too many will say so. Returns the limit; `None` where there is none to read.
+pub fn raise_file_limit() -> Option<u64> {
     #[cfg(unix)]
     {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
-        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-            && soft < hard
-        {
-            // macOS names no limit as the hard one but takes OPEN_MAX at the most.
-            let wanted = if cfg!(target_vendor = "apple") { hard.min(10_240) } else { hard };
-            let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard);
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+        // macOS names no limit as the hard one but takes OPEN_MAX at the most.
+        let wanted = if cfg!(target_vendor = "apple") { hard.min(10_240) } else { hard };
+        if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() {
+            return Some(wanted);
         }
+        Some(soft)
     }
+    #[cfg(not(unix))]
+    None
 }

@@ -48,8 +48,8 @@ pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute};
 pub use listing::listed_addresses;
 pub use signals::Signals;
 pub use socket_types::{
-    CallerRights, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram, ServerConnection,
-    Sight, TransportState,
+    CallerRights, Connecting, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram,
+    ServerConnection, Sight, TransportState,
 };
 pub use system::capture::Capture;
 pub use system::confine::{confine, with_other_threads};

@@ -141,3 +141,12 @@ pub struct Sight {
     /// Limit of open descriptors.
     pub descriptors: Option<u64>,
 }
+
+/// How far a connection got at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connecting {
+    /// It is there.
+    Done,
+    /// The other side has not answered yet.
+    Pending,
+}

@@ -10,6 +10,7 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+mod sweep;
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -21,6 +22,10 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 use support::netns::{Netns, harness};
 use support::program::{bindscope, finish, text};
+use sweep::{
+    a_sweep_does_not_meet_itself, every_port_is_swept, others_addresses_are_refused,
+    silence_costs_one_timeout,
+};
 
 fn main() -> ExitCode {
     macro_rules! trials {
@@ -48,6 +53,10 @@ fn main() -> ExitCode {
         names_are_escaped_in_every_format,
         connections_spread_over_a_group,
         ten_thousand_cells_take_seconds,
+        every_port_is_swept,
+        a_sweep_does_not_meet_itself,
+        others_addresses_are_refused,
+        silence_costs_one_timeout,
     ])
 }
 

@@ -4,7 +4,8 @@ use std::io;
 
 use socket2::Socket;
 
-use crate::model::IfName;
+use crate::model::{Errno, IfName};
+use crate::sys::{Connecting, errno_of};
 
 /// SO_BINDTODEVICE (socket(7)): only packets that arrive on this device. Without CAP_NET_RAW it works as long as the
 /// socket has no device yet (Linux 5.7).
@@ -98,4 +99,24 @@ pub fn recv_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
 pub fn send_now(socket: &Socket, bytes: &[u8], more: bool) -> io::Result<usize> {
     let more = if more { libc::MSG_MORE } else { 0 };
     socket.send_with_flags(bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more)
+}
+
+/// Whether a socket whose connection was refused can connect to another address. The second connect(2) of [`connect_now`] takes
+/// the error and leaves the socket unconnected (`__inet_stream_connect()` of `net/ipv4/af_inet.c`).
+pub const REFUSED_SOCKETS_CONNECT_AGAIN: bool = true;
+
+/// Connects a non-blocking socket. Asked a second time, the kernel tells at once what came of it where the answer is there
+/// already, as it always is from this host to itself.
+///
+/// # Errors
+/// As `connect(2)`.
+pub fn connect_now(socket: &Socket, to: &socket2::SockAddr) -> io::Result<Connecting> {
+    match socket.connect(to) {
+        Err(error) if errno_of(&error) == Errno::EINPROGRESS => {}
+        result => return result.map(|()| Connecting::Done),
+    }
+    match socket.connect(to) {
+        Err(error) if errno_of(&error) == Errno::EALREADY => Ok(Connecting::Pending),
+        result => result.map(|()| Connecting::Done),
+    }
 }

@@ -4,7 +4,8 @@ use std::io::{self, Read as _};
 
 use socket2::Socket;
 
-use crate::model::IfName;
+use crate::model::{Errno, IfName};
+use crate::sys::{Connecting, errno_of};
 
 fn unsupported(option: &str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, format!("{option} is not available on this system"))
@@ -111,4 +112,18 @@ pub fn recv_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
 /// As `send`.
 pub fn send_now(socket: &Socket, bytes: &[u8], _more: bool) -> io::Result<usize> {
     socket.send(bytes)
+}
+
+/// Whether a socket whose connection was refused can connect to another address.
+pub const REFUSED_SOCKETS_CONNECT_AGAIN: bool = false;
+
+/// Connects a non-blocking socket.
+///
+/// # Errors
+/// As `connect(2)`.
+pub fn connect_now(socket: &Socket, to: &socket2::SockAddr) -> io::Result<Connecting> {
+    match socket.connect(to) {
+        Err(error) if errno_of(&error) == Errno::EINPROGRESS => Ok(Connecting::Pending),
+        result => result.map(|()| Connecting::Done),
+    }
 }

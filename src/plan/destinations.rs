@@ -1,0 +1,123 @@
+//! Which addresses of a host a person means: an address, a network, or the name of an interface. Others' addresses are refused.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::local::LocalAddresses;
+use super::reach::{self, Destination};
+use crate::code::Code;
+use crate::diag::Problem;
+use crate::model::addr::needs_zone;
+use crate::model::{IfName, Snapshot};
+
+/// The destinations that `texts` stand for on the host of `snapshot`, sorted.
+///
+/// # Errors
+/// A problem for each text that stands for no address of this host.
+pub fn chosen(texts: &[String], snapshot: &Snapshot) -> Result<Vec<Destination>, Vec<Problem>> {
+    let local = LocalAddresses::new(snapshot);
+    let all = reach::destinations(snapshot, &local);
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
+    for text in texts {
+        match one(text, snapshot, &local, &all) {
+            Ok(destinations) => found.extend(destinations),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    if problems.is_empty() { Ok(found) } else { Err(problems) }
+}
+
+fn one(
+    text: &str,
+    snapshot: &Snapshot,
+    local: &LocalAddresses,
+    all: &[Destination],
+) -> Result<Vec<Destination>, Problem> {
+    let elsewhere = |what: String| {
+        Problem::error(Code::DESTINATION_NOT_HERE, what)
+            .help("only this host's own addresses are connected to; `bindscope interfaces` shows them")
+    };
+    if let Ok(net) = text.parse::<IpNet>() {
+        let within: Vec<_> = all.iter().copied().filter(|to| net.contains(&to.address)).collect();
+        return if within.is_empty() {
+            Err(elsewhere(format!("no address of this host is in {net}")))
+        } else {
+            Ok(within)
+        };
+    }
+    let (address, zone) = match text.split_once('%') {
+        Some((address, zone)) => (address, Some(zone)),
+        None => (text, None),
+    };
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return of_interface(text, snapshot, all);
+    };
+    let zone = match zone {
+        Some(zone) => Some(zone_of(zone, snapshot)?),
+        None => None,
+    };
+    let to = match address {
+        IpAddr::V6(v6) if needs_zone(address) => zoned(v6, zone, snapshot, all)?,
+        _ => Destination { address, zone: 0 },
+    };
+    // To connect, the wildcards mean the host itself.
+    let here = address.to_canonical().is_unspecified()
+        || local.owner(address, (to.zone != 0).then_some(to.zone)).is_some();
+    if here { Ok(vec![to]) } else { Err(elsewhere(format!("{text} is not an address of this host"))) }
+}
+
+/// The index of a zone: an interface's name goes before an index.
+fn zone_of(zone: &str, snapshot: &Snapshot) -> Result<u32, Problem> {
+    let named = snapshot.interface_named(&IfName::from_escaped(zone));
+    let index = || snapshot.interface(zone.parse().ok()?);
+    named.or_else(index).map(|interface| interface.index).ok_or_else(|| no_interface(zone))
+}
+
+fn no_interface(name: &str) -> Problem {
+    Problem::error(Code::NO_SUCH_DEVICE, format!("there is no interface {name} here"))
+        .help("write an address, a network such as 192.0.2.0/24, or the name of an interface")
+}
+
+/// A link-local address; where one interface alone has it, the zone may be left out.
+fn zoned(
+    address: Ipv6Addr,
+    zone: Option<u32>,
+    snapshot: &Snapshot,
+    all: &[Destination],
+) -> Result<Destination, Problem> {
+    let address = IpAddr::V6(address);
+    if let Some(zone) = zone {
+        return Ok(Destination { address, zone });
+    }
+    let mut owners = all.iter().filter(|to| to.address == address);
+    match (owners.next(), owners.next()) {
+        (Some(first), Some(second)) => {
+            let name = |to: &Destination| {
+                snapshot.interface(to.zone).map(|i| i.name.to_string()).unwrap_or_default()
+            };
+            let message = format!("{address} is an address of {} and of {}", name(first), name(second));
+            Err(Problem::error(Code::BAD_ZONE, message)
+                .help(format!("name the one that is meant: {address}%{}", name(first))))
+        }
+        (Some(only), None) => Ok(*only),
+        _ => Ok(Destination { address, zone: 0 }),
+    }
+}
+
+fn of_interface(name: &str, snapshot: &Snapshot, all: &[Destination]) -> Result<Vec<Destination>, Problem> {
+    let Some(interface) = snapshot.interface_named(&IfName::from_escaped(name)) else {
+        return Err(no_interface(name));
+    };
+    let own: HashSet<IpAddr> = interface.addresses.iter().map(|address| address.address).collect();
+    let has = |to: &Destination| own.contains(&to.address) && (to.zone == 0 || to.zone == interface.index);
+    let found: Vec<_> = all.iter().copied().filter(has).collect();
+    if found.is_empty() {
+        let message = format!("interface {name} has no address that can be connected to");
+        return Err(Problem::error(Code::DESTINATION_NOT_HERE, message));
+    }
+    Ok(found)
+}

@@ -1,0 +1,115 @@
+//! `probe --ports`: this host's own ports and addresses, whoever listens there.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support;
+use crate::support::netns::Netns;
+use crate::support::program::text;
+use crate::{exits, json, run};
+
+/// Ports whose outcome is this, in order.
+fn ports(report: &Value, outcome: &str) -> Vec<u64> {
+    let cells = report["cells"].as_array().unwrap().iter();
+    cells
+        .filter(|cell| cell["observed"]["outcome"] == outcome)
+        .map(|cell| cell["port"].as_u64().unwrap())
+        .collect()
+}
+
+/// Of all ports exactly those answer that have a listener, ours and another program's, and all of it was foretold. A person
+/// gets a page of it.
+pub fn every_port_is_swept() {
+    let ns = Netns::new();
+    ns.sysctl("net.ipv4.ip_local_port_range", "1024 65535");
+    let _other = ns.run(|| TcpListener::bind("127.0.0.1:8100")).unwrap();
+    let sweep = ["probe", "--bind", "127.0.0.1:8101", "--ports", "1-65535", "--destinations", "127.0.0.1"];
+    let wait = ["--connect-timeout", "300ms", "--format"];
+    let output = run(&ns, &[&sweep[..], &wait, &["json"]].concat());
+    exits(&output, 0);
+    let report = json(&output);
+    assert_eq!(report["cells"].as_array().unwrap().len(), 65_535);
+    assert_eq!(ports(&report, "accepted"), [8100, 8101]);
+    assert_eq!(ports(&report, "refused").len(), 65_533);
+    assert_eq!((&report["summary"]["agree"], &report["summary"]["disagree"]), (&65_535.into(), &0.into()));
+    let cell = |port: usize| &report["cells"][port - 1];
+    assert_eq!(cell(8101)["observed"]["listener"], "bind1");
+    assert_eq!((&cell(8100)["predicted"]["why"], &cell(8100)["agrees"]), (&"BS3024".into(), &true.into()));
+    let human = text(&run(&ns, &[&sweep[..], &wait, &["human"]].concat())).0;
+    assert!(human.lines().count() < 30, "{human}");
+    assert!(human.contains("tcp ports 1-8099, 8102-65535\n"), "{human}");
+    assert!(human.contains("tcp port 8100\n"), "{human}");
+    // Without a profile nothing is bound.
+    let output = run(&ns, &[&["probe"], &sweep[3..], &wait, &["csv"]].concat());
+    exits(&output, 0);
+    let csv = text(&output).0;
+    assert_eq!(csv.lines().count(), 65_536);
+    assert_eq!(csv.lines().filter(|line| line.contains(",accepted,")).count(), 1);
+}
+
+/// Where the kernel has no other ports to choose from than those that are asked for, clients meet themselves.
+pub fn a_sweep_does_not_meet_itself() {
+    let ns = Netns::new();
+    ns.sysctl("net.ipv4.ip_local_port_range", "20000 20007");
+    let words = ["probe", "--ports", "20000-20007", "--destinations", "lo", "--format", "json"];
+    for _ in 0..20 {
+        let output = run(&ns, &words);
+        exits(&output, 0);
+        // 127.0.0.1 and ::1.
+        assert_eq!(ports(&json(&output), "refused").len(), 16);
+    }
+}
+
+/// Only this host is connected to.
+pub fn others_addresses_are_refused() {
+    let (ns, far) = (Netns::new(), Netns::new());
+    ns.wire("eth0", &far, "f0");
+    for address in ["192.0.2.1/24", "192.0.2.2/24", "192.0.2.3/24", "2001:db8::1/64", "fe80::1/64"] {
+        ns.address("eth0", address);
+    }
+    support::snapshot::settle(&ns);
+    for (destination, code) in [
+        ("192.0.2.9", "BS3022"),
+        ("192.0.2.255", "BS3022"),
+        ("198.51.100.0/24", "BS3022"),
+        ("fe80::1%lo", "BS3022"),
+        ("eth9", "BS2007"),
+        ("example.org", "BS2007"),
+    ] {
+        let output = run(&ns, &["probe", "--ports", "9", "--destinations", destination]);
+        exits(&output, 2);
+        assert!(text(&output).1.contains(code), "{destination}: {:?}", text(&output));
+    }
+    for (destinations, count) in
+        [("192.0.2.0/24", 3), ("127.0.0.2,192.0.2.1", 2), ("fe80::1", 1), ("fe80::1%eth0", 1), ("0.0.0.0", 1)]
+    {
+        let words = ["probe", "--ports", "9,11", "--destinations", destinations, "--format", "json"];
+        let report = json(&run(&ns, &words));
+        assert_eq!(report["summary"]["agree"], 2 * count, "{destinations}: {report:#}");
+    }
+    let output = run(&ns, &["probe", "--ports", "0"]);
+    exits(&output, 2);
+    let human = text(&run(&ns, &["probe", "--ports", "9", "--destinations", "192.0.2.0/30"])).0;
+    assert!(human.contains("192.0.2.1, 192.0.2.2, 192.0.2.3"), "{human}");
+}
+
+/// A filter that drops is found on all ports at once: one after the other, or few at a time, would pass the deadline.
+pub fn silence_costs_one_timeout() {
+    if !support::tool("nft") {
+        return;
+    }
+    let ns = Netns::new();
+    let rules = "add table inet guard; add chain inet guard in { type filter hook input priority 0 ; }; \
+                 add rule inet guard in tcp dport 1000-2999 drop";
+    let output = ns.output(Command::new("nft").arg(rules));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let words = ["probe", "--ports", "1-3500", "--destinations", "127.0.0.1", "--deadline", "6s"];
+    let output = run(&ns, &[&words[..], &["--connect-timeout", "2s", "--format", "json"]].concat());
+    exits(&output, 1);
+    let report = json(&output);
+    assert_eq!(ports(&report, "timeout"), (1000..3000).collect::<Vec<_>>());
+    assert_eq!(ports(&report, "refused").len(), 1500);
+    assert_eq!(report["summary"]["disagree"], 2000);
+}

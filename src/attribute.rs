@@ -1,12 +1,12 @@
 //! Which interface an arrival came in on, and how that is known. Pure: everything it needs comes in as values.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
 use crate::model::addr::needs_zone;
-use crate::model::{Arrival, Endpoint, Evidence, Family, IfName, Ingress, Protocol, RouteKind, Snapshot};
+use crate::model::{Arrival, Endpoint, Evidence, Family, IfName, Protocol, RouteKind, Snapshot};
 
 /// What the system told about one connection or datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,41 +20,46 @@ pub struct Raw<'a> {
     /// Where it was sent to, as the socket sees it.
     pub local: SocketAddr,
     /// The interface the kernel names for it.
-    pub kernel: Option<KernelIngress>,
+    pub kernel: Option<KernelIngress<'a>>,
 }
 
 /// The interface that the kernel names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KernelIngress {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelIngress<'a> {
     /// Its index.
     pub index: u32,
     /// Its name in the socket's own namespace; `None` when it was gone already.
-    pub name: Option<IfName>,
+    pub name: Option<&'a IfName>,
 }
 
 /// Who owns which address, for look-ups by the arrival.
 #[derive(Debug, Default)]
 pub struct AddressBook {
-    owners: HashMap<IpAddr, Vec<(u32, IfName)>>,
+    /// Every address that is local: with its interfaces, or with none when only a route says so. Ordered, since comparing the
+    /// few addresses of a host takes less than hashing one.
+    owners: BTreeMap<IpAddr, Vec<(u32, IfName)>>,
+    /// What is local by routes to more than one address.
     local_prefixes: Vec<IpNet>,
-    names: HashMap<u32, IfName>,
+    names: BTreeMap<u32, IfName>,
 }
 
 impl AddressBook {
     /// Sorts a snapshot's addresses for look-up.
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> AddressBook {
-        let mut owners: HashMap<IpAddr, Vec<(u32, IfName)>> = HashMap::new();
+        let mut owners: BTreeMap<IpAddr, Vec<(u32, IfName)>> = BTreeMap::new();
         for (interface, address) in snapshot.addresses() {
             owners.entry(address.address).or_default().push((interface.index, interface.name.clone()));
         }
-        let local_prefixes = snapshot
-            .routes
-            .iter()
-            .filter(|route| route.kind == RouteKind::Local)
-            .map(|route| route.destination)
-            .chain([IpNet::V4(ipnet::Ipv4Net::new_assert([127, 0, 0, 0].into(), 8))])
-            .collect();
+        let mut local_prefixes = Vec::new();
+        for route in snapshot.routes.iter().filter(|route| route.kind == RouteKind::Local) {
+            // The kernel has one for each address; only what is wider must be searched one by one.
+            if route.destination.prefix_len() == route.destination.max_prefix_len() {
+                owners.entry(route.destination.addr()).or_default();
+            } else {
+                local_prefixes.push(route.destination);
+            }
+        }
         let names =
             snapshot.interfaces.iter().map(|interface| (interface.index, interface.name.clone())).collect();
         AddressBook { owners, local_prefixes, names }
@@ -70,12 +75,12 @@ impl AddressBook {
         preferred: Option<u32>,
     ) -> Option<&(u32, IfName)> {
         let owners = match self.owners.get(&address) {
-            Some(owners) => owners,
+            Some(owners) if !owners.is_empty() => owners,
             // All of 127.0.0.0/8 belongs to the interface that has 127.0.0.1/8, by one local route.
-            None if matches!(address, IpAddr::V4(v4) if v4.is_loopback()) => {
+            _ if matches!(address, IpAddr::V4(v4) if v4.is_loopback()) => {
                 self.owners.get(&IpAddr::V4(Ipv4Addr::LOCALHOST))?
             }
-            None => return None,
+            _ => return None,
         };
         if needs_zone(address) {
             return owners.iter().find(|(index, _)| scope_id == Some(*index));
@@ -94,7 +99,8 @@ impl AddressBook {
         if needs_zone(address) {
             return self.owner(address, scope_id, None).is_some();
         }
-        self.owners.contains_key(&address)
+        matches!(address, IpAddr::V4(v4) if v4.is_loopback())
+            || self.owners.contains_key(&address)
             || self.local_prefixes.iter().any(|prefix| prefix.contains(&address))
     }
 
@@ -111,34 +117,47 @@ impl AddressBook {
 ///
 /// Without `book` (the socket belongs to another network namespace, or the host could not be read) nothing is said of owner and locality.
 #[must_use]
-pub fn attribute(raw: Raw<'_>, book: Option<&AddressBook>) -> Arrival {
+pub fn attribute(raw: &Raw<'_>, book: Option<&AddressBook>) -> Arrival {
+    let mut arrival = Arrival::nowhere();
+    attribute_into(&mut arrival, raw, book);
+    arrival
+}
+
+/// As [`attribute`], over an arrival that is not needed any more: its memory is used again.
+pub fn attribute_into(arrival: &mut Arrival, raw: &Raw<'_>, book: Option<&AddressBook>) {
     let v4_mapped = matches!(raw.peer, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some());
     let peer = Endpoint::from(raw.peer);
     let local = Endpoint::from(raw.local);
-    let named = raw.kernel.as_ref().map(|kernel| kernel.index);
+    let named = raw.kernel.map(|kernel| kernel.index);
     let owner = book.and_then(|book| book.owner(local.address, local.scope_id, named));
     let scope =
         || local.scope_id.or(peer.scope_id).filter(|_| needs_zone(local.address) || needs_zone(peer.address));
-    let ingress = if let Some(kernel) = raw.kernel {
-        Ingress { index: Some(kernel.index), name: kernel.name, evidence: Evidence::Kernel }
+    let (index, name, evidence) = if let Some(kernel) = raw.kernel {
+        (Some(kernel.index), kernel.name, Evidence::Kernel)
     } else if let Some(index) = scope() {
-        let name = book.and_then(|book| book.name(index).cloned());
-        Ingress { index: Some(index), name, evidence: Evidence::ScopeId }
+        (Some(index), book.and_then(|book| book.name(index)), Evidence::ScopeId)
     } else if let Some((index, name)) = owner {
-        Ingress { index: Some(*index), name: Some(name.clone()), evidence: Evidence::Address }
+        (Some(*index), Some(name), Evidence::Address)
     } else {
-        Ingress { index: None, name: None, evidence: Evidence::Unknown }
+        (None, None, Evidence::Unknown)
     };
-    Arrival {
-        listener: raw.listener.to_owned(),
-        protocol: raw.protocol,
-        family: Family::of(peer.address),
-        v4_mapped,
-        address_owner: owner.map(|(_, name)| name.clone()),
-        peer_is_local: book.map(|book| book.is_local(peer.address, peer.scope_id)),
-        peer,
-        local,
-        ingress,
+    arrival.ingress.index = index;
+    set_name(&mut arrival.ingress.name, name);
+    arrival.ingress.evidence = evidence;
+    set_name(&mut arrival.address_owner, owner.map(|(_, name)| name));
+    raw.listener.clone_into(&mut arrival.listener);
+    arrival.protocol = raw.protocol;
+    arrival.family = Family::of(peer.address);
+    arrival.v4_mapped = v4_mapped;
+    arrival.peer_is_local = book.map(|book| book.is_local(peer.address, peer.scope_id));
+    arrival.peer = peer;
+    arrival.local = local;
+}
+
+fn set_name(to: &mut Option<IfName>, from: Option<&IfName>) {
+    match (to, from) {
+        (Some(to), Some(from)) => to.clone_from(from),
+        (to, from) => *to = from.cloned(),
     }
 }
 
@@ -190,24 +209,26 @@ mod tests {
                 interface(2, "eth0", &["192.0.2.1", "2001:db8:1::1", "fe80::1", "10.0.0.9"]),
                 interface(3, "eth1", &["198.51.100.1", "fe80::1", "10.0.0.9"]),
             ],
-            routes: vec![Route {
-                table: 255,
-                kind: RouteKind::Local,
-                destination: "203.0.113.0/24".parse().unwrap(),
-                interface: Some(1),
-                gateway: None,
-                source: None,
-                metric: None,
-            }],
+            routes: ["203.0.113.0/24", "203.0.114.9/32", "192.0.2.1/32"]
+                .map(|destination| Route {
+                    table: 255,
+                    kind: RouteKind::Local,
+                    destination: destination.parse().unwrap(),
+                    interface: Some(1),
+                    gateway: None,
+                    source: None,
+                    metric: None,
+                })
+                .into(),
             ..Snapshot::default()
         })
     }
 
     fn arrival(peer: &str, local: &str, kernel: Option<u32>) -> Arrival {
-        let kernel = kernel
-            .map(|index| KernelIngress { index, name: Some(IfName::from(format!("k{index}").as_str())) });
+        let name = IfName::from(format!("k{}", kernel.unwrap_or(0)).as_str());
+        let kernel = kernel.map(|index| KernelIngress { index, name: Some(&name) });
         let (peer, local) = (peer.parse().unwrap(), local.parse().unwrap());
-        attribute(Raw { listener: "l", protocol: Protocol::Tcp, peer, local, kernel }, Some(&book()))
+        attribute(&Raw { listener: "l", protocol: Protocol::Tcp, peer, local, kernel }, Some(&book()))
     }
 
     #[test]
@@ -225,9 +246,11 @@ mod tests {
         assert_eq!(link.address_owner, Some("eth1".into()));
         let guess = arrival("192.0.2.7:999", "192.0.2.1:80", None);
         assert_eq!((guess.ingress.index, guess.ingress.evidence), (Some(2), Evidence::Address));
-        let none = arrival("192.0.2.7:999", "203.0.113.5:80", None);
-        assert_eq!((none.ingress.index, none.ingress.evidence), (None, Evidence::Unknown));
-        assert_eq!(none.address_owner, None);
+        for nobodys in ["203.0.113.5:80", "203.0.114.9:80"] {
+            let none = arrival("192.0.2.7:999", nobodys, None);
+            assert_eq!((none.ingress.index, none.ingress.evidence), (None, Evidence::Unknown));
+            assert_eq!(none.address_owner, None);
+        }
     }
 
     #[test]
@@ -246,6 +269,8 @@ mod tests {
             ("127.0.0.5:1", true),
             ("192.0.2.1:1", true),
             ("203.0.113.77:1", true),
+            ("203.0.114.9:1", true),
+            ("203.0.114.8:1", false),
             ("192.0.2.2:1", false),
             ("[::1]:1", true),
             ("[fe80::1%2]:1", true),
@@ -268,10 +293,42 @@ mod tests {
     }
 
     #[test]
+    fn an_arrival_that_is_used_again_keeps_nothing() {
+        let book = book();
+        let name = IfName::from("eth1");
+        let mut raws = Vec::new();
+        for (peer, local) in [
+            ("198.51.100.7:999", "192.0.2.1:80"),
+            ("[fe80::9%3]:999", "[fe80::1%3]:81"),
+            ("[::ffff:192.0.2.7]:9", "[::ffff:203.0.113.5]:80"),
+            ("127.0.0.1:1", "127.9.9.9:80"),
+        ] {
+            for kernel in [
+                None,
+                Some(KernelIngress { index: 3, name: None }),
+                Some(KernelIngress { index: 3, name: Some(&name) }),
+            ] {
+                for listener in ["a", "another"] {
+                    let (peer, local) = (peer.parse().unwrap(), local.parse().unwrap());
+                    raws.push(Raw { listener, protocol: Protocol::Tcp, peer, local, kernel });
+                }
+            }
+        }
+        let mut used = Arrival::nowhere();
+        for (first, book) in raws.iter().flat_map(|raw| [(raw, Some(&book)), (raw, None)]) {
+            for then in &raws {
+                attribute_into(&mut used, first, book);
+                attribute_into(&mut used, then, book);
+                assert_eq!(used, attribute(then, book));
+            }
+        }
+    }
+
+    #[test]
     fn without_a_book_nothing_is_guessed() {
         let (peer, local) = ("192.0.2.7:999".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
         let raw = Raw { listener: "l", protocol: Protocol::Udp, peer, local, kernel: None };
-        let unknown = attribute(raw, None);
+        let unknown = attribute(&raw, None);
         assert_eq!(unknown.peer_is_local, None);
         assert_eq!(unknown.ingress.evidence, Evidence::Unknown);
     }

@@ -38,6 +38,20 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
     out
 }
 
+/// Adds `text` to `out` as [`escape`] has it.
+pub fn push(out: &mut Vec<u8>, text: &str) {
+    push_bytes(out, text.as_bytes());
+}
+
+/// Adds `bytes` to `out` as [`escape_bytes`] has them.
+pub fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.iter().all(|&byte| (b' '..=b'~').contains(&byte) && byte != b'\\') {
+        out.extend_from_slice(bytes);
+    } else {
+        out.extend_from_slice(escape_bytes(bytes).as_bytes());
+    }
+}
+
 fn push_escaped(out: &mut String, c: char) {
     let _ = match c {
         '\\' => write!(out, "\\\\"),
@@ -108,6 +122,16 @@ mod tests {
     fn invalid_bytes_are_shown_one_by_one() {
         assert_eq!(escape_bytes(b"a\xff\xfeb\x1b"), "a\\xff\\xfeb\\x1b");
         assert_ne!(escape_bytes(b"\\xff"), escape_bytes(b"\xff"));
+    }
+
+    #[test]
+    fn what_is_added_is_escaped_alike() {
+        for byte in 0..=u8::MAX {
+            let bytes = [b'a', byte, b'~'];
+            let mut out = b"x".to_vec();
+            push_bytes(&mut out, &bytes);
+            assert_eq!(out, format!("x{}", escape_bytes(&bytes)).into_bytes());
+        }
     }
 
     #[test]

@@ -2,32 +2,35 @@
 //! where they came in, and answers them; an [`Observer`] hears of everything.
 
 mod backoff;
+mod changes;
 mod connection;
 mod neighbourhood;
 mod table;
 mod timers;
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use crate::attribute::{Raw, attribute};
+use crate::attribute::{Raw, attribute_into};
 use crate::bind::Bound;
-use crate::model::addr::needs_zone;
 use crate::model::socket::Reply;
-use crate::model::{Arrival, Change, Errno, IfName, PathChange, Protocol, SocketSpec, SocketView};
+use crate::model::{Arrival, Change, Errno, PathChange, Protocol, SocketSpec, SocketView};
 use crate::reply::{READ_LIMIT, line};
 use crate::sys::{self, Interest, Poller, Readiness, Signals, options, packet_info};
 
 use backoff::{Backoff, Next};
-use connection::{Connections, Outcome, path_of};
+use connection::{Connections, Fresh, Outcome};
 use neighbourhood::Neighbourhood;
 use table::{Served, Table};
 
 /// How many connections or datagrams one socket may deliver before the others have their turn.
 const TURN: u32 = 64;
+
+/// After one connection was found alone in its queue, so many more are taken without a look at the queue: where they come one
+/// by one, that look costs a system call each.
+const UNASKED: u32 = 15;
 
 /// How long open connections may go on after the end was asked for.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -97,6 +100,8 @@ pub struct Acceptor {
     neighbourhood: Neighbourhood,
     starved: Vec<String>,
     buffer: Vec<u8>,
+    /// The arrival of before, whose memory is used again.
+    arrival: Arrival,
 }
 
 impl Acceptor {
@@ -116,6 +121,7 @@ impl Acceptor {
             neighbourhood,
             starved: Vec::new(),
             buffer: vec![0; READ_LIMIT],
+            arrival: Arrival::nowhere(),
         };
         for endpoint in endpoints {
             acceptor.add(endpoint)?;
@@ -144,6 +150,7 @@ impl Acceptor {
             resumes: None,
             given_up: false,
             open: 0,
+            unasked: 0,
             lost_in_queue,
         }));
         Ok(())
@@ -228,7 +235,8 @@ impl Acceptor {
             }
             self.poller.wait(&mut ready, timeout)?;
             // A change of the network that happened before an arrival must be known when its interface is named.
-            let changes = self.neighbourhood.refresh_if_changed();
+            let told = ready.len() >= Poller::BATCH || ready.iter().any(|event| event.key == MONITOR);
+            let changes = self.neighbourhood.refresh_if_changed(told);
             self.tell_changes(&changes, observer);
             for event in &ready {
                 if self.handle(*event, observer)?.is_break() {
@@ -242,59 +250,6 @@ impl Acceptor {
                 return Ok(End::Changed);
             }
         }
-    }
-
-    /// Tells of changes, sorted. A socket stays bound to a device that gets another name: from there on it goes by that.
-    fn tell_changes(&mut self, changes: &[Change], observer: &mut impl Observer) {
-        // All at once, since two interfaces may have swapped their names.
-        let names: HashMap<&IfName, &IfName> = changes
-            .iter()
-            .filter_map(|change| match change {
-                Change::InterfaceRenamed { interface, before } => Some((before, interface)),
-                _ => None,
-            })
-            .collect();
-        let mut renamed = names.is_empty();
-        for change in changes {
-            // What was removed is told by the names of before.
-            if !renamed && matches!(change, Change::InterfaceRenamed { .. }) {
-                for served in self.served.0.iter_mut().flatten().filter(|served| served.at_home) {
-                    let device = &mut served.endpoint.bound.view.device;
-                    if let Some(name) = device.as_ref().and_then(|device| names.get(device)) {
-                        *device = Some((*name).clone());
-                    }
-                }
-                renamed = true;
-            }
-            self.tell_change(change, observer);
-        }
-    }
-
-    /// Tells of a change and of the sockets that it concerns. Linux leaves a socket open whose address went away.
-    fn tell_change(&self, change: &Change, observer: &mut impl Observer) {
-        let views = |wanted: &dyn Fn(&SocketView) -> bool| -> Vec<&SocketView> {
-            let at_home = self.served.0.iter().flatten().filter(|served| served.at_home);
-            at_home.map(|served| &served.endpoint.bound.view).filter(|view| wanted(view)).collect()
-        };
-        let on = |view: &SocketView, name: &IfName| view.device.as_ref() == Some(name);
-        let has = |view: &SocketView, address: IpAddr, name: &IfName| {
-            view.address.to_canonical() == address && (!needs_zone(address) || on(view, name))
-        };
-        let nowhere = |address: IpAddr| {
-            let book = self.neighbourhood.book(true);
-            book.is_none_or(|book| !book.is_local(address, None))
-        };
-        let (lost, found) = match change {
-            Change::AddressRemoved { address, interface } if nowhere(*address) => {
-                (views(&|view| has(view, *address, interface)), Vec::new())
-            }
-            Change::AddressAdded { address, interface } => {
-                (Vec::new(), views(&|view| has(view, *address, interface)))
-            }
-            Change::InterfaceRemoved { interface } => (views(&|view| on(view, interface)), Vec::new()),
-            _ => (Vec::new(), Vec::new()),
-        };
-        observer.network_changed(change, &lost, &found);
     }
 
     fn handle(&mut self, event: Readiness, observer: &mut impl Observer) -> io::Result<ControlFlow<()>> {
@@ -329,8 +284,15 @@ impl Acceptor {
         if served.given_up || served.resumes.is_some() {
             return Ok(ControlFlow::Continue(()));
         }
-        let waiting =
-            packet_info::listen_queue(&served.endpoint.bound.socket).map_or(1, |queue| queue.queued.max(1));
+        let waiting = if served.unasked > 0 && most == TURN {
+            served.unasked -= 1;
+            1
+        } else {
+            let queue = packet_info::listen_queue(&served.endpoint.bound.socket);
+            let waiting = queue.map_or(1, |queue| queue.queued.max(1));
+            served.unasked = if waiting == 1 { UNASKED } else { 0 };
+            waiting
+        };
         for _ in 0..waiting.min(most) {
             let Some(served) = self.served.get_mut(number) else { break };
             match options::accept(&served.endpoint.bound.socket) {
@@ -340,7 +302,7 @@ impl Acceptor {
                         observer.error("accept: a peer of no known family", 1);
                         continue;
                     };
-                    if self.take(number, socket, peer, observer).is_break() {
+                    if self.take(number, socket, peer, waiting == 1, observer).is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
@@ -354,38 +316,42 @@ impl Acceptor {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Attributes and reports one accepted connection, and begins to answer it.
+    /// Attributes and reports one accepted connection, and begins to answer it. `alone` is whether nobody waits behind it.
     fn take(
         &mut self,
         number: usize,
         socket: socket2::Socket,
         peer: SocketAddr,
+        alone: bool,
         observer: &mut impl Observer,
     ) -> ControlFlow<()> {
         let Some(served) = self.served.get_mut(number) else { return ControlFlow::Continue(()) };
         let spec = &served.endpoint.bound.spec;
-        // A socket bound to one address has no other, unless TPROXY steers foreign ones to it (IP_TRANSPARENT; not known of an
-        // inherited socket): only those and wildcards need the system call.
-        let wildcard = served.endpoint.bound.view.address.to_canonical().is_unspecified();
-        let local = if wildcard || spec.transparent || served.endpoint.inherited {
-            socket.local_addr().ok().and_then(|local| local.as_socket())
-        } else {
-            None
-        };
-        let local = local.unwrap_or_else(|| bound_address(&served.endpoint.bound));
         let native_ipv6 = matches!(peer, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none());
-        let kernel = match packet_info::ingress_of_connection(&socket, native_ipv6) {
-            Ok(index) => index,
-            Err(error) => {
-                observer.error(&format!("ingress interface: {}", sys::errno_of(&error)), 1);
-                None
+        let origin = packet_info::origin_of_connection(&socket, native_ipv6).unwrap_or_else(|error| {
+            observer.error(&format!("ingress interface: {}", sys::errno_of(&error)), 1);
+            None
+        });
+        // A socket bound to one address has no other, unless TPROXY steers foreign ones to it (IP_TRANSPARENT; not known of an
+        // inherited socket): only those and wildcards need to ask, and over IPv4 the kernel has told already.
+        let bound_to = bound_address(&served.endpoint.bound);
+        let unsure = spec.transparent || served.endpoint.inherited;
+        let local = if unsure || bound_to.ip().to_canonical().is_unspecified() {
+            match origin.and_then(|(_, local)| local) {
+                Some(local) if !unsure => SocketAddr::new(local.into(), bound_to.port()),
+                _ => socket.local_addr().ok().and_then(|local| local.as_socket()).unwrap_or(bound_to),
             }
+        } else {
+            bound_to
         };
-        let kernel = kernel.map(|index| self.neighbourhood.ingress(&socket, index, served.at_home));
+        if let Some((index, _)) = origin {
+            self.neighbourhood.learn(&socket, index, served.at_home);
+        }
+        let kernel = origin.map(|(index, _)| self.neighbourhood.ingress(index, served.at_home));
         let book = self.neighbourhood.book(served.at_home);
-        let arrival =
-            attribute(Raw { listener: &spec.listener, protocol: Protocol::Tcp, peer, local, kernel }, book);
-        let flow = observer.arrived(&arrival, None);
+        let raw = Raw { listener: &spec.listener, protocol: Protocol::Tcp, peer, local, kernel };
+        attribute_into(&mut self.arrival, &raw, book);
+        let flow = observer.arrived(&self.arrival, None);
         if served.open >= spec.max_connections {
             observer.over_limit(&spec.listener);
             return flow;
@@ -395,10 +361,9 @@ impl Acceptor {
         }
         served.open += 1;
         let idle = spec.idle_timeout;
-        let path = path_of(&arrival);
-        let describe = (spec.reply == Reply::Describe).then(|| Box::new(arrival));
-        let (told, poller) = ((describe, path), &self.poller);
-        let outcome = self.connections.open(socket, number, told, idle, poller, &mut self.buffer);
+        let (arrival, described) = (&self.arrival, spec.reply == Reply::Describe);
+        let fresh = Fresh { socket, listener: number, arrival, described, alone, idle };
+        let outcome = self.connections.open(fresh, &self.poller, &mut self.buffer);
         self.settle(outcome, observer);
         flow
     }
@@ -434,19 +399,21 @@ impl Acceptor {
             {
                 local.set_scope_id(index);
             }
-            let kernel = datagram
-                .ingress
-                .map(|index| self.neighbourhood.ingress(&bound.socket, index, served.at_home));
+            if let Some(index) = datagram.ingress {
+                self.neighbourhood.learn(&bound.socket, index, served.at_home);
+            }
+            let kernel = datagram.ingress.map(|index| self.neighbourhood.ingress(index, served.at_home));
             let book = self.neighbourhood.book(served.at_home);
             let spec = &bound.spec;
             let raw =
                 Raw { listener: &spec.listener, protocol: Protocol::Udp, peer: datagram.peer, local, kernel };
-            let arrival = attribute(raw, book);
+            attribute_into(&mut self.arrival, &raw, book);
+            let arrival = &self.arrival;
             let length = datagram.length.min(self.buffer.len());
             let answer = match spec.reply {
                 Reply::None => None,
                 Reply::Echo => self.buffer.get(..length).map(<[u8]>::to_vec),
-                Reply::Describe => Some(line(&arrival)),
+                Reply::Describe => Some(line(arrival)),
             };
             let to_ourselves =
                 arrival.peer_is_local == Some(true) && self.is_our_udp_port(datagram.peer.port());
@@ -462,7 +429,7 @@ impl Acceptor {
             {
                 observer.error(&format!("answer a datagram: {}", sys::errno_of(&error)), 1);
             }
-            if observer.arrived(&arrival, Some((datagram.length, datagram.truncated))).is_break() {
+            if observer.arrived(&self.arrival, Some((datagram.length, datagram.truncated))).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -635,7 +602,7 @@ impl Acceptor {
             }
             self.expire(Instant::now(), observer);
             if ready.iter().any(|event| event.key == MONITOR) {
-                let _ = self.neighbourhood.refresh_if_changed();
+                let _ = self.neighbourhood.refresh_if_changed(true);
             }
         }
         for outcome in self.connections.close_all(&self.poller) {

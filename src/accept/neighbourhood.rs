@@ -1,6 +1,6 @@
 //! Names of interfaces and owners of addresses, kept until the network changes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
@@ -21,14 +21,19 @@ pub(super) struct Neighbourhood {
     stale: bool,
     refreshed: Instant,
     rest: Duration,
-    names: HashMap<u32, IfName>,
+    names: BTreeMap<u32, IfName>,
+    /// The name that was last looked up in another namespace.
+    elsewhere: Option<IfName>,
+    /// Whether the poller tells when the monitor has something to say.
+    wakes: bool,
     cookie: Option<u64>,
 }
 
 impl Neighbourhood {
     /// Looks around, and begins to listen for changes. Where that is refused, every name is asked for anew.
     pub(super) fn new(poller: &Poller, key: u64) -> Neighbourhood {
-        let monitor = Monitor::new().ok().filter(|monitor| monitor.watch(poller, key).is_ok());
+        let watched = Monitor::new().and_then(|monitor| Ok((monitor.watch(poller, key)?, monitor)));
+        let (wakes, monitor) = watched.map_or((false, None), |(wakes, monitor)| (wakes, Some(monitor)));
         let cookie = Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)
             .or_else(|_| Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None))
             .ok()
@@ -40,7 +45,9 @@ impl Neighbourhood {
             stale: true,
             refreshed: Instant::now(),
             rest: Duration::ZERO,
-            names: HashMap::new(),
+            names: BTreeMap::new(),
+            elsewhere: None,
+            wakes,
             cookie,
         };
         fresh.refresh();
@@ -53,9 +60,10 @@ impl Neighbourhood {
     }
 
     /// Hears whether anything changed, and returns what. Names are forgotten at once; addresses are read again, but while they
-    /// change all the time, reading takes at most a fifth of the time.
-    pub(super) fn refresh_if_changed(&mut self) -> Vec<Change> {
-        if self.monitor.as_mut().is_none_or(Monitor::changed) {
+    /// change all the time, reading takes at most a fifth of the time. `told` is whether the poller names the monitor as ready,
+    /// or may have left it out: where it tells of it, nothing else need be asked.
+    pub(super) fn refresh_if_changed(&mut self, told: bool) -> Vec<Change> {
+        if (told || !self.wakes) && self.monitor.as_mut().is_none_or(Monitor::changed) {
             self.names.clear();
             self.stale = true;
         }
@@ -88,19 +96,22 @@ impl Neighbourhood {
         self.book.as_ref().filter(|_| at_home)
     }
 
-    /// The name of an interface in the namespace of `socket`.
-    pub(super) fn ingress(&mut self, socket: &Socket, index: u32, at_home: bool) -> KernelIngress {
-        if !at_home {
-            return KernelIngress { index, name: packet_info::interface_name(socket, index) };
-        }
-        if let Some(name) = self.names.get(&index) {
-            return KernelIngress { index, name: Some(name.clone()) };
+    /// Looks up the name of an interface in the namespace of `socket`, for [`Neighbourhood::ingress`].
+    pub(super) fn learn(&mut self, socket: &Socket, index: u32, at_home: bool) {
+        if at_home && self.names.contains_key(&index) {
+            return;
         }
         let name = packet_info::interface_name(socket, index);
-        if let Some(name) = &name {
-            self.names.insert(index, name.clone());
+        match name {
+            Some(name) if at_home => drop(self.names.insert(index, name)),
+            name => self.elsewhere = name,
         }
-        KernelIngress { index, name }
+    }
+
+    /// The interface with the name that was just learnt.
+    pub(super) fn ingress(&self, index: u32, at_home: bool) -> KernelIngress<'_> {
+        let known = if at_home { self.names.get(&index) } else { self.elsewhere.as_ref() };
+        KernelIngress { index, name: known }
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Served {
     pub(super) resumes: Option<Instant>,
     pub(super) given_up: bool,
     pub(super) open: u32,
+    /// How many more times one connection is taken without a look at the queue.
+    pub(super) unasked: u32,
     pub(super) lost_in_queue: u32,
 }
 

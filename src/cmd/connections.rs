@@ -65,12 +65,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     for one in found {
         let listener = listener_of(one.local.ip(), one.local.port(), one.device_index, &inventory.sockets);
         let name = listener.map(|listener| listener.view.to_string()).unwrap_or_default();
-        let (kernel, unknown) = match one.ingress {
-            Ok((index, name)) => (Some(KernelIngress { index, name }), None),
-            Err(reason) => (None, Some(reason.to_owned())),
+        let (kernel, unknown) = match &one.ingress {
+            Ok((index, name)) => (Some(KernelIngress { index: *index, name: name.as_ref() }), None),
+            Err(reason) => (None, Some((*reason).to_owned())),
         };
         let raw = Raw { listener: &name, protocol: Protocol::Tcp, peer: one.peer, local: one.local, kernel };
-        let arrival = attribute(raw, book.as_ref());
+        let arrival = attribute(&raw, book.as_ref());
         let key = match (&arrival.ingress.name, arrival.ingress.evidence) {
             (Some(name), Evidence::Kernel | Evidence::ScopeId) => name.to_string(),
             (None, Evidence::Kernel | Evidence::ScopeId) => {

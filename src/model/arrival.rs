@@ -35,7 +35,7 @@ impl fmt::Display for Evidence {
 }
 
 /// The interface a connection's handshake or a datagram came in on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ingress {
     /// Its index; null when unknown.
     pub index: Option<u32>,
@@ -87,6 +87,25 @@ pub struct Arrival {
     pub address_owner: Option<IfName>,
     /// Whether the peer's address is one of this host's own; null when that could not be told.
     pub peer_is_local: Option<bool>,
+}
+
+impl Arrival {
+    /// An arrival of which nothing is known, to be filled in.
+    #[must_use]
+    pub fn nowhere() -> Arrival {
+        let end = Endpoint { address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port: 0, scope_id: None };
+        Arrival {
+            listener: String::new(),
+            protocol: Protocol::Tcp,
+            family: Family::Ipv4,
+            v4_mapped: false,
+            peer: end.clone(),
+            local: end,
+            ingress: Ingress { index: None, name: None, evidence: Evidence::Unknown },
+            address_owner: None,
+            peer_is_local: None,
+        }
+    }
 }
 
 /// A connection whose later packets came in on another interface than its handshake. Only native IPv6 tells that on Linux, and

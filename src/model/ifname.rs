@@ -9,8 +9,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// [`fmt::Display`] shows the escaped form. JSON holds the name itself when it is UTF-8 without a
 /// backslash, and the escaped form else, so that reading it back gives the same bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IfName(Box<[u8]>);
+
+impl Clone for IfName {
+    fn clone(&self) -> IfName {
+        IfName(self.0.clone())
+    }
+
+    fn clone_from(&mut self, other: &IfName) {
+        // Without a new allocation where the names are equally long, as they are on one interface after the other.
+        self.0.clone_from(&other.0);
+    }
+}
 
 impl IfName {
     /// The longest name the kernel takes, in bytes.

@@ -1,7 +1,8 @@
 //! Where lines go. A sink never blocks whoever writes to it: what it cannot take is counted.
 //!
 //! A regular file is written to directly, since its writes do not wait for a reader. Anything else (a terminal, a pipe, a
-//! FIFO that nobody reads) gets a thread of its own and a bounded queue.
+//! FIFO that nobody reads) gets a thread of its own and a bounded queue; a pipe that has room is given its lines at once, if
+//! the system can write without waiting.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write};
@@ -26,11 +27,6 @@ struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, line: &[u8], arrival: bool) {
-        self.bytes.extend_from_slice(line);
-        self.lines.push((u32::try_from(line.len()).unwrap_or(u32::MAX), arrival));
-    }
-
     fn append(&mut self, other: &mut Batch) {
         self.bytes.append(&mut other.bytes);
         self.lines.append(&mut other.lines);
@@ -39,6 +35,12 @@ impl Batch {
     fn clear(&mut self) {
         self.bytes.clear();
         self.lines.clear();
+    }
+
+    /// Forgets the first lines, which are so many bytes.
+    fn cut(&mut self, lines: usize, bytes: usize) {
+        self.lines.drain(..lines);
+        self.bytes.drain(..bytes);
     }
 
     /// The first lines behind `from`: at most [`WRITE_LIMIT`] bytes of whole lines, or one line that is longer. Returns their
@@ -83,22 +85,22 @@ pub struct Losses {
     pub closed: bool,
 }
 
-/// Where lines go.
+/// Where lines go. [`Sink::another`] leads to the same place: each has lines of its own until it hands them on.
 pub struct Sink {
     batch: Batch,
-    target: Target,
-    reported: u64,
+    target: Arc<Target>,
 }
 
 enum Target {
-    File(Direct),
-    Stream(Arc<Shared>),
+    File(Mutex<Direct>),
+    Stream(Shared),
 }
 
 /// A regular file.
 struct Direct {
     file: File,
     losses: Losses,
+    reported: u64,
     /// Whether the last write failed.
     failing: bool,
 }
@@ -110,9 +112,14 @@ struct Shared {
     changed: Condvar,
 }
 
+/// Writes whole lines, at most [`WRITE_LIMIT`] bytes, all or none of them, and never waits.
+type WriteNow = Box<dyn Fn(&[u8]) -> io::Result<usize> + Send>;
+
 #[derive(Default)]
 struct State {
     queue: Batch,
+    /// The way past the thread, while the queue is empty.
+    at_once: Option<WriteNow>,
     writing: bool,
     /// Arrivals that the thread has taken and not yet written.
     taken: u64,
@@ -120,23 +127,19 @@ struct State {
     abandoned: bool,
     ended: bool,
     losses: Losses,
+    reported: u64,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink {
     /// Lines to a regular file, behind what is there.
     #[must_use]
     pub fn file(file: File) -> Sink {
-        Sink {
-            batch: Batch::default(),
-            target: Target::File(Direct { file, losses: Losses::default(), failing: false }),
-            reported: 0,
-        }
+        let direct = Direct { file, losses: Losses::default(), reported: 0, failing: false };
+        Sink { batch: Batch::default(), target: Arc::new(Target::File(Mutex::new(direct))) }
     }
 
     /// Lines to anything else.
@@ -155,21 +158,45 @@ impl Sink {
         writer: impl Write + Send + 'static,
         prepare: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<(Sink, T)> {
-        let shared = Arc::new(Shared::default());
-        let theirs = Arc::clone(&shared);
+        let target = Arc::new(Target::Stream(Shared::default()));
+        let theirs = Arc::clone(&target);
         let (tell, prepared) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("sink".into()).spawn(move || {
             let _ = tell.send(prepare());
-            write_all_batches(&theirs, writer);
+            if let Target::Stream(shared) = &*theirs {
+                write_all_batches(shared, writer);
+            }
         })?;
         let prepared = prepared.recv().map_err(io::Error::other)?;
-        Ok((Sink { batch: Batch::default(), target: Target::Stream(shared), reported: 0 }, prepared))
+        Ok((Sink { batch: Batch::default(), target }, prepared))
     }
 
-    /// Takes one line, with its newline. `arrival` tells whether it stands for a connection or datagram and is to be counted
-    /// when it cannot be written.
-    pub fn line(&mut self, line: &[u8], arrival: bool) {
-        self.batch.push(line, arrival);
+    /// The same, on a pipe with a way past the thread: `at_once` writes there without waiting, at most 4096 bytes, all or none
+    /// of them, and answers [`ErrorKind::WouldBlock`] when there is no room.
+    #[must_use]
+    pub fn at_once(self, at_once: impl Fn(&[u8]) -> io::Result<usize> + Send + 'static) -> Sink {
+        if let Target::Stream(shared) = &*self.target {
+            lock(&shared.state).at_once = Some(Box::new(at_once));
+        }
+        self
+    }
+
+    /// Another one that leads to the same place, for another thread.
+    #[must_use]
+    pub fn another(&self) -> Sink {
+        Sink { batch: Batch::default(), target: Arc::clone(&self.target) }
+    }
+
+    /// Takes one line, with its newline, as `write` adds it; nothing added is no line. `arrival` tells whether it stands for a
+    /// connection or datagram and is to be counted when it cannot be written.
+    pub fn line(&mut self, arrival: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.batch.bytes.len();
+        write(&mut self.batch.bytes);
+        let length = self.batch.bytes.len() - before;
+        if length == 0 {
+            return;
+        }
+        self.batch.lines.push((u32::try_from(length).unwrap_or(u32::MAX), arrival));
         if self.batch.bytes.len() >= BATCH_LIMIT {
             self.flush();
         }
@@ -180,13 +207,14 @@ impl Sink {
         if self.batch.lines.is_empty() {
             return;
         }
-        match &mut self.target {
-            Target::File(direct) => direct.write(&self.batch),
+        match &*self.target {
+            Target::File(direct) => lock(direct).write(&self.batch),
             Target::Stream(shared) => {
-                let mut state = shared.lock();
+                let mut state = lock(&shared.state);
+                state.write_at_once(&mut self.batch);
                 if state.losses.closed || state.queue.bytes.len() + self.batch.bytes.len() > QUEUE_LIMIT {
                     state.losses.dropped += self.batch.split(0).1;
-                } else {
+                } else if !self.batch.lines.is_empty() {
                     state.queue.append(&mut self.batch);
                     shared.changed.notify_all();
                 }
@@ -198,41 +226,51 @@ impl Sink {
     /// What was lost so far.
     #[must_use]
     pub fn losses(&self) -> Losses {
-        match &self.target {
-            Target::File(direct) => direct.losses.clone(),
-            Target::Stream(shared) => shared.lock().losses.clone(),
+        match &*self.target {
+            Target::File(direct) => lock(direct).losses.clone(),
+            Target::Stream(shared) => lock(&shared.state).losses.clone(),
         }
     }
 
     /// Whether the reader has gone away.
     #[must_use]
     pub fn closed(&self) -> bool {
-        match &self.target {
+        match &*self.target {
             Target::File(_) => false,
-            Target::Stream(shared) => shared.lock().losses.closed,
+            Target::Stream(shared) => lock(&shared.state).losses.closed,
         }
     }
 
     /// How many arrivals were dropped since this was last asked, once there is room again to say so.
     /// When the line that says so is lost too (see [`Sink::unsaid`]), they are to be told again.
     pub fn newly_dropped(&mut self) -> Option<u64> {
-        let losses = self.losses();
-        let room = match &self.target {
-            Target::File(_) => true,
-            Target::Stream(shared) => shared.lock().queue.bytes.len() < QUEUE_LIMIT / 2,
+        let newly = |losses: &Losses, reported: &mut u64, room: bool| {
+            let count = losses.dropped - *reported;
+            if count == 0 || !room || losses.closed {
+                return None;
+            }
+            *reported = losses.dropped;
+            Some(count)
         };
-        let count = losses.dropped - self.reported;
-        if count == 0 || !room || losses.closed {
-            return None;
+        match &*self.target {
+            Target::File(direct) => {
+                let direct = &mut *lock(direct);
+                newly(&direct.losses, &mut direct.reported, true)
+            }
+            Target::Stream(shared) => {
+                let state = &mut *lock(&shared.state);
+                newly(&state.losses, &mut state.reported, state.queue.bytes.len() < QUEUE_LIMIT / 2)
+            }
         }
-        self.reported = losses.dropped;
-        Some(count)
     }
 
     /// Takes back that `count` arrivals were told as dropped, if the file did not take the last lines.
     pub fn unsaid(&mut self, count: u64) {
-        if matches!(&self.target, Target::File(direct) if direct.failing) {
-            self.reported -= count;
+        if let Target::File(direct) = &*self.target {
+            let mut direct = lock(direct);
+            if direct.failing {
+                direct.reported -= count;
+            }
         }
     }
 
@@ -240,9 +278,9 @@ impl Sink {
     /// dropped, and the losses are final.
     pub fn drain(&mut self, patience: Duration) -> Losses {
         self.flush();
-        if let Target::Stream(shared) = &self.target {
+        if let Target::Stream(shared) = &*self.target {
             let deadline = Instant::now() + patience;
-            let mut state = shared.lock();
+            let mut state = lock(&shared.state);
             while (state.writing || !state.queue.lines.is_empty()) && !state.losses.closed {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
@@ -263,11 +301,39 @@ impl Sink {
     #[must_use]
     pub fn finish(mut self, patience: Duration) -> Losses {
         let losses = self.drain(patience);
-        if let Target::Stream(shared) = &self.target {
-            shared.lock().ended = true;
+        if let Target::Stream(shared) = &*self.target {
+            lock(&shared.state).ended = true;
             shared.changed.notify_all();
         }
         losses
+    }
+}
+
+impl State {
+    /// Writes what the pipe takes without a wait, as long as nothing is before it, and cuts that off. What is left is for the
+    /// thread, and so is every error but the reader's end.
+    fn write_at_once(&mut self, batch: &mut Batch) {
+        if self.writing || !self.queue.lines.is_empty() || self.losses.closed {
+            return;
+        }
+        let Some(at_once) = &self.at_once else { return };
+        let (mut line, mut start) = (0, 0);
+        while let Some((length, lines, _)) = batch.chunk(line).filter(|(length, ..)| *length <= WRITE_LIMIT) {
+            match at_once(batch.bytes.get(start..start + length).unwrap_or_default()) {
+                Ok(count) if count == length => (line, start) = (line + lines, start + length),
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                    self.losses.closed = true;
+                    break;
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => break,
+                // The system cannot do it here.
+                _ => {
+                    self.at_once = None;
+                    break;
+                }
+            }
+        }
+        batch.cut(line, start);
     }
 }
 
@@ -315,7 +381,7 @@ fn write_all_batches(shared: &Shared, mut writer: impl Write) {
     let mut batch = Batch::default();
     loop {
         {
-            let mut state = shared.lock();
+            let mut state = lock(&shared.state);
             state.writing = false;
             state.abandoned = false;
             shared.changed.notify_all();
@@ -332,7 +398,7 @@ fn write_all_batches(shared: &Shared, mut writer: impl Write) {
         let (mut line, mut start) = (0, 0);
         while let Some((length, lines, arrivals)) = batch.chunk(line) {
             let result = write_batch(&mut writer, batch.bytes.get(start..start + length).unwrap_or_default());
-            let mut state = shared.lock();
+            let mut state = lock(&shared.state);
             if state.abandoned {
                 break;
             }
@@ -412,19 +478,27 @@ mod tests {
         (sender, seen, sink)
     }
 
+    fn tell(sink: &mut Sink, line: &[u8], arrival: bool) {
+        sink.line(arrival, |out| out.extend_from_slice(line));
+    }
+
+    fn writing(sink: &Sink) -> bool {
+        matches!(&*sink.target, Target::Stream(shared) if lock(&shared.state).writing)
+    }
+
     #[test]
     fn a_reader_that_stalls_costs_lines_but_never_blocks() {
         let (open, seen, mut sink) = gate();
         let line = [b'x'; 1023].iter().copied().chain([b'\n']).collect::<Vec<_>>();
         let total = 3 * QUEUE_LIMIT / line.len();
-        sink.line(&line, true);
+        tell(&mut sink, &line, true);
         sink.flush();
         // The writer has its hands full before the queue fills; else it would empty the queue when it comes at last.
-        while !matches!(&sink.target, Target::Stream(shared) if shared.lock().writing) {
+        while !writing(&sink) {
             std::thread::yield_now();
         }
         for _ in 1..total {
-            sink.line(&line, true);
+            tell(&mut sink, &line, true);
         }
         assert_eq!(sink.newly_dropped(), None, "no room to say so yet");
         assert!(sink.losses().dropped > 0);
@@ -439,12 +513,12 @@ mod tests {
     #[test]
     fn a_reader_that_never_reads_is_given_up_on() {
         let (_open, _, mut sink) = gate();
-        sink.line(b"first\n", true);
+        tell(&mut sink, b"first\n", true);
         sink.flush();
-        while !matches!(&sink.target, Target::Stream(shared) if shared.lock().writing) {
+        while !writing(&sink) {
             std::thread::yield_now();
         }
-        sink.line(b"second\n", true);
+        tell(&mut sink, b"second\n", true);
         let losses = sink.finish(Duration::from_millis(10));
         assert_eq!(losses.dropped, 2, "the one that is still being written too");
         assert!(losses.error.is_some());
@@ -454,12 +528,12 @@ mod tests {
     fn a_closed_pipe_is_no_error() {
         let (open, _, mut sink) = gate();
         open.send(Err(ErrorKind::BrokenPipe)).unwrap();
-        sink.line(b"note\n", false);
-        sink.line(b"arrival\n", true);
+        tell(&mut sink, b"note\n", false);
+        tell(&mut sink, b"arrival\n", true);
         let losses = sink.drain(LONG);
         assert!(losses.closed && losses.error.is_none());
         assert_eq!(losses.dropped, 1);
-        sink.line(b"arrival\n", true);
+        tell(&mut sink, b"arrival\n", true);
         assert_eq!(sink.finish(LONG).dropped, 2);
     }
 
@@ -468,8 +542,8 @@ mod tests {
         let (open, seen, mut sink) = gate();
         open.send(Ok(9)).unwrap();
         open.send(Err(ErrorKind::StorageFull)).unwrap();
-        sink.line(b"first\n", true);
-        sink.line(b"second\n", true);
+        tell(&mut sink, b"first\n", true);
+        tell(&mut sink, b"second\n", true);
         let losses = sink.finish(LONG);
         assert_eq!(seen.lock().unwrap().as_slice(), b"first\nsec");
         assert_eq!(losses.dropped, 1);
@@ -480,10 +554,12 @@ mod tests {
     fn a_file_takes_back_a_torn_line() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"first\nsec").unwrap();
-        let mut direct = Direct { file, losses: Losses::default(), failing: false };
+        let mut direct = Direct { file, losses: Losses::default(), reported: 0, failing: false };
         let mut batch = Batch::default();
-        batch.push(b"first\n", true);
-        batch.push(b"second\n", true);
+        for line in [&b"first\n"[..], b"second\n"] {
+            batch.bytes.extend_from_slice(line);
+            batch.lines.push((u32::try_from(line.len()).unwrap(), true));
+        }
         direct.failed(&batch, 9, &io::Error::from(ErrorKind::StorageFull));
         assert_eq!(direct.losses.dropped, 1);
         direct.write(&batch);
@@ -498,18 +574,67 @@ mod tests {
         let place = tempfile::NamedTempFile::new().unwrap();
         // Every write fails, as on a full disk.
         let mut sink = Sink::file(File::open(place.path()).unwrap());
-        sink.line(b"arrival\n", true);
+        tell(&mut sink, b"arrival\n", true);
         sink.flush();
         for room in [false, false, true] {
-            if let (true, Target::File(direct)) = (room, &mut sink.target) {
-                direct.file = tempfile::tempfile().unwrap();
+            if let (true, Target::File(direct)) = (room, &*sink.target) {
+                lock(direct).file = tempfile::tempfile().unwrap();
             }
             assert_eq!(sink.newly_dropped(), Some(1));
-            sink.line(b"dropped\n", false);
+            tell(&mut sink, b"dropped\n", false);
             sink.flush();
             sink.unsaid(1);
         }
         assert_eq!(sink.newly_dropped(), None, "it was said");
         assert_eq!(sink.losses().dropped, 1);
+    }
+
+    /// A pipe as it is, and the thread behind it: lines come in order whichever way they take, and none is lost.
+    #[test]
+    fn a_pipe_with_room_takes_lines_at_once_and_a_full_one_later() {
+        let room = Arc::new(Mutex::new(0));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (open, budget) = mpsc::channel();
+        let (their_room, theirs) = (Arc::clone(&room), Arc::clone(&seen));
+        let at_once = move |bytes: &[u8]| {
+            let mut room = lock(&their_room);
+            if *room < bytes.len() {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            *room -= bytes.len();
+            lock(&theirs).extend_from_slice(bytes);
+            Ok(bytes.len())
+        };
+        let mut sink = Sink::stream(Gate { budget, seen: Arc::clone(&seen) }).unwrap().at_once(at_once);
+        *lock(&room) = 12;
+        for text in ["first\n", "second\n", "third\n"] {
+            tell(&mut sink, text.as_bytes(), true);
+            sink.flush();
+        }
+        assert_eq!(lock(&seen).as_slice(), b"first\n", "no wait for the thread, and none past the queue");
+        *lock(&room) = 100;
+        tell(&mut sink, b"fourth\n", true);
+        sink.flush();
+        drop(open);
+        assert_eq!(sink.drain(LONG).dropped, 0);
+        tell(&mut sink, b"fifth\n", true);
+        sink.flush();
+        assert_eq!(lock(&room).clone(), 94, "at once again");
+        assert_eq!(String::from_utf8(lock(&seen).clone()).unwrap(), "first\nsecond\nthird\nfourth\nfifth\n");
+    }
+
+    #[test]
+    fn a_pipe_that_cannot_be_written_to_at_once_or_is_closed() {
+        for (kind, closed) in [(ErrorKind::Unsupported, false), (ErrorKind::BrokenPipe, true)] {
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let (_, budget) = mpsc::channel();
+            let mut sink = Sink::stream(Gate { budget, seen: Arc::clone(&seen) })
+                .unwrap()
+                .at_once(move |_| Err(kind.into()));
+            tell(&mut sink, b"arrival\n", true);
+            let losses = sink.drain(LONG);
+            assert_eq!((losses.closed, losses.dropped, losses.error), (closed, u64::from(closed), None));
+            assert_eq!(lock(&seen).is_empty(), closed);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::event::{ListenerSummary, Summary, ingress_key};
-use crate::model::{Arrival, Protocol};
+use crate::model::{Arrival, Ingress, Protocol};
 
 /// Counts per listener and ingress interface, and errors.
 #[derive(Debug, Default)]
@@ -19,7 +19,8 @@ struct Counts {
     accepted: u64,
     datagrams: u64,
     over_limit: u64,
-    by_ingress: BTreeMap<String, u64>,
+    /// By the ingress as it was told; those that are shown alike are added up at the end.
+    by_ingress: BTreeMap<Ingress, u64>,
 }
 
 impl Tally {
@@ -38,8 +39,10 @@ impl Tally {
             Protocol::Tcp => (self.accepted, counts.accepted) = (self.accepted + 1, counts.accepted + 1),
             Protocol::Udp => (self.datagrams, counts.datagrams) = (self.datagrams + 1, counts.datagrams + 1),
         }
-        let key = ingress_key(arrival.ingress.name.as_ref(), arrival.ingress.index);
-        *counts.by_ingress.entry(key).or_default() += 1;
+        match counts.by_ingress.get_mut(&arrival.ingress) {
+            Some(count) => *count += 1,
+            None => drop(counts.by_ingress.insert(arrival.ingress.clone(), 1)),
+        }
     }
 
     /// Counts a connection that was closed at once since its listener was full.
@@ -73,7 +76,7 @@ impl Tally {
                 accepted: counts.accepted,
                 datagrams: counts.datagrams,
                 over_limit: counts.over_limit,
-                by_ingress: counts.by_ingress.clone(),
+                by_ingress: by_name(&counts.by_ingress),
             })
             .collect();
         Summary {
@@ -84,4 +87,12 @@ impl Tally {
             errors: self.errors.clone(),
         }
     }
+}
+
+fn by_name(by_ingress: &BTreeMap<Ingress, u64>) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (ingress, count) in by_ingress {
+        *sums.entry(ingress_key(ingress.name.as_ref(), ingress.index)).or_default() += count;
+    }
+    sums
 }

@@ -18,6 +18,12 @@ impl Time {
         Time(i64::try_from(micros).unwrap_or(last).min(last))
     }
 
+    /// Whole seconds since 1970-01-01T00:00:00Z, and microseconds of the last one.
+    #[must_use]
+    pub fn parts(self) -> (i64, u32) {
+        (self.0.div_euclid(1_000_000), u32::try_from(self.0.rem_euclid(1_000_000)).unwrap_or(0))
+    }
+
     fn timestamp(self) -> jiff::Timestamp {
         jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
@@ -25,9 +31,30 @@ impl Time {
     /// The time of day for a person, `09:15:03.123Z`.
     #[must_use]
     pub fn time_of_day(self) -> String {
-        let day_micros = self.0.rem_euclid(86_400_000_000);
-        let (seconds, millis) = (day_micros / 1_000_000, day_micros / 1000 % 1000);
-        format!("{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+        let mut out = Vec::new();
+        self.push_time_of_day(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// Adds [`Time::time_of_day`] to `out`.
+    pub fn push_time_of_day(self, out: &mut Vec<u8>) {
+        let (seconds, micros) = self.parts();
+        let of_day = u32::try_from(seconds.rem_euclid(86_400)).unwrap_or(0);
+        let mut text = *b"00:00:00.000Z";
+        for (at, number) in
+            [(0..2, of_day / 3600), (3..5, of_day / 60 % 60), (6..8, of_day % 60), (9..12, micros / 1000)]
+        {
+            set_digits(&mut text[at], number);
+        }
+        out.extend_from_slice(&text);
+    }
+}
+
+/// Writes the last decimals of a number, as many as there is room for.
+pub(super) fn set_digits(room: &mut [u8], mut number: u32) {
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::model::addr::text_with_port;
-use crate::model::{AddrClass, Arrival, Evidence, Exposure, Family, IfName, Ingress, Protocol, SocketView};
+use crate::model::addr::{push_with_port, text_with_port};
+use crate::model::{
+    AddrClass, Arrival, Endpoint, Evidence, Exposure, Family, IfName, Ingress, Protocol, SocketView,
+};
 use crate::record::event::{
     Accepted, BoundSocket, ChangedPath, Datagram, Event, ListenerSummary, Network, Started, Summary,
 };
 use crate::record::time::Time;
-use crate::text::escape;
+use crate::text::{self, escape};
 
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
@@ -66,9 +69,9 @@ impl Live {
                 self.begun = true;
                 self.listening()
             }
-            Event::Accepted(Accepted { time, arrival }) => self.arrival(*time, arrival, None),
+            Event::Accepted(Accepted { time, arrival }) => self.told_arrival(*time, arrival, None),
             Event::Datagram(Datagram { time, arrival, bytes, truncated }) => {
-                self.arrival(*time, arrival, Some((*bytes, *truncated)))
+                self.told_arrival(*time, arrival, Some((*bytes, *truncated)))
             }
             Event::PathChanged(changed) => self.path_changed(changed),
             Event::Network(network) => self.network(network),
@@ -131,53 +134,59 @@ impl Live {
         out + &self.styled(DIM, &head) + "\n"
     }
 
-    /// The line of an arrival; of a datagram also its length in bytes and whether only its beginning was read.
-    pub fn arrival(&mut self, time: Time, arrival: &Arrival, datagram: Option<(usize, bool)>) -> String {
-        let ingress = shown(&arrival.ingress);
-        let zone = |scope_id: Option<u32>| -> Option<IfName> {
-            let index = scope_id?;
-            match &arrival.ingress.name {
-                Some(name) if arrival.ingress.index == Some(index) => Some(name.clone()),
-                _ => Some(index.to_string().as_str().into()),
-            }
-        };
-        let peer =
-            text_with_port(arrival.peer.address, zone(arrival.peer.scope_id).as_ref(), arrival.peer.port);
-        let local =
-            text_with_port(arrival.local.address, zone(arrival.local.scope_id).as_ref(), arrival.local.port);
-        let listener = escape(&arrival.listener);
-        for (column, text) in [
-            (&mut self.listener_width, &listener),
-            (&mut self.ingress_width, &ingress),
-            (&mut self.peer_width, &peer),
-            (&mut self.local_width, &local),
-        ] {
-            *column = (*column).max(width(text));
-        }
+    fn told_arrival(&mut self, time: Time, arrival: &Arrival, datagram: Option<(usize, bool)>) -> String {
+        let mut out = Vec::new();
+        self.arrival(&mut out, time, arrival, datagram);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// Adds the line of an arrival to `out`; of a datagram also its length in bytes and whether only its beginning was read.
+    pub fn arrival(
+        &mut self,
+        out: &mut Vec<u8>,
+        time: Time,
+        arrival: &Arrival,
+        datagram: Option<(usize, bool)>,
+    ) {
+        let start = out.len();
         let style = match (&arrival.ingress.evidence, arrival.peer_is_local) {
             (Evidence::Kernel | Evidence::ScopeId, Some(true)) => LOOPBACK,
             (Evidence::Kernel | Evidence::ScopeId, _) => OPEN,
             _ => DIM,
         };
-        let mut remarks = remarks(arrival);
+        styled(out, self.color, DIM, |out| time.push_time_of_day(out));
+        out.extend_from_slice(b"  ");
+        column(out, &mut self.listener_width, |out| text::push(out, &arrival.listener));
+        out.extend_from_slice(b"  ");
+        styled(out, self.color, style, |out| {
+            column(out, &mut self.ingress_width, |out| push_ingress(out, &arrival.ingress));
+        });
+        for (end, width) in [(&arrival.peer, &mut self.peer_width), (&arrival.local, &mut self.local_width)] {
+            out.extend_from_slice(b"  ");
+            column(out, width, |out| endpoint(out, arrival, end));
+        }
+        out.extend_from_slice(b"  ");
+        let remarks_start = out.len();
+        remarks(out, arrival);
         match datagram {
-            Some((bytes, false)) => remarks.push(format!("{bytes} bytes")),
-            Some((bytes, true)) => remarks.push(format!("{bytes} bytes, only the beginning was read")),
+            Some((bytes, false)) => remark(out, remarks_start, format_args!("{bytes} bytes")),
+            Some((bytes, true)) => {
+                remark(out, remarks_start, format_args!("{bytes} bytes, only the beginning was read"));
+            }
             None => {}
         }
-        let line = format!(
-            "{}  {}  {}  {}  {}  {}",
-            self.styled(DIM, &time.time_of_day()),
-            padded(&listener, self.listener_width),
-            self.styled(style, &padded(&ingress, self.ingress_width)),
-            padded(&peer, self.peer_width),
-            padded(&local, self.local_width),
-            remarks.join("; "),
-        );
-        line.trim_end().to_owned() + "\n"
+        while out.len() > start && out.last() == Some(&b' ') {
+            out.pop();
+        }
+        out.push(b'\n');
     }
 
     fn path_changed(&self, ChangedPath { time, change }: &ChangedPath) -> String {
+        let shown = |ingress: &Ingress| {
+            let mut out = Vec::new();
+            push_ingress(&mut out, ingress);
+            String::from_utf8_lossy(&out).into_owned()
+        };
         let text = format!(
             "path changed: the handshake of {} came in on {}, later packets on {} (listener {})",
             text_with_port(
@@ -258,11 +267,11 @@ impl Live {
 }
 
 /// The interface, or what is known of it.
-fn shown(ingress: &Ingress) -> String {
+fn push_ingress(out: &mut Vec<u8>, ingress: &Ingress) {
     match (&ingress.name, ingress.index) {
-        (Some(name), _) => name.to_string(),
-        (None, Some(index)) => format!("if{index}"),
-        (None, None) => "?".to_owned(),
+        (Some(name), _) => text::push_bytes(out, name.as_bytes()),
+        (None, Some(index)) => drop(write!(out, "if{index}")),
+        (None, None) => out.push(b'?'),
     }
 }
 
@@ -308,28 +317,71 @@ fn reach_of(socket: &SocketView) -> (Style, String) {
     }
 }
 
+/// An end of an arrival; the zone of a link-local address is named where it is the ingress link.
+fn endpoint(out: &mut Vec<u8>, arrival: &Arrival, end: &Endpoint) {
+    let Some(index) = end.scope_id else { return push_with_port(out, end.address, None, end.port) };
+    let number;
+    let zone = match &arrival.ingress.name {
+        Some(name) if arrival.ingress.index == Some(index) => name,
+        _ => {
+            number = IfName::from(index.to_string().as_str());
+            &number
+        }
+    };
+    push_with_port(out, end.address, Some(zone), end.port);
+}
+
 /// What a reader would not guess from addresses and interface alone.
-fn remarks(arrival: &Arrival) -> Vec<String> {
-    let mut out = Vec::new();
+fn remarks(out: &mut Vec<u8>, arrival: &Arrival) {
+    let start = out.len();
+    let mut remark = |text: std::fmt::Arguments<'_>| remark(out, start, text);
     let loopback = arrival.local.address.is_loopback() && arrival.peer.address.is_loopback();
     if arrival.peer_is_local == Some(true) && !loopback {
-        out.push("from this machine".to_owned());
+        remark(format_args!("from this machine"));
     }
     if let (Some(owner), Some(name)) = (&arrival.address_owner, &arrival.ingress.name)
         && owner != name
     {
-        out.push(format!("the address is {owner}'s"));
+        remark(format_args!("the address is {owner}'s"));
     }
     if arrival.v4_mapped {
-        out.push("IPv4 on an IPv6 socket".to_owned());
+        remark(format_args!("IPv4 on an IPv6 socket"));
     }
     match arrival.ingress.evidence {
         Evidence::Kernel => {}
-        Evidence::ScopeId => out.push("interface by scope id".to_owned()),
-        Evidence::Address => out.push("interface inferred from the address".to_owned()),
-        Evidence::Unknown => out.push("interface unknown".to_owned()),
+        Evidence::ScopeId => remark(format_args!("interface by scope id")),
+        Evidence::Address => remark(format_args!("interface inferred from the address")),
+        Evidence::Unknown => remark(format_args!("interface unknown")),
     }
-    out
+}
+
+/// Adds a remark behind those that begin at `start`.
+fn remark(out: &mut Vec<u8>, start: usize, text: std::fmt::Arguments<'_>) {
+    if out.len() > start {
+        out.extend_from_slice(b"; ");
+    }
+    let _ = out.write_fmt(text);
+}
+
+/// Adds what `write` does in this style.
+fn styled(out: &mut Vec<u8>, color: bool, style: Style, write: impl FnOnce(&mut Vec<u8>)) {
+    if color {
+        let _ = write!(out, "{style}");
+    }
+    write(out);
+    if color {
+        let _ = write!(out, "{style:#}");
+    }
+}
+
+/// Adds what `write` does, and spaces up to the width, which grows where it is too small.
+fn column(out: &mut Vec<u8>, width: &mut usize, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    // The first bytes of characters, see `width`.
+    let columns = out.iter().skip(start).filter(|&&byte| byte & 0xc0 != 0x80).count();
+    *width = (*width).max(columns);
+    out.resize(out.len() + *width - columns, b' ');
 }
 
 /// Characters, which is columns for all that [`escape`] lets through but wide scripts; those only shift their own line.

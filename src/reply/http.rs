@@ -1,12 +1,16 @@
 //! Just enough HTTP/1 to answer a browser, curl or a script: one GET or HEAD, one response, and the end.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
+use std::mem::MaybeUninit;
 
 use super::{Answer, READ_LIMIT, page};
 use crate::model::Arrival;
 
 /// Headers beyond this many are more than any client of ours sends.
 const MAX_HEADERS: usize = 64;
+
+/// The form for whoever asks for none.
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Methods by which a broken request is still known to be meant as HTTP.
 const METHODS: [&str; 9] =
@@ -20,14 +24,21 @@ enum Form {
     Text,
 }
 
+const FORMS: [(&str, Form); 4] = [
+    ("text/html", Form::Html),
+    ("application/xhtml+xml", Form::Html),
+    ("application/json", Form::Json),
+    ("text/plain", Form::Text),
+];
+
 /// The answer to a client that speaks HTTP; `None` when it speaks something else.
 pub(super) fn answer(input: &[u8], arrival: &Arrival) -> Option<Answer> {
     if input.is_empty() {
         return Some(Answer::Wait);
     }
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    let response = match request.parse(input) {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let response = match request.parse_with_uninit_headers(input, &mut headers) {
         Ok(httparse::Status::Partial) if input.len() < READ_LIMIT => return Some(Answer::Wait),
         Ok(httparse::Status::Partial) if request.version.is_none() && !looks_like_http(input) => return None,
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
@@ -54,12 +65,11 @@ fn form(request: &httparse::Request<'_, '_>) -> Form {
     let accept = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("accept"));
     let value = accept.and_then(|header| std::str::from_utf8(header.value).ok()).unwrap_or_default();
     for part in value.split(',') {
-        let kind = part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match kind.as_str() {
-            "text/html" | "application/xhtml+xml" => return Form::Html,
-            "application/json" => return Form::Json,
-            "text/plain" => return Form::Text,
-            _ => {}
+        let kind = part.split(';').next().unwrap_or_default().trim();
+        for (name, form) in FORMS {
+            if kind.eq_ignore_ascii_case(name) {
+                return form;
+            }
         }
     }
     Form::Text
@@ -69,29 +79,32 @@ fn respond(form: Form, arrival: &Arrival, with_body: bool) -> Vec<u8> {
     let (kind, body) = match form {
         Form::Html => ("text/html; charset=utf-8", page::html(arrival)),
         Form::Json => ("application/json", page::json(arrival)),
-        Form::Text => ("text/plain; charset=utf-8", page::text(arrival)),
+        Form::Text => (TEXT, page::text(arrival)),
     };
     response("200 OK", kind, &body, with_body)
 }
 
 fn plain(status: &str, body: &str, with_body: bool) -> Vec<u8> {
-    response(status, "text/plain; charset=utf-8", body, with_body)
+    response(status, TEXT, body.as_bytes(), with_body)
 }
 
-fn response(status: &str, kind: &str, body: &str, with_body: bool) -> Vec<u8> {
-    let mut out = String::with_capacity(body.len() + 300);
-    let _ = write!(out, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
-    if status.starts_with("405") {
-        out.push_str("Allow: GET, HEAD\r\n");
+fn response(status: &str, kind: &str, body: &[u8], with_body: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() + 400);
+    for part in ["HTTP/1.1 ", status, "\r\nContent-Type: ", kind, "\r\nContent-Length: "] {
+        out.extend_from_slice(part.as_bytes());
     }
-    out.push_str(
-        "Cache-Control: no-store\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src data:\r\n\
+    let _ = write!(out, "{}\r\n", body.len());
+    if status.starts_with("405") {
+        out.extend_from_slice(b"Allow: GET, HEAD\r\n");
+    }
+    out.extend_from_slice(
+        b"Cache-Control: no-store\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src data:\r\n\
          X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n\r\n",
     );
     if with_body {
-        out.push_str(body);
+        out.extend_from_slice(body);
     }
-    out.into_bytes()
+    out
 }
 
 #[cfg(test)]

@@ -3,8 +3,12 @@
 mod http;
 mod page;
 
-use crate::model::addr::text_with_port;
-use crate::model::{Arrival, Evidence};
+use std::borrow::Cow;
+use std::io::Write as _;
+
+use crate::model::addr::push_with_port;
+use crate::model::{Arrival, Endpoint, Evidence, IfName};
+use crate::text;
 
 /// How many bytes of a client are read at the most.
 pub const READ_LIMIT: usize = 4096;
@@ -29,94 +33,83 @@ pub fn describe(input: &[u8], arrival: &Arrival) -> Answer {
 /// The description as one line of text with its newline.
 #[must_use]
 pub fn line(arrival: &Arrival) -> Vec<u8> {
-    format!("bindscope: {}\n", sentence(arrival)).into_bytes()
+    let mut out = b"bindscope: your ".to_vec();
+    out.extend_from_slice(match arrival.protocol {
+        crate::model::Protocol::Tcp => b"connection from ".as_slice(),
+        crate::model::Protocol::Udp => b"datagram from ",
+    });
+    push_endpoint(&mut out, arrival, &arrival.peer);
+    out.extend_from_slice(b" to ");
+    push_endpoint(&mut out, arrival, &arrival.local);
+    out.extend_from_slice(b" was taken by listener \"");
+    text::push(&mut out, &arrival.listener);
+    out.extend_from_slice(b"\" and arrived on ");
+    push_ingress(&mut out, arrival);
+    out.push(b'\n');
+    out
 }
 
-/// How it arrived, in one sentence.
-#[must_use]
-pub fn sentence(arrival: &Arrival) -> String {
-    let verb = match arrival.protocol {
-        crate::model::Protocol::Tcp => "connection",
-        crate::model::Protocol::Udp => "datagram",
+/// One end; link-local addresses are on the ingress link, so its name is their zone's.
+fn push_endpoint(out: &mut Vec<u8>, arrival: &Arrival, end: &Endpoint) {
+    let number;
+    let zone = match (end.scope_id, &arrival.ingress.name) {
+        (None, _) => None,
+        (index, Some(name)) if arrival.ingress.index == index => Some(name),
+        (Some(index), _) => {
+            number = IfName::from(index.to_string().as_str());
+            Some(&number)
+        }
     };
-    let local = text_with_port(
-        arrival.local.address,
-        zone(arrival, arrival.local.scope_id).as_ref(),
-        arrival.local.port,
-    );
-    let peer = text_with_port(
-        arrival.peer.address,
-        zone(arrival, arrival.peer.scope_id).as_ref(),
-        arrival.peer.port,
-    );
-    format!(
-        "your {verb} from {peer} to {local} was taken by listener \"{}\" and arrived on {}",
-        crate::text::escape(&arrival.listener),
-        ingress(arrival)
-    )
-}
-
-/// The zone of an address of this arrival: link-local addresses are on the ingress link, so its name is the zone's.
-fn zone(arrival: &Arrival, scope_id: Option<u32>) -> Option<crate::model::IfName> {
-    let index = scope_id?;
-    match &arrival.ingress.name {
-        Some(name) if arrival.ingress.index == Some(index) => Some(name.clone()),
-        _ => Some(index.to_string().as_str().into()),
-    }
+    push_with_port(out, end.address, zone, end.port);
 }
 
 /// The ingress interface with what it rests on.
-#[must_use]
-pub fn ingress(arrival: &Arrival) -> String {
-    let name = match (&arrival.ingress.name, arrival.ingress.index) {
-        (Some(name), _) => name.to_string(),
-        (None, Some(index)) => format!("interface {index}, which is gone"),
-        (None, None) => return "an interface that this system does not tell".to_owned(),
-    };
-    match arrival.ingress.evidence {
-        Evidence::Kernel => format!("{name} (told by the kernel)"),
-        Evidence::ScopeId => format!("{name} (told by the scope id)"),
-        Evidence::Address => format!("{name} (inferred from the address; it may be another one)"),
-        Evidence::Unknown => name,
+fn push_ingress(out: &mut Vec<u8>, arrival: &Arrival) {
+    match (&arrival.ingress.name, arrival.ingress.index) {
+        (Some(name), _) => text::push_bytes(out, name.as_bytes()),
+        (None, Some(index)) => drop(write!(out, "interface {index}, which is gone")),
+        (None, None) => return out.extend_from_slice(b"an interface that this system does not tell"),
     }
+    out.extend_from_slice(match arrival.ingress.evidence {
+        Evidence::Kernel => b" (told by the kernel)",
+        Evidence::ScopeId => b" (told by the scope id)",
+        Evidence::Address => b" (inferred from the address; it may be another one)",
+        Evidence::Unknown => b"",
+    });
 }
 
 /// What the arrival means, one sentence each: where the client is, whether the address belongs to another interface,
 /// which family it used.
-#[must_use]
-pub fn meaning(arrival: &Arrival) -> Vec<String> {
-    let mut out = Vec::new();
-    match arrival.peer_is_local {
-        Some(true)
-            if arrival.ingress.name == arrival.address_owner && !arrival.local.address.is_loopback() =>
-        {
-            let name = arrival.ingress.name.as_ref().map_or_else(String::new, ToString::to_string);
-            out.push(format!(
-                "The client is this machine itself: the packets never left it. The kernel still names {name}, the interface that has the address."
-            ));
+fn meaning(arrival: &Arrival) -> impl Iterator<Item = Cow<'static, str>> {
+    let client = arrival.peer_is_local.map(|local| {
+        if !local {
+            return "The client is another host.".into();
         }
-        Some(true) => out.push("The client is this machine itself: the packets never left it.".to_owned()),
-        Some(false) => out.push("The client is another host.".to_owned()),
-        None => {}
-    }
-    if let (Some(owner), Some(name)) = (&arrival.address_owner, &arrival.ingress.name)
-        && owner != name
-        && arrival.ingress.evidence == Evidence::Kernel
-    {
-        out.push(format!(
-            "The address belongs to {owner}, yet the packets came in on {name}: on this system an address belongs to the host, not to the interface (weak host model). Binding one interface's address does not limit who can connect to that interface."
-        ));
-    }
-    if arrival.v4_mapped {
-        out.push("IPv4 arrived on an IPv6 socket: it is dual-stack, since IPV6_V6ONLY is off.".to_owned());
-    }
-    out
+        let itself = "The client is this machine itself: the packets never left it.";
+        if arrival.ingress.name != arrival.address_owner || arrival.local.address.is_loopback() {
+            return itself.into();
+        }
+        let name = arrival.ingress.name.as_ref().map_or_else(String::new, ToString::to_string);
+        format!("{itself} The kernel still names {name}, the interface that has the address.").into()
+    });
+    let weak = match (&arrival.address_owner, &arrival.ingress.name) {
+        (Some(owner), Some(name)) if owner != name && arrival.ingress.evidence == Evidence::Kernel => {
+            Some(Cow::from(format!(
+                "The address belongs to {owner}, yet the packets came in on {name}: on this system an address belongs to the host, not to the interface (weak host model). Binding one interface's address does not limit who can connect to that interface."
+            )))
+        }
+        _ => None,
+    };
+    let mapped = arrival
+        .v4_mapped
+        .then(|| "IPv4 arrived on an IPv6 socket: it is dual-stack, since IPV6_V6ONLY is off.".into());
+    [client, weak, mapped].into_iter().flatten()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::{Endpoint, Family, IfName, Ingress, Protocol};
+    use crate::model::{Family, Ingress, Protocol};
 
     pub(crate) fn arrival() -> Arrival {
         Arrival {
@@ -142,9 +135,9 @@ pub(crate) mod tests {
 
     #[test]
     fn the_weak_host_model_is_named_when_it_shows() {
-        assert!(meaning(&arrival()).iter().any(|sentence| sentence.contains("weak host model")));
+        assert!(meaning(&arrival()).any(|sentence| sentence.contains("weak host model")));
         let same = Arrival { address_owner: Some("eth1".into()), ..arrival() };
-        assert!(!meaning(&same).iter().any(|sentence| sentence.contains("weak host model")));
+        assert!(!meaning(&same).any(|sentence| sentence.contains("weak host model")));
     }
 
     #[test]

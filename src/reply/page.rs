@@ -2,55 +2,63 @@
 
 use std::fmt::Write as _;
 
-use super::{ingress, meaning};
-use crate::model::Arrival;
-use crate::model::addr::text_with_port;
-use crate::text::{escape, html_entities};
+use super::{meaning, push_endpoint, push_ingress};
+use crate::model::{Arrival, Family};
+use crate::text::{self, html_entities};
 
-/// The facts as (name, value) rows, the same in text and HTML. Values are escaped for a person, not yet for HTML.
-fn rows(arrival: &Arrival) -> Vec<(&'static str, String)> {
-    let endpoint = |end: &crate::model::Endpoint| {
-        text_with_port(end.address, super::zone(arrival, end.scope_id).as_ref(), end.port)
+/// The facts as names and values, the same in text and HTML. Values are escaped for a person, not yet for HTML.
+fn rows(arrival: &Arrival, mut row: impl FnMut(&'static str, &[u8])) {
+    let mut value = Vec::with_capacity(64);
+    let mut add = |name, write: &dyn Fn(&mut Vec<u8>)| {
+        value.clear();
+        write(&mut value);
+        row(name, &value);
     };
-    vec![
-        ("arrived on", ingress(arrival)),
-        ("listener", escape(&arrival.listener)),
-        ("local address", endpoint(&arrival.local)),
-        (
-            "address owner",
-            arrival
-                .address_owner
-                .as_ref()
-                .map_or_else(|| "no interface has it".to_owned(), ToString::to_string),
-        ),
-        ("peer", endpoint(&arrival.peer)),
-        (
-            "family",
-            if arrival.v4_mapped { "IPv4 (v4-mapped)".to_owned() } else { arrival.family.to_string() },
-        ),
-    ]
+    add("arrived on", &|out| push_ingress(out, arrival));
+    add("listener", &|out| text::push(out, &arrival.listener));
+    add("local address", &|out| push_endpoint(out, arrival, &arrival.local));
+    add("address owner", &|out| match &arrival.address_owner {
+        Some(owner) => text::push_bytes(out, owner.as_bytes()),
+        None => out.extend_from_slice(b"no interface has it"),
+    });
+    add("peer", &|out| push_endpoint(out, arrival, &arrival.peer));
+    add("family", &|out| {
+        out.extend_from_slice(match (arrival.v4_mapped, arrival.family) {
+            (true, _) => b"IPv4 (v4-mapped)".as_slice(),
+            (false, Family::Ipv4) => b"IPv4",
+            (false, Family::Ipv6) => b"IPv6",
+        });
+    });
 }
 
 /// As text, one fact a line.
-pub(super) fn text(arrival: &Arrival) -> String {
-    let mut out = String::new();
-    for (name, value) in rows(arrival) {
-        let _ = writeln!(out, "{name:<14} {value}");
-    }
+pub(super) fn text(arrival: &Arrival) -> Vec<u8> {
+    /// Columns of the names and the space behind them.
+    const WIDTH: usize = 15;
+    let mut out = Vec::with_capacity(512);
+    rows(arrival, |name, value| {
+        out.extend_from_slice(name.as_bytes());
+        out.resize(out.len() + WIDTH - name.len(), b' ');
+        out.extend_from_slice(value);
+        out.push(b'\n');
+    });
     for sentence in meaning(arrival) {
-        let _ = writeln!(out, "{sentence}");
+        out.extend_from_slice(sentence.as_bytes());
+        out.push(b'\n');
     }
     out
 }
 
 /// As JSON: the arrival as the event stream has it.
-pub(super) fn json(arrival: &Arrival) -> String {
+pub(super) fn json(arrival: &Arrival) -> Vec<u8> {
     // An arrival holds strings, numbers and booleans only, so it always has a JSON form.
-    serde_json::to_string(arrival).unwrap_or_default() + "\n"
+    let mut out = serde_json::to_vec(arrival).unwrap_or_default();
+    out.push(b'\n');
+    out
 }
 
 /// As a page: one file, no script, nothing loaded.
-pub(super) fn html(arrival: &Arrival) -> String {
+pub(super) fn html(arrival: &Arrival) -> Vec<u8> {
     let name = arrival.ingress.name.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
@@ -62,13 +70,14 @@ pub(super) fn html(arrival: &Arrival) -> String {
          <h1>Your connection arrived on <strong>{0}</strong></h1>\n<table>\n",
         html_entities(&name)
     );
-    for (name, value) in rows(arrival) {
-        let _ = writeln!(out, "<tr><th scope=\"row\">{name}<td>{}", html_entities(&value));
-    }
+    rows(arrival, |name, value| {
+        let value = html_entities(&String::from_utf8_lossy(value));
+        let _ = writeln!(out, "<tr><th scope=\"row\">{name}<td>{value}");
+    });
     out.push_str("</table>\n");
     for sentence in meaning(arrival) {
         let _ = writeln!(out, "<p>{}", html_entities(&sentence));
     }
     let _ = writeln!(out, "<p><small>bindscope {}</small>", env!("CARGO_PKG_VERSION"));
-    out
+    out.into_bytes()
 }

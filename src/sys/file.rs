@@ -112,6 +112,56 @@ pub fn open_for_append(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether a file is a pipe or a FIFO, which takes up to 4096 bytes whole or not at all (PIPE_BUF, pipe(7)).
+#[must_use]
+pub fn is_pipe(metadata: &std::fs::Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::FileTypeExt::is_fifo(&metadata.file_type())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        false
+    }
+}
+
+/// Writes without waiting, though the file is in blocking mode: that mode is a matter of all programs which share it
+/// (RWF_NOWAIT of pwritev2(2); on pipes since Linux 6.5).
+///
+/// # Errors
+/// EAGAIN when it would wait, and `Unsupported` where the system cannot do it.
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
+#[expect(unsafe_code, reason = "pwritev2 has no safe wrapper among our crates")]
+pub fn write_now(file: &File, bytes: &[u8]) -> io::Result<usize> {
+    use std::os::fd::AsRawFd as _;
+    /// No offset of our own: where the file stands.
+    const HERE: libc::c_long = -1;
+    let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: the kernel reads `iov_len` bytes at `iov_base`, which are those of `bytes`, and writes nothing there.
+    let written = unsafe {
+        libc::syscall(libc::SYS_pwritev2, file.as_raw_fd(), &raw const part, 1, HERE, HERE, libc::RWF_NOWAIT)
+    };
+    match usize::try_from(written) {
+        Ok(written) => Ok(written),
+        Err(_) => match io::Error::last_os_error() {
+            error if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            error => Err(error),
+        },
+    }
+}
+
+/// Not possible on this system.
+///
+/// # Errors
+/// Always: `Unsupported`.
+#[cfg(not(all(target_os = "linux", not(bindscope_portable))))]
+pub fn write_now(_file: &File, _bytes: &[u8]) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Standard output without the buffer that the standard library puts before it; `None` where that cannot be had.
 #[must_use]
 pub fn standard_output() -> Option<File> {
@@ -175,4 +225,35 @@ pub fn raise_file_limit() -> Option<u64> {
     }
     #[cfg(not(unix))]
     None
+}
+
+#[cfg(all(test, target_os = "linux", not(bindscope_portable)))]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn a_full_pipe_is_not_waited_for() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        assert!(is_pipe(&file.metadata().unwrap()));
+        let page = [7; 4096];
+        let mut written = 0;
+        let full = loop {
+            match write_now(&file, &page) {
+                Ok(count) => written += count,
+                Err(error) => break error,
+            }
+        };
+        if full.kind() == io::ErrorKind::Unsupported {
+            return; // Before Linux 6.5.
+        }
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(written % page.len(), 0, "whole or not at all");
+        drop(file);
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).unwrap();
+        assert_eq!(read.len(), written);
+    }
 }

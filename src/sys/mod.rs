@@ -41,8 +41,8 @@ use portable as system;
 pub use errno::errno_of;
 pub use error::Error;
 pub use file::{
-    Writers, create_private, open_for_append, open_regular, raise_file_limit, standard_output,
-    terminal_width, write_error_within, writers,
+    Writers, create_private, is_pipe, open_for_append, open_regular, raise_file_limit, standard_output,
+    terminal_width, write_error_within, write_now, writers,
 };
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute};
 pub use listing::listed_addresses;

@@ -49,7 +49,13 @@ pub(super) fn open(path: Option<&Path>, keep_rights: bool) -> Result<(Sink, Opti
 }
 
 fn of_file(file: File, keep_rights: bool) -> io::Result<(Sink, Option<Confinement>)> {
-    if file.metadata()?.is_file() { Ok((Sink::file(file), None)) } else { stream(file, keep_rights) }
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        return Ok((Sink::file(file), None));
+    }
+    let (same, pipe) = (file.try_clone()?, sys::is_pipe(&metadata));
+    let (sink, of_sink) = stream(file, keep_rights)?;
+    Ok((if pipe { sink.at_once(move |bytes| sys::write_now(&same, bytes)) } else { sink }, of_sink))
 }
 
 fn stream(writer: impl Write + Send + 'static, keep_rights: bool) -> io::Result<(Sink, Option<Confinement>)> {

@@ -9,7 +9,8 @@ use crate::cmd::Context;
 use crate::code::Code;
 use crate::diag::{Problem, Severity};
 use crate::model::{Arrival, Change, PathChange, SocketView};
-use crate::record::event::{ArrivalEvent, ChangedPath, Dropped, Event, Network, Notice};
+use crate::record::event::{ChangedPath, Dropped, Event, Network, Notice};
+use crate::record::line::Lines;
 use crate::record::sink::Sink;
 use crate::record::tally::Tally;
 use crate::record::time::Time;
@@ -30,7 +31,7 @@ pub(super) struct Reporter<'a> {
     tally: Tally,
     context: &'a Context,
     left: Option<u64>,
-    line: Vec<u8>,
+    lines: Lines,
     complaints: HashMap<String, (Instant, u64)>,
     wide_open: Vec<String>,
 }
@@ -45,7 +46,7 @@ impl<'a> Reporter<'a> {
             tally: Tally::default(),
             context,
             left: count,
-            line: Vec::new(),
+            lines: Lines::default(),
             complaints: HashMap::new(),
             wide_open: Vec::new(),
         }
@@ -71,15 +72,11 @@ impl<'a> Reporter<'a> {
             Event::Listening(_) => self.warn_of_open_ones(),
             _ => {}
         }
-        self.line.clear();
-        match self.format {
-            Format::Human => self.line.extend_from_slice(self.live.event(event).as_bytes()),
-            Format::Ndjson => json_line(&mut self.line, event),
-        }
-        if !self.line.is_empty() {
-            self.sink.line(&self.line, false);
-            self.sink.flush();
-        }
+        self.sink.line(false, |out| match self.format {
+            Format::Human => out.extend_from_slice(self.live.event(event).as_bytes()),
+            Format::Ndjson => json_line(out, event),
+        });
+        self.sink.flush();
     }
 
     /// People get notices on standard error, where one warning names all listeners that are open to others.
@@ -180,17 +177,10 @@ impl Observer for Reporter<'_> {
     fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>) -> ControlFlow<()> {
         self.tally.arrival(arrival);
         let time = Time::new(SystemTime::now());
-        self.line.clear();
-        match (self.format, datagram) {
-            (Format::Human, _) => {
-                self.line.extend_from_slice(self.live.arrival(time, arrival, datagram).as_bytes());
-            }
-            (Format::Ndjson, None) => json_line(&mut self.line, &ArrivalEvent::Accepted { time, arrival }),
-            (Format::Ndjson, Some((bytes, truncated))) => {
-                json_line(&mut self.line, &ArrivalEvent::Datagram { time, arrival, bytes, truncated });
-            }
-        }
-        self.sink.line(&self.line, true);
+        self.sink.line(true, |out| match self.format {
+            Format::Human => self.live.arrival(out, time, arrival, datagram),
+            Format::Ndjson => self.lines.arrival(out, time, arrival, datagram),
+        });
         match &mut self.left {
             Some(left) => {
                 *left = left.saturating_sub(1);

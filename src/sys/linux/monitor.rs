@@ -31,12 +31,13 @@ impl Monitor {
         Ok(Monitor { socket })
     }
 
-    /// Lets a change end the poller's wait.
+    /// Lets a change end the poller's wait. Returns whether it does: else [`Monitor::changed`] must be asked time and again.
     ///
     /// # Errors
     /// As `epoll_ctl(2)`.
-    pub fn watch(&self, poller: &Poller, key: u64) -> io::Result<()> {
-        poller.add(self, key, Interest::Read)
+    pub fn watch(&self, poller: &Poller, key: u64) -> io::Result<bool> {
+        poller.add(self, key, Interest::Read)?;
+        Ok(true)
     }
 
     /// Whether anything changed since the last call; never blocks. Lost notifications count as a change.

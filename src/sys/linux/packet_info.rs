@@ -53,8 +53,21 @@ pub fn request(socket: &Socket, domain: Family, protocol: Protocol) -> io::Resul
 /// # Errors
 /// As `getsockopt(2)`; ENOTCONN and EINVAL when the peer is gone already.
 pub fn ingress_of_connection(socket: &Socket, native_ipv6: bool) -> io::Result<Option<u32>> {
+    Ok(origin_of_connection(socket, native_ipv6)?.map(|(index, _)| index))
+}
+
+/// As [`ingress_of_connection`], and the local address of the connection where the kernel gives it in the same answer: over IPv4
+/// `ipi_addr` is what `getsockname(2)` would say (`do_ip_getsockopt()` of `net/ipv4/ip_sockglue.c`). Over IPv6 the address of
+/// the answer is another one, so it is not given.
+///
+/// # Errors
+/// As [`ingress_of_connection`].
+pub fn origin_of_connection(
+    socket: &Socket,
+    native_ipv6: bool,
+) -> io::Result<Option<(u32, Option<Ipv4Addr>)>> {
     match packet_options(socket, native_ipv6) {
-        Ok(Some(index)) => Ok(Some(index)),
+        Ok(Some(origin)) => Ok(Some(origin)),
         // The listener's option came too late for this connection (an inherited socket): ask on the connection itself.
         Ok(None) => {
             let asked = if native_ipv6 {
@@ -100,9 +113,9 @@ pub fn ingress_of_foreign_connection(socket: &Socket, native_ipv6: bool) -> io::
     answer
 }
 
-/// The interface index in the packet options of a connection, if the kernel gives any.
+/// The interface index in the packet options of a connection, if the kernel gives any, and over IPv4 the local address.
 #[expect(unsafe_code, reason = "no crate wraps IP_PKTOPTIONS: its value has no fixed length")]
-fn packet_options(socket: &Socket, native_ipv6: bool) -> io::Result<Option<u32>> {
+fn packet_options(socket: &Socket, native_ipv6: bool) -> io::Result<Option<(u32, Option<Ipv4Addr>)>> {
     /// `IP_PKTOPTIONS` of `linux/in.h`.
     const IP_PKTOPTIONS: libc::c_int = 9;
     /// `IPV6_2292PKTOPTIONS` of `linux/in6.h`.
@@ -123,11 +136,14 @@ fn packet_options(socket: &Socket, native_ipv6: bool) -> io::Result<Option<u32>>
         return Err(io::Error::last_os_error());
     }
     let written = usize::try_from(length).unwrap_or(0).min(CONTROL_LEN);
-    Ok(interface_in(&buffer[..written], native_ipv6))
+    Ok(origin_in(&buffer[..written], native_ipv6))
 }
 
-/// Finds the interface index in a buffer of control messages as `cmsg(3)` lays them out. Index 0 is no interface.
-fn interface_in(control: &[u8], native_ipv6: bool) -> Option<u32> {
+/// Finds the interface index, and over IPv4 the address, in a buffer of control messages as `cmsg(3)` lays them out. Index 0
+/// is no interface.
+fn origin_in(control: &[u8], native_ipv6: bool) -> Option<(u32, Option<Ipv4Addr>)> {
+    /// Offset of `ipi_addr` in `struct in_pktinfo`.
+    const ADDRESS: usize = 8;
     // IPV6_PKTINFO is 50; `struct in6_pktinfo` has the index after the address, `struct in_pktinfo` first.
     let (level, kind, offset) = if native_ipv6 {
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 16)
@@ -143,7 +159,9 @@ fn interface_in(control: &[u8], native_ipv6: bool) -> Option<u32> {
         }
         if word(HEADER - 8) == Some(level) && word(HEADER - 4) == Some(kind) {
             let index = u32::try_from(word(HEADER + offset)?).ok()?;
-            return (index != 0).then_some(index);
+            let address = rest.get(HEADER + ADDRESS..HEADER + ADDRESS + 4).filter(|_| !native_ipv6);
+            let address = address.and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(Ipv4Addr::from);
+            return (index != 0).then_some((index, address));
         }
         let aligned = length.next_multiple_of(size_of::<usize>());
         rest = rest.get(aligned..).unwrap_or_default();
@@ -355,10 +373,10 @@ mod tests {
     fn the_index_is_found_behind_other_messages() {
         let ttl = message(libc::IPPROTO_IP, libc::IP_TTL, &64i32.to_ne_bytes());
         let mut info = 7i32.to_ne_bytes().to_vec();
-        info.extend([192, 0, 2, 1, 192, 0, 2, 1]);
+        info.extend([192, 0, 2, 9, 192, 0, 2, 1]);
         let control = [ttl, message(libc::IPPROTO_IP, libc::IP_PKTINFO, &info)].concat();
-        assert_eq!(interface_in(&control, false), Some(7));
-        assert_eq!(interface_in(&control, true), None, "the IPv4 message is no answer for IPv6");
+        assert_eq!(origin_in(&control, false), Some((7, Some([192, 0, 2, 1].into()))));
+        assert_eq!(origin_in(&control, true), None, "the IPv4 message is no answer for IPv6");
     }
 
     #[test]
@@ -366,17 +384,17 @@ mod tests {
         let mut info = [0u8; 16].to_vec();
         info.extend(9i32.to_ne_bytes());
         let whole = message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
-        assert_eq!(interface_in(&whole, true), Some(9));
+        assert_eq!(origin_in(&whole, true), Some((9, None)));
         for cut in 0..HEADER + 20 {
-            assert_eq!(interface_in(&whole[..cut], true), None, "cut to {cut}");
+            assert_eq!(origin_in(&whole[..cut], true), None, "cut to {cut}");
         }
         let mut endless = whole.clone();
         endless[..size_of::<usize>()].fill(0);
-        assert_eq!(interface_in(&endless, true), None);
+        assert_eq!(origin_in(&endless, true), None);
         endless[..size_of::<usize>()].fill(0xff);
-        assert_eq!(interface_in(&endless, true), None);
+        assert_eq!(origin_in(&endless, true), None);
         let zero = message(libc::IPPROTO_IP, libc::IP_PKTINFO, &[0; 12]);
-        assert_eq!(interface_in(&zero, false), None, "index 0 names no interface");
+        assert_eq!(origin_in(&zero, false), None, "index 0 names no interface");
     }
 
     #[test]
@@ -388,6 +406,8 @@ mod tests {
             let server = Socket::from(listener.accept().unwrap().0);
             let index = ingress_of_connection(&server, address.starts_with('[')).unwrap().unwrap();
             assert_eq!(interface_name(&server, index), Some(IfName::from("lo")));
+            let own = server.local_addr().unwrap().as_socket_ipv4().map(|own| *own.ip());
+            assert_eq!(origin_of_connection(&server, own.is_none()).unwrap(), Some((index, own)));
         }
     }
 }

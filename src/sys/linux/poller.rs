@@ -4,12 +4,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::sys::{Interest, Readiness};
-
-/// How many events one wait takes.
-const BATCH: usize = 256;
 
 /// Watches sockets; each is known by a key of the caller's. Level-triggered: what is still ready is told again.
 pub struct Poller {
@@ -18,6 +16,9 @@ pub struct Poller {
 }
 
 impl Poller {
+    /// How many events one wait takes.
+    pub const BATCH: usize = 256;
+
     /// An empty set.
     ///
     /// # Errors
@@ -25,7 +26,7 @@ impl Poller {
     pub fn new() -> io::Result<Poller> {
         Ok(Poller {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            events: vec![EpollEvent::empty(); BATCH],
+            events: vec![EpollEvent::empty(); Poller::BATCH],
         })
     }
 
@@ -51,6 +52,19 @@ impl Poller {
     /// As `epoll_ctl(2)`.
     pub fn remove(&self, source: &impl AsFd) -> io::Result<()> {
         Ok(self.epoll.delete(source)?)
+    }
+
+    /// Whether `source` can be read. Waits for that, at most `patience`, as long as nothing that is watched is ready: `source`
+    /// itself need not be watched.
+    #[must_use]
+    pub fn wait_for(&self, source: &impl AsFd, patience: Duration) -> bool {
+        let mut both = [
+            PollFd::new(source.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.epoll.0.as_fd(), PollFlags::POLLIN),
+        ];
+        // Interrupted or not: what counts is whether it is ready.
+        let _ = ppoll(&mut both, Some(patience.into()), None);
+        both[0].any().unwrap_or(true)
     }
 
     /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced.

@@ -22,12 +22,12 @@ impl Monitor {
         Ok(Monitor { asked: Instant::now() })
     }
 
-    /// Nothing wakes the poller here.
+    /// Nothing wakes the poller here: false.
     ///
     /// # Errors
     /// None.
-    pub fn watch(&self, _poller: &Poller, _key: u64) -> io::Result<()> {
-        Ok(())
+    pub fn watch(&self, _poller: &Poller, _key: u64) -> io::Result<bool> {
+        Ok(false)
     }
 
     /// Whether the last "yes" is over a second ago.

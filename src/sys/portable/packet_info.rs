@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use socket2::{SockAddr, Socket};
 
@@ -22,6 +22,17 @@ pub fn request(_socket: &Socket, _domain: Family, _protocol: Protocol) -> io::Re
 /// # Errors
 /// None.
 pub fn ingress_of_connection(_socket: &Socket, _native_ipv6: bool) -> io::Result<Option<u32>> {
+    Ok(None)
+}
+
+/// Not known on this system.
+///
+/// # Errors
+/// None.
+pub fn origin_of_connection(
+    _socket: &Socket,
+    _native_ipv6: bool,
+) -> io::Result<Option<(u32, Option<Ipv4Addr>)>> {
     Ok(None)
 }
 

@@ -8,8 +8,8 @@ use polling::{Event, Events, PollMode};
 
 use crate::sys::{Interest, Readiness};
 
-/// How many events one wait takes.
-const BATCH: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+/// [`Poller::BATCH`] as `polling` wants it.
+const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(Poller::BATCH - 1);
 
 /// Watches sockets; each is known by a key of the caller's. Level-triggered: what is still ready is told again.
 pub struct Poller {
@@ -18,12 +18,15 @@ pub struct Poller {
 }
 
 impl Poller {
+    /// How many events one wait takes.
+    pub const BATCH: usize = 256;
+
     /// An empty set.
     ///
     /// # Errors
     /// As the system's poller.
     pub fn new() -> io::Result<Poller> {
-        Ok(Poller { poller: polling::Poller::new()?, events: Events::with_capacity(BATCH) })
+        Ok(Poller { poller: polling::Poller::new()?, events: Events::with_capacity(CAPACITY) })
     }
 
     /// Begins to watch `source`.
@@ -54,6 +57,12 @@ impl Poller {
     /// As the system's poller.
     pub fn remove(&self, source: &impl polling::AsSource) -> io::Result<()> {
         self.poller.delete(source)
+    }
+
+    /// Whether `source` can be read: not known here without watching it, so that is to be tried.
+    #[must_use]
+    pub fn wait_for<S>(&self, _source: &S, _patience: Duration) -> bool {
+        true
     }
 
     /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced.

@@ -1,0 +1,246 @@
+//! The NDJSON line of an arrival. It is what serde makes of an [`ArrivalEvent`]; since most lines of a socket differ in time
+//! and peer only, the rest is kept and used again. A busy server does little else than write these lines, and that is a tenth
+//! of the instructions (`cargo bench --bench cost` counts them).
+
+use super::event::ArrivalEvent;
+use super::time::{Time, set_digits};
+use crate::model::{Arrival, addr};
+
+/// How many kinds of lines are kept.
+const KINDS: usize = 64;
+
+/// What is before the time, and the time that stands for others in what is kept.
+const BEFORE_TIME: &str = "{\"event\":\"accepted\",\"time\":\"";
+const SOME_TIME: &str = "1970-01-01T00:00:00.000000Z";
+
+/// What is before the peer's address. No name holds it: a quotation mark within one has a backslash before it.
+const BEFORE_ADDRESS: &[u8] = b"\"peer\":{\"address\":\"";
+
+/// Writes lines.
+#[derive(Debug)]
+pub struct Lines {
+    second: i64,
+    /// The text of that second, up to and with the point before the fraction; empty before the first line.
+    head: String,
+    known: [Option<Kind>; KINDS],
+}
+
+/// Lines that differ in time, peer address and peer port only.
+#[derive(Debug)]
+struct Kind {
+    /// One of them.
+    like: Arrival,
+    /// From the end of the time to the peer's address.
+    middle: Vec<u8>,
+    /// From the end of the peer's port.
+    rest: Vec<u8>,
+}
+
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines { second: 0, head: String::new(), known: [const { None }; KINDS] }
+    }
+}
+
+impl Lines {
+    /// Adds the line of an arrival with its newline to `out`; of a datagram also its length in bytes and whether only its
+    /// beginning was read.
+    pub fn arrival(
+        &mut self,
+        out: &mut Vec<u8>,
+        time: Time,
+        arrival: &Arrival,
+        datagram: Option<(usize, bool)>,
+    ) {
+        if let Some((bytes, truncated)) = datagram {
+            return whole(out, &ArrivalEvent::Datagram { time, arrival, bytes, truncated });
+        }
+        self.tell_second(time);
+        let place = usize::from(arrival.local.port)
+            ^ arrival.ingress.index.map_or(0, |index| index as usize * 8)
+            ^ usize::from(arrival.peer_is_local == Some(true));
+        let place = &mut self.known[place % KINDS];
+        if !place.as_ref().is_some_and(|kind| kind.has(arrival)) {
+            *place = Kind::new(arrival);
+        }
+        let Some(kind) = place else { return whole(out, &ArrivalEvent::Accepted { time, arrival }) };
+        out.extend_from_slice(BEFORE_TIME.as_bytes());
+        out.extend_from_slice(self.head.as_bytes());
+        let mut fraction = *b"000000Z";
+        set_digits(&mut fraction[..6], time.parts().1);
+        out.extend_from_slice(&fraction);
+        out.extend_from_slice(&kind.middle);
+        addr::push(out, arrival.peer.address);
+        out.extend_from_slice(b"\",\"port\":");
+        out.extend_from_slice(itoa::Buffer::new().format(arrival.peer.port).as_bytes());
+        out.extend_from_slice(&kind.rest);
+    }
+
+    fn tell_second(&mut self, time: Time) {
+        let (second, _) = time.parts();
+        if self.second != second || self.head.is_empty() {
+            self.second = second;
+            self.head = time.to_string();
+            // Six decimals and the Z are told anew for each line.
+            self.head.truncate(self.head.len().saturating_sub("000000Z".len()));
+        }
+    }
+}
+
+fn whole(out: &mut Vec<u8>, event: &ArrivalEvent<'_>) {
+    // Events have string keys only, so they always have a JSON form, and a vector always has room.
+    let _ = serde_json::to_writer(&mut *out, event);
+    out.push(b'\n');
+}
+
+impl Kind {
+    /// `None` would be a line without a peer.
+    fn new(arrival: &Arrival) -> Option<Kind> {
+        let time = Time::new(std::time::UNIX_EPOCH);
+        let line = serde_json::to_vec(&ArrivalEvent::Accepted { time, arrival }).ok()?;
+        let behind_time = BEFORE_TIME.len() + SOME_TIME.len();
+        let address = line.windows(BEFORE_ADDRESS.len()).position(|bytes| bytes == BEFORE_ADDRESS)?;
+        let address = address + BEFORE_ADDRESS.len();
+        let mut peer = Vec::new();
+        addr::push(&mut peer, arrival.peer.address);
+        peer.extend_from_slice(b"\",\"port\":");
+        peer.extend_from_slice(itoa::Buffer::new().format(arrival.peer.port).as_bytes());
+        let middle = line.get(behind_time..address)?.to_vec();
+        let mut rest = line.get(address + peer.len()..)?.to_vec();
+        rest.push(b'\n');
+        Some(Kind { like: arrival.clone(), middle, rest })
+    }
+
+    fn has(&self, arrival: &Arrival) -> bool {
+        let Arrival {
+            listener,
+            protocol,
+            family,
+            v4_mapped,
+            peer,
+            local,
+            ingress,
+            address_owner,
+            peer_is_local,
+        } = &self.like;
+        *local == arrival.local
+            && *ingress == arrival.ingress
+            && *peer_is_local == arrival.peer_is_local
+            && *address_owner == arrival.address_owner
+            && *listener == arrival.listener
+            && (*protocol, *family, *v4_mapped) == (arrival.protocol, arrival.family, arrival.v4_mapped)
+            && peer.scope_id == arrival.peer.scope_id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Endpoint, Evidence, Family, IfName, Ingress, Protocol};
+
+    fn endpoints() -> impl Strategy<Value = Endpoint> {
+        let address = prop_oneof![
+            any::<u32>().prop_map(|v4| IpAddr::V4(v4.into())),
+            any::<u128>().prop_map(|v6| IpAddr::V6(v6.into()))
+        ];
+        (address, any::<u16>(), any::<Option<u32>>()).prop_map(|(address, port, scope_id)| Endpoint {
+            address,
+            port,
+            scope_id,
+        })
+    }
+
+    fn names() -> impl Strategy<Value = Option<IfName>> {
+        let bytes = prop_oneof![
+            "[a-z0-9\"\\\\]{1,15}".prop_map(String::into_bytes),
+            prop::collection::vec(any::<u8>(), 1..15)
+        ];
+        proptest::option::of(bytes.prop_map(|bytes| IfName::from_bytes(&bytes)))
+    }
+
+    fn arrivals() -> impl Strategy<Value = Arrival> {
+        let kinds = (
+            prop_oneof!["[a-z0-9-]{1,20}", any::<String>()],
+            prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)],
+            prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)],
+            prop_oneof![
+                Just(Evidence::Kernel),
+                Just(Evidence::ScopeId),
+                Just(Evidence::Address),
+                Just(Evidence::Unknown)
+            ],
+        );
+        let rest = (
+            endpoints(),
+            endpoints(),
+            any::<Option<u32>>(),
+            names(),
+            names(),
+            any::<bool>(),
+            any::<Option<bool>>(),
+        );
+        (kinds, rest).prop_map(
+            |(
+                (listener, protocol, family, evidence),
+                (peer, local, index, name, address_owner, v4_mapped, peer_is_local),
+            )| Arrival {
+                listener,
+                protocol,
+                family,
+                v4_mapped,
+                peer,
+                local,
+                ingress: Ingress { index, name, evidence },
+                address_owner,
+                peer_is_local,
+            },
+        )
+    }
+
+    proptest! {
+        /// Some lines of few sockets, so that many are of a kind, with single facts changed in between.
+        #[test]
+        fn lines_are_what_serde_writes(
+            some in prop::collection::vec(arrivals(), 1..4),
+            steps in prop::collection::vec(
+                (0..4_usize, endpoints(), 0..12, arrivals(), 0..3_000_000_u64, proptest::option::of((any::<usize>(), any::<bool>()))),
+                1..20,
+            ),
+        ) {
+            let (mut lines, mut out, mut expected) = (Lines::default(), Vec::new(), Vec::new());
+            for (which, peer, changed, other, micros, datagram) in steps {
+                let mut arrival = some[which % some.len()].clone();
+                (arrival.peer.address, arrival.peer.port) = (peer.address, peer.port);
+                match changed {
+                    0 => arrival.listener = other.listener,
+                    1 => arrival.peer.scope_id = other.peer.scope_id,
+                    2 => arrival.ingress.name = other.ingress.name,
+                    3 => arrival.address_owner = other.address_owner,
+                    4 => arrival.peer_is_local = other.peer_is_local,
+                    5 => arrival.local.address = other.local.address,
+                    6 => arrival.ingress.evidence = other.ingress.evidence,
+                    7 => (arrival.family, arrival.v4_mapped) = (other.family, other.v4_mapped),
+                    8 => arrival.protocol = other.protocol,
+                    9 => arrival = other,
+                    _ => {}
+                }
+                let arrival = &arrival;
+                // Within three seconds, so that some share one and some do not.
+                let time = Time::new(UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_000 + micros));
+                lines.arrival(&mut out, time, arrival, datagram);
+                let event = match datagram {
+                    None => ArrivalEvent::Accepted { time, arrival },
+                    Some((bytes, truncated)) => ArrivalEvent::Datagram { time, arrival, bytes, truncated },
+                };
+                serde_json::to_writer(&mut expected, &event).unwrap();
+                expected.push(b'\n');
+            }
+            prop_assert_eq!(String::from_utf8(out), String::from_utf8(expected));
+        }
+    }
+}

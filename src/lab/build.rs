@@ -3,11 +3,12 @@
 //! Nothing is torn down by name: a namespace dies with its last descriptor, however the process ends.
 
 use std::io;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ops::{Action, Operation, Plan};
-use crate::model::Snapshot;
+use crate::model::{AddrState, IfName, Snapshot};
 use crate::sys::netns::{self, Namespace};
 use crate::sys::{self, Error, NamespaceRefusal, Network};
 
@@ -85,7 +86,7 @@ impl Lab {
                 self.act(network, &operation.action, &mut gaps)
             })();
             result.map_err(|source| BuildError::Operation {
-                command: self.plan.commands(operation).into_iter().next().unwrap_or_default(),
+                command: self.plan.commands(operation).pop().unwrap_or_default(),
                 source,
             })?;
         }
@@ -108,6 +109,17 @@ impl Lab {
             Action::Rename(interface, to) => network.rename(interface, to),
             Action::Route(route) => network.add_route(route),
             Action::Settle(interface) => network.settle(interface),
+            Action::Checked(interface, address) => {
+                let begun = Instant::now();
+                while is_being_checked(interface, *address)? {
+                    if begun.elapsed() > LONGEST_WAIT {
+                        gaps.push(format!("the check of {address} for duplicates did not end in time"));
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(())
+            }
             Action::Ready => {
                 if !network.wait_for_addresses(LONGEST_WAIT)? {
                     gaps.push("addresses of a node could not be used in time".to_owned());
@@ -138,6 +150,17 @@ impl Lab {
     }
 }
 
+/// Whether the kernel still asks who else has an address, in the calling thread's namespace.
+fn is_being_checked(interface: &IfName, address: IpAddr) -> Result<bool, Error> {
+    let snapshot = sys::snapshot()?;
+    let found = snapshot.addresses().find(|(owner, own)| owner.name == *interface && own.address == address);
+    Ok(found.is_some_and(|(_, own)| own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed)))
+}
+
+/// What makes `/proc/sys` read-only, and what does not.
+const PROTECTED: &str =
+    "a container protects /proc/sys unless it is started with `--security-opt systempaths=unconfined`";
+
 fn set(path: &str, value: &str, optional: bool, gaps: &mut Vec<String>) -> Result<(), Error> {
     match netns::write_setting(path, value) {
         Ok(()) => Ok(()),
@@ -148,8 +171,15 @@ fn set(path: &str, value: &str, optional: bool, gaps: &mut Vec<String>) -> Resul
             if netns::read_setting(path).is_ok_and(|now| now == value) {
                 return Ok(());
             }
-            gaps.push(format!("{} could not be set to {value}: {error}", path.replace('/', ".")));
+            let way_out = match error.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => format!(" ({PROTECTED})"),
+                _ => String::new(),
+            };
+            gaps.push(format!("{} could not be set to {value}: {error}{way_out}", path.replace('/', ".")));
             Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Err(Error::call("set", format!("{} ({PROTECTED})", path.replace('/', ".")), error))
         }
         Err(error) => Err(Error::call("set", path.replace('/', "."), error)),
     }

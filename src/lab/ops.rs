@@ -62,6 +62,8 @@ pub enum Action {
     Route(NewRoute),
     /// Let the kernel notice that an interface works.
     Settle(IfName),
+    /// Wait until an address has been checked for duplicates, with either result.
+    Checked(IfName, IpAddr),
     /// Wait until every address can be used.
     Ready,
     /// Forget who answers for which address, so that an answer does not depend on what was asked before.
@@ -148,6 +150,7 @@ pub fn plan(topology: &Topology) -> Plan {
             plan.push(node, Action::Settle(interface));
         }
     }
+    plan.wait_for_checks();
     for node in 0..plan.nodes.len() {
         plan.push(node, Action::Ready);
     }
@@ -167,6 +170,32 @@ fn loopback() -> IfName {
 impl Plan {
     fn push(&mut self, node: usize, action: Action) {
         self.operations.push(Operation { node, action });
+    }
+
+    /// Waits for what is checked for duplicates and is not to stay so, so that no answer depends on the moment.
+    fn wait_for_checks(&mut self) {
+        let endless = |node: usize, interface: &IfName| {
+            let path = format!("net/ipv6/conf/{interface}/dad_transmits");
+            self.operations.iter().any(|operation| {
+                operation.node == node
+                    && matches!(&operation.action, Action::Setting { path: set, .. } if *set == path)
+            })
+        };
+        let is_up = |node: usize, interface: &IfName| {
+            let up = Action::Up(interface.clone(), true);
+            self.operations.iter().any(|operation| operation.node == node && operation.action == up)
+        };
+        let checked = self.operations.iter().filter_map(|operation| match &operation.action {
+            Action::Address(interface, new) if new.duplicate_detection && new.net.addr().is_ipv6() => {
+                let waits = is_up(operation.node, interface) && !endless(operation.node, interface);
+                waits.then(|| (operation.node, Action::Checked(interface.clone(), new.net.addr())))
+            }
+            _ => None,
+        });
+        let checked: Vec<(usize, Action)> = checked.collect();
+        for (node, action) in checked {
+            self.push(node, action);
+        }
     }
 
     /// The index of a node.
@@ -251,7 +280,7 @@ impl Plan {
     fn addresses(&mut self, topology: &Topology) {
         for (number, link) in topology.links.iter().enumerate() {
             for (end, side) in [(&link.a, 1), (&link.b, 2)] {
-                let own = if link.link_local && end.bridge.is_none() {
+                let own = if link.link_local && end.bridge.is_none() && end.carries_ipv6() {
                     link_local(0, number, side, &end.addresses)
                 } else {
                     None
@@ -315,7 +344,12 @@ impl Plan {
                 None => {}
             }
             if let Some(address) = event.add {
-                actions.push(Action::Address(interface.clone(), new_address(address, false)));
+                let new = new_address(address, false);
+                let checked = new.duplicate_detection && !address.tentative && new.net.addr().is_ipv6();
+                actions.push(Action::Address(interface.clone(), new));
+                if checked {
+                    actions.push(Action::Checked(interface.clone(), address.net.addr()));
+                }
             }
             if let Some(net) = event.remove {
                 actions.push(Action::RemoveAddress(interface.clone(), net));
@@ -396,7 +430,7 @@ fn is_of_interface(path: &str) -> bool {
 fn new_address(address: LabAddress, dad: bool) -> NewAddress {
     NewAddress {
         net: address.net,
-        duplicate_detection: dad || address.tentative,
+        duplicate_detection: address.dad.unwrap_or(dad) || address.tentative,
         deprecated: address.deprecated,
         prefix_route: true,
         broadcast: match address.net {
@@ -474,13 +508,19 @@ impl Plan {
             Action::Rename(interface, to) => vec![format!("ip -n {node} link set {interface} name {to}")],
             Action::Route(route) => vec![format!("ip -n {node} {}", route_words(route))],
             Action::Settle(interface) => vec![format!("ip -n {node} link show dev {interface} > /dev/null")],
+            Action::Checked(interface, address) => vec![format!(
+                "while ip -n {node} -o address show dev {interface} tentative -dadfailed to {address} | grep -q .; do sleep 0.1; done"
+            )],
             Action::Ready => Vec::new(),
             Action::ForgetNeighbours => vec![format!("ip -n {node} neighbour flush all")],
             Action::Filter(rule) => {
-                vec![format!(
-                    "ip netns exec {node} nft add rule inet bindscope input {}",
-                    crate::text::escape(rule)
-                )]
+                let quoted = crate::text::escape(rule).replace('\'', "'\\''");
+                let add = |what: &str| format!("ip netns exec {node} nft 'add {what}'");
+                vec![
+                    add("table inet bindscope"),
+                    add("chain inet bindscope input { type filter hook input priority 0; policy accept; }"),
+                    add(&format!("rule inet bindscope input {quoted}")),
+                ]
             }
         }
     }

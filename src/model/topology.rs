@@ -101,6 +101,14 @@ pub struct End {
     pub bridge: Option<IfName>,
 }
 
+impl End {
+    /// Whether its MTU suffices for IPv6 (RFC 8200, section 5). The kernel gives it no IPv6 addresses without.
+    #[must_use]
+    pub fn carries_ipv6(&self) -> bool {
+        self.mtu.is_none_or(|mtu| mtu >= 1280)
+    }
+}
+
 /// A bridge inside a node. Ends of links become its ports by naming it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -210,7 +218,7 @@ pub enum LinkChange {
 }
 
 /// An address with its prefix length and, after blanks, its state: `192.0.2.1/24`, `2001:db8::1/64 deprecated`,
-/// `2001:db8::2/64 tentative`.
+/// `2001:db8::2/64 tentative`. With `dad`, an address that the other end of the wire has too ends as a duplicate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LabAddress {
     /// Address and prefix length.
@@ -219,18 +227,26 @@ pub struct LabAddress {
     pub deprecated: bool,
     /// Kept in duplicate address detection for longer than a lab lasts.
     pub tentative: bool,
+    /// Whether it is checked for duplicates (IPv6); without, as its link says.
+    pub dad: Option<bool>,
 }
 
 impl From<IpNet> for LabAddress {
     fn from(net: IpNet) -> LabAddress {
-        LabAddress { net, deprecated: false, tentative: false }
+        LabAddress { net, deprecated: false, tentative: false, dad: None }
     }
 }
 
 impl fmt::Display for LabAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.net.fmt(f)?;
-        for (is, word) in [(self.deprecated, " deprecated"), (self.tentative, " tentative")] {
+        let dad = |wanted| self.dad == Some(wanted);
+        for (is, word) in [
+            (self.deprecated, " deprecated"),
+            (self.tentative, " tentative"),
+            (dad(true), " dad"),
+            (dad(false), " nodad"),
+        ] {
             if is {
                 f.write_str(word)?;
             }
@@ -248,14 +264,29 @@ impl FromStr for LabAddress {
         let net = net.parse::<IpNet>().map_err(|_| {
             format!("{net:?} is no address with a prefix length, such as 192.0.2.1/24 or 2001:db8::1/64")
         })?;
+        if let IpAddr::V6(v6) = net.addr()
+            && (v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.to_ipv4_mapped().is_some())
+        {
+            return Err(format!("no interface can be given the address {v6}"));
+        }
         let mut address = LabAddress::from(net);
         for word in words {
             match word {
                 "deprecated" => address.deprecated = true,
                 "tentative" if net.addr().is_ipv6() => address.tentative = true,
+                "dad" if net.addr().is_ipv6() => address.dad = Some(true),
+                "nodad" if net.addr().is_ipv6() => address.dad = Some(false),
                 "tentative" => return Err(format!("{net} is IPv4, which is never tentative")),
-                _ => return Err(format!("{word:?} is no state of an address (deprecated, tentative)")),
+                "dad" | "nodad" => return Err(format!("{net} is IPv4, which is not checked for duplicates")),
+                _ => {
+                    return Err(format!(
+                        "{word:?} is no state of an address (deprecated, tentative, dad, nodad)"
+                    ));
+                }
             }
+        }
+        if address.tentative && address.dad == Some(false) {
+            return Err(format!("{net} cannot be tentative without being checked for duplicates"));
         }
         Ok(address)
     }
@@ -359,6 +390,14 @@ impl Topology {
                     macvlan.interface, macvlan.parent, macvlan.node
                 ));
             }
+            if macvlan.parent == macvlan.interface {
+                out.push(format!("{} is to be on its own wire", macvlan.interface));
+            }
+        }
+        if let Some((a, b)) = self.circle() {
+            out.push(format!(
+                "the bridges {a} and {b} are joined in a circle, in which a packet would go round for ever: take one of the links away"
+            ));
         }
         for route in &self.routes {
             if route.destination().is_none() {
@@ -392,13 +431,44 @@ impl Topology {
         out
     }
 
+    /// Two bridges that a link joins though they are joined already.
+    fn circle(&self) -> Option<(&IfName, &IfName)> {
+        let mut groups: Vec<BTreeSet<(&str, &IfName)>> = Vec::new();
+        for Link { a, b, .. } in &self.links {
+            let (Some(left), Some(right)) = (&a.bridge, &b.bridge) else { continue };
+            let ends = [(a.node.as_str(), left), (b.node.as_str(), right)];
+            let (touched, others): (Vec<_>, Vec<_>) =
+                groups.into_iter().partition(|group| ends.iter().any(|end| group.contains(end)));
+            if ends[0] == ends[1] || touched.iter().any(|group| ends.iter().all(|end| group.contains(end))) {
+                return Some((left, right));
+            }
+            groups = others;
+            groups.push(touched.into_iter().flatten().chain(ends).collect());
+        }
+        None
+    }
+
     /// Every interface but `lo`, with its node.
-    fn interfaces(&self) -> impl Iterator<Item = (&str, &IfName)> {
+    pub fn interfaces(&self) -> impl Iterator<Item = (&str, &IfName)> {
         let ends = self.links.iter().flat_map(|link| [&link.a, &link.b]);
         ends.map(|end| (end.node.as_str(), &end.interface))
             .chain(self.bridges.iter().map(|bridge| (bridge.node.as_str(), &bridge.interface)))
             .chain(self.macvlans.iter().map(|macvlan| (macvlan.node.as_str(), &macvlan.interface)))
     }
+}
+
+/// Why a node may not have this name: it is written into commands, paths and reports.
+#[must_use]
+pub fn bad_node_name(name: &str) -> Option<&'static str> {
+    match name.chars().next() {
+        Some(first) if first.is_alphanumeric() || first == '_' => {}
+        _ => return Some("begins with something else than a letter, a digit or _"),
+    }
+    if name.chars().count() > 64 {
+        return Some("has more than 64 characters");
+    }
+    let plain = |c: char| c.is_alphanumeric() || "._-".contains(c);
+    (!name.chars().all(plain)).then_some("holds something else than letters, digits, . _ and -")
 }
 
 /// Why the kernel would not take the name of an interface (`dev_valid_name()` of `net/core/dev.c`).

@@ -16,6 +16,7 @@ use crate::diag::Problem;
 use crate::model::IfName;
 use crate::model::topology::{
     Bridge, End, Event, Filter, LabAddress, LabRoute, Link, LinkChange, Macvlan, Node, Topology,
+    bad_node_name,
 };
 
 /// A lab.
@@ -84,7 +85,7 @@ const INTERFACE: Key = required("interface", Kind::Text, "name of the interface 
 const ADDRESSES: Key = optional(
     "addresses",
     Kind::Texts,
-    "addresses with prefix length, and after a blank `deprecated` or `tentative`",
+    "addresses with prefix length, and after a blank `deprecated`, `tentative`, `dad` or `nodad`",
 );
 const LINK_LOCAL: Key =
     optional("link_local", Kind::Bool, "whether there are link-local IPv6 addresses (default true)");
@@ -202,6 +203,7 @@ pub(super) fn read(document: &DeTable<'_>, stem: &str, problems: &mut Problems) 
     let topology = reader.topology(document, table);
     reader.nodes_exist(table, &topology);
     reader.no_address_twice(table);
+    reader.events_happen_to_something(table, &topology);
     // Problems without a place of their own are told once everything else is right.
     if problems.is_empty() {
         for message in topology.problems() {
@@ -225,6 +227,7 @@ impl Reader<'_> {
         let mut nodes: Vec<Node> = Vec::new();
         for (entry, _) in tables(table, "node") {
             let name = text(entry, "name").unwrap_or_default().to_owned();
+            self.node_name(entry, "name");
             if let Some(value) = entry.get("name").filter(|_| nodes.iter().any(|node| node.name == name)) {
                 self.problems.add(
                     Code::DUPLICATE_NAME,
@@ -266,7 +269,7 @@ impl Reader<'_> {
             tables(table, "route").into_iter().map(|(entry, span)| self.route(entry, &span)).collect();
         let filters = tables(table, "filter").into_iter().map(|(entry, _)| Filter {
             node: text(entry, "node").unwrap_or_default().to_owned(),
-            rule: text(entry, "rule").unwrap_or_default().to_owned(),
+            rule: self.rule(entry),
         });
         let filters = filters.collect();
         let events =
@@ -276,14 +279,81 @@ impl Reader<'_> {
 
     fn end(&mut self, link: &DeTable<'_>, key: &str) -> Option<End> {
         let table = link.get(key)?.get_ref().as_table()?;
-        Some(End {
+        self.node_name(table, "node");
+        let end = End {
             node: text(table, "node").unwrap_or_default().to_owned(),
             interface: self.interface(table, "interface").unwrap_or_else(|| "".into()),
             addresses: self.addresses(table, "addresses"),
             up: boolean(table, "up").unwrap_or(true),
             mtu: number(table, "mtu"),
             bridge: self.interface(table, "bridge"),
-        })
+        };
+        if let Some(value) = table.get("mtu").filter(|_| !end.carries_ipv6())
+            && end.addresses.iter().any(|address| address.net.addr().is_ipv6())
+        {
+            self.problems
+                .add(Code::BAD_NETWORK, value.span(), "IPv6 needs an MTU of 1280 bytes at the least")
+                .help("raise it, or leave out the IPv6 addresses");
+        }
+        Some(end)
+    }
+
+    fn node_name(&mut self, table: &DeTable<'_>, key: &str) {
+        if let (Some(name), Some(value)) = (text(table, key).filter(|name| !name.is_empty()), table.get(key))
+            && let Some(reason) = bad_node_name(name)
+        {
+            self.problems.add(Code::BAD_NETWORK, value.span(), format!("the name of a node {reason}"));
+        }
+    }
+
+    /// A rule is one: what could end it and begin another command of nft(8) is not taken.
+    fn rule(&mut self, table: &DeTable<'_>) -> String {
+        let rule = text(table, "rule").unwrap_or_default();
+        if let Some(value) =
+            table.get("rule").filter(|_| rule.chars().any(|c| c.is_control() || matches!(c, ';' | '\\')))
+        {
+            self.problems
+                .add(Code::BAD_NETWORK, value.span(), "a rule is one line without \";\" and without \"\\\"")
+                .help("write one [[lab.filter]] for each rule");
+        }
+        rule.to_owned()
+    }
+
+    /// Events happen to interfaces that are there by then, renamed ones under their new name.
+    fn events_happen_to_something(&mut self, table: &DeTable<'_>, topology: &Topology) {
+        let host = topology.host_node().unwrap_or_default();
+        let mut there: HashSet<(String, IfName)> =
+            topology.interfaces().map(|(node, name)| (node.to_owned(), name.clone())).collect();
+        for ((entry, _), event) in tables(table, "event").into_iter().zip(&topology.events) {
+            let (Some(name), Some(value)) = (&event.interface, entry.get("interface")) else { continue };
+            let node = event.node.clone().unwrap_or_else(|| host.clone());
+            if !there.contains(&(node.clone(), name.clone())) {
+                let mut names: Vec<String> =
+                    there.iter().filter(|one| one.0 == node).map(|one| one.1.to_string()).collect();
+                names.sort_unstable();
+                self.problems
+                    .add(
+                        Code::UNKNOWN_REFERENCE,
+                        value.span(),
+                        format!("\"{node}\" has no interface \"{name}\" by then"),
+                    )
+                    .help(format!(
+                        "it has {}",
+                        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+                    ));
+                continue;
+            }
+            if let (Some(to), Some(value)) = (&event.rename, entry.get("rename")) {
+                there.remove(&(node.clone(), name.clone()));
+                if !there.insert((node.clone(), to.clone())) {
+                    self.problems.add(
+                        Code::DUPLICATE_NAME,
+                        value.span(),
+                        format!("\"{node}\" has an interface \"{to}\" by then"),
+                    );
+                }
+            }
+        }
     }
 
     fn route(&mut self, table: &DeTable<'_>, span: &Range<usize>) -> LabRoute {
@@ -382,6 +452,10 @@ impl Reader<'_> {
             Ok(_) if matches!(name, "lo" | "all" | "default") => {
                 Err("is the name of something that every node has".to_owned())
             }
+            // It is written into commands that a person may run.
+            Ok(_) if !name.chars().all(|c| c.is_alphanumeric() || "._-+@=,^".contains(c)) => {
+                Err("holds a character that a lab's interface may not have".to_owned())
+            }
             checked => checked,
         };
         if let (Err(reason), Some(value)) = (&checked, table.get(key)) {
@@ -424,6 +498,10 @@ impl Reader<'_> {
                             format!("\"{}\" is no setting of a network", name.get_ref()),
                         )
                         .help("write a dotted name that begins with net., in quotes");
+                }
+                Some(written) if written.chars().any(|c| c.is_control() || matches!(c, '\'' | '\\')) => {
+                    let message = "a setting's value holds neither quotes nor control characters";
+                    self.problems.add(Code::BAD_NETWORK, value.span(), message);
                 }
                 Some(written) => {
                     settings.insert(name.get_ref().to_string(), written);

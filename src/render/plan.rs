@@ -453,7 +453,11 @@ fn markdown_cell(text: &str) -> String {
 pub fn markdown(report: &Report) -> String {
     let mut out = format!(
         "# {} of {}\n\n",
-        if is_probe(report) { "Probe" } else { "Plan" },
+        match report.schema.as_str() {
+            LAB_SCHEMA => "Lab run",
+            _ if is_probe(report) => "Probe",
+            _ => "Plan",
+        },
         markdown_cell(&report.profile)
     );
     out.push_str("| listener | socket | bind | reachable |\n|---|---|---|---|\n");

@@ -13,12 +13,37 @@ mod support;
 
 mod agree;
 mod build;
+mod hostile;
+mod leaves;
 mod program;
+mod refused;
+mod truths;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    support::netns::harness(
-        build::trials().into_iter().chain(agree::trials()).chain(program::trials()).collect(),
-    )
+    let others: [(&str, fn()); 14] = [
+        ("the_truth_table_holds_cell_by_cell", truths::the_truth_table_holds_cell_by_cell),
+        ("a_refusal_names_the_switch", refused::a_refusal_names_the_switch),
+        ("a_user_without_a_number_is_told_so", refused::a_user_without_a_number_is_told_so),
+        ("root_needs_no_user_namespace", refused::root_needs_no_user_namespace),
+        ("a_program_that_cannot_be_read_builds_a_lab", refused::a_program_that_cannot_be_read_builds_a_lab),
+        ("settings_that_cannot_be_written_are_told", refused::settings_that_cannot_be_written_are_told),
+        ("labs_in_a_row_leave_no_namespace", leaves::labs_in_a_row_leave_no_namespace),
+        ("labs_killed_at_random_moments_leave_nothing", leaves::labs_killed_at_random_moments_leave_nothing),
+        ("labs_beside_each_other_do_not_meet", leaves::labs_beside_each_other_do_not_meet),
+        ("hostile_networks_are_refused", hostile::hostile_networks_are_refused_with_their_place),
+        ("outputs_that_end_early_are_borne", hostile::outputs_that_end_early_are_borne),
+        ("a_shell_has_its_terminal_and_its_node", hostile::a_shell_has_its_terminal_and_its_node),
+        ("what_cannot_be_run_in_a_node_is_named", hostile::what_cannot_be_run_in_a_node_is_named),
+        ("a_lab_that_stands_ends_at_a_signal", hostile::a_lab_that_stands_ends_at_a_signal),
+    ];
+    let others = others.into_iter().map(|(name, body)| {
+        libtest_mimic::Trial::test(name, move || {
+            body();
+            Ok(())
+        })
+    });
+    let trials = build::trials().into_iter().chain(agree::trials()).chain(program::trials());
+    support::netns::harness(trials.chain(others).collect())
 }

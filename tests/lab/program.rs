@@ -7,12 +7,13 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::tool;
 use bindscope::lab::builtin;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::agree::{differing, lab};
-use crate::support::program::{self, bindscope};
+use crate::support::program::{self, bindscope, toml_file as file};
 
 macro_rules! trials {
     ($($name:ident),* $(,)?) => {
@@ -31,13 +32,10 @@ trials! {
     privileged_ports_are_as_outside,
     fifty_nodes_are_no_trouble,
     a_filter_drops_what_it_says,
+    the_dry_run_has_the_filters_too,
+    a_duplicate_address_is_made_on_purpose,
+    a_kept_lab_is_kept_by_its_file,
     a_second_interface_on_a_wire_and_states_of_addresses,
-}
-
-fn file(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    std::fs::write(file.path(), text).unwrap();
-    file
 }
 
 fn the_tutorials_claims_are_two_true_and_one_false() {
@@ -157,21 +155,8 @@ fn the_dry_run_builds_the_same_network() {
                 "json",
             ]);
             assert!(done.status.success(), "{:?}", program::text(&done));
-            let shell = format!(
-                "mount -t tmpfs none /run && cat > /run/script && sh -e /run/script >&2 && exec ip netns exec {node} {program} interfaces --format json"
-            );
-            // `ip netns add` goes back to where it was, which without root must be a namespace of our own.
-            let mut child = Command::new("unshare")
-                .args(["-m", "-n", "sh", "-c", &shell])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
-            std::io::Write::write_all(&mut child.stdin.take().unwrap(), &script).unwrap();
-            let typed = program::finish(child);
-            let (_, stderr) = program::text(&typed);
-            assert!(typed.status.success(), "{name}: {stderr}");
+            let typed =
+                typed_in(&script, &format!("ip netns exec {node} {program} interfaces --format json"));
             let (typed, done) = (network(&typed.stdout), network(&done.stdout));
             assert_eq!(typed, done, "{name}: {node}");
         }
@@ -295,7 +280,7 @@ fn a_filter_drops_what_it_says() {
     );
     let file = file(&text);
     let (document, exit) = lab(&["--bind", "0.0.0.0:7200", "--topology", file.path().to_str().unwrap()]);
-    if Command::new("nft").arg("--version").output().is_err() {
+    if !tool("nft") {
         let gaps = document["incomplete_because"].to_string();
         assert!(gaps.contains("there is no command nft"), "{gaps}");
         assert_eq!(document["complete"], false);
@@ -309,6 +294,117 @@ fn a_filter_drops_what_it_says() {
             .iter()
             .all(|cell| cell["source"] == "node:wan" && cell["observed"]["outcome"] == "timeout")
     );
+}
+
+fn the_dry_run_has_the_filters_too() {
+    if !tool("nft") {
+        return;
+    }
+    let text = format!(
+        "{}\n[[lab.filter]]\nnode = \"host\"\nrule = \"iifname eth1 tcp dport 7200 drop comment \\\"it's closed\\\"\"\n",
+        builtin::get("two-sided").unwrap()
+    );
+    let file = file(&text);
+    let path = file.path().to_str().unwrap();
+    let done = program::run(&["lab", "shell", "--topology", path, "host", "--", "nft", "list", "ruleset"]);
+    assert!(done.status.success(), "{:?}", program::text(&done));
+    let script = program::run(&["lab", "run", "--dry-run", "--topology", path]).stdout;
+    let typed = typed_in(&script, "ip netns exec host nft list ruleset");
+    let (typed, done) = (program::text(&typed).0, program::text(&done).0);
+    assert!(done.contains("7200 drop"), "{done}");
+    assert_eq!(typed, done);
+}
+
+/// Runs a script of `lab plan` in namespaces of its own, and a command afterwards.
+fn typed_in(script: &[u8], then: &str) -> std::process::Output {
+    let shell =
+        format!("mount -t tmpfs none /run && cat > /run/script && sh -e /run/script >&2 && exec {then}");
+    // `ip netns add` goes back to where it was, which without root must be a namespace of our own.
+    let mut child = Command::new("unshare")
+        .args(["-m", "-n", "sh", "-c", &shell])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), script).unwrap();
+    let typed = program::finish(child);
+    assert!(typed.status.success(), "{}", program::text(&typed).1);
+    typed
+}
+
+fn a_duplicate_address_is_made_on_purpose() {
+    let text = r#"
+schema = 1
+kind = "lab"
+name = "duplicate"
+
+[lab]
+host = "host"
+
+[[lab.link]]
+a = { node = "host", interface = "eth0", addresses = ["2001:db8:1::1/64 dad", "2001:db8:1::66/64 dad"] }
+b = { node = "lan", interface = "eth0", addresses = ["2001:db8:1::10/64", "2001:db8:1::66/64 nodad"] }
+
+[[lab.event]]
+interface = "eth0"
+add = "2001:db8:1::10/64 dad"
+"#;
+    let file = file(text);
+    let path = file.path().to_str().unwrap();
+    let (document, _) =
+        lab(&["--bind", "[2001:db8:1::66]:7301", "--bind", "[2001:db8:1::1]:7302", "--topology", path]);
+    let wrong = differing(&document).0;
+    assert!(wrong.is_empty(), "{}", Value::from_iter(wrong.into_iter().cloned()));
+    let bind = |number: usize| &document["sockets"][number]["bind"];
+    assert_eq!(bind(0)["predicted"]["code"], "BS2004");
+    assert_eq!(
+        (&bind(0)["predicted"]["errno"], &bind(0)["observed"]["errno"]),
+        (&"EADDRNOTAVAIL".into(), &"EADDRNOTAVAIL".into())
+    );
+    // The other one was checked too, and nobody had it.
+    assert_eq!(bind(1)["observed"]["outcome"], "ok");
+    let destinations: BTreeSet<&str> = document["cells"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cell| cell["destination"].as_str().unwrap())
+        .collect();
+    assert!(
+        destinations.contains("2001:db8:1::1") && !destinations.contains("2001:db8:1::66"),
+        "{destinations:?}"
+    );
+    assert_eq!(document["notes"].to_string().matches("cells changed").count(), 1);
+    assert!(document["notes"].to_string().contains("0 of "), "{}", document["notes"]);
+}
+
+/// `teardown` says whether a lab is left standing.
+fn a_kept_lab_is_kept_by_its_file() {
+    for (profile, teardown, stays) in [
+        ("loopback", "always", false),
+        ("tutorial", "always", false),
+        ("loopback", "on-success", false),
+        ("tutorial", "on-success", true),
+        ("loopback", "never", true),
+    ] {
+        let text = builtin::get("two-sided")
+            .unwrap()
+            .replace("[lab]\n", &format!("[lab]\nteardown = '{teardown}'\n"));
+        let file = file(&text);
+        let mut child = bindscope(&["lab", "run", profile, "--topology", file.path().to_str().unwrap()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+        while !said.contains("nsenter") && std::io::BufRead::read_line(&mut stderr, &mut said).unwrap() > 0 {}
+        assert_eq!(said.contains("nsenter"), stays, "{profile} {teardown}: {said}");
+        if stays {
+            child.kill().unwrap();
+        }
+        program::wait(&mut child);
+    }
 }
 
 fn a_second_interface_on_a_wire_and_states_of_addresses() {

@@ -29,6 +29,16 @@ pub fn run(arguments: &[&str]) -> Output {
     finish(bindscope(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
+/// A file of its own with this text, readable by everybody.
+#[must_use]
+pub fn toml_file(text: &str) -> tempfile::NamedTempFile {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    file
+}
+
 /// What a program wrote and how it ended; killed, and a failure, when it hangs.
 #[must_use]
 pub fn finish(mut child: Child) -> Output {

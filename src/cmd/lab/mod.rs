@@ -12,6 +12,7 @@ use crate::diag::Problem;
 use crate::lab::build::{BuildError, Lab};
 use crate::lab::{builtin, ops};
 use crate::model::topology::Topology;
+use crate::profile::lab::Teardown;
 use crate::profile::{self, Profile};
 use crate::sys::{self, netns};
 use crate::text::escape;
@@ -52,6 +53,7 @@ struct Chosen {
     profile: Profile,
     name: String,
     topology: Topology,
+    teardown: Teardown,
 }
 
 impl NetworkArgs {
@@ -63,7 +65,7 @@ impl NetworkArgs {
             (None, Some(lab)) => lab,
             (None, None) => named(OsStr::new(builtin::ALL[0].0)).map_err(Failure::usage)?,
         };
-        Ok(Chosen { profile, name: lab.name, topology: lab.topology })
+        Ok(Chosen { profile, name: lab.name, topology: lab.topology, teardown: lab.teardown })
     }
 }
 
@@ -101,10 +103,14 @@ fn build(topology: &Topology, context: &Context) -> Result<Lab, Failure> {
 }
 
 fn failed(error: BuildError) -> Failure {
+    failed_at("the lab could not be built", error)
+}
+
+fn failed_at(what: &str, error: BuildError) -> Failure {
     match error {
         BuildError::Refused(refusal) => refused(&refusal),
         BuildError::Operation { command, source } => {
-            let problem = Problem::error(Code::LAB_FAILED, format!("the lab could not be built: {source}"));
+            let problem = Problem::error(Code::LAB_FAILED, format!("{what}: {source}"));
             Failure::new(Exit::Environment, problem.help(format!("the operation was: {}", escape(&command))))
         }
     }

@@ -1,11 +1,11 @@
 //! `bindscope lab plan` and `bindscope lab list`.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::NetworkArgs;
+use super::{Chosen, NetworkArgs};
 use crate::cmd::{Context, Exit, Failure};
 use crate::lab::{builtin, ops};
 use crate::text::escape;
@@ -15,6 +15,9 @@ use crate::text::escape;
 pub struct Args {
     #[command(flatten)]
     network: NetworkArgs,
+    /// Nothing is ever built here
+    #[arg(long, hide = true)]
+    dry_run: bool,
     /// How to write it
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
@@ -25,7 +28,7 @@ pub struct Args {
 
 /// Formats of a lab's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// A shell script that root could run
     Human,
     /// The document of schema bindscope.lab-plan/1
@@ -64,9 +67,18 @@ fn steps<'a>(plan: &'a ops::Plan, operations: &[ops::Operation]) -> Vec<Step<'a>
 /// # Errors
 /// A profile or network that cannot be used.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let chosen = args.network.choose()?;
+    show(&args.network.choose()?, args.format, args.output.as_deref(), context)
+}
+
+/// Writes the operations that would build a network.
+pub(super) fn show(
+    chosen: &Chosen,
+    format: Format,
+    output: Option<&Path>,
+    context: &Context,
+) -> Result<Exit, Failure> {
     let plan = ops::plan(&chosen.topology);
-    let text = match args.format {
+    let text = match format {
         Format::Human => script(&chosen.name, chosen.topology.description.as_deref(), &plan),
         Format::Json => {
             let document = Document {
@@ -82,7 +94,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
         }
     };
-    context.emit(text.as_bytes(), args.output.as_deref())?;
+    context.emit(text.as_bytes(), output)?;
     Ok(Exit::Success)
 }
 

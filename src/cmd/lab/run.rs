@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Chosen, NetworkArgs, build, environment, failed, prepare};
+use super::{Chosen, NetworkArgs, build, environment, failed_at, plan as steps, prepare};
 use crate::accept::{Acceptor, Endpoint, Observer};
 use crate::cmd::plan::{self, Format, Parts};
 use crate::cmd::{Context, Exit, Failure, probe};
@@ -19,6 +19,7 @@ use crate::lab::run::{self as stage, Looked, Opened, Patience};
 use crate::model::{Arrival, Change, Outcome, SocketView};
 use crate::plan::expect;
 use crate::plan::report::{CellReport, LAB_SCHEMA, Report};
+use crate::profile::lab::Teardown;
 use crate::sys::{Signals, netns};
 use crate::text::escape;
 
@@ -27,6 +28,9 @@ use crate::text::escape;
 pub struct Args {
     #[command(flatten)]
     network: NetworkArgs,
+    /// Show the operations that would build the network, as `lab plan` does, and build nothing
+    #[arg(long, conflicts_with = "keep")]
+    dry_run: bool,
     /// Leave the lab standing, with its listeners answering, until a signal (Ctrl-C)
     #[arg(long)]
     keep: bool,
@@ -50,6 +54,17 @@ pub struct Args {
 /// A profile or network that cannot be used, a lab that cannot be built, or no socket that could be bound (exit 4).
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let chosen = args.network.choose()?;
+    if args.dry_run {
+        let format = match args.format {
+            Format::Human => steps::Format::Human,
+            Format::Json => steps::Format::Json,
+            _ => {
+                let problem = Problem::error(Code::COMMAND_LINE, "operations are written as human or json");
+                return Err(Failure::usage(vec![problem]));
+            }
+        };
+        return steps::show(&chosen, format, args.output.as_deref(), context);
+    }
     prepare()?;
     let lab = build(&chosen.topology, context)?;
     let opened = stage::open(&lab, &chosen.profile).map_err(|error| environment(&error))?;
@@ -62,7 +77,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut uncaptured: Vec<String> = looked.uncaptured.clone().into_iter().collect();
     let mut before = looked.cells.clone();
     for (number, operations) in lab.plan.events.iter().enumerate() {
-        let gaps = lab.perform(operations).map_err(failed)?;
+        let gaps = lab
+            .perform(operations)
+            .map_err(|error| failed_at(&format!("event {} could not be done", number + 1), error))?;
         // What is done for the sake of the measurement alone is no part of the event.
         let own = operations
             .iter()
@@ -99,7 +116,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if contradicted > 0 || report.cells.iter().any(elsewhere) {
         exit = exit.worse(Exit::Finding);
     }
-    if args.keep {
+    let keep = match chosen.teardown {
+        _ if args.keep => true,
+        Teardown::Always => false,
+        Teardown::OnSuccess => exit != Exit::Success,
+        Teardown::Never => true,
+    };
+    if keep {
         tell_ways_in(&lab, context);
         serve(&lab, opened, None)?;
     }
@@ -334,7 +357,13 @@ fn start(namespace: &netns::Namespace, words: &[std::ffi::OsString]) -> std::io:
     netns::keep_network_rights()?;
     let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let (program, arguments) = words.split_first().map_or((&shell, &[][..]), |(first, rest)| (first, rest));
-    Ok(Command::new(program).args(arguments).status()?.success())
+    match Command::new(program).args(arguments).status() {
+        Ok(status) => Ok(status.success()),
+        Err(error) => {
+            let program = escape(&program.to_string_lossy());
+            Err(std::io::Error::new(error.kind(), format!("{program} cannot be run there: {error}")))
+        }
+    }
 }
 
 /// Hears of arrivals and says nothing: the terminal belongs to the shell.

@@ -1,0 +1,133 @@
+//! Networks that somebody wrote to do harm, or by mistake: told with their place and built in no part.
+
+use std::process::{Command, Stdio};
+
+use crate::support::program::{self, bindscope, toml_file};
+
+/// A network of two nodes with these words at an end, and these tables behind.
+fn network(end: &str, more: &str) -> String {
+    format!(
+        "schema = 1\nkind = 'lab'\nname = 'hostile'\n[lab]\nhost = 'h'\n[[lab.link]]\na = {{ node = 'h', interface = 'eth0', {end} }}\nb = {{ node = 'p', interface = 'eth0' }}\n{more}"
+    )
+}
+
+const PLAIN: &str = "addresses = ['192.0.2.1/24']";
+
+pub fn hostile_networks_are_refused_with_their_place() {
+    let bridge = |node: &str| format!("[[lab.bridge]]\nnode = '{node}'\ninterface = 'br0'\n");
+    let ports = |name: &str| {
+        format!(
+            "[[lab.link]]\na = {{ node = 'h', interface = '{name}', bridge = 'br0' }}\nb = {{ node = 'p', interface = '{name}', bridge = 'br0' }}\n"
+        )
+    };
+    let node = |name: &str| format!("[[lab.node]]\nname = {name}\n");
+    let event = |words: &str| format!("[[lab.event]]\n{words}\n");
+    let filter = |rule: &str| format!("[[lab.filter]]\nnode = 'h'\nrule = {rule}\n");
+    let sysctl = |words: &str| format!("{}{}sysctl = {{ {words} }}\n", node("'p'"), node("'h'"));
+    for (end, more, said) in [
+        // What a shell would obey, were it written into the script of `lab plan`.
+        (PLAIN, node("'$(touch x)'"), "the name of a node begins with"),
+        (PLAIN, node("'a b'"), "letters, digits"),
+        (PLAIN, node("\"a\\nb\""), "letters, digits"),
+        (PLAIN, node("'-h'"), "begins with something else"),
+        (PLAIN, node("'../h'"), "begins with something else"),
+        (PLAIN, node(&format!("'{}'", "n".repeat(65))), "more than 64"),
+        (PLAIN, event("interface = 'eth0'\nrename = '`id`'"), "character that a lab's interface"),
+        (PLAIN, sysctl("'net.ipv4.ip_forward' = \"1'; id\""), "neither quotes"),
+        (PLAIN, sysctl("'net.ipv4.ip_forward' = \"1\\n2\""), "control characters"),
+        (PLAIN, sysctl("'kernel.hostname' = 'x'"), "no setting of a network"),
+        (PLAIN, sysctl("'net.ipv4.../../kernel.hostname' = 'x'"), "no setting of a network"),
+        // What would begin another command of nft.
+        (PLAIN, filter("\"accept\\ninclude '/etc/shadow'\""), "one line"),
+        (PLAIN, filter("'accept; flush ruleset'"), "one line"),
+        // What the kernel would refuse, or would not survive.
+        ("mtu = 1279, addresses = ['2001:db8::1/64']", String::new(), "MTU of 1280"),
+        ("addresses = ['::1/128']", String::new(), "no interface can be given"),
+        ("addresses = ['ff02::1/64']", String::new(), "no interface can be given"),
+        ("addresses = ['::ffff:192.0.2.1/120']", String::new(), "no interface can be given"),
+        ("addresses = ['192.0.2.1/24 dad']", String::new(), "not checked for duplicates"),
+        ("addresses = ['2001:db8::1/64 tentative nodad']", String::new(), "cannot be tentative"),
+        ("bridge = 'br0'", bridge("h") + &bridge("p") + &ports("x0") + &ports("x1"), "in a circle"),
+        (PLAIN, "[[lab.macvlan]]\nnode = 'h'\ninterface = 'm'\nparent = 'm'\n".into(), "its own wire"),
+        (PLAIN, event("interface = 'eth7'\nlink = 'down'"), "no interface \"eth7\" by then"),
+        (
+            PLAIN,
+            event("interface = 'eth0'\nrename = 'a'") + &event("interface = 'eth0'\nlink = 'up'"),
+            "no interface \"eth0\" by then",
+        ),
+        (PLAIN, event("node = 'q'\ninterface = 'eth0'\nlink = 'up'"), "q"),
+        // A circle of one.
+        (
+            "bridge = 'br0'",
+            bridge("h")
+                + "[[lab.link]]\na = { node = 'h', interface = 'x', bridge = 'br0' }\nb = { node = 'h', interface = 'y', bridge = 'br0' }\n",
+            "in a circle",
+        ),
+    ] {
+        let file = toml_file(&network(end, &more));
+        for command in ["plan", "run"] {
+            let output =
+                program::run(&["lab", command, "loopback", "--topology", file.path().to_str().unwrap()]);
+            let (stdout, stderr) = program::text(&output);
+            assert_eq!((output.status.code(), stdout.as_str()), (Some(2), ""), "{end} {more}: {stderr}");
+            assert!(stderr.contains(said) && stderr.contains("-->"), "{said}: {stderr}");
+        }
+    }
+}
+
+/// A reader that goes away takes nothing from the verdict, and a full disk is told.
+pub fn outputs_that_end_early_are_borne() {
+    for (into, wanted) in [("| head -c 1 >&2", "1"), ("> /dev/full", "5")] {
+        let program = env!("CARGO_BIN_EXE_bindscope");
+        let script = format!("{{ {program} lab run tutorial --format json; echo $? >&3; }} {into}");
+        let output =
+            Command::new("sh").args(["-c", &format!("exec 3>&1 >/dev/null; {script}")]).output().unwrap();
+        assert_eq!(program::text(&output).0.trim(), wanted, "{into}");
+    }
+}
+
+/// A shell with a terminal of its own, in a node.
+pub fn a_shell_has_its_terminal_and_its_node() {
+    let line = format!("{} lab shell lan", env!("CARGO_BIN_EXE_bindscope"));
+    let mut child = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let commands = b"stty -echo\ntty\nip -br addr show eth0\nexit 3\n";
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), commands).unwrap();
+    let output = program::finish(child);
+    let text = program::text(&output).0;
+    assert!(text.contains("/dev/pts/"), "{text}");
+    assert!(text.contains("192.0.2.10/24"), "{text}");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+}
+
+pub fn what_cannot_be_run_in_a_node_is_named() {
+    let output = program::run(&["lab", "shell", "lan", "--", "no-such-program"]);
+    assert_eq!(output.status.code(), Some(4));
+    let stderr = program::text(&output).1;
+    assert!(stderr.contains("no-such-program cannot be run there: No such file"), "{stderr}");
+}
+
+/// `kill` ends a lab that stands, in an orderly way.
+pub fn a_lab_that_stands_ends_at_a_signal() {
+    for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
+        let mut child = bindscope(&["lab", "run", "loopback", "--keep"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("nsenter") {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
+        }
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        assert_eq!(program::wait(&mut child).code(), Some(0));
+    }
+}

@@ -322,11 +322,16 @@ impl Reader<'_> {
     /// Events happen to interfaces that are there by then, renamed ones under their new name.
     fn events_happen_to_something(&mut self, table: &DeTable<'_>, topology: &Topology) {
         let host = topology.host_node().unwrap_or_default();
+        let nodes: HashSet<String> = topology.all_nodes().into_iter().map(|node| node.name).collect();
         let mut there: HashSet<(String, IfName)> =
             topology.interfaces().map(|(node, name)| (node.to_owned(), name.clone())).collect();
         for ((entry, _), event) in tables(table, "event").into_iter().zip(&topology.events) {
             let (Some(name), Some(value)) = (&event.interface, entry.get("interface")) else { continue };
             let node = event.node.clone().unwrap_or_else(|| host.clone());
+            // A node that is not there is told elsewhere.
+            if !nodes.contains(&node) {
+                continue;
+            }
             if !there.contains(&(node.clone(), name.clone())) {
                 let mut names: Vec<String> =
                     there.iter().filter(|one| one.0 == node).map(|one| one.1.to_string()).collect();

@@ -123,8 +123,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         Teardown::Never => true,
     };
     if keep {
+        // Before anybody is told that a signal ends it.
+        let signals = signals()?;
         tell_ways_in(&lab, context);
-        serve(&lab, opened, None)?;
+        serve(&lab, opened, None, &signals)?;
     }
     Ok(exit)
 }
@@ -289,8 +291,17 @@ pub fn shell(args: &ShellArgs, context: &Context) -> Result<Exit, Failure> {
         None => (0..lab.plan.nodes.len()).find(|node| *node != lab.plan.host).unwrap_or(lab.plan.host),
     };
     let opened = stage::open(&lab, &chosen.profile).map_err(|error| environment(&error))?;
-    let status = serve(&lab, opened, Some((node, &args.command)))?;
+    let status = serve(&lab, opened, Some((node, &args.command)), &signals()?)?;
     Ok(if status.unwrap_or(true) { Exit::Success } else { Exit::Finding })
+}
+
+fn does_not_work(error: std::io::Error) -> Failure {
+    let problem = Problem::error(Code::LAB_FAILED, format!("the lab does not work: {error}"));
+    Failure::new(Exit::Environment, problem)
+}
+
+fn signals() -> Result<Signals, Failure> {
+    Signals::new().map_err(does_not_work)
 }
 
 /// Answers connections to the listeners until a signal, or until the program in a node ends. Tells whether that succeeded.
@@ -298,14 +309,9 @@ fn serve(
     lab: &Lab,
     opened: Opened,
     program: Option<(usize, &[std::ffi::OsString])>,
+    signals: &Signals,
 ) -> Result<Option<bool>, Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::new(
-            Exit::Environment,
-            Problem::error(Code::LAB_FAILED, format!("the lab does not work: {error}")),
-        )
-    };
-    let signals = Signals::new().map_err(failed)?;
+    let failed = does_not_work;
     let (Some(host), over) = (lab.namespaces().get(lab.plan.host), AtomicBool::new(false)) else {
         return Ok(None);
     };
@@ -325,7 +331,6 @@ fn serve(
             .into_iter()
             .map(|bound| Endpoint { bound, inherited: false })
             .collect::<Vec<_>>();
-        let signals = &signals;
         let served = host.run(move || {
             let mut acceptor = Acceptor::new(endpoints)?;
             let ends_with_program = Quiet { over };

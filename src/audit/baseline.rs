@@ -1,27 +1,78 @@
 //! An earlier report, of which everything is known and only what is new counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde::Deserialize;
 
 use super::{Finding, Report};
 use crate::code::Code;
 use crate::diag::Severity;
-use crate::model::ListeningSocket;
+use crate::model::{ListeningSocket, Owner, Protocol};
 
 /// What a baseline holds.
 #[derive(Debug, Clone, Default)]
 pub struct Baseline {
-    sockets: BTreeSet<String>,
-    findings: BTreeSet<String>,
+    sockets: BTreeMap<Key, Vec<Facts>>,
+    /// Findings about sockets. Their messages may hold pids, and are not compared.
+    findings: BTreeMap<(Code, Option<String>, Key), Vec<Facts>>,
+    /// Findings about the host, with their messages.
+    of_host: BTreeSet<(Code, Option<String>, String)>,
+}
+
+/// What is told of a socket by every source: no pid, no inode. Whether it is in the reader's own network namespace belongs to
+/// it, since a container's 0.0.0.0 is not the host's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    own: bool,
+    protocol: Protocol,
+    address: IpAddr,
+    port: u16,
+    uid: Option<u32>,
+}
+
+/// What some sources do not tell, and then it distinguishes nothing: `/proc/net` neither V6ONLY nor devices, a user without
+/// rights no executable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    v6only: Option<bool>,
+    device: Option<Option<String>>,
+    exes: Option<BTreeSet<String>>,
+}
+
+impl Facts {
+    fn of(socket: &ListeningSocket) -> Facts {
+        let exe = |owner: &Owner| owner.exe.clone();
+        Facts {
+            v6only: socket.view.v6only,
+            device: socket.device_known.then(|| socket.view.device.as_ref().map(super::plain)),
+            exes: socket.owners.as_ref().and_then(|owners| owners.iter().map(exe).collect()),
+        }
+    }
+
+    fn agree(&self, other: &Facts) -> bool {
+        fn same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+            one.is_none() || other.is_none() || one == other
+        }
+        same(&self.v6only, &other.v6only)
+            && same(&self.device, &other.device)
+            && same(&self.exes, &other.exes)
+    }
 }
 
 /// The parts of an earlier report that matter.
 #[derive(Deserialize)]
 struct Earlier {
-    schema: String,
+    #[serde(default)]
+    namespaces: Vec<EarlierNamespace>,
     sockets: Vec<ListeningSocket>,
     findings: Vec<EarlierFinding>,
+}
+
+#[derive(Deserialize)]
+struct EarlierNamespace {
+    inode: Option<u64>,
+    own: bool,
 }
 
 #[derive(Deserialize)]
@@ -38,35 +89,63 @@ impl Baseline {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub fn parse(text: &str) -> Result<Baseline, String> {
-        let earlier: Earlier = serde_json::from_str(text)
-            .map_err(|error| format!("it is no report of `bindscope audit --format json`: {error}"))?;
-        if earlier.schema != "bindscope.audit/1" {
-            return Err(format!(
-                "its schema is {:?}, and this version reads \"bindscope.audit/1\"",
-                earlier.schema
-            ));
+        let none = |because: &dyn std::fmt::Display| {
+            format!("it is no report of `bindscope audit --format json`: {because}")
+        };
+        let document: serde_json::Value = serde_json::from_str(text).map_err(|error| none(&error))?;
+        match document.get("schema").and_then(serde_json::Value::as_str) {
+            Some("bindscope.audit/1") => {}
+            Some(schema) => {
+                return Err(format!(
+                    "its schema is {schema:?}, and this version reads \"bindscope.audit/1\""
+                ));
+            }
+            None => return Err(none(&"it has no schema")),
         }
-        let sockets = earlier.sockets.iter().map(socket_key).collect();
-        let findings = earlier
-            .findings
-            .iter()
-            .map(|finding| {
-                let socket = finding.socket.and_then(|place| earlier.sockets.get(place));
-                finding_key(finding.code, finding.rule.as_deref(), socket, &finding.message)
-            })
-            .collect();
-        Ok(Baseline { sockets, findings })
+        let earlier: Earlier = serde_json::from_value(document).map_err(|error| none(&error))?;
+        let own = |socket: &ListeningSocket| {
+            earlier.namespaces.iter().find(|one| one.inode == socket.netns).is_none_or(|one| one.own)
+        };
+        let mut baseline = Baseline::default();
+        for socket in &earlier.sockets {
+            baseline.sockets.entry(key(socket, own(socket))).or_default().push(Facts::of(socket));
+        }
+        for finding in earlier.findings {
+            match finding.socket.and_then(|place| earlier.sockets.get(place)) {
+                Some(socket) => {
+                    let of = (finding.code, finding.rule, key(socket, own(socket)));
+                    baseline.findings.entry(of).or_default().push(Facts::of(socket));
+                }
+                None => {
+                    baseline.of_host.insert((finding.code, finding.rule, finding.message));
+                }
+            }
+        }
+        Ok(baseline)
     }
 
     /// Marks what is known, and finds the sockets that are not.
     pub fn apply(&self, report: &mut Report) {
+        let own = |report: &Report, socket: &ListeningSocket| {
+            report.namespaces.iter().find(|one| one.inode == socket.netns).is_none_or(|one| one.own)
+        };
+        let keys: Vec<(Key, Facts)> = report
+            .sockets
+            .iter()
+            .map(|socket| (key(socket, own(report, socket)), Facts::of(socket)))
+            .collect();
+        let knows = |list: Option<&Vec<Facts>>, facts: &Facts| {
+            list.is_some_and(|list| list.iter().any(|known| known.agree(facts)))
+        };
         for finding in &mut report.findings {
-            let socket = finding.socket.and_then(|place| report.sockets.get(place));
-            let key = finding_key(finding.code, finding.rule.as_deref(), socket, &finding.message);
-            finding.known = self.findings.contains(&key);
+            let (code, rule) = (finding.code, finding.rule.clone());
+            finding.known = match finding.socket.and_then(|place| keys.get(place)) {
+                Some((key, facts)) => knows(self.findings.get(&(code, rule, key.clone())), facts),
+                None => self.of_host.contains(&(code, rule, finding.message.clone())),
+            };
         }
-        for (place, socket) in report.sockets.iter().enumerate() {
-            if !self.sockets.contains(&socket_key(socket)) {
+        for (place, ((key, facts), socket)) in keys.iter().zip(&report.sockets).enumerate() {
+            if !knows(self.sockets.get(key), facts) {
                 report.findings.push(
                     Finding::new(
                         Code::NOT_IN_BASELINE,
@@ -82,22 +161,7 @@ impl Baseline {
     }
 }
 
-/// What makes a socket the same one in another run: no pid, no inode.
-fn socket_key(socket: &ListeningSocket) -> String {
+fn key(socket: &ListeningSocket, own: bool) -> Key {
     let view = &socket.view;
-    let exes: BTreeSet<&str> =
-        socket.owners.iter().flatten().filter_map(|owner| owner.exe.as_deref()).collect();
-    let device = view.device.as_ref().map(super::plain);
-    format!(
-        "{} {} {} {:?} {device:?} {exes:?} {:?}",
-        view.protocol, view.address, view.port, view.v6only, socket.uid
-    )
-}
-
-/// What makes a finding the same one: a message may hold pids, so only a finding about the host is known by it.
-fn finding_key(code: Code, rule: Option<&str>, socket: Option<&ListeningSocket>, message: &str) -> String {
-    match socket {
-        Some(socket) => format!("{code} {rule:?} {}", socket_key(socket)),
-        None => format!("{code} {rule:?} {message}"),
-    }
+    Key { own, protocol: view.protocol, address: view.address, port: view.port, uid: socket.uid }
 }

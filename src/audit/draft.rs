@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::Report;
+use crate::code::Code;
+use crate::diag::Severity;
 use crate::model::{Exposure, ListeningSocket, Protocol};
 
 /// Executable and user.
@@ -17,8 +19,8 @@ struct Group {
     ipv6: bool,
 }
 
-/// The text of a policy under which `report` has no finding of the policy. `day` is written into it. UDP sockets on the ports
-/// `ephemeral` are left out, as the policy itself does.
+/// The text of a policy under which `report` has no error. `day` is written into it. UDP sockets on the ports `ephemeral` are
+/// left out, as the policy itself does.
 #[must_use]
 pub fn policy(report: &Report, name: &str, day: &str, ephemeral: Option<(u16, u16)>) -> String {
     let mut out = format!(
@@ -27,6 +29,9 @@ pub fn policy(report: &Report, name: &str, day: &str, ephemeral: Option<(u16, u1
          unknown_owner = \"undecided\"\nfail_on = \"error\"\n",
         quoted(name)
     );
+    if report.namespaces.len() > 1 {
+        out.push_str("namespaces = [\"all\"]\n");
+    }
     // Rules that name a process come first: the first rule that allows a socket is the one that is told.
     let mut groups: BTreeMap<(Protocol, u16, bool, Option<Program>), Group> = BTreeMap::new();
     for socket in &report.sockets {
@@ -69,7 +74,28 @@ pub fn policy(report: &Report, name: &str, day: &str, ephemeral: Option<(u16, u1
             out.push_str("reason = \"it was there; say why anybody may reach it\"\n");
         }
     }
+    waivers(&mut out, report);
     out
+}
+
+/// One waiver for each error that no policy made, such as a loopback listener that is open to the wire: the policy begins with
+/// what is there.
+fn waivers(out: &mut String, report: &Report) {
+    let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let found: BTreeSet<(Code, Protocol, u16)> = errors
+        .filter_map(|finding| {
+            let view = &report.sockets.get(finding.socket?)?.view;
+            Some((finding.code, view.protocol, view.port))
+        })
+        .collect();
+    for (code, protocol, port) in found {
+        let _ = write!(
+            out,
+            "\n[[waive]]\ncode = \"{code}\"\nmatch = {{ protocol = \"{protocol}\", port = {port} }}\n\
+             reason = \"it was there, and is wrong: {}\"\n",
+            code.title()
+        );
+    }
 }
 
 /// Executable and user, where all that hold the socket share them and the file is the reader's own. The characters that a

@@ -1,7 +1,6 @@
 //! Whether a policy allows what is there. Every verdict has its reason and its line of the policy; what cannot be known is
 //! undecided, never a pass.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::civil::Date;
@@ -11,7 +10,7 @@ use crate::code::Code;
 use crate::diag::{Place, Severity};
 use crate::model::{Exposure, Family, ListeningSocket, Owner, Protocol, SocketState};
 use crate::profile::bind::glob;
-use crate::profile::policy::{Allow, Match, Policy, UnknownOwner, Unmatched, Waive};
+use crate::profile::policy::{Allow, Match, Places, Policy, UnknownOwner, Unmatched, Waive};
 
 /// What a judgement goes by, besides the report.
 #[derive(Debug, Clone)]
@@ -52,21 +51,12 @@ impl Judge<'_> {
     /// Adds verdicts and findings to `report`, and applies the waivers.
     pub fn judge(&self, report: &mut Report) {
         report.policy = Some(self.policy.name.clone());
-        let mut outcomes: Vec<Outcome> = report
-            .sockets
-            .iter()
-            .map(|socket| {
-                let known = !report
-                    .namespaces
-                    .iter()
-                    .any(|namespace| namespace.inode == socket.netns && !namespace.exposure_known);
-                self.socket(socket, known)
-            })
-            .collect();
+        let mut outcomes: Vec<Outcome> =
+            report.sockets.iter().map(|socket| self.socket(socket, report.exposure_known(socket))).collect();
         self.missing_families(&report.sockets, &mut outcomes);
         for (place, (socket, outcome)) in report.sockets.iter().zip(&outcomes).enumerate() {
             let name = format!("{} may be there", socket.view);
-            let at = self.place_of(outcome);
+            let at = Some(self.place_of(outcome));
             report.checks.push(Check {
                 name,
                 socket: Some(place),
@@ -103,7 +93,6 @@ impl Judge<'_> {
         for waiver in &self.policy.waive {
             self.waive(waiver, report);
         }
-        settle_checks(report);
         report.settle();
     }
 
@@ -266,7 +255,7 @@ impl Judge<'_> {
                 let mut finding = Finding::new(Code::ALLOW_UNUSED, Severity::Note, None, message)
                     .help("remove it, or say `require = true` if it must be there");
                 finding.rule = Some(name);
-                finding.place = Some(self.place(rule.line, "id"));
+                finding.place = Some(self.place(&rule.places, "id"));
                 report.findings.push(finding);
             }
             return;
@@ -281,7 +270,7 @@ impl Judge<'_> {
         } else {
             (Verdict::Fail, format!("the rule \"{}\" requires a listener, and there is none", rule.id))
         };
-        let place = Some(self.place(rule.line, "require"));
+        let place = Some(self.place(&rule.places, "require"));
         if verdict != Verdict::Pass {
             let undecided = verdict == Verdict::Undecided;
             let code = if undecided { Code::POLICY_UNDECIDED } else { Code::REQUIRED_ABSENT };
@@ -315,7 +304,7 @@ impl Judge<'_> {
                 }
             }
         }
-        let place = |key| Some(self.place(waiver.line, key));
+        let place = |key| Some(self.place(&waiver.places, key));
         if let Some(last) = expired {
             let message = format!("the waiver of {} ended with {last}: {}", waiver.code, waiver.reason);
             let mut finding = Finding::new(Code::WAIVER_EXPIRED, Severity::Warning, None, message)
@@ -344,38 +333,13 @@ impl Judge<'_> {
             .map_or_else(String::new, |rule| format!("allow {}", rule.id))
     }
 
-    fn place_of(&self, outcome: &Outcome) -> Option<Place> {
-        match outcome.rule.and_then(|position| self.policy.allow.get(position)) {
-            Some(rule) => Some(self.place(rule.line, outcome.key)),
-            None => {
-                let line = self.text.lines().position(|line| line.trim() == "[policy]")?;
-                Some(self.place(line + 1, outcome.key))
-            }
-        }
+    fn place_of(&self, outcome: &Outcome) -> Place {
+        let rule = outcome.rule.and_then(|position| self.policy.allow.get(position));
+        self.place(rule.map_or(&self.policy.places, |rule| &rule.places), outcome.key)
     }
 
-    /// The line of `key` in the table that begins in `line`; the table's own line when the key stands nowhere by itself.
-    fn place(&self, line: usize, key: &str) -> Place {
-        let mut start = 0;
-        let mut table: Option<(usize, usize)> = None;
-        for (number, text) in self.text.split('\n').enumerate() {
-            let here = (start + text.len() - text.trim_start().len(), start + text.trim_end().len());
-            start += text.len() + 1;
-            match table {
-                None if number + 1 == line => table = Some(here),
-                None => {}
-                Some(_) if text.trim_start().starts_with('[') => break,
-                Some(_) => {
-                    let rest = text.trim_start().strip_prefix(key).map(str::trim_start);
-                    if rest.is_some_and(|rest| rest.starts_with(['=', '.'])) {
-                        table = Some(here);
-                        break;
-                    }
-                }
-            }
-        }
-        let (from, to) = table.unwrap_or((0, 0));
-        Place { file: self.policy.origin.clone(), text: Arc::clone(&self.text), span: from..to.max(from) }
+    fn place(&self, places: &Places, key: &str) -> Place {
+        Place { file: self.policy.origin.clone(), text: Arc::clone(&self.text), span: places.of(key) }
     }
 }
 
@@ -499,25 +463,6 @@ fn one_process(matches: &Match, owner: &Owner) -> Process {
         )),
         (Some(exe), None) => {
             Process::Unknown(format!("whether {who} runs the {exe} that is seen from here could not be told"))
-        }
-    }
-}
-
-/// A check whose finding is waived holds, for the reason of the waiver.
-fn settle_checks(report: &mut Report) {
-    let mut waived: HashMap<Result<usize, &str>, &str> = HashMap::new();
-    for finding in &report.findings {
-        let of_policy = (Code::NOT_ALLOWED..=Code::POLICY_UNDECIDED).contains(&finding.code);
-        let about = finding.socket.map_or_else(|| Err(finding.rule.as_deref().unwrap_or_default()), Ok);
-        if let (true, Some(reason)) = (of_policy, finding.waived.as_deref()) {
-            waived.insert(about, reason);
-        }
-    }
-    for check in report.checks.iter_mut().filter(|check| check.verdict != Verdict::Pass) {
-        let rule = check.name.strip_suffix(" is there").unwrap_or_default();
-        if let Some(reason) = waived.get(&check.socket.ok_or(rule)) {
-            check.verdict = Verdict::Pass;
-            check.because = format!("waived: {reason}");
         }
     }
 }

@@ -11,6 +11,8 @@ pub mod judge;
 pub mod rules;
 pub mod served;
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use crate::code::Code;
@@ -215,13 +217,18 @@ pub struct ByExposure {
     pub loopback: usize,
     /// By nobody.
     pub none: usize,
+    /// Not known, since the interfaces of the socket's namespace could not be read.
+    pub unknown: usize,
 }
 
 impl Summary {
     /// Counts a report's parts.
     #[must_use]
-    pub fn of(sockets: &[ListeningSocket], findings: &[Finding], checks: &[Check]) -> Summary {
-        let at = |exposure| sockets.iter().filter(|socket| socket.view.exposure.widest() == exposure).count();
+    pub fn of(report: &Report) -> Summary {
+        let Report { sockets, findings, checks, .. } = report;
+        let known: Vec<&ListeningSocket> =
+            sockets.iter().filter(|socket| report.exposure_known(socket)).collect();
+        let at = |exposure| known.iter().filter(|socket| socket.view.exposure.widest() == exposure).count();
         let severe = |severity| {
             findings.iter().filter(|finding| finding.counts() && finding.severity == severity).count()
         };
@@ -234,6 +241,7 @@ impl Summary {
                 link: at(Exposure::Link),
                 loopback: at(Exposure::Loopback),
                 none: at(Exposure::None),
+                unknown: sockets.len() - known.len(),
             },
             owners_unknown: sockets.iter().filter(|socket| socket.owners.is_none()).count(),
             errors: severe(Severity::Error),
@@ -307,8 +315,17 @@ impl Report {
         by_socket
     }
 
+    /// Whether anything is known of who reaches the socket: not where the interfaces of its namespace could not be read, and
+    /// then its exposure means nothing.
+    #[must_use]
+    pub fn exposure_known(&self, socket: &ListeningSocket) -> bool {
+        let namespace = self.namespaces.iter().find(|namespace| namespace.inode == socket.netns);
+        namespace.is_none_or(|namespace| namespace.exposure_known)
+    }
+
     /// Sorts and counts, after findings were added or changed.
     pub fn settle(&mut self) {
+        self.settle_checks();
         self.findings.sort_by(|a, b| {
             let key = |finding: &Finding| {
                 (finding.socket.is_none(), finding.socket, finding.severity, finding.code)
@@ -316,7 +333,31 @@ impl Report {
             key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
         });
         self.complete = self.incomplete_because.is_empty();
-        self.summary = Summary::of(&self.sockets, &self.findings, &self.checks);
+        self.summary = Summary::of(self);
+    }
+
+    /// A check holds whose finding is waived or in the baseline, for that reason.
+    fn settle_checks(&mut self) {
+        let mut excused: HashMap<Result<usize, &str>, String> = HashMap::new();
+        for finding in &self.findings {
+            let of_policy = (Code::NOT_ALLOWED..=Code::POLICY_UNDECIDED).contains(&finding.code);
+            let about = finding.socket.map_or_else(|| Err(finding.rule.as_deref().unwrap_or_default()), Ok);
+            let reason = match (&finding.waived, finding.known) {
+                (Some(reason), _) => format!("waived: {reason}"),
+                (None, true) => format!("in the baseline: {}", finding.message),
+                (None, false) => continue,
+            };
+            if of_policy {
+                excused.insert(about, reason);
+            }
+        }
+        for check in self.checks.iter_mut().filter(|check| check.verdict != Verdict::Pass) {
+            let rule = check.name.strip_suffix(" is there").unwrap_or_default();
+            if let Some(reason) = excused.get(&check.socket.ok_or(rule)) {
+                check.verdict = Verdict::Pass;
+                check.because.clone_from(reason);
+            }
+        }
     }
 }
 

@@ -262,15 +262,18 @@ impl About<'_> {
         let Some(queue) = self.socket.queue.filter(|_| self.socket.state == SocketState::Listen) else {
             return;
         };
+        // One more than the limit may wait (`sk_acceptq_is_full()` of `net/sock.h`).
         if let Some(limit) = queue.limit
-            && queue.length > 0
-            && queue.length >= limit
+            && queue.length > limit
         {
             findings.push(
                 self.finding(
                     Code::QUEUE_FULL,
                     Severity::Warning,
-                    format!("{} connections wait to be accepted and {limit} may: further ones are dropped", queue.length),
+                    format!(
+                        "{} connections wait to be accepted, and the limit is {limit}: further ones are dropped",
+                        queue.length
+                    ),
                 )
                 .help("the program accepts too slowly or hangs; a longer backlog (and net.core.somaxconn) only buys time"),
             );

@@ -224,8 +224,10 @@ fn programs_that_divide_a_port_are_told_apart_from_one_program() {
 }
 
 #[test]
-fn a_queue_counts_as_full_at_its_limit() {
-    for (length, limit, full) in [(0, 0, false), (127, 128, false), (128, 128, true), (129, 128, true)] {
+fn a_queue_is_full_above_its_limit() {
+    for (length, limit, full) in
+        [(0, 0, false), (1, 0, true), (127, 128, false), (128, 128, false), (129, 128, true)]
+    {
         let mut one = socket("tcp 127.0.0.1:80");
         one.queue = Some(Queue { length, limit: Some(limit) });
         let report = report_of(vec![one], host());

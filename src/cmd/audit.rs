@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Context, Exit, Failure, source};
 use crate::audit::baseline::Baseline;
@@ -19,6 +19,9 @@ use crate::render;
 use crate::sys::{self, InventoryOptions};
 
 mod watch;
+
+/// A shorter interval or time of watching makes no sense: a look takes some of it.
+const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Arguments of `bindscope audit`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +42,7 @@ pub struct Args {
     #[arg(long)]
     socket_options: bool,
     /// Write a policy that allows what is there now, and judge nothing; - writes to standard output
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "watch", "baseline", "output"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "watch", "baseline", "output", "format"])]
     write_policy: Option<PathBuf>,
     /// Do not look for the processes that hold the sockets: many times faster where there are thousands of either
     #[arg(long, conflicts_with_all = ["policy", "socket_options", "write_policy"])]
@@ -47,13 +50,13 @@ pub struct Args {
     /// Count only what this earlier JSON report has not
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
     baseline: Option<PathBuf>,
-    /// After the first report write changes only, looking anew every so many seconds and whenever the network changes
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
-          value_parser = clap::value_parser!(u32).range(1..=86_400), conflicts_with = "output")]
-    watch: Option<u32>,
-    /// End --watch after so many seconds
-    #[arg(long = "for", value_name = "SECONDS", requires = "watch", value_parser = clap::value_parser!(u32).range(1..))]
-    duration: Option<u32>,
+    /// After the first report write changes only, looking anew every so often and whenever the network changes
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", require_equals = true,
+          value_parser = time, conflicts_with = "output")]
+    watch: Option<Duration>,
+    /// End --watch after this time, such as 30s or 5m
+    #[arg(long = "for", value_name = "TIME", requires = "watch", value_parser = time)]
+    duration: Option<Duration>,
     /// Read /proc/net instead of asking sock_diag, as where it is refused
     #[arg(long, hide = true)]
     proc_net: bool,
@@ -78,6 +81,16 @@ pub enum Format {
     Github,
     /// Markdown tables
     Markdown,
+}
+
+/// A duration as everywhere; a number alone counts seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let seconds = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("{text}s"));
+    let time = super::listen::duration(seconds.as_deref().unwrap_or(text))?;
+    if time < SHORTEST {
+        return Err(format!("{} ms is the shortest", SHORTEST.as_millis()));
+    }
+    Ok(time)
 }
 
 /// Runs it.
@@ -168,12 +181,14 @@ impl Look {
             .findings
             .iter()
             .any(|finding| finding.counts() && !finding.undecided && finding.severity <= fail_on);
-        let undecided = policy.is_some()
-            && (report.checks.iter().any(|check| check.verdict == Verdict::Undecided)
-                || report.findings.iter().any(|finding| finding.counts() && finding.undecided));
+        let undecided = report.checks.iter().any(|check| check.verdict == Verdict::Undecided)
+            || report.findings.iter().any(|finding| finding.counts() && finding.undecided);
+        // Who can reach a socket is the question, whether or not there is a policy; who holds it is one only for a policy.
+        let reach_unknown = report.summary.by_exposure.unknown > 0
+            || self.hosts.iter().any(|host| !host.complete && !host.interfaces.is_empty());
         if fails {
             Exit::Finding
-        } else if undecided || !self.all_sockets {
+        } else if undecided || reach_unknown || !self.all_sockets {
             Exit::Undecided
         } else {
             Exit::Success
@@ -197,9 +212,13 @@ fn write_policy(look: &Look, path: &Path, context: &Context) -> Result<Exit, Fai
     } else {
         let shown = path.display();
         sys::create_private(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
+            let help = match error.kind() {
+                std::io::ErrorKind::AlreadyExists => "choose another name: what exists is not written over",
+                _ => "choose another file, or - for standard output",
+            };
             let problem =
                 Problem::error(Code::OUTPUT_FAILED, format!("cannot write the policy {shown}: {error}"));
-            Failure::new(Exit::Output, problem.help("choose another name: what exists is not written over"))
+            Failure::new(Exit::Output, problem.help(help))
         })?;
     }
     for because in &look.report.incomplete_because {

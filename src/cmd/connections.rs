@@ -53,8 +53,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         .map(|socket| socket.view.port)
         .collect();
     let wanted = |port: u16| listening.contains(&port) && args.port.is_none_or(|only| only == port);
-    let (found, unread) = sys::connections(&wanted);
-    because.extend(unread);
+    let found = sys::connections(&wanted);
+    because.extend(found.incomplete_because);
     let snapshot = sys::snapshot();
     let book = snapshot.as_ref().ok().map(AddressBook::new);
     if let Ok(snapshot) = &snapshot {
@@ -62,7 +62,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     let mut by_ingress: BTreeMap<String, usize> = BTreeMap::new();
     let mut connections = Vec::new();
-    for one in found {
+    for one in found.list {
         let listener = listener_of(one.local.ip(), one.local.port(), one.device_index, &inventory.sockets);
         let name = listener.map(|listener| listener.view.to_string()).unwrap_or_default();
         let (kernel, unknown) = match &one.ingress {
@@ -113,5 +113,5 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     };
     context.emit(&bytes, args.output.as_deref())?;
     // What cannot be seen at all is no answer; what is seen without its interface says so itself.
-    Ok(if inventory.all_sockets { Exit::Success } else { Exit::Undecided })
+    Ok(if inventory.all_sockets && found.all { Exit::Success } else { Exit::Undecided })
 }

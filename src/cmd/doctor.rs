@@ -99,7 +99,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let sight = sys::sight();
     let snapshot = sys::snapshot();
     let mut lines = sockets(&sight);
-    lines.extend(addresses(&sight, snapshot.as_ref().ok()));
+    lines.extend(interfaces(&sight, snapshot.as_ref()));
+    lines.extend(addresses(&sight, snapshot.as_ref().ok(), sys::rights().privileged_ports));
     lines.push(privileges(&would_be_confined()));
     let host = snapshot.map(|snapshot| snapshot.host).unwrap_or_default();
     // Last: it changes what this process is.
@@ -181,24 +182,23 @@ fn sockets(sight: &Sight) -> Vec<Line> {
         "run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
     };
     let readable = sight.processes - sight.processes_unreadable.min(sight.processes);
+    let detail = format!("{readable} of {} processes can be read", sight.processes);
     lines.push(match (sight.processes_unreadable, sight.processes_hidden_because) {
-        (0, None) if sight.processes > 0 => {
+        _ if sight.sock_diag.is_empty() => line("owners", State::No, "no processes are seen", None),
+        _ if sight.processes == 0 => line("owners", State::No, "/proc shows no processes", no_proc()),
+        (0, None) => {
             line("owners", State::Yes, &format!("all {} processes can be read", sight.processes), None)
         }
-        (0, None) => line("owners", State::No, "no processes are seen", None),
         (_, Some(hidden)) => line(
             "owners",
             State::Partly,
-            &format!("{readable} of {} processes can be read; {hidden}", sight.processes),
+            &format!("{detail}; {hidden}"),
             Some(format!("{as_root}, in the host's pid namespace and with a /proc that hides nothing")),
         ),
         (_, None) => line(
             "owners",
             State::Partly,
-            &format!(
-                "{readable} of {} processes can be read; the owners of the others' sockets are unknown",
-                sight.processes
-            ),
+            &format!("{detail}; the owners of the others' sockets are unknown"),
             Some(as_root.to_owned()),
         ),
     });
@@ -208,11 +208,24 @@ fn sockets(sight: &Sight) -> Vec<Line> {
         _ if sight.sock_diag.is_empty() => {
             line("connections", State::No, "sockets cannot be borrowed on this system", None)
         }
+        Some(_) if sight.processes == 0 => line(
+            "connections",
+            State::No,
+            "sockets cannot be borrowed from processes that /proc does not show",
+            no_proc(),
+        ),
         Some(error) => line(
             "connections",
             State::No,
             &format!("sockets cannot be borrowed: pidfd_getfd: {error}"),
             Some("use Linux 5.6 or newer, without a seccomp filter against pidfd_getfd".to_owned()),
+        ),
+        // A capability is worth nothing over processes outside its user namespace.
+        None if traces && sight.processes_unreadable > 0 => line(
+            "connections",
+            State::Partly,
+            &format!("sockets of {readable} of {} processes can be asked", sight.processes),
+            Some(as_root.to_owned()),
         ),
         None if traces => line("connections", State::Yes, "sockets of every process that can be traced can be asked for their options and ingress interface", None),
         None if yama > 0 => line(
@@ -223,21 +236,61 @@ fn sockets(sight: &Sight) -> Vec<Line> {
         ),
         None => line("connections", State::Partly, "sockets of this user's processes can be asked", Some("run as root, or with CAP_SYS_PTRACE".to_owned())),
     });
-    let enter = sight.capabilities.contains(&"CAP_SYS_ADMIN");
-    let seen = sight.namespaces;
+    let (seen, closed) = (sight.namespaces, sight.namespaces_closed);
     if !sight.sock_diag.is_empty() {
-        lines.push(if enter {
-            line("namespaces", State::Yes, &format!("{seen} network namespaces are seen and may be entered"), None)
-        } else {
-            let detail = format!("{seen} network namespaces are seen; without CAP_SYS_ADMIN others than this one are seen from outside only");
-            line("namespaces", State::Partly, &detail, Some("run as root".to_owned()))
+        let others_hidden = sight.processes_unreadable > 0 || sight.processes_hidden_because.is_some();
+        let detail = format!("{seen} network namespaces are seen");
+        lines.push(match (seen, closed) {
+            (0, _) => line("namespaces", State::No, "no network namespace is seen in /proc", no_proc()),
+            (_, 0) if !others_hidden => {
+                line("namespaces", State::Yes, &format!("{detail} and may be entered"), None)
+            }
+            (_, 0) => {
+                let detail = format!("{detail} and may be entered; those of processes that cannot be read are not seen");
+                line("namespaces", State::Partly, &detail, Some(as_root.to_owned()))
+            }
+            _ => {
+                let detail = format!("{detail}; {closed} of them may not be entered, and are seen from outside only");
+                let way_out = if sight.capabilities.contains(&"CAP_SYS_ADMIN") {
+                    "run outside this user namespace: CAP_SYS_ADMIN counts in the one that owns the network namespace"
+                } else {
+                    "run as root, or with CAP_SYS_ADMIN"
+                };
+                line("namespaces", State::Partly, &detail, Some(way_out.to_owned()))
+            }
         });
     }
     lines
 }
 
-/// What decides binds here.
-fn addresses(sight: &Sight, snapshot: Option<&Snapshot>) -> Vec<Line> {
+fn no_proc() -> Option<String> {
+    Some("mount /proc: `mount -t proc proc /proc`".to_owned())
+}
+
+/// Whether the interfaces can be seen, without which nothing is known of who reaches a socket.
+fn interfaces(sight: &Sight, snapshot: Result<&Snapshot, &sys::Error>) -> Option<Line> {
+    let way_out = || {
+        let netlink = "allow AF_NETLINK sockets (seccomp filter, RestrictAddressFamilies=)";
+        (!sight.sock_diag.is_empty()).then(|| netlink.to_owned())
+    };
+    match snapshot {
+        Err(error) => {
+            let detail = format!("{error}: who can reach a socket is unknown");
+            Some(line("interfaces", State::No, &detail, way_out()))
+        }
+        Ok(snapshot) if !snapshot.complete => {
+            let way_out = if sight.processes == 0 { no_proc() } else { way_out() };
+            Some(line("interfaces", State::Partly, &snapshot.incomplete_because.join("; "), way_out))
+        }
+        Ok(snapshot) => {
+            let detail = format!("{} are seen, with their addresses and routes", snapshot.interfaces.len());
+            Some(line("interfaces", State::Yes, &detail, None))
+        }
+    }
+}
+
+/// What decides binds here. `low_ports` is the right to bind them.
+fn addresses(sight: &Sight, snapshot: Option<&Snapshot>, low_ports: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     let on = |name: &str| sight.settings.get(name).is_some_and(|value| *value != 0);
     let lo6 = snapshot.map(|snapshot| {
@@ -262,6 +315,7 @@ fn addresses(sight: &Sight, snapshot: Option<&Snapshot>) -> Vec<Line> {
             "::1 is on no interface: programs that bind it fail, and localhost is IPv4 alone",
             Some("sysctl net.ipv6.conf.lo.disable_ipv6=0, and `ip link set lo up`".to_owned()),
         ),
+        (None, None) => line("ipv6", State::Partly, "IPv6 sockets can be made; whether ::1 is there is unknown", None),
         (None, _) => line("ipv6", State::Yes, "IPv6 sockets can be made and ::1 is there", None),
     });
     if on("net.ipv6.bindv6only") {
@@ -273,9 +327,9 @@ fn addresses(sight: &Sight, snapshot: Option<&Snapshot>) -> Vec<Line> {
         ));
     }
     if let Some(start) = sight.settings.get("net.ipv4.ip_unprivileged_port_start") {
-        let may = *start == 0 || sight.capabilities.contains(&"CAP_NET_BIND_SERVICE");
+        let may = *start == 0 || low_ports;
         let way_out = (!may).then(|| {
-            "run with CAP_NET_BIND_SERVICE, or lower net.ipv4.ip_unprivileged_port_start".to_owned()
+            "run with CAP_NET_BIND_SERVICE in the user namespace that owns this network namespace, or lower net.ipv4.ip_unprivileged_port_start".to_owned()
         });
         let detail = if may {
             "every port may be bound".to_owned()
@@ -414,18 +468,21 @@ mod tests {
     fn each_thing_that_cannot_be_seen_names_its_switch() {
         assert!(sockets(&seeing()).iter().all(|line| line.state == State::Yes));
         let denied = || Some(std::io::Error::from_raw_os_error(1));
-        for (name, sight) in [
-            ("sockets", Sight { sock_diag: vec![("TCP", denied()), ("UDP", None)], ..seeing() }),
-            ("owners", Sight { processes_unreadable: 4, ..seeing() }),
-            ("owners", Sight { processes_hidden_because: Some("hidepid"), ..seeing() }),
-            ("connections", Sight { borrow: denied(), ..seeing() }),
-            ("connections", Sight { capabilities: vec!["CAP_SYS_ADMIN"], ..seeing() }),
-            ("namespaces", Sight { capabilities: vec!["CAP_SYS_PTRACE"], ..seeing() }),
-        ] {
+        let cases: [(&[&str], Sight); 8] = [
+            (&["sockets"], Sight { sock_diag: vec![("TCP", denied()), ("UDP", None)], ..seeing() }),
+            (&["owners", "connections", "namespaces"], Sight { processes_unreadable: 4, ..seeing() }),
+            (&["owners", "namespaces"], Sight { processes_hidden_because: Some("hidepid"), ..seeing() }),
+            (&["owners"], Sight { processes: 0, ..seeing() }),
+            (&["connections"], Sight { borrow: denied(), ..seeing() }),
+            (&["connections"], Sight { capabilities: vec!["CAP_SYS_ADMIN"], ..seeing() }),
+            (&["namespaces"], Sight { namespaces_closed: 1, ..seeing() }),
+            (&["namespaces"], Sight { namespaces: 0, ..seeing() }),
+        ];
+        for (names, sight) in cases {
             let lines = sockets(&sight);
-            let line = lines.iter().find(|line| line.name == name).unwrap();
-            assert!(line.state != State::Yes && line.way_out.is_some(), "{line:?}");
-            assert_eq!(lines.iter().filter(|line| line.state != State::Yes).count(), 1, "{name}: {lines:?}");
+            let lacking: Vec<&Line> = lines.iter().filter(|line| line.state != State::Yes).collect();
+            assert!(lacking.iter().all(|line| line.way_out.is_some()), "{lacking:?}");
+            assert_eq!(lacking.iter().map(|line| line.name).collect::<Vec<_>>(), names);
         }
         let unknown =
             Sight { sock_diag: vec![("TCP", None), ("UDP", None), ("MPTCP", denied())], ..seeing() };
@@ -456,11 +513,11 @@ mod tests {
 
     #[test]
     fn the_states_of_ipv6_are_told_apart() {
-        let with = |sight: Sight| addresses(&sight, Some(&Snapshot::default()))[0].detail.clone();
+        let with = |sight: Sight| addresses(&sight, Some(&Snapshot::default()), true)[0].detail.clone();
         let mut all = vec![
             with(Sight { ipv6_sockets: Some(std::io::Error::from_raw_os_error(97)), ..seeing() }),
             with(seeing()),
-            addresses(&seeing(), None)[0].detail.clone(),
+            addresses(&seeing(), None, true)[0].detail.clone(),
         ];
         let mut disabled = seeing();
         disabled.settings.insert("net.ipv6.conf.all.disable_ipv6".to_owned(), 1);

@@ -1,6 +1,6 @@
 //! Policies: what may listen on a host, and which findings are put up with for a while.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use jiff::civil::Date;
@@ -32,10 +32,35 @@ pub struct Policy {
     pub all_namespaces: bool,
     /// Whether unconnected client sockets on ephemeral UDP ports are left out.
     pub ignore_ephemeral_udp: bool,
+    /// Where `[policy]` and its keys stand; without it, where the file says that it is a policy.
+    pub places: Places,
     /// What may listen.
     pub allow: Vec<Allow>,
     /// Findings that are put up with.
     pub waive: Vec<Waive>,
+}
+
+/// Where a table and its keys stand in the text, as ranges of bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    table: Range<usize>,
+    keys: BTreeMap<String, Range<usize>>,
+}
+
+impl Places {
+    fn new(table: &DeTable<'_>, span: &Range<usize>) -> Places {
+        let keys = table.iter().map(|(key, value)| {
+            let end = value.span().end.max(key.span().end);
+            (key.get_ref().to_string(), key.span().start..end)
+        });
+        Places { table: span.clone(), keys: keys.collect() }
+    }
+
+    /// The place of `key` with its value, and of the table itself where the key is left out.
+    #[must_use]
+    pub fn of(&self, key: &str) -> Range<usize> {
+        self.keys.get(key).unwrap_or(&self.table).clone()
+    }
 }
 
 /// What becomes of a socket whose owner cannot be read.
@@ -65,8 +90,8 @@ pub struct Allow {
     pub reason: Option<String>,
     /// The last day on which it holds.
     pub expires: Option<Date>,
-    /// The line it begins on, from 1.
-    pub line: usize,
+    /// Where it and its keys stand.
+    pub places: Places,
 }
 
 /// A finding that is put up with.
@@ -82,8 +107,8 @@ pub struct Waive {
     pub expires: Option<Date>,
     /// What a waiver that matches nothing is.
     pub unmatched: Unmatched,
-    /// The line it begins on, from 1.
-    pub line: usize,
+    /// Where it and its keys stand.
+    pub places: Places,
 }
 
 /// What a waiver that matches nothing is.
@@ -236,7 +261,10 @@ pub fn parse(origin: &str, text: &str) -> Result<Policy, Vec<Problem>> {
 
 fn read(origin: &str, table: &DeTable<'_>, problems: &mut Problems) -> Policy {
     let empty = DeTable::new();
-    let head = table.get("policy").and_then(|head| head.get_ref().as_table()).unwrap_or(&empty);
+    let head_at = table.get("policy").filter(|head| head.get_ref().is_table());
+    let head = head_at.and_then(|head| head.get_ref().as_table()).unwrap_or(&empty);
+    let whole = Places::new(table, &(0..0));
+    let places = Places::new(head, &head_at.map_or_else(|| whole.of("kind"), toml::Spanned::span));
     let allow: Vec<Allow> =
         tables(table, "allow").into_iter().map(|(entry, span)| rule(entry, &span, problems)).collect();
     let waive =
@@ -248,7 +276,7 @@ fn read(origin: &str, table: &DeTable<'_>, problems: &mut Problems) -> Policy {
             let message = format!("another rule has the id \"{}\"", rule.id);
             problems.add(Code::DUPLICATE_NAME, span, message).help(format!("it stands in line {line}"));
         }
-        lines.entry(&rule.id).or_insert(rule.line);
+        lines.entry(&rule.id).or_insert_with(|| problems.line(&rule.places.of("id")));
     }
     Policy {
         name: text(table, "name").unwrap_or(super::stem(origin)).to_owned(),
@@ -266,6 +294,7 @@ fn read(origin: &str, table: &DeTable<'_>, problems: &mut Problems) -> Policy {
         },
         all_namespaces: texts(head, "namespaces").iter().any(|name| name == "all"),
         ignore_ephemeral_udp: boolean(head, "ignore_ephemeral_udp").unwrap_or(true),
+        places,
         allow,
         waive,
     }
@@ -294,7 +323,7 @@ fn rule(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> Al
         require: boolean(table, "require").unwrap_or(false),
         reason: text(table, "reason").map(str::to_owned),
         expires: date(table, problems),
-        line: problems.line(span),
+        places: Places::new(table, span),
     }
 }
 
@@ -329,7 +358,7 @@ fn waiver(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> 
             Some("ignore") => Unmatched::Ignore,
             _ => Unmatched::Warn,
         },
-        line: problems.line(span),
+        places: Places::new(table, span),
     }
 }
 

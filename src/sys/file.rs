@@ -257,3 +257,24 @@ mod tests {
         assert_eq!(read.len(), written);
     }
 }
+
+/// Whether standard output is a pipe, a socket or a terminal whose other end is gone (`poll(2)`), so that waiting for something
+/// to tell has no use. Not known outside Unix, and then false.
+#[must_use]
+pub fn output_closed() -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::fd::AsFd as _;
+
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let stdout = std::io::stdout();
+        let mut descriptors = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        let told = poll(&mut descriptors, PollTimeout::ZERO).is_ok();
+        let [stdout] = descriptors;
+        told && stdout
+            .revents()
+            .is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
+    }
+    #[cfg(not(unix))]
+    false
+}

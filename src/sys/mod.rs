@@ -41,15 +41,15 @@ use portable as system;
 pub use errno::errno_of;
 pub use error::Error;
 pub use file::{
-    Writers, create_private, is_pipe, open_for_append, open_regular, raise_file_limit, standard_output,
-    terminal_width, write_error_within, write_now, writers,
+    Writers, create_private, is_pipe, open_for_append, open_regular, output_closed, raise_file_limit,
+    standard_output, terminal_width, write_error_within, write_now, writers,
 };
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute};
 pub use listing::listed_addresses;
 pub use signals::Signals;
 pub use socket_types::{
     CallerRights, Connecting, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram,
-    ServerConnection, Sight, TransportState,
+    ServerConnection, ServerConnections, Sight, TransportState,
 };
 pub use system::capture::Capture;
 pub use system::confine::{confine, with_other_threads};

@@ -104,6 +104,17 @@ pub struct ServerConnection {
     pub ingress: Result<(u32, Option<crate::model::IfName>), &'static str>,
 }
 
+/// The connections of the servers of one network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerConnections {
+    /// The connections, by local and peer address.
+    pub list: Vec<ServerConnection>,
+    /// Whether every connection is in the list, however little may be known of some.
+    pub all: bool,
+    /// One sentence for each thing that could not be read.
+    pub incomplete_because: Vec<String>,
+}
+
 /// What the calling thread may do to its network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallerRights {
@@ -134,6 +145,8 @@ pub struct Sight {
     pub borrow: Option<io::Error>,
     /// Network namespaces that are seen.
     pub namespaces: usize,
+    /// Of these, how many may not be entered.
+    pub namespaces_closed: usize,
     /// Whether AF_INET6 sockets can be made.
     pub ipv6_sockets: Option<io::Error>,
     /// Settings that decide, by dotted name; those that this system has not are absent.

@@ -4,6 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod blind;
+mod findings;
+
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -45,6 +48,18 @@ fn main() -> ExitCode {
         ),
         trial("what_is_wrong_with_a_host_is_found", what_is_wrong_with_a_host_is_found),
         trial("a_closed_pipe_changes_nothing", a_closed_pipe_changes_nothing),
+        trial("a_list_that_changes_underneath", blind::a_list_that_changes_underneath_is_said_to),
+        trial("without_sock_diag", blind::without_sock_diag_proc_net_is_named),
+        trial("without_interfaces", blind::without_interfaces_nobody_is_said_to_be_kept_out),
+        trial("hidden_processes", blind::hidden_processes_are_no_reason_to_hide_sockets),
+        trial("the_doctor_names_each_switch", blind::the_doctor_names_each_switch),
+        trial("what_is_ones_own_is_seen", blind::what_is_ones_own_is_seen),
+        trial("who_shares_a_port", findings::who_shares_a_port_and_what_is_wide_is_found),
+        trial("what_a_policy_says_of_itself", findings::what_a_policy_says_of_itself_is_found),
+        trial("a_written_policy_covers_what_is_wrong", findings::a_written_policy_covers_what_is_wrong),
+        trial("a_baseline_knows_its_limits", findings::a_baseline_knows_what_it_cannot_compare),
+        trial("every_name_is_escaped_once", findings::every_name_is_escaped_once),
+        trial("a_watch_ends_with_its_reader", findings::a_watch_ends_with_its_reader_and_tells_of_interfaces),
     ])
 }
 
@@ -239,7 +254,15 @@ fn an_ordinary_user_sees_the_same_sockets() {
 /// A program that holds a socket under names that its maker chose.
 struct Holder {
     child: Child,
+    path: std::path::PathBuf,
     _directory: tempfile::TempDir,
+}
+
+impl Holder {
+    /// Its executable.
+    fn path(&self) -> &std::path::Path {
+        &self.path
+    }
 }
 
 impl Drop for Holder {
@@ -254,7 +277,7 @@ fn holder(name: &[u8], socket: OwnedFd) -> Holder {
     let path = directory.path().join(OsString::from_vec(name.to_vec()));
     std::fs::copy("/bin/sleep", &path).unwrap();
     let child = Command::new(&path).arg("60").stdin(Stdio::from(socket)).spawn().unwrap();
-    Holder { child, _directory: directory }
+    Holder { child, path, _directory: directory }
 }
 
 fn hostile_names_are_harmless_in_every_format() {

@@ -278,3 +278,40 @@ fn a_drafted_policy_holds_for_what_it_was_drafted_from() {
     judge.judge(&mut report);
     assert_eq!(report.checks[0].verdict, Verdict::Fail);
 }
+
+#[test]
+fn the_place_is_found_however_the_policy_is_written() {
+    let places = |text: &str| -> Vec<String> {
+        let policy = parse("p.toml", text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let mut report = report_of(vec![socket("tcp 0.0.0.0:80"), socket("tcp 127.0.0.1:81")], host());
+        Judge {
+            policy: &policy,
+            text: text.into(),
+            today: jiff::civil::date(2026, 6, 15),
+            ephemeral: None,
+            all_sockets: true,
+        }
+        .judge(&mut report);
+        let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fail);
+        failed
+            .map(|check| check.place.as_ref().map_or("", |place| &place.text[place.span.clone()]).to_owned())
+            .collect()
+    };
+    let head = "schema = 1\nkind = \"policy\"\n";
+    for (text, expected) in [
+        // Without `[policy]`, that it denies follows from what the file is.
+        (String::new(), ["kind = \"policy\"", "kind = \"policy\""]),
+        ("[ policy ] # strict\nfail_on = \"error\"\n".to_owned(), ["[ policy ]", "[ policy ]"]),
+        ("policy.default = \"deny\"\n".to_owned(), ["default = \"deny\"", "default = \"deny\""]),
+        (
+            "allow = [{ id = \"a\", port = 80, exposure = \"loopback\" }]\n\"policy\" = { default = \"deny\" }\n".to_owned(),
+            ["exposure = \"loopback\"", "default = \"deny\""],
+        ),
+        (
+            "[[allow]]\nid = \"\"\"\nexposure = \"x\"\n\"\"\"\nport = 80\n\"exposure\" = 'link'\n".to_owned(),
+            ["\"exposure\" = 'link'", "kind = \"policy\""],
+        ),
+    ] {
+        assert_eq!(places(&format!("{head}{text}")), expected, "{text}");
+    }
+}

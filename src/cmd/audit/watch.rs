@@ -14,7 +14,7 @@ use crate::audit::change::{self, Change};
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::render;
-use crate::sys::{Monitor, Poller, Signals};
+use crate::sys::{self, Monitor, Poller, Signals};
 
 /// A burst of changes is one look: this long after the first of them.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -56,8 +56,8 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
     if let Some(monitor) = &monitor {
         monitor.watch(&poller, 1).map_err(failed)?;
     }
-    let interval = Duration::from_secs(u64::from(args.watch.unwrap_or(2)));
-    let end = args.duration.map(|seconds| Instant::now() + Duration::from_secs(u64::from(seconds)));
+    let interval = args.watch.unwrap_or(Duration::from_secs(2));
+    let end = args.duration.map(|time| Instant::now() + time);
     let mut output =
         Output { ndjson: args.format == Format::Ndjson, style: style(args, context), open: true };
     let mut last = Look::new(args, policy);
@@ -65,7 +65,7 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
     output.report(&last.report)?;
     let (mut looks, mut changes) = (1u64, 0u64);
     let mut ready = Vec::new();
-    while output.open && !signals.asked() {
+    while output.open && !signals.asked() && !sys::output_closed() {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             break;

@@ -55,7 +55,7 @@ pub struct Args {
 }
 
 /// Reads `30s`, `5m`, `1h30m`, `250ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let help = "write a number with its unit, such as 500ms, 30s, 5m";
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
     Duration::try_from(parsed).map_err(|_| help.to_owned()).and_then(|parsed| {

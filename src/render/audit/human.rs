@@ -197,6 +197,7 @@ fn summary(report: &Report) -> String {
         (by.link, "link"),
         (by.loopback, "loopback"),
         (by.none, "unreachable"),
+        (by.unknown, "unknown"),
     ]
     .into_iter()
     .filter(|(count, _)| *count > 0)

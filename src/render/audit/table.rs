@@ -2,6 +2,7 @@
 
 use super::{address, families, level, owners};
 use crate::audit::Report;
+use crate::model::Exposure;
 use crate::text::{csv_field, escape};
 
 /// One row for each socket, with a line of names.
@@ -20,6 +21,8 @@ pub fn csv(report: &Report) -> String {
                 socket.owners.iter().flatten().map(|owner| text(owner).unwrap_or_default()).collect();
             all.join(";")
         };
+        let known = report.exposure_known(socket);
+        let exposure = |exposure: Exposure| if known { exposure.to_string() } else { "unknown".to_owned() };
         let codes: Vec<String> = findings[place].iter().map(|finding| finding.code.to_string()).collect();
         let fields = [
             view.protocol.to_string(),
@@ -33,8 +36,8 @@ pub fn csv(report: &Report) -> String {
             ),
             socket.state.to_string(),
             socket.mptcp.to_string(),
-            view.exposure.ipv4.to_string(),
-            view.exposure.ipv6.to_string(),
+            exposure(view.exposure.ipv4),
+            exposure(view.exposure.ipv6),
             optional(socket.netns.map(|inode| inode.to_string())),
             optional(socket.uid.map(|uid| uid.to_string())),
             optional(socket.inode.map(|inode| inode.to_string())),
@@ -86,7 +89,7 @@ pub fn markdown(report: &Report) -> String {
             "| {} {} | {} | {} |\n",
             socket.view.protocol,
             cell(&address(socket)),
-            cell(&families(socket)),
+            if report.exposure_known(socket) { cell(&families(socket)) } else { "unknown".to_owned() },
             cell(&owners(socket))
         ));
     }

@@ -1,13 +1,16 @@
 //! Established connections of this machine's servers, with their ingress interfaces where the sockets may be borrowed.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
-use super::{borrow, packet_info, processes};
+use super::{borrow, packet_info, proc_net, processes};
 use crate::model::IfName;
 use crate::model::addr::needs_zone;
-use crate::sys::ServerConnection;
+use crate::sys::{ServerConnection, ServerConnections};
+
+const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
 
 /// Why no interface is known.
 const NO_RIGHT: &str = "its process may not be traced by this user";
@@ -16,40 +19,17 @@ const MPTCP: &str = "MPTCP keeps no ingress interface";
 const SILENT: &str = "the kernel does not say";
 const GONE: &str = "it ended while it was looked at";
 
-/// The established TCP connections of the calling thread's network namespace whose local port satisfies `serves`, sorted by
-/// local and peer address. And one sentence for each thing that could not be read.
+/// The established TCP connections of the calling thread's network namespace whose local port satisfies `serves`.
 ///
 /// The sockets are borrowed with pidfd_getfd(2); an option that must be set for the answer is reset.
 #[must_use]
-pub fn connections(serves: &dyn Fn(u16) -> bool) -> (Vec<ServerConnection>, Vec<String>) {
-    let mut because = Vec::new();
-    let mut kernel = match SockDiag::open() {
-        Ok(kernel) => kernel,
-        Err(error) => return (Vec::new(), vec![format!("sock_diag does not tell the connections: {error}")]),
+pub fn connections(serves: &dyn Fn(u16) -> bool) -> ServerConnections {
+    let mut connections = ServerConnections { all: true, ..ServerConnections::default() };
+    let found = match dump(serves, &mut connections) {
+        Ok(found) => found,
+        Err(refusal) => read_tables(serves, &refusal, &mut connections),
     };
-    let mut found: Vec<DiagSocket> = Vec::new();
-    let states = 1 << state::ESTABLISHED | 1 << state::CLOSE_WAIT;
-    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        let part = std::cell::RefCell::new(Vec::new());
-        let answer = kernel.dump(
-            Query { family, protocol: sock_diag::TCP, states, port: 0 },
-            || part.borrow_mut().clear(),
-            |socket| {
-                if serves(socket.local_port) {
-                    part.borrow_mut().push(socket);
-                }
-            },
-        );
-        match answer {
-            Ok(()) => found.append(&mut part.into_inner()),
-            Err(DumpError::Interrupted) => {
-                because.push("the list of connections changed faster than it could be read".to_owned());
-            }
-            Err(DumpError::Refused(error)) => {
-                because.push(format!("sock_diag does not tell the connections: {error}"))
-            }
-        }
-    }
+    let because = &mut connections.incomplete_because;
     let native: HashMap<u64, bool> =
         found.iter().map(|socket| (u64::from(socket.inode), !socket.peer.to_canonical().is_ipv4())).collect();
     let mut read: HashMap<u64, Result<(u32, Option<IfName>), &'static str>> = HashMap::new();
@@ -88,7 +68,80 @@ pub fn connections(serves: &dyn Fn(u16) -> bool) -> (Vec<ServerConnection>, Vec<
     {
         because.push(format!("the owners of {unknown} of {} connections are unknown: {reason}", list.len()));
     }
-    (list, because)
+    connections.list = list;
+    connections
+}
+
+/// What sock_diag tells.
+fn dump(serves: &dyn Fn(u16) -> bool, connections: &mut ServerConnections) -> io::Result<Vec<DiagSocket>> {
+    let mut kernel = SockDiag::open()?;
+    let mut found: Vec<DiagSocket> = Vec::new();
+    let states = 1 << state::ESTABLISHED | 1 << state::CLOSE_WAIT;
+    for family in FAMILIES {
+        let part = std::cell::RefCell::new(Vec::new());
+        let answer = kernel.dump(
+            Query { family, protocol: sock_diag::TCP, states, port: 0 },
+            || part.borrow_mut().clear(),
+            |socket| {
+                if serves(socket.local_port) {
+                    part.borrow_mut().push(socket);
+                }
+            },
+        );
+        match answer {
+            Ok(()) => found.append(&mut part.into_inner()),
+            Err(DumpError::Interrupted) => {
+                connections.all = false;
+                let because = "the list of connections changed faster than it could be read";
+                connections.incomplete_because.push(because.to_owned());
+            }
+            Err(DumpError::Refused(error)) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// What `/proc/net` tells where sock_diag is refused: the same connections, without the devices they are bound to.
+fn read_tables(
+    serves: &dyn Fn(u16) -> bool,
+    refusal: &io::Error,
+    connections: &mut ServerConnections,
+) -> Vec<DiagSocket> {
+    connections.incomplete_because.push(format!(
+        "sock_diag does not tell the connections ({refusal}); /proc/net/tcp and /proc/net/tcp6 are read instead, which do not \
+         tell the device a socket is bound to"
+    ));
+    let mut found = Vec::new();
+    for (file, family) in ["tcp", "tcp6"].into_iter().zip(FAMILIES) {
+        let path = format!("/proc/thread-self/net/{file}");
+        match proc_net::connections(&path) {
+            Ok(rows) => {
+                found.extend(rows.into_iter().filter(|row| serves(row.local.port())).map(|row| DiagSocket {
+                    family,
+                    state: state::ESTABLISHED,
+                    local: row.local.ip(),
+                    local_port: row.local.port(),
+                    peer: row.peer.ip(),
+                    peer_port: row.peer.port(),
+                    device: 0,
+                    receive_queue: 0,
+                    send_queue: 0,
+                    uid: row.uid,
+                    inode: u32::try_from(row.inode).unwrap_or(0),
+                    cookie: 0,
+                    v6only: None,
+                    cgroup: None,
+                }))
+            }
+            // A kernel without IPv6 has no such file, and no such connections.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file == "tcp6" => {}
+            Err(error) => {
+                connections.all = false;
+                connections.incomplete_because.push(format!("{path} could not be read: {error}"));
+            }
+        }
+    }
+    found
 }
 
 /// The address with the zone that the bound device is for a link-local one.

@@ -2,6 +2,7 @@
 //! namespace that may be looked at and not entered.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use procfs::net::{TcpNetEntries, TcpState, UdpNetEntries, UdpState};
@@ -33,7 +34,7 @@ pub(super) fn read(
             .map(|row| (row.local_address, row.uid, row.inode, row.rx_queue))
             .collect(),
     };
-    let socket = |(local, uid, inode, length): (std::net::SocketAddr, u32, u64, u32)| {
+    let socket = |(local, uid, inode, length): (SocketAddr, u32, u64, u32)| {
         let address = local.ip();
         let v6only =
             (family == Family::Ipv6 && !address.is_unspecified()).then(|| !address.to_canonical().is_ipv4());
@@ -67,6 +68,26 @@ pub(super) fn read(
         }
     };
     Ok(rows.into_iter().map(socket).collect())
+}
+
+/// A connection as `/proc/net/tcp` and `tcp6` tell it.
+pub(super) struct Row {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    pub uid: u32,
+    /// 0 while it waits to be accepted.
+    pub inode: u64,
+}
+
+/// The connections of one table that are established, or whose peer has sent its last.
+pub(super) fn connections(path: impl AsRef<Path>) -> io::Result<Vec<Row>> {
+    let rows = TcpNetEntries::from_file(path.as_ref(), &LocalSystemInfo).map_err(error)?.0;
+    let held = |state: &TcpState| matches!(state, TcpState::Established | TcpState::CloseWait);
+    Ok(rows
+        .into_iter()
+        .filter(|row| held(&row.state))
+        .map(|row| Row { local: row.local_address, peer: row.remote_address, uid: row.uid, inode: row.inode })
+        .collect())
 }
 
 fn error(error: ProcError) -> io::Error {

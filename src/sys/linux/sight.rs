@@ -10,6 +10,8 @@ use crate::sys::Sight;
 #[must_use]
 pub fn sight() -> Sight {
     let seen = processes::holders(|_| false, |_, _, _| {});
+    let namespaces = super::namespaces::namespaces().0;
+    let closed = namespaces.iter().filter(|one| super::namespaces::in_namespace(one, || ()).is_err()).count();
     let setting = |name: &str| netns::read_setting(name).ok().and_then(|text| text.trim().parse().ok());
     Sight {
         uid: nix::unistd::geteuid().as_raw(),
@@ -21,7 +23,8 @@ pub fn sight() -> Sight {
         processes_unreadable: seen.unreadable,
         processes_hidden_because: seen.unseen_because,
         borrow: borrow_own(),
-        namespaces: super::namespaces::namespaces().0.len(),
+        namespaces: namespaces.len(),
+        namespaces_closed: closed,
         ipv6_sockets: socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)
             .map(|_| ())
             .err(),
@@ -88,11 +91,31 @@ fn capabilities() -> Vec<&'static str> {
         (19, "CAP_SYS_PTRACE"),
         (21, "CAP_SYS_ADMIN"),
     ];
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
+    let mask = effective_capabilities();
     NAMES.into_iter().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| name).collect()
+}
+
+/// Asked of the kernel, since `/proc` may be what cannot be seen.
+#[expect(unsafe_code, reason = "no crate in use wraps capget(2)")]
+fn effective_capabilities() -> u64 {
+    /// `_LINUX_CAPABILITY_VERSION_3` of `linux/capability.h`: two sets of 32 bits.
+    const VERSION: u32 = 0x2008_0522;
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let mut header = Header { version: VERSION, pid: 0 };
+    let mut data = [Data::default(); 2];
+    // SAFETY: capget(2) writes into the header and two structures of this version, which outlive the call.
+    let answer = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
+    let [low, high] = data.map(|part| u64::from(part.effective));
+    if answer == 0 { low | high << 32 } else { 0 }
 }

@@ -51,7 +51,9 @@ const SETTINGS: &[&str] = &[
 pub fn snapshot() -> Result<Snapshot, Error> {
     let mut gaps = Vec::new();
     // Asked of /proc, since whoever reads a snapshot is promised that no socket of these families is made.
-    let ipv6_available = std::path::Path::new("/proc/thread-self/net/if_inet6").exists();
+    // Where there is no /proc to ask, nothing speaks against it.
+    let proc_net = std::path::Path::new("/proc/thread-self/net");
+    let ipv6_available = !proc_net.exists() || proc_net.join("if_inet6").exists();
     let mut snapshot =
         Snapshot { host: host(), ipv6_available, settings: settings(&mut gaps), ..Snapshot::default() };
     match Netlink::open(Service::Route).map_err(Refusal::from).and_then(|mut netlink| {
@@ -93,6 +95,10 @@ fn host() -> Host {
 /// does not have (l3mdev and IPv6 are build options), which is no gap.
 fn settings(gaps: &mut Vec<String>) -> BTreeMap<String, i64> {
     let mut settings = BTreeMap::new();
+    if !std::path::Path::new("/proc/sys/net").exists() {
+        gaps.push("there is no /proc/sys/net: the settings of the network are unknown".to_owned());
+        return settings;
+    }
     let mut read = |name: &str| -> Option<String> {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         match std::fs::read_to_string(&path) {

@@ -1,9 +1,10 @@
 //! Connections of other programs: not read on this system.
 
-use crate::sys::ServerConnection;
+use crate::sys::ServerConnections;
 
 /// Nothing, and that it is not all.
 #[must_use]
-pub fn connections(_serves: &dyn Fn(u16) -> bool) -> (Vec<ServerConnection>, Vec<String>) {
-    (Vec::new(), vec!["the connections of other programs cannot be read on this system yet".to_owned()])
+pub fn connections(_serves: &dyn Fn(u16) -> bool) -> ServerConnections {
+    let because = "the connections of other programs cannot be read on this system yet";
+    ServerConnections { incomplete_because: vec![because.to_owned()], ..ServerConnections::default() }
 }

@@ -1,0 +1,299 @@
+//! Each finding on a host that has what it is about, and on none that has not.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::*;
+
+/// Codes with the port of the socket they are about, 0 for the host and the policy.
+fn codes(document: &Value) -> BTreeSet<(String, u64)> {
+    let port = |finding: &Value| {
+        let place = usize::try_from(finding["socket"].as_u64()?).ok()?;
+        document["sockets"][place]["socket"]["port"].as_u64()
+    };
+    let findings = document["findings"].as_array().unwrap().iter();
+    findings.map(|one| (one["code"].as_str().unwrap().to_owned(), port(one).unwrap_or(0))).collect()
+}
+
+fn v6only(port: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+    socket.set_only_v6(true).unwrap();
+    socket.bind(&format!("[::]:{port}").parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(16).unwrap();
+    socket
+}
+
+pub fn who_shares_a_port_and_what_is_wide_is_found() {
+    let host = Netns::new();
+    let other = Netns::new();
+    host.wire("eth0", &other, "far");
+    host.address("eth0", "10.7.0.1/24");
+    host.address("eth0", "2001:db8::1/64");
+    // Over IPv4 the port is this program's, over IPv6 another's; and on loopback another's again.
+    let _ours = host.run(|| {
+        (TcpListener::bind("0.0.0.0:80").unwrap(), TcpListener::bind("127.0.0.1:81").unwrap(), dual(82))
+    });
+    let _theirs = holder(b"theirs", host.run(|| v6only(80)).into());
+    let _local = holder(b"local", host.run(|| TcpListener::bind("[::1]:81")).unwrap().into());
+    // One program in both families, and one of another user's port: nobody is shadowed.
+    let _both = host.run(|| (TcpListener::bind("0.0.0.0:83").unwrap(), v6only(83)));
+    let replaced = holder(b"replaced", host.run(|| TcpListener::bind("127.0.0.1:84")).unwrap().into());
+    std::fs::remove_file(replaced.path()).unwrap();
+    let document = json_in(&host, &["audit", "--format", "json"]);
+    let found = codes(&document);
+    for (code, port) in [
+        ("BS1028", 80),
+        ("BS1028", 81),
+        ("BS1031", 82),
+        ("BS1020", 80),
+        ("BS1020", 82),
+        ("BS1020", 83),
+        ("BS1030", 84),
+    ] {
+        assert!(found.contains(&(code.to_owned(), port)), "{code} {port}: {found:?}");
+    }
+    for (code, port) in
+        [("BS1028", 82), ("BS1028", 83), ("BS1031", 80), ("BS1020", 81), ("BS1030", 80), ("BS1021", 83)]
+    {
+        assert!(!found.contains(&(code.to_owned(), port)), "{code} {port}: {found:?}");
+    }
+    let sockets = document["sockets"].as_array().unwrap();
+    let owner = &sockets.iter().find(|one| one["socket"]["port"] == 84).unwrap()["owners"][0];
+    assert_eq!(
+        (&owner["exe_deleted"], &owner["exe"]),
+        (&true.into(), &replaced.path().to_str().unwrap().into())
+    );
+}
+
+pub fn what_a_policy_says_of_itself_is_found() {
+    let host = Netns::new();
+    let _held = host
+        .run(|| (TcpListener::bind("127.0.0.1:80").unwrap(), UdpSocket::bind("127.0.0.1:40000").unwrap()));
+    let rule = |port: u16| format!("[[allow]]\nid = \"r{port}\"\nport = {port}\nexposure = \"loopback\"\n");
+    let waive = |port: u16, more: &str| {
+        format!("[[waive]]\ncode = \"BS1001\"\nmatch = {{ port = {port} }}\nreason = \"r\"\n{more}\n")
+    };
+    for (text, code, expected) in [
+        (rule(80), 0, &[][..]),
+        // A client's socket is left out, and counts where that is not wanted.
+        (rule(80) + "[[allow]]\nid = \"x\"\nport = 81\nexposure = \"loopback\"\n", 0, &[("BS1009", 0)]),
+        (waive(80, ""), 0, &[("BS1001", 80)]),
+        (waive(80, "expires = 2020-01-01"), 1, &[("BS1001", 80), ("BS1008", 0)]),
+        (waive(80, "expires = 2999-01-01"), 0, &[("BS1001", 80)]),
+        (rule(80) + &waive(99, ""), 0, &[("BS1007", 0)]),
+        (rule(80) + &waive(99, "unmatched = \"error\""), 1, &[("BS1007", 0)]),
+        (rule(80) + &waive(99, "unmatched = \"ignore\""), 0, &[]),
+    ] {
+        let (_directory, path) = policy(&text);
+        let output = run_in(&host, &["audit", "--format", "json", "--policy", &path]);
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mut found = codes(&document);
+        found.retain(|(code, _)| code.as_str() < "BS1020");
+        let expected: BTreeSet<(String, u64)> =
+            expected.iter().map(|(code, port)| ((*code).to_owned(), *port)).collect();
+        assert_eq!((output.status.code(), found), (Some(code), expected), "{text}");
+    }
+    // A waiver is told with its reason, and what it covers does not count.
+    let (_directory, path) = policy(&waive(80, ""));
+    let document = json_in(&host, &["audit", "--format", "json", "--policy", &path]);
+    assert_eq!(
+        (&document["findings"][0]["waived"], &document["summary"]["waived"]),
+        (&"r".into(), &1.into())
+    );
+    let empty = Netns::new();
+    let (_directory, path) = policy("");
+    let document = json_in(&empty, &["audit", "--format", "json", "--policy", &path]);
+    assert_eq!(codes(&document), BTreeSet::from([("BS1010".to_owned(), 0)]));
+}
+
+/// What was written of a host is held to be right there, whatever is wrong with it, and wrong when something is added.
+pub fn a_written_policy_covers_what_is_wrong() {
+    let (here, _there) = two_hosts();
+    here.address("eth0", "198.51.100.7/24");
+    here.sysctl("net.ipv4.conf.eth0.route_localnet", "1");
+    let _held = here.run(|| {
+        (TcpListener::bind("127.0.0.1:80").unwrap(), TcpListener::bind("198.51.100.7:81").unwrap(), dual(82))
+    });
+    here.ip("address del 198.51.100.7/24 dev eth0");
+    let _odd =
+        holder(b"a \"quoted\\ name*?\xff", here.run(|| TcpListener::bind("0.0.0.0:83")).unwrap().into());
+    let plain = run_in(&here, &["audit"]);
+    assert_eq!(plain.status.code(), Some(1), "route_localnet is an error: {:?}", text(&plain));
+    let written = run_in(&here, &["audit", "--write-policy", "-"]);
+    let (written, stderr) = text(&written);
+    assert!(stderr.is_empty() && written.contains("[[waive]]\ncode = \"BS1025\""), "{stderr}{written}");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("written.toml");
+    std::fs::write(&path, &written).unwrap();
+    let path = path.to_str().unwrap();
+    let judged = run_in(&here, &["audit", "--policy", path]);
+    assert_eq!(judged.status.code(), Some(0), "{written}\n{:?}", text(&judged));
+    let checked = run_in(&here, &["check", path]);
+    assert_eq!(checked.status.code(), Some(0), "{:?}", text(&checked));
+    let _new = here.run(|| TcpListener::bind("127.0.0.1:84")).unwrap();
+    assert_eq!(run_in(&here, &["audit", "--policy", path]).status.code(), Some(1));
+    let all = run_in(&here, &["audit", "--all-namespaces", "--write-policy", "-"]);
+    assert!(text(&all).0.contains("namespaces = [\"all\"]"), "{:?}", text(&all));
+    for (arguments, words) in [
+        (&["audit", "--write-policy", "/nonexistent/x"][..], "choose another file"),
+        (&["audit", "--write-policy", path], "not written over"),
+    ] {
+        let output = run_in(&here, arguments);
+        assert_eq!(output.status.code(), Some(5));
+        assert!(text(&output).1.contains(words), "{:?}", text(&output));
+    }
+}
+
+/// A baseline that was made with more rights or more knowledge than the look that is compared with it.
+pub fn a_baseline_knows_what_it_cannot_compare() {
+    let (here, _there) = two_hosts();
+    let _held = here.run(|| (dual(80), TcpListener::bind("0.0.0.0:81").unwrap()));
+    let (_directory, path) = policy("");
+    let path = path.replace("policy.toml", "baseline.json");
+    let made = run_in(&here, &["audit", "--format", "json"]);
+    std::fs::write(&path, &made.stdout).unwrap();
+    for arguments in [&["--no-owners"][..], &["--proc-net"], &["--all-namespaces"], &["--socket-options"]] {
+        let output =
+            run_in(&here, &[&["audit", "--baseline", &path, "--format", "json"], arguments].concat());
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let here_inode = document["host"]["netns"].as_u64();
+        let new = document["findings"].as_array().unwrap().iter().filter(|one| {
+            let place = one["socket"].as_u64().map(|place| usize::try_from(place).unwrap());
+            one["code"] == "BS1011"
+                && place.is_some_and(|place| document["sockets"][place]["netns"].as_u64() == here_inode)
+        });
+        assert_eq!(new.count(), 0, "{arguments:?}: {document:#}");
+    }
+    // The same program, address and port in a container is not the host's.
+    let container = Netns::new();
+    let _theirs = container.run(|| (dual(80), TcpListener::bind("0.0.0.0:81").unwrap()));
+    let document = json_in(&here, &["audit", "--baseline", &path, "--format", "json", "--all-namespaces"]);
+    let new = codes(&document).into_iter().filter(|(code, _)| code == "BS1011").map(|(_, port)| port);
+    let new: BTreeSet<u64> = new.collect();
+    assert!(new.contains(&80) && new.contains(&81), "{new:?}");
+}
+
+/// Names that processes, files and cgroups are given by whoever runs them.
+pub fn every_name_is_escaped_once() {
+    let host = Netns::new();
+    let odd = holder(b"x\x1b[2Jy (deleted)", host.run(|| TcpListener::bind("127.0.0.1:80")).unwrap().into());
+    let gone = holder(b"z\x1b[2J", host.run(|| TcpListener::bind("127.0.0.1:81")).unwrap().into());
+    std::fs::remove_file(gone.path()).unwrap();
+    let document = json_in(&host, &["audit", "--format", "json"]);
+    let owner = |place: usize| document["sockets"][place]["owners"][0].clone();
+    assert_eq!(
+        (&owner(0)["exe_deleted"], &owner(0)["exe"]),
+        (&false.into(), &odd.path().to_str().unwrap().into())
+    );
+    assert_eq!(
+        (&owner(1)["exe_deleted"], &owner(1)["exe"]),
+        (&true.into(), &gone.path().to_str().unwrap().into())
+    );
+    let (human, _) = text(&run_in(&host, &["audit"]));
+    assert!(human.contains("x\\x1b[2Jy") && human.contains("BS1030") && !human.contains('\u{1b}'), "{human}");
+    let (explained, _) = text(&run_in(&host, &["audit", "--format", "csv"]));
+    assert!(explained.contains("x\\x1b[2Jy (deleted)") && !explained.contains('\u{1b}'), "{explained}");
+    let Some(cgroup) = Cgroup::new("bindscope\u{1b}[31m=1|<b>.service") else { return };
+    std::fs::write(cgroup.0.join("cgroup.procs"), odd.child.id().to_string()).unwrap();
+    let document = json_in(&host, &["audit", "--format", "json"]);
+    assert_eq!(document["sockets"][0]["owners"][0]["unit"], "bindscope\u{1b}[31m=1|<b>.service");
+    for format in ["human", "csv", "markdown", "junit", "github", "sarif"] {
+        let (stdout, _) = text(&run_in(&host, &["audit", "--format", format]));
+        assert!(!stdout.contains('\u{1b}'), "{format}: {stdout}");
+        assert!(!matches!(format, "markdown" | "junit") || !stdout.contains("<b>"), "{format}: {stdout}");
+    }
+    let root = cgroup.0.parent().unwrap().to_owned();
+    drop(odd);
+    // The kernel takes no newline in the name of a cgroup, which would make a line of its own in /proc/PID/cgroup.
+    let refused = std::fs::create_dir(root.join("bindscope\nx.service")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EINVAL), "{refused}");
+}
+
+/// A cgroup of the unified hierarchy, removed at the end.
+struct Cgroup(std::path::PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Option<Cgroup> {
+        let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let unified = text.lines().find(|line| line.contains(" - cgroup2 "));
+        let made =
+            unified.and_then(|line| line.split(' ').nth(4)).map(|root| std::path::Path::new(root).join(name));
+        match made.as_deref().map(std::fs::create_dir) {
+            Some(Ok(())) => made.map(Cgroup),
+            other => {
+                eprintln!("not tested: no cgroup can be made here ({other:?})");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            // A process that has just ended is still in it.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+pub fn a_watch_ends_with_its_reader_and_tells_of_interfaces() {
+    let (here, _there) = two_hosts();
+    let _held = here.run(|| dual(80));
+    // Nothing changes, so nothing is written that could fail: the end of the pipe is noticed all the same.
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = bindscope(&["audit", "--watch=200ms", "--for", "50s"]);
+    command.stdout(writer).stderr(Stdio::piped());
+    let child = here.run(|| command.spawn()).unwrap();
+    drop(command);
+    let mut lines = BufReader::new(reader).lines();
+    assert!(lines.next().unwrap().unwrap().contains("reachable"));
+    drop(lines);
+    let begun = std::time::Instant::now();
+    let output = finish(child);
+    assert_eq!((output.status.code(), text(&output).1.as_str()), (Some(0), ""));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(40), "it went on without a reader");
+    let mut command = bindscope(&["audit", "--watch=1s", "--for=50s", "--format", "ndjson"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = here.run(|| command.spawn()).unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut until = |kind: &str| -> Value {
+        loop {
+            let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+            if event["event"] == kind || event["change"] == kind {
+                return event;
+            }
+        }
+    };
+    until("report");
+    here.ip("link set eth0 down");
+    assert_eq!(until("interface_changed")["up"], false);
+    // An interface that is down has no IPv6 addresses.
+    let changed = until("socket_changed");
+    let exposure = |when: &str| changed[when]["socket"]["exposure"]["ipv6"].clone();
+    assert_eq!(exposure("before"), "global", "{changed:#}");
+    assert_ne!(exposure("after"), "global", "{changed:#}");
+    here.ip("link add d0 type veth peer name d1");
+    let new = [until("interface_new"), until("interface_new")].map(|event| event["interface"].clone());
+    assert!(new.contains(&"d0".into()) && new.contains(&"d1".into()), "{new:?}");
+    here.ip("link del d0");
+    until("interface_gone");
+    let _ = child.kill();
+    let _ = child.wait();
+    for (arguments, word) in [
+        (&["--watch=0s"][..], "no time"),
+        (&["--watch=50ms"], "shortest"),
+        (&["--watch", "--for", "soon"], "unit"),
+        (&["--watch", "--format", "json"], "go together"),
+        (&["--for", "3s"], "--watch"),
+        (&["--write-policy", "-", "--format", "json"], "cannot be used with"),
+    ] {
+        let output = run_in(&here, &[&["audit"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output).1.contains(word), "{arguments:?}: {:?}", text(&output));
+    }
+}

@@ -91,11 +91,10 @@ fn open_once(spec: &SocketSpec, exposure: FamilyExposure) -> Result<Bound, BindF
         if spec.domain() == Family::Ipv4 { Domain::IPV4 } else { Domain::IPV6 },
         if spec.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM },
     );
-    let socket = Socket::new(domain, kind, None).map_err(|error| fail(Phase::Socket, "socket", error))?;
+    let socket = options::non_blocking(domain, kind).map_err(|error| fail(Phase::Socket, "socket", error))?;
     let set = |name: &'static str, result: io::Result<()>| {
         result.map_err(|error| fail(Phase::Setsockopt, name, error))
     };
-    set("non-blocking mode", socket.set_nonblocking(true))?;
     if spec.domain() == Family::Ipv6 {
         match spec.v6only {
             V6Only::On => set("IPV6_V6ONLY", socket.set_only_v6(true))?,
@@ -126,8 +125,22 @@ fn open_once(spec: &SocketSpec, exposure: FamilyExposure) -> Result<Bound, BindF
         let backlog = i32::try_from(spec.backlog).unwrap_or(i32::MAX);
         socket.listen(backlog).map_err(|error| fail(Phase::Listen, "queue", error))?;
     }
-    let view = read_back(&socket, Some(&spec.listener), spec.protocol, exposure)
-        .map_err(|error| fail(Phase::Bind, "effective options", error))?;
+    let (reuse_address, reuse_port) = options::reuse_as_set(&socket, spec.reuse_address, spec.reuse_port);
+    let v6only = match spec.v6only {
+        V6Only::On => Some(true),
+        V6Only::Off => Some(false),
+        V6Only::System => None,
+    };
+    let view = what_it_is(&socket, v6only)
+        .map_err(|error| fail(Phase::Bind, "effective options", error))
+        .map(|bare| SocketView {
+            listener: Some(spec.listener.clone()),
+            protocol: spec.protocol,
+            reuse_address,
+            reuse_port,
+            exposure,
+            ..bare
+        })?;
     let backlog = accept_queue_limit(&socket, spec.protocol);
     Ok(Bound { socket, spec: spec.clone(), view, backlog, packet_info })
 }
@@ -151,16 +164,30 @@ pub fn read_back(
     protocol: Protocol,
     exposure: FamilyExposure,
 ) -> io::Result<SocketView> {
-    let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-    let (family, scope_id, v6only) = match local {
-        SocketAddr::V4(_) => (Family::Ipv4, None, None),
-        SocketAddr::V6(v6) => {
-            (Family::Ipv6, (v6.scope_id() != 0).then(|| v6.scope_id()), Some(socket.only_v6()?))
-        }
-    };
     Ok(SocketView {
         listener: listener.map(str::to_owned),
         protocol,
+        reuse_address: socket.reuse_address().ok(),
+        reuse_port: options::reuse_port(socket).ok(),
+        exposure,
+        ..what_it_is(socket, None)?
+    })
+}
+
+/// What the kernel may have made other than it was asked for: address, port, zone, device, and V6ONLY where `v6only` does not say
+/// what it was set to. The rest of the view is empty.
+fn what_it_is(socket: &Socket, v6only: Option<bool>) -> io::Result<SocketView> {
+    let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    let (family, scope_id, v6only) = match (local, v6only) {
+        (SocketAddr::V4(_), _) => (Family::Ipv4, None, None),
+        (SocketAddr::V6(v6), set) => {
+            let v6only = set.map_or_else(|| socket.only_v6(), Ok)?;
+            (Family::Ipv6, (v6.scope_id() != 0).then(|| v6.scope_id()), Some(v6only))
+        }
+    };
+    Ok(SocketView {
+        listener: None,
+        protocol: Protocol::Tcp,
         family,
         address: local.ip(),
         port: local.port(),
@@ -168,9 +195,9 @@ pub fn read_back(
         // A device that is gone by now is the same as none for the reader; the next arrival would tell.
         device: options::bound_device(socket).unwrap_or(None),
         v6only,
-        reuse_address: socket.reuse_address().ok(),
-        reuse_port: options::reuse_port(socket).ok(),
-        exposure,
+        reuse_address: None,
+        reuse_port: None,
+        exposure: FamilyExposure::default(),
     })
 }
 

@@ -27,13 +27,12 @@ impl Follower {
         profile.listeners.retain(|listener| listener.follow);
         let follows =
             |spec: &SocketSpec| profile.listeners.iter().any(|listener| listener.name == spec.listener);
-        let open: Vec<_> =
-            opened.endpoints.iter().map(|endpoint| endpoint.bound.spec.clone()).filter(follows).collect();
         if profile.listeners.is_empty() {
-            None
-        } else {
-            Some(Follower { profile, open, tried: opened.tried.clone() })
+            return None;
         }
+        let specs = opened.endpoints.iter().map(|endpoint| &endpoint.bound.spec);
+        let open: Vec<_> = specs.filter(|spec| follows(spec)).cloned().collect();
+        Some(Follower { profile, open, tried: opened.tried.clone() })
     }
 
     /// Looks at the host anew: closes what is not selected any more, opens what newly is. What cannot be opened is told, and

@@ -1,5 +1,6 @@
 //! Opens every socket of a profile, in order, and tells how each fared.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -39,11 +40,30 @@ pub(super) struct Ground<'a> {
     host: &'a Snapshot,
     exposer: Exposer<'a>,
     local: LocalAddresses,
+    /// The last socket that was asked about: its neighbours in a range of ports are exposed alike.
+    last: RefCell<Option<(SocketSpec, FamilyExposure)>>,
 }
 
 impl<'a> Ground<'a> {
     pub(super) fn new(host: &'a Snapshot) -> Ground<'a> {
-        Ground { host, exposer: Exposer::new(host), local: LocalAddresses::new(host) }
+        Ground {
+            host,
+            exposer: Exposer::new(host),
+            local: LocalAddresses::new(host),
+            last: RefCell::new(None),
+        }
+    }
+
+    fn exposure(&self, spec: &SocketSpec) -> FamilyExposure {
+        let facts = Facts::of_spec(spec, self.host);
+        if let Some((last, exposure)) = &*self.last.borrow()
+            && Facts::of_spec(last, self.host) == facts
+        {
+            return *exposure;
+        }
+        let exposure = self.exposer.exposure(&facts);
+        *self.last.borrow_mut() = Some((spec.clone(), exposure));
+        exposure
     }
 
     /// What kind of address it is here: which addresses are broadcast ones depends on the host's networks.
@@ -145,7 +165,10 @@ pub(super) fn one(
     stop: impl Fn() -> bool,
     reporter: &mut Reporter<'_>,
 ) -> Fate {
-    let exposure = ground.exposer.exposure(&Facts::of_spec(spec, ground.host));
+    if !spec.wait_for_address.is_zero() {
+        reporter.flush();
+    }
+    let exposure = ground.exposure(spec);
     let failure = match bind::open_until(spec, exposure, stop) {
         Ok(mut bound) => {
             // An address that was waited for was not usable when the host was read: who can reach it is known only now.

@@ -76,6 +76,14 @@ impl<'a> Reporter<'a> {
             Format::Human => out.extend_from_slice(self.live.event(event).as_bytes()),
             Format::Ndjson => json_line(out, event),
         });
+        // Thousands of sockets are opened one after the other: their lines may go together.
+        if !matches!(event, Event::Bound(_)) {
+            self.sink.flush();
+        }
+    }
+
+    /// Hands on what was told so far.
+    pub(super) fn flush(&mut self) {
         self.sink.flush();
     }
 

@@ -7,6 +7,21 @@ use socket2::Socket;
 use crate::model::{Errno, IfName};
 use crate::sys::{Connecting, errno_of};
 
+/// A socket that does not block.
+///
+/// # Errors
+/// As `socket(2)`.
+pub fn non_blocking(domain: socket2::Domain, kind: socket2::Type) -> io::Result<Socket> {
+    Socket::new(domain, kind.nonblocking(), None)
+}
+
+/// SO_REUSEADDR and SO_REUSEPORT of a socket for which they were set to this. A call that succeeds has set them, and a new socket
+/// has neither (`sk_setsockopt()` and `sk_prot_alloc()` of `net/core/sock.c`), so nothing is asked.
+#[must_use]
+pub fn reuse_as_set(_socket: &Socket, address: bool, port: bool) -> (Option<bool>, Option<bool>) {
+    (Some(address), Some(port))
+}
+
 /// SO_BINDTODEVICE (socket(7)): only packets that arrive on this device. Without CAP_NET_RAW it works as long as the
 /// socket has no device yet (Linux 5.7).
 ///

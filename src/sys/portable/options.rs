@@ -11,6 +11,22 @@ fn unsupported(option: &str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, format!("{option} is not available on this system"))
 }
 
+/// A socket that does not block.
+///
+/// # Errors
+/// As `socket(2)`.
+pub fn non_blocking(domain: socket2::Domain, kind: socket2::Type) -> io::Result<Socket> {
+    let socket = Socket::new(domain, kind, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// SO_REUSEADDR and SO_REUSEPORT as they took effect on a socket for which they were set to this.
+#[must_use]
+pub fn reuse_as_set(socket: &Socket, _address: bool, _port: bool) -> (Option<bool>, Option<bool>) {
+    (socket.reuse_address().ok(), reuse_port(socket).ok())
+}
+
 /// Not available here: SO_BINDTODEVICE is Linux's.
 ///
 /// # Errors

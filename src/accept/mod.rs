@@ -55,6 +55,8 @@ pub trait Observer {
     fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>) -> ControlFlow<()>;
     /// A connection was closed at once: its listener has `max_connections` open ones.
     fn over_limit(&mut self, listener: &str);
+    /// The accept queue of a listener is full or nearly so: `length` connections wait, and `limit` may.
+    fn queue_filled(&mut self, _listener: &str, _length: u32, _limit: u32) {}
     /// `count` errors of a kind, such as `accept EMFILE`.
     fn error(&mut self, kind: &str, count: u64);
     /// The host's network changed. `lost` are the sockets that nobody can reach any more for it, `found` those that can be
@@ -289,6 +291,13 @@ impl Acceptor {
             1
         } else {
             let queue = packet_info::listen_queue(&served.endpoint.bound.socket);
+            // At the end the queue was made short on purpose.
+            if let Ok(queue) = queue.as_ref()
+                && queue.is_pressed()
+                && most == TURN
+            {
+                observer.queue_filled(&served.endpoint.bound.spec.listener, queue.queued, queue.limit);
+            }
             let waiting = queue.map_or(1, |queue| queue.queued.max(1));
             served.unasked = if waiting == 1 { UNASKED } else { 0 };
             waiting

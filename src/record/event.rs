@@ -36,6 +36,8 @@ pub enum Event {
     /// A socket of a listener that follows the network was closed: its address went away. Sockets that are opened later are
     /// told as `bound`.
     Closed(ClosedSocket),
+    /// An accept queue is full or nearly so; at most once a second for each listener.
+    Queue(FilledQueue),
     /// Arrivals that are counted in the summary but have no line.
     Dropped(Dropped),
     /// The last event.
@@ -191,6 +193,22 @@ pub struct Network {
     pub lost: Vec<SocketView>,
     /// Sockets that can be reached again.
     pub found: Vec<SocketView>,
+}
+
+/// See [`Event::Queue`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FilledQueue {
+    /// When.
+    pub time: Time,
+    /// Whose queue.
+    pub listener: String,
+    /// How many connections waited to be accepted, at the most since it was told last.
+    pub length: u32,
+    /// How many may wait; the kernel lets one more in.
+    pub limit: u32,
+    /// How often a connection found a queue full since the run began, over all listeners of this network namespace; null where
+    /// that is not known. Clients try again, so one of them may be counted several times.
+    pub overflows: Option<u64>,
 }
 
 /// See [`Event::Closed`].

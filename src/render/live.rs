@@ -11,7 +11,8 @@ use crate::model::{
     AddrClass, Arrival, Endpoint, Evidence, Exposure, Family, IfName, Ingress, Protocol, SocketView,
 };
 use crate::record::event::{
-    Accepted, BoundSocket, ChangedPath, Datagram, Event, ListenerSummary, Network, Started, Summary,
+    Accepted, BoundSocket, ChangedPath, Datagram, Event, FilledQueue, ListenerSummary, Network, Started,
+    Summary,
 };
 use crate::record::time::Time;
 use crate::text::{self, escape};
@@ -75,6 +76,7 @@ impl Live {
             }
             Event::PathChanged(changed) => self.path_changed(changed),
             Event::Network(network) => self.network(network),
+            Event::Queue(queue) => self.queue(queue),
             Event::Dropped(dropped) => {
                 self.styled(
                     BAD,
@@ -199,6 +201,15 @@ impl Live {
             escape(&change.listener)
         );
         format!("{}  {}\n", self.styled(DIM, &time.time_of_day()), self.styled(OPEN, &text))
+    }
+
+    fn queue(&self, queue: &FilledQueue) -> String {
+        let FilledQueue { time, listener, length, limit, overflows } = queue;
+        let overflows =
+            overflows.map(|count| format!(", {count} overflows in this namespace")).unwrap_or_default();
+        let text =
+            format!("{}  queue {length}/{limit} of {}{overflows}", time.time_of_day(), escape(listener));
+        self.styled(BAD, &text) + "\n"
     }
 
     fn network(&self, network: &Network) -> String {

@@ -18,6 +18,7 @@
 //! | `namespaces`, `in_namespace` | the other network namespaces, and work in one |
 //! | `packet_filters` | that there are packet filters, not what they do |
 //! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
+//! | `Overflows` | how many connections found an accept queue full |
 //! | `port_holder` | the sockets in the way of a bind |
 
 mod errno;
@@ -61,6 +62,7 @@ pub use system::monitor::Monitor;
 pub use system::namespaces::{NetNamespace, in_namespace, inventory_from_outside, namespaces};
 pub use system::netns;
 pub use system::network::Network;
+pub use system::overflows::Overflows;
 pub use system::poller::Poller;
 pub use system::rights::rights;
 pub use system::sight::sight;

@@ -35,6 +35,16 @@ pub struct TransportState {
     pub limit: u32,
 }
 
+impl TransportState {
+    /// Whether it is full (Linux lets one more wait than the limit says, `sk_acceptq_is_full()`), or a long one nearly so.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        /// A shorter queue is a quarter from its end all the time.
+        const LONG: u32 = 16;
+        self.queued > self.limit || (self.queued >= LONG && self.queued >= self.limit - self.limit / 4)
+    }
+}
+
 /// What a socket is watched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {

@@ -9,8 +9,10 @@ mod burst;
 mod changes;
 mod clients;
 mod matrix;
+mod overload;
 mod peers;
 mod shipped;
+mod storm;
 mod wires;
 
 use std::net::{TcpListener, TcpStream};
@@ -36,7 +38,12 @@ fn main() -> ExitCode {
             peers::that_send_the_smallest_and_the_largest_datagram,
         ),
         trial("peers_that_are_gone_already_are_counted", peers::that_are_gone_already_are_counted),
-        trial("a_burst_does_not_starve_another_listener", peers::in_a_burst_do_not_starve_another_listener),
+        trial("a_burst_does_not_starve_another_listener", overload::a_burst_does_not_starve_another_listener),
+        trial("a_full_queue_is_told", overload::a_full_queue_is_told),
+        trial("slow_clients_cost_little", overload::slow_clients_cost_little),
+        trial("a_flood_of_datagrams_is_bounded_and_counted", overload::a_flood_is_bounded_and_counted),
+        trial("listeners_and_connections_are_small", overload::listeners_and_connections_are_small),
+        trial("storms_lose_no_count", storm::storms_lose_no_count),
         trial("shipped_profiles_bind_and_work", shipped::profiles_bind_and_every_socket_is_used),
         trial("changes_are_followed_when_asked_for", changes::are_followed_when_asked_for),
         trial("failed_binds_explain_themselves", binds::explain_why_an_address_cannot_be_bound),

@@ -187,17 +187,3 @@ pub fn that_are_gone_already_are_counted() {
     }
     assert_eq!(last(listening)["accepted"], 200);
 }
-
-/// While one listener drowns in a burst, another one is served.
-pub fn in_a_burst_do_not_starve_another_listener() {
-    let (host, listening) = listening(
-        "[[listener]]\nname = 'burst'\nbind = '127.0.0.1'\nport = 8081\nreply = 'none'\n\
-         [[listener]]\nname = 'quiet'\nbind = '127.0.0.1'\nport = 8082\n",
-    );
-    let burst: Vec<_> = (0..3000).map(|_| connect(&host, 8081)).collect();
-    let mut line = String::new();
-    BufReader::new(connect(&host, 8082)).read_line(&mut line).unwrap();
-    assert!(line.contains("listener \"quiet\""), "{line}");
-    drop(burst);
-    assert_eq!(last(listening)["accepted"], 3001);
-}

@@ -148,7 +148,7 @@ impl Listening {
     pub fn next_arrival(&mut self) -> Value {
         loop {
             let event = self.next();
-            if event["event"] != "network" {
+            if event["event"] != "network" && event["event"] != "queue" {
                 return event;
             }
         }

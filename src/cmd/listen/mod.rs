@@ -4,6 +4,7 @@ mod confine;
 mod follow;
 mod open;
 mod output;
+mod pressure;
 mod reporter;
 
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ use crate::cmd::Context;
 use crate::code::Code;
 use crate::diag::{Problem, Severity};
 use crate::model::{Arrival, Change, PathChange, SocketView};
-use crate::record::event::{ChangedPath, Dropped, Event, Network, Notice};
+use crate::record::event::{ChangedPath, Dropped, Event, FilledQueue, Network, Notice};
 use crate::record::line::Lines;
 use crate::record::sink::Sink;
 use crate::record::tally::Tally;
@@ -17,6 +17,7 @@ use crate::record::time::Time;
 use crate::render::live::Live;
 
 use super::output::Format;
+use super::pressure::Pressure;
 
 /// How long a kind of complaint rests after it was made.
 const COMPLAINT_REST: Duration = Duration::from_secs(10);
@@ -34,6 +35,7 @@ pub(super) struct Reporter<'a> {
     lines: Lines,
     complaints: HashMap<String, (Instant, u64)>,
     wide_open: Vec<String>,
+    pressure: Pressure,
 }
 
 impl<'a> Reporter<'a> {
@@ -49,6 +51,7 @@ impl<'a> Reporter<'a> {
             lines: Lines::default(),
             complaints: HashMap::new(),
             wide_open: Vec::new(),
+            pressure: Pressure::new(),
         }
     }
 
@@ -127,6 +130,9 @@ impl<'a> Reporter<'a> {
     /// # Errors
     /// The problem when anything could not be written, but for a closed pipe.
     pub(super) fn finish(mut self, patience: Duration) -> Result<(), Problem> {
+        for (listener, fullest) in self.pressure.untold() {
+            self.tell_queue(&listener, fullest);
+        }
         self.sink.drain(patience);
         self.tell_dropped();
         let dropped = self.sink.losses().dropped;
@@ -146,6 +152,16 @@ impl<'a> Reporter<'a> {
             .help("they are counted all the same; write to a file with -o FILE")),
             _ => Ok(()),
         }
+    }
+
+    fn tell_queue(&mut self, listener: &str, (length, limit): (u32, u32)) {
+        self.event(&Event::Queue(FilledQueue {
+            time: Time::new(SystemTime::now()),
+            listener: listener.to_owned(),
+            length,
+            limit,
+            overflows: self.pressure.overflows(),
+        }));
     }
 
     fn tell_dropped(&mut self) {
@@ -207,6 +223,12 @@ impl Observer for Reporter<'_> {
         // What a single peer does is counted; what concerns the program is said.
         if !kind.starts_with("connection") && count > 0 {
             self.complain(kind, count);
+        }
+    }
+
+    fn queue_filled(&mut self, listener: &str, length: u32, limit: u32) {
+        if let Some(fullest) = self.pressure.filled(listener, length, limit, Instant::now()) {
+            self.tell_queue(listener, fullest);
         }
     }
 

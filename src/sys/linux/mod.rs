@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod netns;
 pub mod network;
 pub mod options;
+pub mod overflows;
 pub mod packet_info;
 pub mod poller;
 mod proc_net;

@@ -11,6 +11,7 @@ pub mod namespaces;
 pub mod netns;
 pub mod network;
 pub mod options;
+pub mod overflows;
 pub mod packet_info;
 pub mod poller;
 pub mod rights;

@@ -1,0 +1,70 @@
+//! How many connections the kernel turned away for want of room in an accept queue.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+/// Larger than `/proc/net/netstat` is: some 4 KiB on Linux 6.
+const LARGEST: usize = 64 << 10;
+
+/// The counter `ListenOverflows` of the network namespace that this was made in, over all listeners there
+/// (`tcp_v4_syn_recv_sock()` and `tcp_conn_request()` of the kernel count one for each SYN or ACK that finds the queue full).
+#[derive(Debug)]
+pub struct Overflows {
+    /// Kept open: it can be read after the right to open files was given up.
+    file: File,
+    before: u64,
+}
+
+impl Overflows {
+    /// Begins to count; `None` where there is no such counter.
+    #[must_use]
+    pub fn new() -> Option<Overflows> {
+        let file = File::open("/proc/thread-self/net/netstat").ok()?;
+        let mut new = Overflows { file, before: 0 };
+        new.before = new.read()?;
+        Some(new)
+    }
+
+    /// How many there have been since.
+    #[must_use]
+    pub fn count(&self) -> Option<u64> {
+        Some(self.read()?.saturating_sub(self.before))
+    }
+
+    fn read(&self) -> Option<u64> {
+        let mut bytes = Vec::new();
+        while bytes.len() < LARGEST {
+            let mut part = [0; 4096];
+            match self.file.read_at(&mut part, bytes.len() as u64).ok()? {
+                0 => break,
+                count => bytes.extend_from_slice(part.get(..count)?),
+            }
+        }
+        listen_overflows(std::str::from_utf8(&bytes).ok()?)
+    }
+}
+
+/// The counter in a text of pairs of lines: names, and their values.
+fn listen_overflows(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next()?.split_whitespace(), lines.next()?.split_whitespace());
+    names.zip(values).find(|(name, _)| *name == "ListenOverflows")?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counter_is_found_by_its_name() {
+        let text =
+            "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 40 41\nIpExt: A\nIpExt: 2\n";
+        assert_eq!(listen_overflows(text), Some(40));
+        for broken in
+            ["", "TcpExt: ListenOverflows\n", "TcpExt: A\nTcpExt: 1\n", "TcpExt: ListenOverflows\nTcpExt: x"]
+        {
+            assert_eq!(listen_overflows(broken), None, "{broken}");
+        }
+        assert_eq!(Overflows::new().and_then(|overflows| overflows.count()), Some(0));
+    }
+}

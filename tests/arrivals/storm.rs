@@ -1,0 +1,151 @@
+//! Nothing counted is lost in storms: connections from several sources while descriptors run out, the reader is slow and signals
+//! come. `BINDSCOPE_LONG=connections` makes it ten million connections, `BINDSCOPE_LONG=connections:N` as many as it says.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::support::netns::Netns;
+use crate::support::program::{bindscope, wait};
+
+/// Connections of a short run: with lines of some 340 bytes more than twice the 8 MiB that may wait for a slow reader.
+const SHORT: u64 = 64_000;
+
+/// How many connections one source holds at once. The storm of descriptors lets in fewer.
+const BURST: u64 = 100;
+
+fn wanted() -> u64 {
+    match std::env::var("BINDSCOPE_LONG")
+        .ok()
+        .as_deref()
+        .map(|long| long.split_once(':').unwrap_or((long, "")))
+    {
+        Some(("connections", "")) => 10_000_000,
+        Some(("connections", count)) => count.parse().unwrap(),
+        _ => SHORT,
+    }
+}
+
+/// The clients' count is the accepted lines and the dropped ones together, and the summary's.
+pub fn storms_lose_no_count() {
+    let (host, first, second) = (Netns::new(), Netns::new(), Netns::new());
+    for (peer, wire, net) in [(&first, "eth0", "192.0.2"), (&second, "eth1", "198.51.100")] {
+        host.wire(wire, peer, "far");
+        host.address(wire, &format!("{net}.1/24"));
+        peer.address("far", &format!("{net}.2/24"));
+    }
+    for ns in [&host, &first, &second] {
+        ns.sysctl("net.ipv4.ip_local_port_range", "1024 65535");
+    }
+    let listener = "0.0.0.0:900,reply=echo,max_connections=60000,backlog=4096";
+    let mut command = bindscope(&["listen", "--format", "ndjson", "--bind", listener]);
+    let mut child = host.run(|| command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()).unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("\"event\":\"listening\"")));
+    let (over, connected) = (AtomicBool::new(false), AtomicU64::new(0));
+    let each = wanted() / 4;
+    let (accepted, dropped, summary) = std::thread::scope(|scope| {
+        let (over, connected) = (&over, &connected);
+        let reader = scope.spawn(move || {
+            let (mut accepted, mut dropped, mut summary) = (0u64, 0u64, None);
+            for (number, line) in lines.enumerate() {
+                let line = line.unwrap();
+                if line.starts_with("{\"event\":\"accepted\"") {
+                    accepted += 1;
+                    // Far slower than they come, until nobody comes any more.
+                    while !over.load(Ordering::Relaxed) && accepted > connected.load(Ordering::Relaxed) / 16 {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                    // A line is parsed now and then: that all are whole is seen by those.
+                    if number % 64 != 0 {
+                        continue;
+                    }
+                }
+                let event: Value =
+                    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                match event["event"].as_str().unwrap() {
+                    "dropped" => dropped += event["count"].as_u64().unwrap(),
+                    "summary" => summary = Some(event),
+                    _ => {}
+                }
+            }
+            (accepted, dropped, summary)
+        });
+        let storms = scope.spawn(move || {
+            for round in 0u64.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let limit = if round % 2 == 0 { "40:" } else { "4000:" };
+                let pid_text = pid.to_string();
+                let set =
+                    Command::new("prlimit").args(["--pid", &pid_text, &format!("--nofile={limit}")]).status();
+                assert!(set.unwrap().success());
+                for signal in [Signal::SIGSTOP, Signal::SIGCONT, Signal::SIGWINCH, Signal::SIGCHLD] {
+                    kill(pid, signal).unwrap();
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                std::thread::sleep(Duration::from_millis(if round % 2 == 0 { 30 } else { 150 }));
+            }
+            let all = Command::new("prlimit").args(["--pid", &pid.to_string(), "--nofile=4000:"]).status();
+            assert!(all.unwrap().success());
+        });
+        let sources =
+            [(&host, "127.0.0.1"), (&host, "192.0.2.1"), (&first, "192.0.2.1"), (&second, "198.51.100.1")];
+        let clients = sources.map(|(ns, to)| {
+            let to = SocketAddr::new(to.parse().unwrap(), 900);
+            scope.spawn(move || ns.run(|| burst(to, each, connected)))
+        });
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        over.store(true, Ordering::Relaxed);
+        storms.join().unwrap();
+        kill(pid, Signal::SIGTERM).unwrap();
+        reader.join().unwrap()
+    });
+    let status = wait(&mut child);
+    let summary = summary.unwrap();
+    eprintln!(
+        "{} connections, {accepted} lines, {dropped} dropped, errors {}",
+        connected.load(Ordering::Relaxed),
+        summary["errors"]
+    );
+    assert_eq!(summary["accepted"], 4 * each, "{summary}");
+    assert_eq!(connected.load(Ordering::Relaxed), 4 * each);
+    assert_eq!(accepted + dropped, 4 * each, "{accepted} lines and {dropped} dropped: {summary}");
+    assert_eq!(summary["dropped"], dropped);
+    assert!(dropped > 0, "the reader was not slow: {summary}");
+    let ingress = &summary["by_listener"][0]["by_ingress"];
+    assert_eq!(
+        (&ingress["lo"], &ingress["eth0"], &ingress["eth1"]),
+        (&each.into(), &(2 * each).into(), &each.into())
+    );
+    assert!(
+        summary["errors"]["accept EMFILE"].as_u64().is_some_and(|count| count > 0),
+        "no storm: {summary}"
+    );
+    // Lines that were dropped are output that was lost.
+    assert_eq!(status.code(), Some(5));
+}
+
+/// Connects in bursts; closing with a reset leaves no port in TIME_WAIT.
+fn burst(to: SocketAddr, count: u64, connected: &AtomicU64) {
+    let mut made = 0;
+    while made < count {
+        let streams: Vec<TcpStream> = (0..BURST.min(count - made))
+            .map(|_| TcpStream::connect_timeout(&to, Duration::from_secs(60)).unwrap())
+            .collect();
+        made += streams.len() as u64;
+        connected.fetch_add(streams.len() as u64, Ordering::Relaxed);
+        for stream in streams {
+            let socket = socket2::Socket::from(stream);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    }
+}

@@ -36,6 +36,14 @@ fn the_examples_of_the_language_parse() {
 }
 
 #[test]
+fn the_policy_that_is_explained_parses() {
+    let page = include_str!("../src/explain/topics/policy.md");
+    let text = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let policy = bindscope::profile::policy::parse("policy.md", text).unwrap();
+    assert_eq!((policy.allow.len(), policy.waive.len()), (1, 1));
+}
+
+#[test]
 fn policies_and_labs_parse() {
     let policy =
         policy::parse("b.toml", &example("b")).unwrap_or_else(|problems| panic!("{}", rendered(&problems)));

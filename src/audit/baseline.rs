@@ -124,8 +124,9 @@ impl Baseline {
         Ok(baseline)
     }
 
-    /// Marks what is known, and finds the sockets that are not.
-    pub fn apply(&self, report: &mut Report) {
+    /// Marks what is known, and finds the sockets that are not. `name` is the baseline's.
+    pub fn apply(&self, name: &str, report: &mut Report) {
+        report.baseline = Some(name.to_owned());
         let own = |report: &Report, socket: &ListeningSocket| {
             report.namespaces.iter().find(|one| one.inode == socket.netns).is_none_or(|one| one.own)
         };

@@ -167,6 +167,8 @@ pub struct Report {
     pub namespaces: Vec<Namespace>,
     /// Name of the policy, or null without one. Unescaped.
     pub policy: Option<String>,
+    /// Name of the earlier report, of which everything is known, or null without one. Unescaped.
+    pub baseline: Option<String>,
     /// The sockets, sorted by namespace and port.
     pub sockets: Vec<ListeningSocket>,
     /// What is remarkable, by socket.
@@ -274,6 +276,7 @@ pub fn report(sites: Vec<Site>, because: Vec<String>, time: String) -> Report {
         host: sites.first().map(|site| site.host.host.clone()).unwrap_or_default(),
         namespaces: Vec::new(),
         policy: None,
+        baseline: None,
         sockets: Vec::new(),
         findings: Vec::new(),
         checks: Vec::new(),

@@ -273,7 +273,7 @@ fn a_baseline_knows_what_it_has_seen_whatever_the_pid() {
     again.inode = Some(4);
     again.owners.as_mut().unwrap()[0].pid = 77;
     let mut second = report_of(vec![again, socket("tcp 0.0.0.0:81")], host());
-    baseline.apply(&mut second);
+    baseline.apply("b.json", &mut second);
     for finding in &second.findings {
         assert_eq!(finding.known, finding.socket == Some(0), "{finding:?}");
     }

@@ -47,7 +47,7 @@ pub struct Args {
     /// Do not look for the processes that hold the sockets: many times faster where there are thousands of either
     #[arg(long, conflicts_with_all = ["policy", "socket_options", "write_policy"])]
     no_owners: bool,
-    /// Count only what this earlier JSON report has not
+    /// Show and count only what this earlier JSON report has not
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
     baseline: Option<PathBuf>,
     /// After the first report write changes only, looking anew every so often and whenever the network changes
@@ -115,8 +115,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if let Some(path) = &args.write_policy {
         return write_policy(&look, path, context);
     }
-    if let Some(baseline) = &baseline {
-        baseline.apply(&mut look.report);
+    if let (Some(baseline), Some(path)) = (&baseline, &args.baseline) {
+        baseline.apply(&path.to_string_lossy(), &mut look.report);
     }
     context.emit(&write(&look.report, args, context)?, args.output.as_deref())?;
     Ok(look.exit(policy.as_ref()))

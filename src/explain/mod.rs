@@ -161,6 +161,7 @@ pub const TOPICS: &[Page] = pages! { "topics":
     "exposure",
     "lab",
     "localhost",
+    "policy",
     "privileged-ports",
     "reuse",
     "scope-id",

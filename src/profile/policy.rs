@@ -329,13 +329,12 @@ fn rule(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> Al
 
 fn waiver(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> Waive {
     let code = text(table, "code").unwrap_or_default();
-    let digits = code.strip_prefix("BS").unwrap_or_default();
     if let Some(value) = table.get("code").filter(|_| !code.is_empty())
-        && !(digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        && Code::parse(code).is_none_or(|known| known.to_string() != code)
     {
-        problems
-            .add(Code::NOT_A_CHOICE, value.span(), format!("\"{code}\" is no code of a finding"))
-            .help("a code is written BS and four digits, such as \"BS1001\"");
+        problems.add(Code::NOT_A_CHOICE, value.span(), format!("\"{code}\" is no code of a finding")).help(
+            "a code is written BS and four digits, such as \"BS1001\"; `bindscope explain --list` shows them",
+        );
     }
     let empty = DeTable::new();
     let matches = table.get("match").and_then(|value| value.get_ref().as_table());
@@ -365,6 +364,13 @@ fn waiver(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> 
 fn matching(table: &DeTable<'_>, problems: &mut Problems) -> Match {
     let empty = DeTable::new();
     let process = table.get("process").and_then(|value| value.get_ref().as_table()).unwrap_or(&empty);
+    if let Some(value) =
+        table.get("process").filter(|value| value.get_ref().as_table().is_some_and(|table| table.is_empty()))
+    {
+        problems
+            .add(Code::NOTHING_ASKED, value.span(), "`process` is empty: it names no process")
+            .help("name `exe`, `user` or `unit`, or leave it out");
+    }
     Match {
         protocol: match text(table, "protocol") {
             Some("tcp") => Some(Protocol::Tcp),

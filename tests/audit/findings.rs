@@ -101,6 +101,25 @@ pub fn what_a_policy_says_of_itself_is_found() {
         (&document["findings"][0]["waived"], &document["summary"]["waived"]),
         (&"r".into(), &1.into())
     );
+    // What would judge nothing, or not what was meant, is refused with its place.
+    for (text, word) in [
+        (waive(80, "").replace("BS1001", "BS9998"), "explain --list"),
+        (waive(80, "").replace("BS1001", "bs1001"), "no code"),
+        (waive(80, "").replace("{ port = 80 }", "{}"), "match"),
+        (rule(80) + "process = {}\n", "names no process"),
+        (rule(80) + "process = { name = \"sshd\" }\n", "known are exe, user, unit"),
+        (rule(80) + "families = []\n", "empty list"),
+        (rule(80) + &rule(80), "another rule"),
+        (rule(80).replace("loopback", "global"), "reason"),
+        (waive(80, "expires = \"2999-01-01\""), "date"),
+        ("[[listener]]\nname = \"a\"\nport = 80\n".to_owned(), "unknown key"),
+    ] {
+        let (_directory, path) = policy(&text);
+        let output = run_in(&host, &["audit", "--policy", &path]);
+        let (stdout, stderr) = super::text(&output);
+        assert_eq!((output.status.code(), stdout.as_str()), (Some(2), ""), "{text}");
+        assert!(stderr.contains(word) && stderr.contains(&format!("--> {path}:")), "{text}: {stderr}");
+    }
     let empty = Netns::new();
     let (_directory, path) = policy("");
     let document = json_in(&empty, &["audit", "--format", "json", "--policy", &path]);

@@ -413,6 +413,13 @@ fn a_baseline_lets_only_what_is_new_count() {
     assert_eq!(now.status.code(), Some(1));
     let (stdout, _) = text(&now);
     assert_eq!(stdout.matches("BS1011").count(), 1, "{stdout}");
+    let shown = |text: &str| [text.contains("127.0.0.1:80"), text.contains("127.0.0.1:81")];
+    assert_eq!(shown(&stdout), [false, true], "only what is new is shown: {stdout}");
+    assert!(stdout.contains("1 socket in "), "{stdout}");
+    let (table, _) = text(&run_in(&host, &["audit", "--baseline", path, "--format", "markdown"]));
+    assert_eq!(shown(&table), [false, true], "{table}");
+    let document = json_in(&host, &["audit", "--baseline", path, "--format", "json"]);
+    assert_eq!((&document["baseline"], document["sockets"].as_array().unwrap().len()), (&path.into(), 2));
     std::fs::write(path, "{}").unwrap();
     let (_, stderr) = text(&run_in(&host, &["audit", "--baseline", path]));
     assert!(stderr.contains("BS0080") && stderr.contains("help:"), "{stderr}");

@@ -60,8 +60,10 @@ pub fn human(report: &Report, style: Style) -> String {
             let _ =
                 writeln!(out, "{gap}{}", style.paint(BOLD, &format!("network namespace {inode}: {name}")));
         }
+        // Beside a baseline only what counts is shown.
         let here: Vec<usize> = (0..report.sockets.len())
             .filter(|&place| report.sockets[place].netns == namespace.inode)
+            .filter(|&place| report.baseline.is_none() || !findings[place].is_empty())
             .collect();
         if namespace.exposure_known {
             namespace_sockets(&mut out, report, &findings, &here, style);
@@ -84,6 +86,11 @@ pub fn human(report: &Report, style: Style) -> String {
     }
     for finding in of_host() {
         write_finding(&mut out, finding, "", style);
+    }
+    if let Some(baseline) = &report.baseline {
+        let left_out = findings.iter().filter(|findings| findings.is_empty()).count();
+        let gap = if out.is_empty() { "" } else { "\n" };
+        let _ = writeln!(out, "{gap}{} in {}", counted(left_out, "socket"), escape(baseline));
     }
     checks(&mut out, report, style);
     let _ = writeln!(out, "\n{}", summary(report));

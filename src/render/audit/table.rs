@@ -81,7 +81,10 @@ fn cell(escaped: &str) -> String {
 #[must_use]
 pub fn markdown(report: &Report) -> String {
     let mut out = String::from("| socket | reachable | owner |\n|---|---|---|\n");
-    let mut places: Vec<usize> = (0..report.sockets.len()).collect();
+    let findings = report.counting_by_socket();
+    let mut places: Vec<usize> = (0..report.sockets.len())
+        .filter(|&place| report.baseline.is_none() || !findings[place].is_empty())
+        .collect();
     places.sort_by_key(|&place| std::cmp::Reverse(report.sockets[place].view.exposure.widest()));
     for place in places {
         let socket = &report.sockets[place];

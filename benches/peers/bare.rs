@@ -40,6 +40,19 @@ pub fn run(role: &str, number: usize) {
                 listeners.push(listener);
             }
         }
+        // The two ends of one connection between namespaces.
+        "serve" => {
+            let listener = TcpListener::bind(("0.0.0.0", u16::try_from(number).unwrap())).unwrap();
+            drop(listener.accept().unwrap());
+        }
+        "connect" => {
+            let port = u16::try_from(number).unwrap();
+            while std::net::TcpStream::connect(("192.0.2.1", port)).is_err() {
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            println!("connected {}", now.as_nanos());
+        }
         _ => panic!("{role}"),
     }
 }

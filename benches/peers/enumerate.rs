@@ -9,19 +9,21 @@ use nix::sys::time::TimeValLike as _;
 
 use crate::{Bench, Cost, Side, installed, netns::Netns};
 
+/// CPU time of the children that have ended, user and system.
+pub fn used_by_children() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    Duration::from_micros(
+        u64::try_from((usage.user_time() + usage.system_time()).num_microseconds()).unwrap(),
+    )
+}
+
 /// Runs a command to its end; its cost is CPU and wall time of the whole process.
 fn whole(command: &mut Command) -> Cost {
-    let used = || {
-        let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
-        Duration::from_micros(
-            u64::try_from((usage.user_time() + usage.system_time()).num_microseconds()).unwrap(),
-        )
-    };
-    let (before, begun) = (used(), Instant::now());
+    let (before, begun) = (used_by_children(), Instant::now());
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
     let wall = begun.elapsed();
     assert!(status.code().is_some_and(|code| code < 2), "{command:?}: {status}");
-    Cost { cpu: used() - before, wall }
+    Cost { cpu: used_by_children() - before, wall }
 }
 
 pub fn side<'a>(ns: &'a Netns, name: &'static str, words: Vec<String>) -> Side<'a> {

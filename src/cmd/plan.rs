@@ -165,6 +165,7 @@ pub(super) fn finish(
         sockets: parts.sockets,
         cells: parts.cells,
         expectations: parts.expectations,
+        events: Vec::new(),
         notes: parts.notes,
         summary,
     }

@@ -287,7 +287,10 @@ fn connect_all(
             let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
             Socket::new(Domain::for_address(attempt.to), kind, None)
         };
-        let limits = Limits { in_flight: 4096, deadline: Instant::now() + patience.all };
+        // Each connection has two ends here. Without a descriptor for the second one it would look like a stranger's.
+        let spare = sys::spare_descriptors().unwrap_or(usize::MAX);
+        let in_flight = (spare.saturating_sub(4) / 2).clamp(1, 4096);
+        let limits = Limits { in_flight, deadline: Instant::now() + patience.all };
         let mut step = |done| {
             listen_in(&mut capture, &mut witness);
             progress(done, total);

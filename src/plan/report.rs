@@ -138,10 +138,35 @@ pub struct Report {
     pub cells: Vec<CellReport>,
     /// In the order of the profile.
     pub expectations: Vec<ExpectationReport>,
+    /// What happened while a lab ran, in order; empty elsewhere.
+    #[serde(default)]
+    pub events: Vec<EventReport>,
     /// What a reader should know besides, one sentence each.
     pub notes: Vec<String>,
     /// Counts.
     pub summary: Summary,
+}
+
+/// Something that happened to a lab's network, and the cells that it changed. The cells of the report are those of before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventReport {
+    /// What was done, as commands.
+    pub commands: Vec<String>,
+    /// How many cells there were afterwards.
+    pub cells: usize,
+    /// How many of them were not as foretold, or not where the packets came in.
+    pub disagree: usize,
+    /// The cells whose answer was another one afterwards, in their order.
+    pub changed: Vec<ChangedCell>,
+}
+
+/// A cell before and after an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedCell {
+    /// As it was; null where the destination was not the host's.
+    pub before: Option<CellReport>,
+    /// As it is; null where the destination is not the host's any more.
+    pub after: Option<CellReport>,
 }
 
 /// A socket and what comes of its bind.

@@ -574,7 +574,13 @@ impl<'a> Engine<'a> {
                 self.wakes.extend(self.wake(index).map(|wake| Reverse((wake, index))));
                 continue;
             }
-            if client.connected && self.attempts[index].protocol == Protocol::Tcp {
+            if now < client.until {
+                // Cut short by the end of all: what would have come of it was not seen.
+                if let Some(client) = self.clients.remove(&index) {
+                    let _ = self.poller.remove(&client.socket);
+                }
+                self.done += 1;
+            } else if client.connected && self.attempts[index].protocol == Protocol::Tcp {
                 // Connected, and nobody of ours has spoken.
                 self.stranger(index);
             } else {

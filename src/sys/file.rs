@@ -227,6 +227,19 @@ pub fn raise_file_limit() -> Option<u64> {
     None
 }
 
+/// How many more descriptors this process may open; `None` where that cannot be told.
+#[must_use]
+pub fn spare_descriptors() -> Option<usize> {
+    #[cfg(unix)]
+    {
+        let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).ok()?;
+        let open = std::fs::read_dir("/dev/fd").ok()?.count();
+        Some(usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(open))
+    }
+    #[cfg(not(unix))]
+    None
+}
+
 #[cfg(all(test, target_os = "linux", not(bindscope_portable)))]
 mod tests {
     use std::io::Read as _;

@@ -40,6 +40,29 @@ impl Signals {
         Ok(Signals { asked })
     }
 
+    /// As [`Signals::new`], but SIGINT does nothing: it is meant for a program that this one runs on the same terminal.
+    ///
+    /// # Errors
+    /// As `sigaction(2)`.
+    pub fn for_a_program() -> io::Result<Signals> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        signal_hook::flag::register(SIGINT, Arc::new(AtomicBool::new(false)))?;
+        let asked = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register_conditional_shutdown(SIGTERM, 143, Arc::clone(&asked))?;
+        signal_hook::flag::register(SIGTERM, Arc::clone(&asked))?;
+        #[cfg(unix)]
+        {
+            signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&asked))?;
+            let (wake, bell) = std::os::unix::net::UnixStream::pair()?;
+            for signal in [SIGTERM, signal_hook::consts::SIGHUP] {
+                signal_hook::low_level::pipe::register(signal, bell.try_clone()?)?;
+            }
+            Ok(Signals { asked, wake })
+        }
+        #[cfg(not(unix))]
+        Ok(Signals { asked })
+    }
+
     /// Whether the end was asked for.
     #[must_use]
     pub fn asked(&self) -> bool {

@@ -103,7 +103,73 @@ pub fn a_shell_has_its_terminal_and_its_node() {
     let text = program::text(&output).0;
     assert!(text.contains("/dev/pts/"), "{text}");
     assert!(text.contains("192.0.2.10/24"), "{text}");
+    // What there is to try.
+    assert!(text.contains("A shell in the node lan") && text.contains("192.0.2.1 (eth0)"), "{text}");
+    assert!(text.contains("tcp 0.0.0.0:8081"), "{text}");
     assert_eq!(output.status.code(), Some(1), "{text}");
+}
+
+/// A program in a node ends with the lab, whatever ends it, and an interrupt is the program's own.
+pub fn a_program_in_a_node_does_not_outlive_the_lab() {
+    use nix::sys::signal::{Signal, kill};
+    for (signal, ends) in [(Signal::SIGINT, false), (Signal::SIGTERM, true), (Signal::SIGKILL, true)] {
+        let mut child = bindscope(&["lab", "shell", "lan", "--", "sh", "-c", "echo $$; exec sleep 1000"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stdout = child.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+        let program = format!("/proc/{}", line.trim());
+        let running = || {
+            let state = std::fs::read_to_string(format!("{program}/stat")).unwrap_or_default();
+            state.contains("(sleep)") && !state.contains(") Z")
+        };
+        let begun = std::time::Instant::now();
+        while !running() {
+            assert!(begun.elapsed() < program::PATIENCE);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let send = |signal| kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        send(signal);
+        if !ends {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            assert!(running());
+            send(Signal::SIGTERM);
+        }
+        program::wait(&mut child);
+        while running() {
+            assert!(begun.elapsed() < program::PATIENCE, "{signal}");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+}
+
+/// The commands that lead into the nodes of a lab that stands lead there.
+pub fn the_ways_into_a_lab_that_stands_lead_there() {
+    let mut child = bindscope(&["lab", "run", "loopback", "--keep"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let ways =
+        std::io::BufRead::lines(stderr).map(Result::unwrap).filter(|line| line.contains("nsenter")).take(3);
+    for way in ways {
+        let (node, command) = way.trim().split_once(' ').unwrap();
+        let output =
+            Command::new("sh").args(["-c", &format!("{command} ip -br addr show")]).output().unwrap();
+        let (stdout, stderr) = program::text(&output);
+        let address = match node {
+            "host" => "198.51.100.1/24",
+            "lan" => "192.0.2.10/24",
+            _ => "198.51.100.10/24",
+        };
+        assert!(stdout.contains(address), "{way}: {stdout}{stderr}");
+    }
+    child.kill().unwrap();
+    program::wait(&mut child);
 }
 
 pub fn what_cannot_be_run_in_a_node_is_named() {
@@ -130,4 +196,27 @@ pub fn a_lab_that_stands_ends_at_a_signal() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
         assert_eq!(program::wait(&mut child).code(), Some(0));
     }
+}
+
+/// With few descriptors a lab takes longer, and with little time it sees less. Neither makes it see what is not so.
+pub fn a_lab_without_room_or_time_claims_nothing_false() {
+    let document = |script: &str| -> (serde_json::Value, Option<i32>) {
+        let output = Command::new("sh").args(["-c", script]).output().unwrap();
+        let document = serde_json::from_slice(&output.stdout);
+        (
+            document.unwrap_or_else(|error| panic!("{error}: {:?}", program::text(&output))),
+            output.status.code(),
+        )
+    };
+    let program = env!("CARGO_BIN_EXE_bindscope");
+    let (few, exit) = document(&format!(
+        "ulimit -n 40; exec {program} lab run all-interfaces --topology three-wires --format json"
+    ));
+    assert_eq!((exit, &few["summary"]["disagree"]), (Some(0), &0.into()), "{}", few["summary"]);
+    let (cut, exit) = document(&format!("exec {program} lab run loopback --deadline 1ms --format json"));
+    assert_eq!((exit, &cut["summary"]["disagree"]), (Some(3), &0.into()), "{}", cut["summary"]);
+    assert!(cut["incomplete_because"].to_string().contains("before the deadline"), "{cut}");
+    let (cut, exit) = document(&format!("exec {program} lab run tutorial --deadline 40ms --format json"));
+    assert_eq!(cut["summary"]["disagree"], 0, "{}", cut["summary"]);
+    assert!(matches!(exit, Some(1 | 3)) && cut["complete"] == false, "{cut}");
 }

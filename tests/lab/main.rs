@@ -22,7 +22,7 @@ mod truths;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let others: [(&str, fn()); 14] = [
+    let others: [(&str, fn()); 17] = [
         ("the_truth_table_holds_cell_by_cell", truths::the_truth_table_holds_cell_by_cell),
         ("a_refusal_names_the_switch", refused::a_refusal_names_the_switch),
         ("a_user_without_a_number_is_told_so", refused::a_user_without_a_number_is_told_so),
@@ -35,6 +35,9 @@ fn main() -> ExitCode {
         ("hostile_networks_are_refused", hostile::hostile_networks_are_refused_with_their_place),
         ("outputs_that_end_early_are_borne", hostile::outputs_that_end_early_are_borne),
         ("a_shell_has_its_terminal_and_its_node", hostile::a_shell_has_its_terminal_and_its_node),
+        ("a_program_does_not_outlive_the_lab", hostile::a_program_in_a_node_does_not_outlive_the_lab),
+        ("the_ways_into_a_lab_lead_there", hostile::the_ways_into_a_lab_that_stands_lead_there),
+        ("a_lab_without_room_or_time", hostile::a_lab_without_room_or_time_claims_nothing_false),
         ("what_cannot_be_run_in_a_node_is_named", hostile::what_cannot_be_run_in_a_node_is_named),
         ("a_lab_that_stands_ends_at_a_signal", hostile::a_lab_that_stands_ends_at_a_signal),
     ];

@@ -102,6 +102,23 @@ sysctl = { "net.ipv6.conf.eth0.disable_ipv6" = "1" }
             .map_or(notes.len(), |n| start + 1 + n);
         notes[start..end].join("\n")
     };
+    // The same for programs.
+    let events = document["events"].as_array().unwrap();
+    assert_eq!(events.len(), 5);
+    assert_eq!(events[2]["commands"], serde_json::json!(["ip -n host address del 192.0.2.1/24 dev eth0"]));
+    for (number, told) in events.iter().enumerate() {
+        assert_eq!(told["disagree"], 0);
+        let changed = told["changed"].as_array().unwrap();
+        assert_eq!(changed.len(), event(number + 1).lines().count() - 1, "{told}");
+        for cell in changed {
+            let outcome = |when: &str| {
+                (cell[when]["observed"]["outcome"].clone(), cell[when]["observed"]["ingress"].clone())
+            };
+            assert_ne!(outcome("before"), outcome("after"), "{cell}");
+        }
+    }
+    let back = |cell: &Value| cell["before"].is_null() && cell["after"]["destination"] == "192.0.2.1";
+    assert!(events[3]["changed"].as_array().unwrap().iter().any(back), "{}", events[3]);
     // The IPv4 address of a link that is down stays the host's, reachable over the other one.
     let down = event(1);
     assert!(down.contains("node:wan tcp 198.51.100.1 port 7001: taken by bind1 over eth1 -> "), "{down}");

@@ -18,7 +18,7 @@ use crate::lab::ops::Action;
 use crate::lab::run::{self as stage, Looked, Opened, Patience};
 use crate::model::{Arrival, Change, Outcome, SocketView};
 use crate::plan::expect;
-use crate::plan::report::{CellReport, LAB_SCHEMA, Report};
+use crate::plan::report::{CellReport, ChangedCell, EventReport, LAB_SCHEMA, Report, SocketReport};
 use crate::profile::lab::Teardown;
 use crate::sys::{Signals, netns};
 use crate::text::escape;
@@ -76,14 +76,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut contradicted = 0;
     let mut uncaptured: Vec<String> = looked.uncaptured.clone().into_iter().collect();
     let mut before = looked.cells.clone();
+    let mut events = Vec::new();
     for (number, operations) in lab.plan.events.iter().enumerate() {
         let gaps = lab
             .perform(operations)
             .map_err(|error| failed_at(&format!("event {} could not be done", number + 1), error))?;
         // What is done for the sake of the measurement alone is no part of the event.
-        let own = operations
-            .iter()
-            .filter(|operation| !matches!(operation.action, Action::ForgetNeighbours | Action::Settle(_)));
+        let own = operations.iter().filter(|operation| {
+            !matches!(operation.action, Action::ForgetNeighbours | Action::Settle(_) | Action::Checked(..))
+        });
         let commands: Vec<String> = own.flat_map(|operation| lab.plan.commands(operation)).collect();
         let after = look()?;
         missed += after.unseen;
@@ -92,7 +93,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             after.cells.iter().filter(|cell| cell.agrees == Some(false) || elsewhere(cell)).collect();
         contradicted += wrong.len();
         notes.extend(gaps);
-        notes.extend(changes(number + 1, &commands.join("; "), &before, &after.cells));
+        let changed = changes(&before, &after.cells);
+        let event = EventReport { commands, cells: after.cells.len(), disagree: wrong.len(), changed };
+        notes.extend(in_words(number + 1, &event, before.len()));
+        events.push(event);
         notes.extend(
             wrong
                 .into_iter()
@@ -102,7 +106,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     uncaptured.sort();
     uncaptured.dedup();
-    let report = report(&chosen, &lab, &opened, looked, (notes, uncaptured), missed);
+    let report = Report { events, ..report(&chosen, &lab, &opened, looked, (notes, uncaptured), missed) };
     let text = plan::written(&report, args.format, context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if opened.sockets.bound.is_empty() {
@@ -172,7 +176,8 @@ fn report(
         }
     }
     sockets.extend(plan::missing_of(&opened.expansion, snapshot));
-    let expectations = expect::judge(&chosen.profile.expectations, &sockets, &cells, true);
+    let judged = unseen_as_unknown(&cells, &sockets);
+    let expectations = expect::judge(&chosen.profile.expectations, &sockets, &judged, false);
     let mut notes = plan::notes_of(&opened.expansion, None);
     notes.extend(more_notes);
     let mut incomplete = lab.gaps.clone();
@@ -187,6 +192,19 @@ fn report(
         incomplete,
         Parts { sockets, cells, expectations, notes },
     )
+}
+
+/// The cells, where one that was not looked at may have any answer: everything else was seen, so nothing is judged by what is
+/// foretold.
+fn unseen_as_unknown(cells: &[CellReport], sockets: &[SocketReport]) -> Vec<CellReport> {
+    let names: Vec<String> = sockets.iter().filter_map(|socket| socket.socket.listener.clone()).collect();
+    let mut cells = cells.to_vec();
+    for cell in cells.iter_mut().filter(|cell| cell.observed.is_none()) {
+        cell.predicted.outcome = None;
+        cell.predicted.listener = None;
+        cell.predicted.among.clone_from(&names);
+    }
+    cells
 }
 
 /// Whether the packets came in elsewhere than the kernel reports.
@@ -210,30 +228,40 @@ fn answer(cell: &CellReport) -> String {
     }
 }
 
-/// What an event changed, a line for each kind of change.
-fn changes(number: usize, what: &str, before: &[CellReport], after: &[CellReport]) -> Vec<String> {
+/// What an event changed.
+fn changes(before: &[CellReport], after: &[CellReport]) -> Vec<ChangedCell> {
     type Key<'a> = (&'a crate::model::Source, crate::model::Protocol, &'a str, u16);
-    fn by_key(cells: &[CellReport]) -> BTreeMap<Key<'_>, String> {
-        let key = |cell: &CellReport| (cell.protocol, cell.port);
+    fn by_key(cells: &[CellReport]) -> BTreeMap<Key<'_>, &CellReport> {
         cells
             .iter()
-            .map(|cell| ((&cell.source, key(cell).0, cell.destination.as_str(), key(cell).1), answer(cell)))
+            .map(|cell| ((&cell.source, cell.protocol, cell.destination.as_str(), cell.port), cell))
             .collect()
     }
     let (old, new) = (by_key(before), by_key(after));
-    let mut lines: Vec<String> = Vec::new();
-    let gone = "no longer an address of the host".to_owned();
-    let absent = "not an address of the host".to_owned();
-    for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
-        let (was, is) = (old.get(key).unwrap_or(&absent), new.get(key).unwrap_or(&gone));
-        if was != is {
-            let (source, protocol, destination, port) = key;
-            lines.push(format!("  {source} {protocol} {destination} port {port}: {was} -> {is}"));
-        }
-    }
-    let head =
-        format!("event {number} ({what}): {} of {} cells changed", lines.len(), old.len().max(new.len()));
-    std::iter::once(head).chain(lines).collect()
+    let gone_or_there = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+    gone_or_there
+        .map(|key| (old.get(key).copied(), new.get(key).copied()))
+        .filter(|(was, is)| was.map(answer) != is.map(answer))
+        .map(|(was, is)| ChangedCell { before: was.cloned(), after: is.cloned() })
+        .collect()
+}
+
+/// The same in words, a line for each cell.
+fn in_words(number: usize, event: &EventReport, before: usize) -> Vec<String> {
+    let head = format!(
+        "event {number} ({}): {} of {} cells changed",
+        event.commands.join("; "),
+        event.changed.len(),
+        before.max(event.cells)
+    );
+    let line = |ChangedCell { before, after }: &ChangedCell| {
+        let cell = before.as_ref().or(after.as_ref())?;
+        let was = before.as_ref().map_or_else(|| "not an address of the host".to_owned(), answer);
+        let is = after.as_ref().map_or_else(|| "no longer an address of the host".to_owned(), answer);
+        let CellReport { source, protocol, destination, port, .. } = cell;
+        Some(format!("  {source} {protocol} {destination} port {port}: {was} -> {is}"))
+    };
+    std::iter::once(head).chain(event.changed.iter().filter_map(line)).collect()
 }
 
 /// How to get into the nodes of a lab that stands.
@@ -245,14 +273,41 @@ fn tell_ways_in(lab: &Lab, context: &Context) {
     let mut stderr = std::io::stderr().lock();
     let _ = writeln!(stderr, "The lab stands until Ctrl-C. To get into a node:");
     for (name, namespace) in lab.plan.nodes.iter().zip(lab.namespaces()) {
-        let pid = std::process::id();
-        let _ = writeln!(
-            stderr,
-            "  {:<12} nsenter --target {pid} --user --preserve-credentials --net={}",
-            escape(name),
-            namespace.path()
-        );
+        let _ = writeln!(stderr, "  {:<12} {}", escape(name), namespace.way_in());
     }
+}
+
+/// What a shell in a node can connect to, and what could not be opened.
+fn tell_what_listens(lab: &Lab, opened: &Opened, node: usize, interactive: bool, context: &Context) {
+    for (spec, seen) in opened.sockets.specs.iter().zip(&opened.sockets.outcomes) {
+        if let Some(errno) = seen.errno {
+            let what = format!("{} is not open: {errno}", spec.view(crate::model::FamilyExposure::default()));
+            let problem =
+                Problem::warning(Code::BIND_FAILED, format!("listener {}: {what}", escape(&spec.listener)));
+            context.say(&problem.help("`bindscope lab run` with this profile says why"));
+        }
+    }
+    if !interactive || context.quiet {
+        return;
+    }
+    use std::io::Write as _;
+    let name = |index: usize| lab.plan.nodes.get(index).map_or_else(String::new, |name| escape(name));
+    let mut stderr = std::io::stderr().lock();
+    let (node, host, count) = (name(node), name(lab.plan.host), opened.sockets.bound.len());
+    let _ = writeln!(
+        stderr,
+        "A shell in the node {node}; its end takes the lab down. {count} sockets are open in {host}:"
+    );
+    for bound in &opened.sockets.bound {
+        let _ = writeln!(stderr, "  {}  {}", escape(&bound.spec.listener), bound.view);
+    }
+    let addresses: Vec<String> = opened
+        .snapshot
+        .addresses()
+        .filter(|(interface, address)| !interface.loopback && address.class != crate::model::AddrClass::Link)
+        .map(|(interface, address)| format!("{} ({})", address.address, interface.name))
+        .collect();
+    let _ = writeln!(stderr, "{host} has {}", addresses.join(", "));
 }
 
 /// Arguments of `bindscope lab shell`.
@@ -291,7 +346,9 @@ pub fn shell(args: &ShellArgs, context: &Context) -> Result<Exit, Failure> {
         None => (0..lab.plan.nodes.len()).find(|node| *node != lab.plan.host).unwrap_or(lab.plan.host),
     };
     let opened = stage::open(&lab, &chosen.profile).map_err(|error| environment(&error))?;
-    let status = serve(&lab, opened, Some((node, &args.command)), &signals()?)?;
+    let signals = Signals::for_a_program().map_err(does_not_work)?;
+    tell_what_listens(&lab, &opened, node, args.command.is_empty(), context);
+    let status = serve(&lab, opened, Some((node, &args.command)), &signals)?;
     Ok(if status.unwrap_or(true) { Exit::Success } else { Exit::Finding })
 }
 
@@ -316,11 +373,12 @@ fn serve(
         return Ok(None);
     };
     let program = program.and_then(|(node, words)| Some((lab.namespaces().get(node)?, words)));
+    let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let over = &over;
+        let (over, ended) = (&over, &ended);
         let worker = program.map(|(namespace, words)| {
             scope.spawn(move || {
-                let result = start(namespace, words);
+                let result = start(namespace, words, ended);
                 over.store(true, Ordering::Release);
                 result
             })
@@ -347,6 +405,8 @@ fn serve(
                 }
             }
         });
+        // When it was a signal that ended it, the program is not waited for.
+        ended.store(true, Ordering::Release);
         served.and_then(|result| result).map_err(failed)?;
         match worker.map(std::thread::ScopedJoinHandle::join) {
             Some(Ok(result)) => result.map(Some).map_err(failed),
@@ -357,17 +417,30 @@ fn serve(
 }
 
 /// Runs a command, or the user's shell, in a namespace, with the rights over its network.
-fn start(namespace: &netns::Namespace, words: &[std::ffi::OsString]) -> std::io::Result<bool> {
+/// When `ended` becomes true it is killed.
+fn start(
+    namespace: &netns::Namespace,
+    words: &[std::ffi::OsString],
+    ended: &AtomicBool,
+) -> std::io::Result<bool> {
     namespace.enter()?;
     netns::keep_network_rights()?;
     let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let (program, arguments) = words.split_first().map_or((&shell, &[][..]), |(first, rest)| (first, rest));
-    match Command::new(program).args(arguments).status() {
-        Ok(status) => Ok(status.success()),
-        Err(error) => {
-            let program = escape(&program.to_string_lossy());
-            Err(std::io::Error::new(error.kind(), format!("{program} cannot be run there: {error}")))
+    let mut command = Command::new(program);
+    netns::end_with_us(command.args(arguments));
+    let mut child = command.spawn().map_err(|error| {
+        let program = escape(&program.to_string_lossy());
+        std::io::Error::new(error.kind(), format!("{program} cannot be run there: {error}"))
+    })?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.success());
         }
+        if ended.load(Ordering::Acquire) {
+            child.kill()?;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -38,8 +39,13 @@ pub fn prepare() -> Result<(), NamespaceRefusal> {
         }
     }
     // One unshare for both would succeed on Ubuntu and be of no use, so this is asked on its own.
-    Namespace::new().map(drop)
+    Namespace::new().map(drop)?;
+    MOVED.store(true, Ordering::Relaxed);
+    Ok(())
 }
+
+/// Whether this process is in a user namespace that [`prepare`] made.
+static MOVED: AtomicBool = AtomicBool::new(false);
 
 /// EINVAL means that there are other threads; one that was joined may be counted a little longer.
 fn unshare_user() -> nix::Result<()> {
@@ -108,6 +114,18 @@ impl Namespace {
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
+
+    /// A command that goes in from outside, to which another may be added: nsenter(1). The user namespace is named only where
+    /// it is another one than outside, since nobody can enter the one that he is in (setns(2)).
+    #[must_use]
+    pub fn way_in(&self) -> String {
+        let user = if MOVED.load(Ordering::Relaxed) {
+            format!("--target {} --user --preserve-credentials ", std::process::id())
+        } else {
+            String::new()
+        };
+        format!("nsenter {user}--net={}", self.path())
+    }
 }
 
 impl AsFd for Namespace {
@@ -162,6 +180,15 @@ pub fn keep_network_rights() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sends the program that `command` starts a SIGHUP when the thread that starts it ends, however that happens: it is to outlive
+/// neither this process nor its network (prctl(2), PR_SET_PDEATHSIG).
+#[expect(unsafe_code, reason = "std has no safe way to do something between fork and exec")]
+pub fn end_with_us(command: &mut std::process::Command) {
+    let body = || nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGHUP).map_err(io::Error::from);
+    // SAFETY: the body makes one system call and allocates nothing, which is allowed in a child of a process with threads.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, body) };
 }
 
 /// `struct __user_cap_data_struct` of `linux/capability.h`.

@@ -172,3 +172,52 @@ pub fn the_truth_table_holds_cell_by_cell() {
     // Binding an address is not binding an interface: most of what came over a wire was for an address of another one.
     assert_eq!((accepted_over_wires, weak), (44, 25));
 }
+
+/// Two interfaces of the host on one wire answer for each other's addresses, so that nobody knows which one a neighbour finds; with
+/// `arp_ignore` each answers for its own.
+pub fn which_of_two_interfaces_on_a_wire_is_unknown_until_each_answers_for_its_own() {
+    let network = |arp_ignore: &str| {
+        toml_file(&format!(
+            r#"
+schema = 1
+kind = "lab"
+name = "flux"
+
+[lab]
+host = "host"
+
+[[lab.node]]
+name = "host"
+sysctl = {{ "net.ipv4.conf.all.arp_ignore" = "{arp_ignore}" }}
+
+[[lab.node]]
+name = "lan"
+
+[[lab.link]]
+a = {{ node = "host", interface = "lan0", addresses = ["192.0.2.1/24"] }}
+b = {{ node = "lan", interface = "eth0", addresses = ["192.0.2.10/24"] }}
+
+[[lab.macvlan]]
+node = "host"
+interface = "mv0"
+parent = "lan0"
+addresses = ["192.0.2.2/24"]
+"#
+        ))
+    };
+    for (arp_ignore, unknown) in [("0", 2), ("1", 0)] {
+        let file = network(arp_ignore);
+        let (document, _) = lab(&["--bind", "0.0.0.0:7500", "--topology", file.path().to_str().unwrap()]);
+        let summary = &document["summary"];
+        assert_eq!((&summary["unknown"], &summary["disagree"]), (&unknown.into(), &0.into()), "{document:#}");
+        let cells = document["cells"].as_array().unwrap();
+        let from_lan = cells.iter().filter(|cell| {
+            cell["source"] == "node:lan" && cell["destination"].as_str().unwrap().starts_with("192.0.2.")
+        });
+        for cell in from_lan {
+            assert_eq!(cell["agrees"], if unknown > 0 { Value::Null } else { true.into() }, "{cell}");
+            // Whatever it was: the packets were there.
+            assert_eq!(cell["observed"]["packets"]["confirms"], true, "{cell}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ use crate::code::Code;
 use crate::diag::Problem;
 use crate::model;
 use crate::model::confinement::{Confinement, Needs};
+use crate::model::kernel::KnownDifference;
 use crate::model::{IfName, Snapshot};
 use crate::plan::available::Rights;
 use crate::probe::kernel::{self, Place};
@@ -81,13 +82,23 @@ struct Kernel {
     agree: usize,
     /// Sequences of wildcards, which are not bound among the sockets of others.
     left_out: usize,
+    /// In what kernels of this release are known to differ from others.
+    known: Vec<String>,
     differences: Vec<String>,
 }
 
 impl Kernel {
-    fn new(place: &'static str, replay: kernel::Replay) -> Kernel {
+    fn new(place: &'static str, replay: kernel::Replay, host: &model::Host) -> Kernel {
         let kernel::Replay { sequences, agree, left_out, differences } = replay;
-        Kernel { place, sequences, agree, left_out, differences }
+        let known = KnownDifference::ALL.into_iter().filter_map(|difference| {
+            let sentence = difference.sentence();
+            match difference.applies_to(host) {
+                Some(true) => Some(sentence.to_owned()),
+                Some(false) => None,
+                None => Some(format!("{sentence}; not certain, as the release does not tell it")),
+            }
+        });
+        Kernel { place, sequences, agree, left_out, known: known.collect(), differences }
     }
 }
 
@@ -395,18 +406,19 @@ fn replay(namespace: Option<&netns::Namespace>, uid: u32) -> Result<Kernel, Stri
         let snapshot = sys::snapshot().map_err(|error| error.to_string())?;
         let rights = Rights { uid, privileged_ports: false, transparent: false };
         let replay = kernel::replay(Place::Loopback, &snapshot, rights).map_err(|error| error.to_string())?;
-        return Ok(Kernel::new("loopback", replay));
+        return Ok(Kernel::new("loopback", replay, &snapshot.host));
     };
     let rights = Rights { uid: 0, privileged_ports: true, transparent: true };
-    let in_there = || -> Result<kernel::Replay, String> {
+    let in_there = || -> Result<Kernel, String> {
         sys::Network::here()
             .and_then(|mut network| network.set_up(&IfName::from("lo"), true))
             .map_err(|error| error.to_string())?;
         let snapshot = sys::snapshot().map_err(|error| error.to_string())?;
-        kernel::replay(Place::Namespace, &snapshot, rights).map_err(|error| error.to_string())
+        let replay =
+            kernel::replay(Place::Namespace, &snapshot, rights).map_err(|error| error.to_string())?;
+        Ok(Kernel::new("namespace", replay, &snapshot.host))
     };
-    let replay = namespace.run(in_there).map_err(|error| error.to_string())??;
-    Ok(Kernel::new("namespace", replay))
+    namespace.run(in_there).map_err(|error| error.to_string())?
 }
 
 fn human(report: &Report) -> String {
@@ -438,6 +450,9 @@ fn human(report: &Report) -> String {
                 "{} more bind wildcards, which is done in a namespace only, and none can be made here\n",
                 kernel.left_out
             ));
+        }
+        for known in &kernel.known {
+            out.push_str(&format!("known of this kernel: {known}\n"));
         }
         for difference in &kernel.differences {
             out.push_str(&format!("BS4071 {}\n", escape(difference)));

@@ -19,6 +19,9 @@ pub struct Host {
     pub system: String,
     /// The kernel's release, such as `6.18.44`, or null when it cannot be read.
     pub release: Option<String>,
+    /// How the kernel was built (`uname -v`), which on some systems tells its release more exactly; null when it cannot be read.
+    #[serde(default)]
+    pub build: Option<String>,
     /// The inode of the network namespace (`/proc/thread-self/ns/net`), or null where there is none.
     pub netns: Option<u64>,
 }

@@ -14,6 +14,7 @@ pub mod filters;
 pub mod host;
 pub mod ifname;
 pub mod inventory;
+pub mod kernel;
 pub mod reach;
 pub mod socket;
 pub mod topology;

@@ -91,7 +91,7 @@ fn examine(
     };
     let place = Place { spec, snapshot, local, rights, v6only };
     let (device, doubt) = match spec.address {
-        IpAddr::V4(v4) => (device, place.bind4(v4)?),
+        IpAddr::V4(v4) => (device, place.bind4(v4, device)?),
         IpAddr::V6(v6) => place.bind6(v6, device)?,
     };
     let address = Local::of(spec.address);
@@ -153,22 +153,26 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// An AF_INET socket: the address first, then the port. The device does not matter.
-    fn bind4(&self, address: Ipv4Addr) -> Result<Option<Code>, Refusal> {
-        let doubt = self.own4(address)?;
+    /// An AF_INET socket: the address first, then the port. The device does not matter, but for its VRF.
+    fn bind4(&self, address: Ipv4Addr, device: Option<&Interface>) -> Result<Option<Code>, Refusal> {
+        let doubt = self.own4(address, device)?;
         self.port()?;
         Ok(doubt)
     }
 
     /// Whether an IPv4 address can be bound (`inet_addr_valid_or_nonlocal()`). A broadcast address or a group can, though no
     /// connection will ever come to it.
-    fn own4(&self, address: Ipv4Addr) -> Result<Option<Code>, Refusal> {
+    fn own4(&self, address: Ipv4Addr, device: Option<&Interface>) -> Result<Option<Code>, Refusal> {
         if self.nonlocal("net.ipv4.ip_nonlocal_bind") {
             return Ok(None);
         }
-        match self.local.ipv4(address) {
+        match self.local.ipv4(address, device.map(|device| device.index)) {
             Ipv4Kind::Local(_) | Ipv4Kind::Broadcast | Ipv4Kind::Multicast => Ok(None),
-            Ipv4Kind::Foreign => Err(Place::refused(Errno::EADDRNOTAVAIL, Code::ADDRESS_NOT_HERE)),
+            Ipv4Kind::Foreign => {
+                let elsewhere = self.local.has_address(IpAddr::V4(address));
+                let code = if elsewhere { Code::ADDRESS_NOT_ON_DEVICE } else { Code::ADDRESS_NOT_HERE };
+                Err(Place::refused(Errno::EADDRNOTAVAIL, code))
+            }
             Ipv4Kind::Unknown => Ok(Some(Code::ADDRESS_NOT_HERE)),
         }
     }
@@ -189,7 +193,7 @@ impl<'a> Place<'a> {
             if self.v6only {
                 return Err(Place::refused(Errno::EINVAL, Code::INVALID_BIND));
             }
-            return Ok((device, self.own4(v4)?));
+            return Ok((device, self.own4(v4, device)?));
         }
         if address.is_unspecified() {
             return Ok((device, None));

@@ -95,7 +95,38 @@ impl Tables {
     fn meets(&self, new: &Entry, id: Id) -> Option<bool> {
         let old = &self.entries[id];
         let devices = new.device == 0 || old.device == 0 || new.device == old.device;
-        all([Some(devices), overlap(new, old)])
+        let seen = self.overlooked(new, old).map(|overlooked| !overlooked);
+        all([Some(devices), overlap(new, old), seen])
+    }
+
+    /// Whether the kernel does not see that these two meet
+    /// ([`KnownDifference::MappedWildcardOverlooked`](crate::model::kernel::KnownDifference)): all IPv4 wildcards of a port are in one
+    /// bucket with the family of the one that was first, and a v4-mapped address is not compared with an AF_INET6 bucket
+    /// (`inet_bind2_bucket_match_addr_any()` of `net/ipv4/inet_hashtables.c`).
+    fn overlooked(&self, new: &Entry, old: &Entry) -> Option<bool> {
+        let ipv4 = |local| matches!(local, Local::V4(_));
+        let possible = new.protocol == Protocol::Tcp
+            && (new.inet6 && ipv4(new.local) && !new.local.is_any())
+            && (ipv4(old.local) && old.local.is_any());
+        if !possible || self.mapped_wildcard_overlooked == Some(false) {
+            return Some(false);
+        }
+        let bucket = self.buckets.get(&self.bucket_key(new))?;
+        let wildcards =
+            bucket.wildcards.iter().map(|&id| &self.entries[id]).filter(|entry| ipv4(entry.local));
+        let mut family = None;
+        for entry in wildcards {
+            match family {
+                None if entry.certain && entry.ordered => {
+                    family = Some(entry.inet6);
+                    break;
+                }
+                None => family = Some(entry.inet6),
+                Some(inet6) if inet6 == entry.inet6 => {}
+                Some(_) => return None,
+            }
+        }
+        all([self.mapped_wildcard_overlooked, family])
     }
 
     /// Whether SO_REUSEADDR on both excuses them.

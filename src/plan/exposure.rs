@@ -315,7 +315,9 @@ impl<'a> Exposer<'a> {
             return Exposure::None;
         }
         let zone = zone.or_else(|| device.map(|device| device.index));
-        let owner = self.local.owner(address, zone).and_then(|index| self.snapshot.interface(index));
+        let owner = self.local.owner(address, zone);
+        let owner = owner.or_else(|| self.local.owner_in_a_vrf(address).filter(|_| device.is_none()));
+        let owner = owner.and_then(|index| self.snapshot.interface(index));
         let Some(owner) = owner else {
             because(format!("{text} is not an address of this host that can be used now"));
             return Exposure::None;
@@ -402,11 +404,7 @@ fn class_on(interface: &Interface, address: &InterfaceAddress) -> Exposure {
 
 /// Index of the VRF an interface belongs to, or is.
 fn vrf_of(snapshot: &Snapshot, interface: &Interface) -> Option<u32> {
-    let is_vrf = |interface: &Interface| interface.kind.as_deref() == Some("vrf");
-    if is_vrf(interface) {
-        return Some(interface.index);
-    }
-    interface.master.filter(|master| snapshot.interface(*master).is_some_and(is_vrf))
+    Some(super::available::vrf_of(snapshot, interface)).filter(|vrf| *vrf != 0)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::available::vrf_of;
 use crate::code::Code;
 use crate::model::addr::{needs_zone, text};
 use crate::model::{
@@ -133,6 +134,19 @@ fn not_available(spec: &SocketSpec, host: &Snapshot) -> Parts {
             Code::ZONE_NEEDED,
             format!("{} is on {}, not on the interface of this zone", spec.address, names.join(", ")),
             Some(format!("write {}%{}", spec.address, names.first().map_or("", String::as_str))),
+        );
+    }
+    let vrf = |interface| host.interface(vrf_of(host, interface));
+    if let (None, Some((owner, vrf))) =
+        (&spec.device, here.iter().find_map(|(owner, _)| Some((owner, vrf(owner)?))))
+    {
+        return (
+            Code::ADDRESS_NOT_ON_DEVICE,
+            format!(
+                "{shown} is on {}, in the VRF {}, and a socket without a device is in none",
+                owner.name, vrf.name
+            ),
+            Some(format!("set device = \"{}\"", vrf.name)),
         );
     }
     if let (Some(device), Some((owner, _))) = (&spec.device, here.first()) {

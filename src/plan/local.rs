@@ -1,10 +1,14 @@
 //! Which addresses are this host's own, and whose: the table `local` of the routing look-up, from a snapshot.
+//!
+//! Each VRF has a table of its own instead, so that an address of one VRF is no address of another, nor of the host at large
+//! (`inet_addr_type_table()`, `l3mdev_fib_table()`). Which table is asked, the interface says over which one asks.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::available::vrf_of;
 use crate::model::{AddrClass, AddrState, Interface, InterfaceAddress, RouteKind, Snapshot};
 
 /// Number of the routing table `local` (`RT_TABLE_LOCAL` of `linux/rtnetlink.h`).
@@ -34,14 +38,21 @@ pub struct Ipv6Owner {
     pub unusable: Option<AddrState>,
 }
 
+/// The VRF of an interface, by its index; 0 outside of all.
+type Vrf = u32;
+
 /// Addresses of a host, indexed.
 #[derive(Debug)]
 pub struct LocalAddresses {
-    exact4: HashMap<Ipv4Addr, u32>,
-    broadcast4: HashSet<Ipv4Addr>,
-    routes4: Vec<(Ipv4Net, u32)>,
+    /// Interfaces that are a VRF or in one.
+    vrfs: HashMap<u32, Vrf>,
+    exact4: HashMap<(Vrf, Ipv4Addr), u32>,
+    /// The addresses of [`LocalAddresses::exact4`], whatever their VRF.
+    any4: HashSet<Ipv4Addr>,
+    broadcast4: HashSet<(Vrf, Ipv4Addr)>,
+    routes4: Vec<(Vrf, Ipv4Net, u32)>,
     owners6: HashMap<Ipv6Addr, Vec<Ipv6Owner>>,
-    routes6: Vec<(Ipv6Net, u32)>,
+    routes6: Vec<(Vrf, Ipv6Net, u32)>,
     ipv4_used: bool,
 }
 
@@ -49,8 +60,11 @@ impl LocalAddresses {
     /// Indexes the addresses and local routes of `snapshot`.
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> LocalAddresses {
+        let vrfs = snapshot.interfaces.iter().map(|interface| (interface.index, vrf_of(snapshot, interface)));
         let mut new = LocalAddresses {
+            vrfs: vrfs.filter(|&(_, vrf)| vrf != 0).collect(),
             exact4: HashMap::new(),
+            any4: HashSet::new(),
             broadcast4: HashSet::new(),
             routes4: Vec::new(),
             owners6: HashMap::new(),
@@ -66,58 +80,73 @@ impl LocalAddresses {
                 }
             }
         }
-        for route in snapshot.routes.iter().filter(|route| route.table == TABLE_LOCAL) {
+        for route in &snapshot.routes {
             let interface = route.interface.unwrap_or(0);
+            let vrf = new.vrf(Some(interface));
+            // What a VRF's interface has in the table `local` is for the host at large.
+            let vrf = if route.table == TABLE_LOCAL { 0 } else { vrf };
+            if vrf == 0 && route.table != TABLE_LOCAL {
+                continue;
+            }
             match (route.kind, route.destination) {
-                (RouteKind::Local, IpNet::V4(net)) => new.routes4.push((net, interface)),
-                (RouteKind::Local, IpNet::V6(net)) => new.routes6.push((net, interface)),
+                (RouteKind::Local, IpNet::V4(net)) => new.routes4.push((vrf, net, interface)),
+                (RouteKind::Local, IpNet::V6(net)) => new.routes6.push((vrf, net, interface)),
                 (RouteKind::Broadcast, IpNet::V4(net)) => {
-                    new.broadcast4.insert(net.addr());
+                    new.broadcast4.insert((vrf, net.addr()));
                 }
                 _ => {}
             }
         }
         new.ipv4_used |= snapshot.routes.iter().any(|route| matches!(route.destination, IpNet::V4(_)));
         // The longest prefix wins.
-        new.routes4.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
-        new.routes6.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
+        new.routes4.sort_by_key(|(_, net, _)| std::cmp::Reverse(net.prefix_len()));
+        new.routes6.sort_by_key(|(_, net, _)| std::cmp::Reverse(net.prefix_len()));
         new
     }
 
     /// What an IPv4 address brings into the table (`fib_add_ifaddr()`).
     fn add4(&mut self, interface: &Interface, address: &InterfaceAddress, v4: Ipv4Addr) {
+        let vrf = self.vrf(Some(interface.index));
         self.ipv4_used = true;
-        self.exact4.entry(v4).or_insert(interface.index);
+        self.exact4.entry((vrf, v4)).or_insert(interface.index);
+        self.any4.insert(v4);
         let whose = address.peer.map_or(v4, |peer| if let IpAddr::V4(peer) = peer { peer } else { v4 });
         let Ok(net) = Ipv4Net::new(whose, address.prefix) else { return };
         let net = net.trunc();
         let secondary = address.is(AddrState::Secondary);
         if interface.loopback && !secondary && net.prefix_len() < 32 {
-            self.routes4.push((net, interface.index));
+            self.routes4.push((vrf, net, interface.index));
         }
         if interface.up {
             let named = address.broadcast.and_then(|b| if let IpAddr::V4(b) = b { Some(b) } else { None });
             let implied = (!secondary && net.prefix_len() < 31).then(|| net.broadcast());
-            self.broadcast4.extend(named.into_iter().chain(implied));
+            self.broadcast4.extend(named.into_iter().chain(implied).map(|address| (vrf, address)));
         }
     }
 
-    /// What an IPv4 address is to this host.
+    /// The VRF of an interface; 0 without.
+    fn vrf(&self, interface: Option<u32>) -> Vrf {
+        interface.and_then(|interface| self.vrfs.get(&interface)).copied().unwrap_or(0)
+    }
+
+    /// What an IPv4 address is to this host, or to the VRF of the interface `device`.
     #[must_use]
-    pub fn ipv4(&self, address: Ipv4Addr) -> Ipv4Kind {
+    pub fn ipv4(&self, address: Ipv4Addr, device: Option<u32>) -> Ipv4Kind {
+        let vrf = self.vrf(device);
         if address.is_broadcast() || address.is_unspecified() {
             return Ipv4Kind::Broadcast;
         }
         if address.is_multicast() {
             return Ipv4Kind::Multicast;
         }
-        if let Some(&interface) = self.exact4.get(&address) {
+        if let Some(&interface) = self.exact4.get(&(vrf, address)) {
             return Ipv4Kind::Local(interface);
         }
-        if self.broadcast4.contains(&address) {
+        if self.broadcast4.contains(&(vrf, address)) {
             return Ipv4Kind::Broadcast;
         }
-        if let Some(&(_, interface)) = self.routes4.iter().find(|(net, _)| net.contains(&address)) {
+        let mut routes = self.routes4.iter().filter(|(of, ..)| *of == vrf);
+        if let Some(&(_, _, interface)) = routes.find(|(_, net, _)| net.contains(&address)) {
             return Ipv4Kind::Local(interface);
         }
         if self.ipv4_used { Ipv4Kind::Foreign } else { Ipv4Kind::Unknown }
@@ -129,12 +158,13 @@ impl LocalAddresses {
         self.owners6.get(&address).map_or(&[], Vec::as_slice)
     }
 
-    /// The interface through which a destination is this host's own, by address or by local route. For a link-local address the
-    /// zone `interface` decides.
+    /// The interface through which a destination is this host's own, by address or by local route, for what comes over the
+    /// interface `over`: its VRF decides, and for a link-local address itself. Without it, for the host at large.
     #[must_use]
-    pub fn owner(&self, destination: IpAddr, zone: Option<u32>) -> Option<u32> {
+    pub fn owner(&self, destination: IpAddr, over: Option<u32>) -> Option<u32> {
+        let vrf = self.vrf(over);
         match destination.to_canonical() {
-            IpAddr::V4(v4) => match self.ipv4(v4) {
+            IpAddr::V4(v4) => match self.ipv4(v4, over) {
                 Ipv4Kind::Local(interface) => Some(interface),
                 _ => None,
             },
@@ -144,13 +174,21 @@ impl LocalAddresses {
                     .iter()
                     .filter(|owner| owner.unusable.is_none())
                     .map(|owner| owner.interface)
-                    .find(|&interface| !link_local || Some(interface) == zone)
+                    .filter(|&interface| self.vrf(Some(interface)) == vrf)
+                    .find(|&interface| !link_local || Some(interface) == over)
                     .or_else(|| {
-                        let route = self.routes6.iter().find(|(net, _)| net.contains(&v6));
-                        route.filter(|_| !link_local).map(|&(_, interface)| interface)
+                        let mut routes = self.routes6.iter().filter(|(of, ..)| *of == vrf);
+                        let route = routes.find(|(_, net, _)| net.contains(&v6));
+                        route.filter(|_| !link_local).map(|&(_, _, interface)| interface)
                     })
             }
         }
+    }
+
+    /// The interface in a VRF that has a destination which is no address of the host at large.
+    #[must_use]
+    pub fn owner_in_a_vrf(&self, destination: IpAddr) -> Option<u32> {
+        self.vrfs.keys().copied().filter_map(|interface| self.owner(destination, Some(interface))).min()
     }
 
     /// Networks that only a local route makes ours.
@@ -172,7 +210,7 @@ impl LocalAddresses {
     #[must_use]
     pub fn has_address(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(v4) => self.exact4.contains_key(&v4),
+            IpAddr::V4(v4) => self.any4.contains(&v4),
             IpAddr::V6(v6) => self.owners6.contains_key(&v6),
         }
     }
@@ -186,5 +224,65 @@ fn unusable(address: &InterfaceAddress) -> Option<AddrState> {
         Some(AddrState::Tentative)
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Family, IfName};
+
+    fn interface(index: u32, name: &str, kind: &str, master: Option<u32>, addresses: &[&str]) -> Interface {
+        let address = |text: &&str| {
+            let net: IpNet = text.parse().unwrap();
+            InterfaceAddress {
+                address: net.addr(),
+                prefix: net.prefix_len(),
+                family: Family::of(net.addr()),
+                class: AddrClass::of(net.addr()),
+                scope_id: None,
+                label: None,
+                peer: None,
+                broadcast: None,
+                state: Vec::new(),
+            }
+        };
+        let mut interface: Interface = serde_json::from_value(serde_json::json!({
+            "index": index, "name": name, "up": true, "running": true, "loopback": kind == "loopback",
+            "point_to_point": false, "multicast": true, "kind": kind, "mtu": null, "mac": null, "master": master,
+            "link": null, "addresses": [], "settings": {}
+        }))
+        .unwrap();
+        assert_eq!(interface.name, IfName::from(name));
+        interface.addresses = addresses.iter().map(address).collect();
+        interface
+    }
+
+    #[test]
+    fn each_vrf_has_addresses_of_its_own() {
+        let host = Snapshot {
+            interfaces: vec![
+                interface(1, "lo", "loopback", None, &["127.0.0.1/8", "::1/128"]),
+                interface(2, "w0", "veth", None, &["10.0.0.1/24"]),
+                interface(3, "blue", "vrf", None, &[]),
+                interface(4, "w1", "veth", Some(3), &["10.1.0.1/24", "fd01::1/64"]),
+                interface(5, "red", "vrf", None, &["10.9.0.1/32"]),
+                interface(6, "w2", "veth", Some(5), &["10.1.0.1/24"]),
+            ],
+            ..Snapshot::default()
+        };
+        let local = LocalAddresses::new(&host);
+        let owner = |address: &str, over| local.owner(address.parse().unwrap(), over);
+        assert_eq!(owner("10.0.0.1", None), Some(2));
+        assert_eq!(owner("10.0.0.1", Some(4)), None);
+        assert_eq!(owner("127.0.0.1", Some(3)), None);
+        assert_eq!(owner("10.1.0.1", None), None);
+        assert_eq!((owner("10.1.0.1", Some(3)), owner("10.1.0.1", Some(6))), (Some(4), Some(6)));
+        assert_eq!((owner("fd01::1", None), owner("fd01::1", Some(3))), (None, Some(4)));
+        assert_eq!(owner("10.9.0.1", Some(6)), Some(5));
+        assert_eq!(local.ipv4("10.1.0.255".parse().unwrap(), None), Ipv4Kind::Foreign);
+        assert_eq!(local.ipv4("10.1.0.255".parse().unwrap(), Some(4)), Ipv4Kind::Broadcast);
+        assert_eq!(local.owner_in_a_vrf("10.1.0.1".parse().unwrap()), Some(4));
+        assert_eq!(local.owner_in_a_vrf("10.2.0.1".parse().unwrap()), None);
     }
 }

@@ -93,14 +93,9 @@ pub fn predict_binds(
     foreign: &[Foreign],
 ) -> Binds {
     let local = LocalAddresses::new(snapshot);
-    let flag = |name: &str| snapshot.setting(name).unwrap_or(0) != 0;
     let mut binds = Binds {
         predictions: Vec::with_capacity(sockets.len()),
-        tables: Tables {
-            tcp_l3mdev_accept: flag("net.ipv4.tcp_l3mdev_accept"),
-            udp_l3mdev_accept: flag("net.ipv4.udp_l3mdev_accept"),
-            ..Tables::default()
-        },
+        tables: Tables::of(snapshot),
         holders: Vec::new(),
         ids: HashMap::new(),
     };

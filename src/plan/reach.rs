@@ -23,6 +23,9 @@ use crate::model::{
     AddrClass, Family, Interface, Outcome, Protocol, RouteKind, Snapshot, SocketSpec, Source,
 };
 
+/// Number of the routing table `main` (`RT_TABLE_MAIN` of `linux/rtnetlink.h`).
+const TABLE_MAIN: u32 = 254;
+
 /// Where somebody connects to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Destination {
@@ -80,6 +83,8 @@ enum Path {
     Arrives(Arriving),
     /// Nowhere.
     Lost(Outcome, Code),
+    /// That depends on what is not known.
+    Unknown(Code),
 }
 
 /// A packet at the sockets.
@@ -300,6 +305,14 @@ impl<'a> HostView<'a> {
         };
         let zone = (to.zone != 0).then_some(to.zone);
         let Some(owner) = self.local.owner(destination, zone) else {
+            if self.local.owner_in_a_vrf(destination).is_some() {
+                // What the host's own table has no route for goes nowhere; by a default route it would be asked of others.
+                return if self.has_route(destination) {
+                    Path::Unknown(Code::OTHER_VRF)
+                } else {
+                    Path::Lost(Outcome::Unreachable, Code::OTHER_VRF)
+                };
+            }
             let outcome = match destination {
                 // Like any address that is not here: out by a default route, from where nobody answers. But `0.0.0.0` stays inside.
                 _ if !destination.is_loopback() => Outcome::Error,
@@ -311,10 +324,6 @@ impl<'a> HostView<'a> {
             };
             return Path::Lost(outcome, Code::DESTINATION_NOT_HERE);
         };
-        let vrf = self.vrf(owner);
-        if vrf != 0 {
-            return Path::Lost(Outcome::Unreachable, Code::OTHER_VRF);
-        }
         if !self.loopback_up {
             return Path::Lost(Outcome::Timeout, Code::LOOPBACK_DOWN);
         }
@@ -326,10 +335,11 @@ impl<'a> HostView<'a> {
         // A device that is down sends nothing (`ip_route_output_key_hash_rcu()`), though its IPv4 address stays the host's.
         let answered_by_device = self.by_index.get(&owner).is_some_and(|interface| interface.up)
             && (special.is_none() || destination.is_ipv4() || self.source_is_on(owner));
+        // A link-local address of a VRF's interface is reached as if the interface were in none.
         Path::Arrives(Arriving {
             destination,
             device: owner,
-            vrf,
+            vrf: 0,
             ingress: owner,
             special,
             answered: true,
@@ -338,10 +348,24 @@ impl<'a> HostView<'a> {
     }
 
     fn has_default_route(&self, family: Family) -> bool {
-        self.snapshot.routes.iter().any(|route| {
-            let to = route.destination;
-            route.kind == RouteKind::Unicast && to.prefix_len() == 0 && Family::of(to.addr()) == family
-        })
+        self.own_routes().any(|to| to.prefix_len() == 0 && Family::of(to.addr()) == family)
+    }
+
+    /// Whether the host would send packets for `destination` out.
+    fn has_route(&self, destination: IpAddr) -> bool {
+        self.own_routes().any(|to| to.contains(&destination))
+    }
+
+    /// Where routes outside of VRFs lead.
+    fn own_routes(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.snapshot
+            .routes
+            .iter()
+            .filter(|route| route.kind == RouteKind::Unicast)
+            .filter(|route| {
+                route.table == TABLE_MAIN || route.interface.is_none_or(|index| self.vrf(index) == 0)
+            })
+            .map(|route| route.destination)
     }
 
     /// The way of a packet whose source address is `from`, which these interfaces have. `None` where that is not asked.
@@ -417,29 +441,28 @@ impl<'a> HostView<'a> {
             }
             _ => {}
         }
-        // On this link the address means this link's, whatever zone it was shown with.
-        let Some(owner) = self.local.owner(destination, Some(wire.index)) else {
-            return Path::Lost(Outcome::Timeout, Code::LINK_LOCAL_ELSEWHERE);
+        // On this link the address means this link's, whatever zone it was shown with. The rule for the table `local` comes before
+        // the one for the VRF's (ip-rule(8)), so a VRF's packets find the addresses of the host at large, too.
+        let owner = self.local.owner(destination, None);
+        let Some(owner) = owner.or_else(|| self.local.owner(destination, Some(wire.index))) else {
+            let link_local = AddrClass::of(destination) == AddrClass::Link;
+            let why = if link_local { Code::LINK_LOCAL_ELSEWHERE } else { Code::OTHER_VRF };
+            return Path::Lost(Outcome::Timeout, why);
         };
         let vrf = self.vrf(wire.index);
-        if Some(owner) != self.loopback && self.vrf(owner) != vrf {
-            return Path::Lost(Outcome::Timeout, Code::OTHER_VRF);
-        }
         let answered =
             self.ways.get(&wire.index).is_some_and(|ways| ways[usize::from(family == Family::Ipv6)]);
         if special.is_none() && owner != wire.index {
             let by_route = self.is_local_route(destination);
             special = Some(if by_route { Code::LOCAL_ROUTE } else { Code::WEAK_HOST });
         }
-        // IPv4 reports the VRF, native IPv6 the interface in it.
-        let ingress = if vrf != 0 && family == Family::Ipv4 { vrf } else { wire.index };
         // A socket bound to a device answers IPv4 over that device without a route (`ip_route_output_key_hash_rcu()`).
         let answered_by_device = answered || family == Family::Ipv4;
         Path::Arrives(Arriving {
             destination,
             device: wire.index,
             vrf,
-            ingress,
+            ingress: wire.index,
             special,
             answered,
             answered_by_device,
@@ -464,6 +487,7 @@ fn arrive(binds: &Binds, path: Path, protocol: Protocol, port: u16) -> Reach {
     let lost = |outcome, why| Reach { outcome: Some(outcome), takers: Vec::new(), ingress: None, why };
     let Arriving { destination, device, vrf, ingress, special, answered, answered_by_device } = match path {
         Path::Lost(outcome, why) => return lost(outcome, why),
+        Path::Unknown(why) => return Reach { outcome: None, takers: Vec::new(), ingress: None, why },
         Path::Arrives(arriving) => arriving,
     };
     let packet = Packet { protocol, destination, port, device, vrf };
@@ -487,7 +511,11 @@ fn arrive(binds: &Binds, path: Path, protocol: Protocol, port: u16) -> Reach {
         Winner::Found { ids, over } => Reach {
             outcome: Some(Outcome::Accepted),
             takers: holders(&ids),
-            ingress: Some(ingress),
+            // A connection over IPv4 reports the VRF; one over IPv6, and every datagram, the interface in it.
+            ingress: Some(match (protocol, destination, vrf) {
+                (Protocol::Tcp, IpAddr::V4(_), 1..) => vrf,
+                _ => ingress,
+            }),
             why: why_accepted(binds, &packet, &ids, over.map(|(_, preference)| preference), special),
         },
     }

@@ -9,7 +9,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::Protocol;
+use crate::model::kernel::KnownDifference;
+use crate::model::{Protocol, Snapshot};
 
 /// A socket's place in [`Tables`], in order of insertion.
 pub type Id = usize;
@@ -120,7 +121,7 @@ impl Bucket {
 }
 
 /// All sockets of one host.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tables {
     pub(super) entries: Vec<Entry>,
     pub(super) listening: Vec<bool>,
@@ -130,9 +131,42 @@ pub struct Tables {
     pub tcp_l3mdev_accept: bool,
     /// `net.ipv4.udp_l3mdev_accept`.
     pub udp_l3mdev_accept: bool,
+    /// Whether the kernel has [`KnownDifference::MappedWildcardOverlooked`](crate::model::kernel::KnownDifference); `None` when
+    /// that is not known.
+    pub mapped_wildcard_overlooked: Option<bool>,
+}
+
+impl Default for Tables {
+    /// Empty ones of a host whose kernel follows the rules.
+    fn default() -> Tables {
+        Tables {
+            entries: Vec::new(),
+            listening: Vec::new(),
+            buckets: HashMap::new(),
+            chains: HashMap::new(),
+            tcp_l3mdev_accept: false,
+            udp_l3mdev_accept: false,
+            mapped_wildcard_overlooked: Some(false),
+        }
+    }
 }
 
 impl Tables {
+    /// Empty ones of this host, by its settings and its kernel.
+    #[must_use]
+    pub fn of(host: &Snapshot) -> Tables {
+        let flag = |name: &str| host.setting(name).unwrap_or(0) != 0;
+        let known = host.host.release.is_some();
+        let overlooked = KnownDifference::MappedWildcardOverlooked.applies_to(&host.host);
+        Tables {
+            tcp_l3mdev_accept: flag("net.ipv4.tcp_l3mdev_accept"),
+            udp_l3mdev_accept: flag("net.ipv4.udp_l3mdev_accept"),
+            // A snapshot without a release is judged by the rules.
+            mapped_wildcard_overlooked: if known { overlooked } else { Some(false) },
+            ..Tables::default()
+        }
+    }
+
     /// The socket with this id.
     #[must_use]
     pub fn entry(&self, id: Id) -> &Entry {

@@ -201,7 +201,7 @@ fn foretell_bind(
     local: &LocalAddresses,
     rights: Rights,
 ) -> Vec<Option<Fate>> {
-    let mut tables = Tables::default();
+    let mut tables = Tables::of(snapshot);
     let mut foretell = |socket: &SocketSpec| -> Option<Fate> {
         let entry = match availability(socket, snapshot, local, rights) {
             Availability::Available(entry) => entry,

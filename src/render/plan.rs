@@ -187,11 +187,14 @@ fn source_of(cell: &CellReport) -> String {
     }
 }
 
+/// Outcome, listener, ingress interface and error of a cell.
+type Seen<'a> = (Outcome, Option<&'a str>, Option<&'a IfName>, Option<Errno>);
+
 /// Whatever of a cell makes another row: all that [`row_of`] looks at, so that a row is written once for many cells.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Likeness<'a> {
     predicted: &'a PredictedCell,
-    observed: Option<(Outcome, Option<&'a str>, Option<&'a IfName>, Option<Errno>)>,
+    observed: Option<Seen<'a>>,
     packets: Option<&'a PacketsSeen>,
     agrees: Option<bool>,
 }

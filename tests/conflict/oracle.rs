@@ -145,7 +145,7 @@ impl Session<'_> {
 
     /// Whether each bind alone, without listen, is foretold and observed to succeed.
     pub fn bind_only(&self, set: &[(SocketSpec, u32)]) -> (Vec<bool>, Vec<bool>) {
-        let mut tables = Tables::default();
+        let mut tables = Tables::of(self.snapshot);
         let predicted = set.iter().map(|(spec, uid)| self.bind(&mut tables, spec, *uid).is_ok()).collect();
         let sockets: Vec<_> = set.iter().map(|(spec, uid)| bind(spec, *uid)).collect();
         (predicted, sockets.iter().map(Result::is_ok).collect())
@@ -165,7 +165,7 @@ impl Session<'_> {
     }
 
     pub fn foretell(&self, set: &[(SocketSpec, u32)], mode: Mode) -> Vec<Fate> {
-        let mut tables = Tables::default();
+        let mut tables = Tables::of(self.snapshot);
         let mut ids = Vec::new();
         let mut fates = Vec::new();
         let listen = |tables: &mut Tables, id: usize| match tables.listen_verdict(id) {

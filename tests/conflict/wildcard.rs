@@ -1,6 +1,7 @@
 //! The tables that `doctor --kernel` replays: foretold, observed, and as their authors have them.
 
-use bindscope::model::SocketSpec;
+use bindscope::model::kernel::KnownDifference;
+use bindscope::model::{Protocol, SocketSpec};
 use bindscope::plan::available::Rights;
 use bindscope::probe::kernel::{Place, replay as replay_all};
 use bindscope::probe::tables::{Sequence, bind_wildcard, second_listen};
@@ -17,14 +18,32 @@ fn set(sequence: &Sequence) -> Vec<(SocketSpec, u32)> {
 pub fn replay() {
     let host = Host::new();
     let all = bind_wildcard(PORT);
+    let known = KnownDifference::MappedWildcardOverlooked;
+    let differs = known.applies_to(&host.snapshot().host).unwrap();
+    let mut named = 0;
     host.run(|session| {
         for sequence in &all {
             let (predicted, observed) = session.bind_only(&set(sequence));
-            assert_eq!(predicted, sequence.expected, "predicted: {}", sequence.name);
-            assert_eq!(observed, sequence.expected, "observed: {}", sequence.name);
+            let steps = sequence.sockets.iter().zip(observed.iter().zip(&sequence.expected));
+            let odd: Vec<&SocketSpec> =
+                steps.filter(|(_, (is, should))| is != should).map(|(socket, _)| socket).collect();
+            named += odd.len();
+            let mapped = |socket: &&SocketSpec| {
+                let v4 = socket.address.to_canonical();
+                socket.protocol == Protocol::Tcp
+                    && socket.address.is_ipv6()
+                    && v4.is_ipv4()
+                    && !v4.is_unspecified()
+            };
+            assert!(differs && odd.iter().all(mapped) || odd.is_empty(), "{}: {observed:?}", sequence.name);
+            assert_eq!(predicted, observed, "predicted and observed: {}", sequence.name);
             crate::oracle::assert_none(&session.compare(&set(sequence), Mode::ListenEach), 1);
         }
     });
+    assert_eq!(differs, named > 0);
+    if differs {
+        eprintln!("known of this kernel, {named} times: {}", known.sentence());
+    }
     assert_eq!(all.len(), 44 * 3 * 2);
 }
 

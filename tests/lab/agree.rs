@@ -26,7 +26,8 @@ pub fn trials() -> Vec<Trial> {
 
 /// Runs a lab and returns its document with the exit code.
 pub fn lab(arguments: &[&str]) -> (Value, i32) {
-    let mut all = vec!["lab", "run", "--format", "json"];
+    let patience = std::env::var("BINDSCOPE_CONNECT_TIMEOUT").unwrap_or_else(|_| "1s".to_owned());
+    let mut all = vec!["lab", "run", "--format", "json", "--connect-timeout", &patience];
     all.extend(arguments);
     let output = program::run(&all);
     let (stdout, stderr) = program::text(&output);

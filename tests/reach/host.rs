@@ -29,7 +29,7 @@ pub struct RandomHost {
 }
 
 /// Runs `ip` commands, one a line, all of which must succeed.
-fn batch(ns: &Netns, script: &str) {
+pub fn batch(ns: &Netns, script: &str) {
     ns.run(|| {
         let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();

@@ -4,6 +4,7 @@
 mod host;
 #[path = "../support/mod.rs"]
 mod support;
+mod vrf;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use bindscope::probe::connect::{self, Attempt, Limits, Observation};
 use host::RandomHost;
 use libtest_mimic::Trial;
 use support::netns::{Netns, harness};
-use support::random::Random;
+use support::random::{Random, portion};
 use support::snapshot::snapshot;
 
 /// Hosts for each of the trials below.
@@ -35,10 +36,16 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
     harness(
         trials
-            .chain([Trial::test("a_host_whose_loopback_is_down", || {
-                loopback_down();
-                Ok(())
-            })])
+            .chain([
+                Trial::test("a_host_whose_loopback_is_down", || {
+                    loopback_down();
+                    Ok(())
+                }),
+                Trial::test("random_hosts_with_vrfs", || {
+                    vrf::random_hosts();
+                    Ok(())
+                }),
+            ])
             .collect(),
     )
 }
@@ -46,7 +53,7 @@ fn main() -> ExitCode {
 fn random_hosts(part: usize) {
     let mut random = Random::seeded(&format!("random_hosts_{part}"));
     let (mut cells, mut accepted) = (0, 0);
-    for number in 0..HOSTS {
+    for number in 0..portion(HOSTS) {
         let host = RandomHost::new(&mut random);
         let specs = host.sockets(&mut random);
         let result = compare(&host.ns, &host.far, &specs);
@@ -63,7 +70,7 @@ fn random_hosts(part: usize) {
         );
     }
     assert!(accepted * 10 > cells, "too few of the {cells} cells are accepted to prove anything: {accepted}");
-    eprintln!("{HOSTS} hosts, {cells} cells, {accepted} accepted");
+    eprintln!("{} hosts, {cells} cells, {accepted} accepted", portion(HOSTS));
 }
 
 fn loopback_down() {

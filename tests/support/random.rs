@@ -1,6 +1,19 @@
-//! Reproducible random choices: the seed is printed, and taken from `BINDSCOPE_SEED` when that is set.
+//! Reproducible random choices: the seed is printed, and taken from `BINDSCOPE_SEED` when that is set. With `BINDSCOPE_PORTIONS`
+//! set to 10, long tests do a tenth of their work, for slow machines.
 
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Into how many portions the work is divided, of which one is done.
+#[must_use]
+pub fn portions() -> usize {
+    std::env::var("BINDSCOPE_PORTIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
+}
+
+/// How many of so many are to be done.
+#[must_use]
+pub fn portion(all: usize) -> usize {
+    all.div_ceil(portions())
+}
 
 /// A small generator (SplitMix64, Steele, Lea and Flood 2014).
 pub struct Random(u64);

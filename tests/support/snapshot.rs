@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bindscope::model::{
-    AddrClass, AddrState, Family, IfName, Interface, InterfaceAddress, Route, RouteKind, Snapshot,
+    AddrClass, AddrState, Family, Host, IfName, Interface, InterfaceAddress, Route, RouteKind, Snapshot,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -24,21 +24,46 @@ fn setting(ns: &Netns, name: &str) -> Option<i64> {
     ns.run(|| std::fs::read_to_string(path)).ok()?.trim().parse().ok()
 }
 
+/// The kernel that runs, as uname(2) tells it.
+#[must_use]
+pub fn kernel() -> Host {
+    let uname = nix::sys::utsname::uname().unwrap();
+    let text = |value: &std::ffi::OsStr| Some(value.to_str().unwrap().to_owned());
+    Host {
+        system: "linux".to_owned(),
+        release: text(uname.release()),
+        build: text(uname.version()),
+        ..Host::default()
+    }
+}
+
 /// The namespace as it is now.
 #[must_use]
 pub fn snapshot(ns: &Netns) -> Snapshot {
     let mut interfaces: Vec<Interface> =
         ip(ns, "address show").iter().map(|link| interface(ns, link)).collect();
     interfaces.sort_by_key(|interface| interface.index);
+    let links = ip(ns, "link show");
+    for link in &links {
+        let of = |name: &Value| {
+            interfaces.iter().find(|i| name.as_str().is_some_and(|n| i.name == IfName::from(n)))
+        };
+        let master = of(&link["master"]).map(|master| master.index);
+        let index = of(&link["ifname"]).unwrap().index;
+        interfaces.iter_mut().find(|interface| interface.index == index).unwrap().master = master;
+    }
+    let vrfs = links.iter().filter_map(|link| link["linkinfo"]["info_data"]["table"].as_u64());
+    let mut tables = vec![(255, "local".to_owned()), (254, "main".to_owned())];
+    tables.extend(vrfs.map(|table| (u32::try_from(table).unwrap(), table.to_string())));
     let index = |name: &Value| {
         let name = IfName::from(name.as_str()?);
         interfaces.iter().find(|interface| interface.name == name).map(|interface| interface.index)
     };
     let mut routes = Vec::new();
     for family in ["-4", "-6"] {
-        for (table, words) in [(255, "route show table local"), (254, "route show table main")] {
-            for route in ip(ns, &format!("{family} {words}")) {
-                routes.extend(self::route(&route, table, family == "-4", &index));
+        for (table, name) in &tables {
+            for route in ip(ns, &format!("{family} route show table {name}")) {
+                routes.extend(self::route(&route, *table, family == "-4", &index));
             }
         }
     }
@@ -58,9 +83,19 @@ pub fn snapshot(ns: &Netns) -> Snapshot {
         "net.ipv4.ip_unprivileged_port_start",
         "net.ipv4.conf.all.route_localnet",
         "net.ipv6.conf.all.disable_ipv6",
+        "net.ipv4.tcp_l3mdev_accept",
+        "net.ipv4.udp_l3mdev_accept",
     ];
     let settings = names.iter().filter_map(|name| Some(((*name).to_owned(), setting(ns, name)?))).collect();
-    Snapshot { complete: true, interfaces, routes, settings, ipv6_available: true, ..Snapshot::default() }
+    Snapshot {
+        host: kernel(),
+        complete: true,
+        interfaces,
+        routes,
+        settings,
+        ipv6_available: true,
+        ..Snapshot::default()
+    }
 }
 
 fn interface(ns: &Netns, link: &Value) -> Interface {
@@ -148,7 +183,7 @@ pub fn settle(ns: &Netns) {
     };
     let begun = Instant::now();
     loop {
-        let routes = text("-6 route show table local");
+        let routes = text("-6 route show table all");
         let addresses = text("-o -6 address show");
         let missing = addresses.lines().find(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();

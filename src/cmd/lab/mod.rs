@@ -11,6 +11,7 @@ use crate::code::Code;
 use crate::diag::Problem;
 use crate::lab::build::{BuildError, Lab};
 use crate::lab::{builtin, ops};
+use crate::model::Errno;
 use crate::model::topology::Topology;
 use crate::profile::lab::Teardown;
 use crate::profile::{self, Profile};
@@ -111,7 +112,13 @@ fn failed_at(what: &str, error: BuildError) -> Failure {
         BuildError::Refused(refusal) => refused(&refusal),
         BuildError::Operation { command, source } => {
             let problem = Problem::error(Code::LAB_FAILED, format!("{what}: {source}"));
-            Failure::new(Exit::Environment, problem.help(format!("the operation was: {}", escape(&command))))
+            let mut help = format!("the operation was: {}", escape(&command));
+            if let sys::Error::Call { operation: "rename", source, .. } = &source
+                && sys::errno_of(source) == Errno::EBUSY
+            {
+                help.push_str("; before Linux 6.2 an interface that is up cannot be renamed: let an event put its link down first");
+            }
+            Failure::new(Exit::Environment, problem.help(help))
         }
     }
 }

@@ -69,7 +69,7 @@ impl<'a> Ground<'a> {
     /// What kind of address it is here: which addresses are broadcast ones depends on the host's networks.
     fn class(&self, address: IpAddr) -> AddrClass {
         match address {
-            IpAddr::V4(v4) if !v4.is_unspecified() && self.local.ipv4(v4) == Ipv4Kind::Broadcast => {
+            IpAddr::V4(v4) if !v4.is_unspecified() && self.local.ipv4(v4, None) == Ipv4Kind::Broadcast => {
                 AddrClass::Broadcast
             }
             _ => AddrClass::of(address),

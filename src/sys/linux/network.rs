@@ -236,18 +236,23 @@ impl Network {
         const RTM_GETADDR: u16 = 22;
         const RTM_GETROUTE: u16 = 26;
         const TABLE_LOCAL: u32 = 255;
-        // A change of the other end may not have been noticed yet: see `settle`.
+        // A change of the other end may not have been noticed yet. Asking for each interface alone makes newer kernels look (see
+        // `settle`); older ones look within a second, and until then an interface with a carrier is not running.
         let links = self.netlink.dump(RTM_GETLINK, &decode::link_request())?;
         for link in links.messages().filter_map(|(_, payload)| decode::link(payload)) {
             self.netlink.request(RTM_GETLINK, 0, &link_message(link.index, 0, 0))?;
         }
         let links = self.netlink.dump(RTM_GETLINK, &decode::link_request())?;
-        let up: Vec<u32> = links
-            .messages()
-            .filter_map(|(_, payload)| decode::link(payload))
-            .filter(|link| link.up && link.running)
-            .map(|link| link.index)
-            .collect();
+        let mut up = Vec::new();
+        for (_, payload) in links.messages() {
+            let Some(link) = decode::link(payload).filter(|link| link.up) else { continue };
+            if decode::has_carrier(payload) != Some(link.running) {
+                return Ok(false);
+            }
+            if link.running {
+                up.push(link.index);
+            }
+        }
         let addresses = self.netlink.dump(RTM_GETADDR, &decode::address_request())?;
         let routes = self.netlink.dump(RTM_GETROUTE, &decode::route_request(Family::Ipv6))?;
         let local: Vec<IpAddr> = routes

@@ -100,6 +100,14 @@ fn family_of(payload: &[u8]) -> Option<Family> {
     }
 }
 
+/// Whether the driver of an interface sees its other end (IFF_LOWER_UP), from RTM_NEWLINK. What follows from it, such as
+/// [`Interface::running`], the kernel may notice up to a second later (`net/core/link_watch.c`).
+#[must_use]
+pub fn has_carrier(payload: &[u8]) -> Option<bool> {
+    const IFF_LOWER_UP: u32 = 0x1_0000;
+    Some(u32::from_ne_bytes(read(payload, 8)?) & IFF_LOWER_UP != 0)
+}
+
 /// An interface from RTM_NEWLINK, still without addresses.
 #[must_use]
 pub fn link(payload: &[u8]) -> Option<Interface> {

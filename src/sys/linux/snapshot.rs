@@ -81,12 +81,15 @@ pub fn snapshot() -> Result<Snapshot, Error> {
 
 fn host() -> Host {
     use std::os::unix::fs::MetadataExt as _;
+    let read = |name| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        Some(text.trim().to_owned())
+    };
     Host {
         name: listing::host_name(),
         system: "linux".to_owned(),
-        release: std::fs::read_to_string("/proc/sys/kernel/osrelease")
-            .ok()
-            .map(|text| text.trim().to_owned()),
+        release: read("osrelease"),
+        build: read("version"),
         netns: std::fs::metadata("/proc/thread-self/ns/net").ok().map(|metadata| metadata.ino()),
     }
 }

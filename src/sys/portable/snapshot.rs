@@ -16,6 +16,7 @@ pub fn snapshot() -> Result<Snapshot, Error> {
             name: listing::host_name(),
             system: std::env::consts::OS.to_owned(),
             release: None,
+            build: None,
             netns: None,
         },
         complete: false,

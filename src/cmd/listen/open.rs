@@ -145,6 +145,7 @@ pub(super) fn all(
             }
         }
     }
+    opened.endpoints.reserve_exact(expansion.sockets.len());
     for spec in &expansion.sockets {
         let fate = one(spec, &opened.endpoints, &ground, || signals.asked(), reporter);
         opened.failed += usize::from(matches!(fate, Fate::Failed));

@@ -169,6 +169,8 @@ pub struct Report {
     pub policy: Option<String>,
     /// Name of the earlier report, of which everything is known, or null without one. Unescaped.
     pub baseline: Option<String>,
+    /// Whether every socket is in the list, however little may be known of some.
+    pub all_sockets: bool,
     /// The sockets, sorted by namespace and port.
     pub sockets: Vec<ListeningSocket>,
     /// What is remarkable, by socket.
@@ -277,6 +279,7 @@ pub fn report(sites: Vec<Site>, because: Vec<String>, time: String) -> Report {
         namespaces: Vec::new(),
         policy: None,
         baseline: None,
+        all_sockets: true,
         sockets: Vec::new(),
         findings: Vec::new(),
         checks: Vec::new(),
@@ -316,6 +319,12 @@ impl Report {
             }
         }
         by_socket
+    }
+
+    /// Whether no socket was found, and that is no proof that there is none.
+    #[must_use]
+    pub fn unseen(&self) -> bool {
+        self.sockets.is_empty() && !self.all_sockets
     }
 
     /// Whether anything is known of who reaches the socket: not where the interfaces of its namespace could not be read, and

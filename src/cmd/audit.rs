@@ -142,7 +142,6 @@ fn read_policy(name: &OsStr) -> Result<Read, Failure> {
 struct Look {
     report: Report,
     hosts: Vec<Snapshot>,
-    all_sockets: bool,
 }
 
 impl Look {
@@ -150,18 +149,15 @@ impl Look {
         let gathered =
             gather(args, args.all_namespaces || policy.is_some_and(|read| read.policy.all_namespaces));
         let hosts: Vec<Snapshot> = gathered.sites.iter().map(|site| site.host.clone()).collect();
-        let mut look = Look {
-            report: audit::report(gathered.sites, gathered.because, now()),
-            hosts,
-            all_sockets: gathered.all_sockets,
-        };
+        let mut look = Look { report: audit::report(gathered.sites, gathered.because, now()), hosts };
+        look.report.all_sockets = gathered.all_sockets;
         if let Some(Read { policy, text }) = policy {
             Judge {
                 policy,
                 text: Arc::clone(text),
                 today: today(),
                 ephemeral: look.ephemeral(),
-                all_sockets: look.all_sockets,
+                all_sockets: look.report.all_sockets,
             }
             .judge(&mut look.report);
         }
@@ -188,7 +184,7 @@ impl Look {
             || self.hosts.iter().any(|host| !host.complete && !host.interfaces.is_empty());
         if fails {
             Exit::Finding
-        } else if undecided || reach_unknown || !self.all_sockets {
+        } else if undecided || reach_unknown || !report.all_sockets {
             Exit::Undecided
         } else {
             Exit::Success
@@ -227,7 +223,7 @@ fn write_policy(look: &Look, path: &Path, context: &Context) -> Result<Exit, Fai
             format!("the policy may lack something: {because}"),
         ));
     }
-    Ok(if look.all_sockets { Exit::Success } else { Exit::Undecided })
+    Ok(if look.report.all_sockets { Exit::Success } else { Exit::Undecided })
 }
 
 /// What the system told.

@@ -290,7 +290,8 @@ fn interfaces(sight: &Sight, snapshot: Result<&Snapshot, &sys::Error>) -> Option
             Some(line("interfaces", State::No, &detail, way_out()))
         }
         Ok(snapshot) if !snapshot.complete => {
-            let way_out = if sight.processes == 0 { no_proc() } else { way_out() };
+            let no_processes = sight.processes == 0 && !sight.sock_diag.is_empty();
+            let way_out = if no_processes { no_proc() } else { way_out() };
             Some(line("interfaces", State::Partly, &snapshot.incomplete_because.join("; "), way_out))
         }
         Ok(snapshot) => {

@@ -80,6 +80,13 @@ pub fn human(report: &Report, style: Style) -> String {
             }
         }
     }
+    if report.sockets.is_empty() {
+        out.push_str(if report.unseen() {
+            "what listens here is not known\n"
+        } else {
+            "nothing listens here\n"
+        });
+    }
     let of_host = || report.findings.iter().filter(|finding| finding.socket.is_none() && finding.counts());
     if of_host().next().is_some() && !out.is_empty() {
         out.push('\n');

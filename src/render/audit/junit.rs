@@ -71,6 +71,12 @@ fn cases(report: &Report) -> Vec<Case<'_>> {
         return report.checks.iter().map(case).collect();
     }
     let mut cases: Vec<Case<'_>> = Vec::new();
+    // Readers take no case for a pass.
+    if report.unseen() {
+        let because = report.incomplete_because.join("; ");
+        let outcome = Some(("error", "undecided".to_owned(), because));
+        cases.push(Case { class: "bindscope.audit", name: "what listens here is known".to_owned(), outcome });
+    }
     for (place, socket) in report.sockets.iter().enumerate() {
         let worst = report
             .findings

@@ -114,6 +114,9 @@ pub fn markdown(report: &Report) -> String {
             cell(&escape(&finding.message))
         ));
     }
+    if report.unseen() {
+        out.push_str("\nWhat listens here is not known.\n");
+    }
     let summary = &report.summary;
     out.push_str(&format!(
         "\n{} sockets; {} errors, {} warnings, {} notes; {} checked, {} failed, {} undecided\n",

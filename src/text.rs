@@ -62,7 +62,8 @@ fn push_escaped(out: &mut String, c: char) {
             out.push(c);
             Ok(())
         }
-        c if u32::from(c) < 0x100 => write!(out, "\\x{:02x}", u32::from(c)),
+        // From 0x80 on a byte alone is no character: `\x85` is that byte, and `\u{85}` the character.
+        c if c.is_ascii() => write!(out, "\\x{:02x}", u32::from(c)),
         c => write!(out, "\\u{{{:x}}}", u32::from(c)),
     };
 }
@@ -114,7 +115,7 @@ mod tests {
         }
         assert_eq!(
             escape("\x1b]52;c;x\x07\u{9b}\u{202e}\r\n\t\\"),
-            "\\x1b]52;c;x\\x07\\x9b\\u{202e}\\r\\n\\t\\\\"
+            "\\x1b]52;c;x\\x07\\u{9b}\\u{202e}\\r\\n\\t\\\\"
         );
     }
 

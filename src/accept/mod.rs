@@ -239,6 +239,9 @@ impl Acceptor {
             // A change of the network that happened before an arrival must be known when its interface is named.
             let told = ready.len() >= Poller::BATCH || ready.iter().any(|event| event.key == MONITOR);
             let changes = self.neighbourhood.refresh_if_changed(told);
+            if let Some(failure) = self.neighbourhood.take_failure() {
+                observer.error(&failure, 1);
+            }
             self.tell_changes(&changes, observer);
             for event in &ready {
                 if self.handle(*event, observer)?.is_break() {

@@ -21,6 +21,8 @@ pub(super) struct Neighbourhood {
     stale: bool,
     refreshed: Instant,
     rest: Duration,
+    /// Why the last look did not succeed, until somebody has asked.
+    failure: Option<String>,
     names: BTreeMap<u32, IfName>,
     /// The name that was last looked up in another namespace.
     elsewhere: Option<IfName>,
@@ -45,6 +47,7 @@ impl Neighbourhood {
             stale: true,
             refreshed: Instant::now(),
             rest: Duration::ZERO,
+            failure: None,
             names: BTreeMap::new(),
             elsewhere: None,
             wakes,
@@ -70,6 +73,11 @@ impl Neighbourhood {
         if self.stale && self.refreshed.elapsed() >= self.rest { self.refresh() } else { Vec::new() }
     }
 
+    /// Why the last look at the network did not succeed; each failure is told once.
+    pub(super) fn take_failure(&mut self) -> Option<String> {
+        self.failure.take()
+    }
+
     /// When to look again for changes that were heard of and not yet read.
     pub(super) fn look_again(&self) -> Option<Instant> {
         self.stale.then(|| self.refreshed + self.rest)
@@ -78,13 +86,17 @@ impl Neighbourhood {
     fn refresh(&mut self) -> Vec<Change> {
         let begun = Instant::now();
         let mut changed = Vec::new();
-        if let Ok(snapshot) = sys::snapshot() {
-            self.book = Some(AddressBook::new(&snapshot));
-            self.stale = false;
-            if let Some(before) = &self.snapshot {
-                changed = changes(before, &snapshot);
+        match sys::snapshot() {
+            Ok(snapshot) => {
+                self.book = Some(AddressBook::new(&snapshot));
+                self.stale = false;
+                if let Some(before) = &self.snapshot {
+                    changed = changes(before, &snapshot);
+                }
+                self.snapshot = Some(snapshot);
             }
-            self.snapshot = Some(snapshot);
+            // What is known stays in use until it can be read again.
+            Err(error) => self.failure = Some(format!("the network cannot be read: {error}")),
         }
         self.refreshed = Instant::now();
         self.rest = rest_after(begun.elapsed(), !self.stale);

@@ -1,5 +1,6 @@
 //! What a command knows of the outside: terminal, colour, verbosity; and how it hands out documents and problems.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -120,6 +121,7 @@ fn write_file(path: &Path, document: &[u8]) -> io::Result<()> {
         path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_os_string();
     name.push(format!(".{}.part", std::process::id()));
     let part = path.with_file_name(name);
+    remove_leftovers(path);
     let written = crate::sys::create_private(&part)
         .and_then(|mut file| file.write_all(document).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::rename(&part, path));
@@ -127,4 +129,27 @@ fn write_file(path: &Path, document: &[u8]) -> io::Result<()> {
         let _ = std::fs::remove_file(&part);
     }
     written
+}
+
+/// Removes what programs left beside `path` that were killed while they wrote there.
+fn remove_leftovers(path: &Path) {
+    let Some(name) = path.file_name().and_then(OsStr::to_str) else { return };
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let pid = found
+            .to_str()
+            .and_then(|found| found.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".part"))
+            .filter(|pid| pid.bytes().all(|digit| digit.is_ascii_digit()))
+            .and_then(|pid| pid.parse().ok());
+        // A process in another pid namespace seems gone, too; but no report takes a minute to be written.
+        let old = || {
+            let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+            age.is_ok_and(|age| age.is_ok_and(|age| age > std::time::Duration::from_secs(60)))
+        };
+        // This very number may have been somebody else's before.
+        if pid.is_some_and(|pid| (pid == std::process::id() || crate::sys::is_gone(pid)) && old()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }

@@ -45,31 +45,53 @@ impl IfName {
         std::str::from_utf8(&self.0).ok()
     }
 
-    /// Reads the escaped form that [`fmt::Display`] writes (`\xNN`, `\\`); other text is taken as it is.
+    /// Reads the escaped form that [`fmt::Display`] writes (`\xNN`, `\u{N}`, `\n`, `\\`); other text is taken as it is.
     #[must_use]
     pub fn from_escaped(text: &str) -> IfName {
-        let bytes = text.as_bytes();
-        let mut out = Vec::with_capacity(bytes.len());
-        let mut rest = bytes;
-        while let Some((&first, tail)) = rest.split_first() {
-            let (byte, tail) = match tail {
-                [b'\\', after @ ..] if first == b'\\' => (b'\\', after),
-                [b'x', high, low, after @ ..] if first == b'\\' => {
-                    match std::str::from_utf8(&[*high, *low])
-                        .ok()
-                        .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-                    {
-                        Some(byte) => (byte, after),
-                        None => (first, tail),
-                    }
+        let mut out = Vec::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('\\') {
+            let (plain, escape) = rest.split_at(at);
+            out.extend_from_slice(plain.as_bytes());
+            rest = match unescaped(escape) {
+                Some((bytes, after)) => {
+                    out.extend_from_slice(&bytes);
+                    after
                 }
-                _ => (first, tail),
+                None => {
+                    out.push(b'\\');
+                    escape.get(1..).unwrap_or_default()
+                }
             };
-            out.push(byte);
-            rest = tail;
         }
+        out.extend_from_slice(rest.as_bytes());
         IfName(out.into())
     }
+}
+
+/// The bytes that the escape at the front of `text` stands for, and the text behind it; `None` when it is none.
+fn unescaped(text: &str) -> Option<(Vec<u8>, &str)> {
+    let after = text.get(2..)?;
+    let byte = match text.as_bytes().get(1)? {
+        b'\\' => b'\\',
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'x' => {
+            let digits =
+                after.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
+            return Some((vec![u8::from_str_radix(digits, 16).ok()?], after.get(2..)?));
+        }
+        b'u' => {
+            let (digits, after) = after.strip_prefix('{')?.split_once('}')?;
+            let digits =
+                Some(digits).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
+            let character = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
+            return Some((character.to_string().into_bytes(), after));
+        }
+        _ => return None,
+    };
+    Some((vec![byte], after))
 }
 
 impl From<&str> for IfName {
@@ -111,7 +133,10 @@ mod tests {
 
     #[test]
     fn escaped_names_read_back() {
-        for bytes in [&b"eth0"[..], b"\x1b[31mX\xff", b"a\\xff", b"\\", b"x\\x4"] {
+        // U+0085 and the byte 0x85 alone are two names.
+        let other = ["\u{85}", "\u{202e}x", "a\tb\r\n", "\\u{41}", "\\n", "\\xé"].map(str::as_bytes);
+        let names = [&b"eth0"[..], b"\x1b[31mX\xff", b"a\\xff", b"\\", b"x\\x4", b"\x85", b"\\x+1"];
+        for bytes in names.into_iter().chain(other) {
             let name = IfName::from_bytes(bytes);
             assert_eq!(IfName::from_escaped(&name.to_string()), name, "{name:?}");
         }

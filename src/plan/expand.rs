@@ -147,9 +147,11 @@ impl Expander<'_> {
     }
 
     fn selected(&self, selector: &Selector) -> Result<Vec<(IpAddr, u32)>, (IpAddr, Reason)> {
+        let patterns: Vec<IfName> =
+            selector.interfaces.iter().map(|text| IfName::from_escaped(text)).collect();
         let matches = |interface: &&Interface| {
             let name = interface.name.as_bytes();
-            selector.interfaces.iter().any(|pattern| glob(pattern.as_bytes(), name))
+            patterns.iter().any(|pattern| glob(pattern.as_bytes(), name))
         };
         let mut interfaces: Vec<&Interface> = self.snapshot.interfaces.iter().filter(matches).collect();
         interfaces.sort_by_key(|interface| interface.index);

@@ -31,7 +31,7 @@ pub enum Bind {
 /// Chooses addresses by the interface they are on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Selector {
-    /// Names of interfaces; `*` stands for any characters and `?` for one.
+    /// Names of interfaces as [`crate::model::IfName::from_escaped`] reads them; `*` stands for any bytes and `?` for one.
     pub interfaces: Vec<String>,
     /// The family; both when none is given.
     pub family: Option<Family>,
@@ -251,25 +251,28 @@ fn short_form(text: &str) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(bits))
 }
 
-/// Checks the name of an interface as the kernel would (`dev_valid_name()` of net/core/dev.c).
+/// The interface that a text names, if the kernel could have one of this name (`dev_valid_name()` of net/core/dev.c). Bytes that are
+/// no text are written as they are shown: `\xff`.
 ///
 /// # Errors
 /// What is wrong, as it ends a sentence.
-pub(super) fn interface_name(name: &str) -> Result<IfName, String> {
-    if name.is_empty() {
+pub(super) fn interface_name(text: &str) -> Result<IfName, String> {
+    let name = IfName::from_escaped(text);
+    let bytes = name.as_bytes();
+    if bytes.is_empty() {
         return Err("is empty".to_owned());
     }
-    if name.len() > IfName::MAX_LEN {
+    if bytes.len() > IfName::MAX_LEN {
         return Err(format!(
             "is {} bytes long, but no interface has a name of more than {}",
-            name.len(),
+            bytes.len(),
             IfName::MAX_LEN
         ));
     }
-    if name == "." || name == ".." || name.bytes().any(|b| matches!(b, 0 | b'/' | b':' | b' ' | 9..=13)) {
+    if bytes == b"." || bytes == b".." || bytes.iter().any(|b| matches!(b, 0 | b'/' | b':' | b' ' | 9..=13)) {
         return Err("holds a character that no interface's name has".to_owned());
     }
-    Ok(IfName::from(name))
+    Ok(name)
 }
 
 /// What the value of `bind` means; problems when it means nothing.

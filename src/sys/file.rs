@@ -88,6 +88,24 @@ pub fn writers(metadata: &std::fs::Metadata) -> Writers {
     }
 }
 
+/// Whether there is no process with this number any more; false where that cannot be told.
+#[must_use]
+pub fn is_gone(pid: u32) -> bool {
+    #[cfg(unix)]
+    {
+        use nix::errno::Errno;
+        let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0);
+        pid.is_some_and(|pid| {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) == Err(Errno::ESRCH)
+        })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = pid;
+        false
+    }
+}
+
 /// Opens a file to add lines to, readable by this user only when it is new. A FIFO that nobody reads is an error (`ENXIO`)
 /// instead of a wait without end.
 ///

@@ -34,6 +34,12 @@ mod portable;
 mod signals;
 mod socket_types;
 
+/// The decoders of what the kernel says, for `tests/fuzz` alone.
+#[cfg(all(fuzzing, target_os = "linux", not(bindscope_portable)))]
+pub mod fuzzing {
+    pub use super::linux::decoders::{netlink, proc_net, process, sock_diag};
+}
+
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 use linux as system;
 #[cfg(not(all(target_os = "linux", not(bindscope_portable))))]
@@ -41,6 +47,7 @@ use portable as system;
 
 pub use errno::errno_of;
 pub use error::Error;
+pub use file::is_gone;
 pub use file::{
     Writers, create_private, is_pipe, open_for_append, open_regular, output_closed, raise_file_limit,
     spare_descriptors, standard_output, terminal_width, write_error_within, write_now, writers,

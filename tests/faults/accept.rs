@@ -17,7 +17,7 @@ const HOLDING: &str = "[[listener]]\nname = 'held'\nbind = '127.0.0.1'\nport = 8
 const NDJSON: [&str; 3] = ["listen", "--format", "ndjson"];
 
 /// CPU time of a process so far, in clock ticks of 10 ms: user and system (fields 14 and 15 of proc_pid_stat(5)).
-fn ticks(pid: nix::unistd::Pid) -> u64 {
+pub fn ticks(pid: nix::unistd::Pid) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()

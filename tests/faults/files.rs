@@ -170,8 +170,23 @@ pub fn a_report_is_the_old_one_or_the_new_one() {
             assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "{fault}");
         }
     }
+    // What a killed program left there goes with the next report; what a living one writes, or somebody else's file, stays.
+    let part = |name: String| directory.path().join(name);
+    let own = std::process::id();
+    let (left, living, other) = (
+        part("report.json.4194303.part".into()),
+        part(format!("report.json.{own}.part")),
+        part("report.json.x.part".into()),
+    );
+    for path in [&left, &living, &other] {
+        let file = std::fs::File::create(path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    }
     assert!(run(&arguments).status.success());
+    assert_eq!([left, living, other].map(|path| path.exists()), [false, true, true]);
     assert!(serde_json::from_slice::<Value>(&std::fs::read(&report).unwrap()).is_ok());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&report).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
     // A link at its place is replaced, not followed.
     let target = directory.path().join("target");
     std::fs::write(&target, "old").unwrap();

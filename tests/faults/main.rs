@@ -8,8 +8,10 @@ mod support;
 mod accept;
 mod cost;
 mod files;
+mod network;
 mod rights;
 mod streams;
+mod terminal;
 mod torture;
 
 use std::net::{SocketAddr, TcpStream};
@@ -40,6 +42,35 @@ fn main() -> ExitCode {
             "a_connection_costs_three_calls_and_an_answer_two_more",
             cost::a_connection_costs_three_calls_and_an_answer_two_more,
         ),
+        trial(
+            "a_number_used_again_names_the_new_interface",
+            network::a_number_that_is_used_again_names_the_new_interface,
+        ),
+        trial("an_interface_that_moves_away_is_gone", network::an_interface_that_moves_away_is_gone),
+        trial(
+            "a_socket_without_its_address_stays_open",
+            network::a_socket_without_its_address_stays_open_and_is_told,
+        ),
+        trial(
+            "labels_and_hostile_names_attribute_nothing_wrong",
+            network::labels_and_hostile_names_attribute_nothing_wrong,
+        ),
+        trial(
+            "a_storm_of_changes_loses_nothing",
+            network::a_storm_of_changes_loses_no_client_and_no_final_state,
+        ),
+        trial(
+            "changing_lists_are_whole_or_say_so",
+            network::lists_that_change_while_they_are_read_are_whole_or_say_so,
+        ),
+        trial(
+            "unread_changes_are_made_up_for",
+            network::a_change_without_a_descriptor_to_read_it_is_made_up_for,
+        ),
+        trial("any_terminal_will_do", terminal::any_terminal_will_do),
+        trial("keys_of_a_terminal_stop_go_on_and_end", terminal::keys_of_a_terminal_stop_go_on_and_end),
+        trial("a_closed_terminal_ends_it", terminal::a_closed_terminal_ends_it),
+        trial("a_clock_that_jumps_changes_no_duration", terminal::a_clock_that_jumps_changes_no_duration),
         trial("rights_are_given_up_by_every_thread", rights::are_given_up_by_every_thread),
         trial("rights_are_kept_when_asked_for", rights::are_kept_when_asked_for),
         trial("rights_that_cannot_be_given_up_are_told", rights::that_cannot_be_given_up_are_told),
@@ -47,6 +78,7 @@ fn main() -> ExitCode {
         trial("rights_of_a_service_are_given_up_too", rights::of_a_service_are_given_up_too),
         trial("rights_are_what_doctor_says", rights::are_what_doctor_says),
         trial("listen_survives_every_failing_call", torture::listen),
+        trial("probe_survives_every_failing_call", torture::probe),
         trial("interfaces_survives_every_failing_call", torture::interfaces),
     ])
 }

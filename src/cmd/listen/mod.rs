@@ -99,12 +99,23 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     // Before any other thread is started: those inherit it.
     let confinement = (!args.keep_privileges).then(|| confine::process(&needs, of_sink, &mut reporter));
     reporter.event(&Event::Listening(Listening { sockets, failed, confinement }));
-    let (end, starved) = if idle {
-        (End::NothingLeft, Vec::new())
+    let served = if idle {
+        Ok((End::NothingLeft, Vec::new()))
     } else {
-        serve(args, opened.endpoints, follower, &signals, &mut reporter)?
+        serve(args, opened.endpoints, follower, &signals, &mut reporter)
     };
+    // Also when it could not go on: what was counted so far is told.
     let output = reporter.finish(LAST_LINES);
+    let (end, starved) = match served {
+        Ok(served) => served,
+        Err(mut failure) => {
+            if let Err(problem) = output {
+                failure.exit = failure.exit.worse(Exit::Output);
+                failure.problems.push(problem);
+            }
+            return Err(failure);
+        }
+    };
     // Who ends it while it still waits for an address has seen no failure.
     let idle = idle && !signals.asked();
     if idle {

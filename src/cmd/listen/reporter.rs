@@ -22,6 +22,9 @@ use super::pressure::Pressure;
 /// How long a kind of complaint rests after it was made.
 const COMPLAINT_REST: Duration = Duration::from_secs(10);
 
+/// How long a reader of standard error may keep the sockets from being served.
+const BEFORE_ARRIVALS: Duration = Duration::from_secs(2);
+
 /// Why lines are dropped, as the `dropped` event says it.
 const TOO_SLOW: &str = "the output does not take the lines as fast as they come";
 
@@ -36,6 +39,7 @@ pub(super) struct Reporter<'a> {
     complaints: HashMap<String, (Instant, u64)>,
     wide_open: Vec<String>,
     pressure: Pressure,
+    serving: bool,
 }
 
 impl<'a> Reporter<'a> {
@@ -52,6 +56,7 @@ impl<'a> Reporter<'a> {
             complaints: HashMap::new(),
             wide_open: Vec::new(),
             pressure: Pressure::new(),
+            serving: false,
         }
     }
 
@@ -69,10 +74,13 @@ impl<'a> Reporter<'a> {
                     ),
                 );
                 problem.help.extend(failed.hint.clone());
-                self.context.say(&problem);
+                self.say(&problem);
             }
             Event::Notice(notice) => self.notice(notice),
-            Event::Listening(_) => self.warn_of_open_ones(),
+            Event::Listening(_) => {
+                self.warn_of_open_ones();
+                self.serving = true;
+            }
             _ => {}
         }
         self.sink.line(false, |out| match self.format {
@@ -90,6 +98,13 @@ impl<'a> Reporter<'a> {
         self.sink.flush();
     }
 
+    /// Says it on standard error. While arrivals are taken nobody waits for a reader that does not read: what happens then has its
+    /// line among the others, too.
+    fn say(&self, problem: &Problem) {
+        let patience = if self.serving { Duration::ZERO } else { BEFORE_ARRIVALS };
+        let _ = self.context.say_within(problem, patience);
+    }
+
     /// People get notices on standard error, where one warning names all listeners that are open to others.
     fn notice(&mut self, notice: &Notice) {
         if notice.code == Code::WIDE_OPEN {
@@ -102,7 +117,7 @@ impl<'a> Reporter<'a> {
         if self.format == Format::Human {
             let prefix =
                 notice.listener.as_ref().map(|name| format!("listener {name}: ")).unwrap_or_default();
-            self.context.say(&Problem {
+            self.say(&Problem {
                 severity: Severity::Note,
                 ..Problem::warning(notice.code, prefix + &notice.message)
             });
@@ -113,7 +128,7 @@ impl<'a> Reporter<'a> {
         if self.wide_open.is_empty() || self.format != Format::Human || self.context.quiet {
             return;
         }
-        self.context.say(
+        self.say(
             &Problem::warning(
                 Code::WIDE_OPEN,
                 format!(

@@ -6,9 +6,6 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, LandlockStatus, NetPort, PathBeneath, PathFd, Ruleset,
     RulesetAttr as _, RulesetCreatedAttr as _, Scope,
 };
-use nix::dir::Dir;
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 
 use crate::model::confinement::{Confinement, Needs};
 
@@ -55,11 +52,8 @@ pub fn confine(needs: &Needs) -> Confinement {
 #[must_use]
 pub fn with_other_threads(mut confinement: Confinement) -> Confinement {
     let mut threads = 0;
-    // Not by std::fs::read_dir, which panics when the directory cannot be closed.
-    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let entries = Dir::open("/proc/self/task", flags, Mode::empty()).map(Dir::into_iter);
-    for entry in entries.into_iter().flatten().flatten() {
-        let thread = entry.file_name().to_string_lossy();
+    for thread in super::processes::entries("/proc/self/task") {
+        let thread = thread.to_string_lossy();
         // A thread that ends meanwhile has no rights any more; `.` and `..` are none.
         let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status"));
         let Some(status) = status.ok().filter(|_| !thread.starts_with('.')) else { continue };

@@ -328,6 +328,23 @@ pub fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
+/// Takes bytes as a reply of rtnetlink's, each message as each kind that it could be. Returns how many values came of them.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn decode(bytes: &[u8]) -> usize {
+    use super::rtnetlink;
+    let mut values = 0;
+    for message in messages(bytes).map_while(Result::ok) {
+        let _ = message.refusal(message.errno(), message.ext_ack_offset()).to_string();
+        let payload = message.payload;
+        values += usize::from(rtnetlink::link(payload).is_some());
+        values += usize::from(rtnetlink::address(payload).is_some());
+        values += rtnetlink::route(payload).len();
+        values += usize::from(rtnetlink::rule(payload).is_some());
+    }
+    values
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -90,6 +90,14 @@ pub(super) fn connections(path: impl AsRef<Path>) -> io::Result<Vec<Row>> {
         .collect())
 }
 
+/// Takes bytes as each of the tables. Returns how many rows came of them.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn decode(bytes: &[u8]) -> usize {
+    let tcp = TcpNetEntries::from_read(bytes, &LocalSystemInfo).map_or(0, |rows| rows.0.len());
+    tcp + UdpNetEntries::from_read(bytes, &LocalSystemInfo).map_or(0, |rows| rows.0.len())
+}
+
 fn error(error: ProcError) -> io::Error {
     match error {
         ProcError::NotFound(_) => io::ErrorKind::NotFound.into(),

@@ -4,6 +4,7 @@
 //! descriptor answers ESRCH for ever, also after another process got the same number: so what is read belongs together.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -126,10 +127,17 @@ impl Users {
     }
 }
 
+/// The names in a directory, `.` and `..` among them; none when it cannot be read. Not by [`std::fs::read_dir`], which panics when a
+/// directory cannot be closed.
+pub(super) fn entries(directory: &str) -> Vec<CString> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let opened = Dir::open(directory, flags, Mode::empty()).map(Dir::into_iter);
+    opened.into_iter().flatten().flatten().map(|entry| entry.file_name().to_owned()).collect()
+}
+
 /// The numbers of the processes that can be seen.
 pub(super) fn pids() -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    entries("/proc").iter().filter_map(|name| name.to_str().ok()?.parse().ok()).collect()
 }
 
 /// The name a process gives itself.
@@ -234,6 +242,19 @@ fn unseen_because() -> Option<&'static str> {
 fn socket_inode(target: &[u8]) -> Option<u64> {
     let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Takes bytes as what `/proc/PID` tells of a process: its name, status, program, cgroups and descriptors.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn decode(bytes: &[u8]) -> usize {
+    let text = text_of(bytes);
+    let (unit, container) = cgroup::of_process(&text);
+    usize::from(effective_uid(bytes).is_some())
+        + usize::from(executable(bytes).1)
+        + usize::from(socket_inode(bytes).is_some())
+        + usize::from(unit.is_some())
+        + usize::from(container.is_some())
 }
 
 #[cfg(test)]

@@ -280,6 +280,18 @@ fn parse(payload: &[u8]) -> io::Result<DiagSocket> {
     })
 }
 
+/// Takes bytes as an answer of sock_diag's. Returns how many sockets came of them.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn decode(mut bytes: &[u8]) -> usize {
+    let mut sockets = 0;
+    while let Ok(Some(message)) = Message::split(&mut bytes) {
+        let _ = message.error();
+        sockets += usize::from(parse(message.payload).is_ok());
+    }
+    sockets
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -115,7 +115,11 @@ fn foreign(socket: &ListeningSocket) -> Foreign {
     Foreign { view: socket.view.clone(), uid: socket.uid, name }
 }
 
-fn elsewhere(path: &Path) -> Result<Subject, Failure> {
+/// The host of a snapshot in a file.
+///
+/// # Errors
+/// Exit 2 for a file that is none.
+pub fn elsewhere(path: &Path) -> Result<Subject, Failure> {
     let name = path.display().to_string();
     let bad = |message: String| {
         let problem = Problem::error(Code::BAD_SNAPSHOT, format!("{name}: {message}"));

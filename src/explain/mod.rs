@@ -165,6 +165,7 @@ pub const TOPICS: &[Page] = pages! { "topics":
     "privileged-ports",
     "reuse",
     "scope-id",
+    "twin",
     "v4-mapped",
     "v6only",
     "weak-host",

@@ -85,10 +85,20 @@ impl Lab {
                 };
                 self.act(network, &operation.action, &mut gaps)
             })();
-            result.map_err(|source| BuildError::Operation {
-                command: self.plan.commands(operation).pop().unwrap_or_default(),
-                source,
-            })?;
+            let Err(source) = result else { continue };
+            let command = self.plan.commands(operation).pop().unwrap_or_default();
+            match operation.action {
+                // Without its wires a copy is none.
+                Action::Namespace | Action::Wire { .. } => {
+                    return Err(BuildError::Operation { command, source });
+                }
+                // The kernel made, or took away, it on its own.
+                Action::Route(_) if self.plan.copies && is(&source, io::ErrorKind::AlreadyExists) => {}
+                Action::RemoveAddress(..)
+                    if self.plan.copies && is(&source, io::ErrorKind::AddrNotAvailable) => {}
+                _ if self.plan.copies => gaps.push(format!("{source} (in words of iproute2: {command})")),
+                _ => return Err(BuildError::Operation { command, source }),
+            }
         }
         gaps.sort();
         gaps.dedup();
@@ -101,13 +111,19 @@ impl Lab {
             Action::Setting { path, value, optional } => set(path, value, *optional, gaps),
             Action::Wire { here, there, other } => network.add_wire(here, there, self.namespace(*other)?),
             Action::Bridge(link) => network.add_bridge(link),
-            Action::Macvlan(link, parent) => network.add_macvlan(link, parent),
+            Action::Macvlan { link, parent, other } => {
+                let other = other.map(|node| self.namespace(node)).transpose()?;
+                network.add_macvlan(link, parent, other)
+            }
             Action::Port(port, bridge) => network.set_master(port, Some(bridge)),
             Action::Address(interface, address) => network.add_address(interface, address),
             Action::RemoveAddress(interface, net) => network.delete_address(interface, *net),
             Action::Up(interface, up) => network.set_up(interface, *up),
             Action::Rename(interface, to) => network.rename(interface, to),
             Action::Route(route) => network.add_route(route),
+            Action::Rule(rule) => network.add_rule(rule),
+            Action::RemoveRule(rule) => network.delete_rule(rule),
+            Action::Neighbour(interface, address, mac) => network.add_neighbour(interface, *address, *mac),
             Action::Settle(interface) => network.settle(interface),
             Action::Checked(interface, address) => {
                 let begun = Instant::now();
@@ -160,6 +176,10 @@ fn is_being_checked(interface: &IfName, address: IpAddr) -> Result<bool, Error> 
 /// What makes `/proc/sys` read-only, and what does not.
 const PROTECTED: &str =
     "a container protects /proc/sys unless it is started with `--security-opt systempaths=unconfined`";
+
+fn is(error: &Error, kind: io::ErrorKind) -> bool {
+    matches!(error, Error::Call { source, .. } if source.kind() == kind)
+}
 
 fn set(path: &str, value: &str, optional: bool, gaps: &mut Vec<String>) -> Result<(), Error> {
     match netns::write_setting(path, value) {

@@ -8,5 +8,7 @@ pub mod build;
 pub mod builtin;
 pub mod ops;
 pub mod run;
+pub mod twin;
 pub mod way;
 pub mod witness;
+mod words;

@@ -4,12 +4,11 @@
 //! interfaces inherit come before the interfaces, addresses before their interface is up, routes after it.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::way::Wiring;
 use crate::model::topology::{Bridge, End, Event, LabAddress, LinkChange, Node, Topology, setting_path};
-use crate::model::{IfName, RouteKind};
+use crate::model::{IfName, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
 
 /// One step. Nodes are indices into [`Plan::nodes`].
@@ -47,7 +46,14 @@ pub enum Action {
     /// Make a bridge.
     Bridge(LinkSpec),
     /// Make a macvlan interface on the wire of another one.
-    Macvlan(LinkSpec, IfName),
+    Macvlan {
+        /// The interface.
+        link: LinkSpec,
+        /// The one on whose wire it is, in this node.
+        parent: IfName,
+        /// The node that gets it, where that is not this one.
+        other: Option<usize>,
+    },
     /// Make an interface a port of a bridge.
     Port(IfName, IfName),
     /// Give an interface an address.
@@ -60,6 +66,12 @@ pub enum Action {
     Rename(IfName, IfName),
     /// Add a route.
     Route(NewRoute),
+    /// Add a policy rule.
+    Rule(Rule),
+    /// Take a policy rule away.
+    RemoveRule(Rule),
+    /// Say for good who answers for an address on an interface.
+    Neighbour(IfName, IpAddr, [u8; 6]),
     /// Let the kernel notice that an interface works.
     Settle(IfName),
     /// Wait until an address has been checked for duplicates, with either result.
@@ -83,6 +95,8 @@ pub struct Plan {
     pub operations: Vec<Operation>,
     /// What each event does, in order.
     pub events: Vec<Vec<Operation>>,
+    /// Whether it copies what was elsewhere: what the kernel refuses to copy is left out, and said.
+    pub copies: bool,
 }
 
 /// Settings on which answers depend, for every node: a new namespace may inherit them from the machine
@@ -143,7 +157,9 @@ pub fn plan(topology: &Topology) -> Plan {
         let interface = route.interface.clone().or_else(|| route.local.then(loopback));
         let (kind, table) = if route.local { (RouteKind::Local, 255) } else { (RouteKind::Unicast, 254) };
         let (via, source, metric) = (route.via, route.source, route.metric);
-        plan.push(node, Action::Route(NewRoute { to, via, interface, kind, table, source, metric }));
+        let route =
+            NewRoute { to, via, interface, kind, table, source, metric, more: Vec::new(), copied: false };
+        plan.push(node, Action::Route(route));
     }
     for (node, interface) in interfaces_up(topology) {
         if let Some(node) = plan.index(&node) {
@@ -163,12 +179,12 @@ pub fn plan(topology: &Topology) -> Plan {
     plan
 }
 
-fn loopback() -> IfName {
+pub(super) fn loopback() -> IfName {
     IfName::from("lo")
 }
 
 impl Plan {
-    fn push(&mut self, node: usize, action: Action) {
+    pub(super) fn push(&mut self, node: usize, action: Action) {
         self.operations.push(Operation { node, action });
     }
 
@@ -204,11 +220,11 @@ impl Plan {
         self.nodes.iter().position(|node| node == name)
     }
 
-    fn set(&mut self, node: usize, path: String, value: &str, optional: bool) {
+    pub(super) fn set(&mut self, node: usize, path: String, value: &str, optional: bool) {
         self.push(node, Action::Setting { path, value: value.to_owned(), optional });
     }
 
-    fn settings_of(&mut self, index: usize, node: &Node) {
+    pub(super) fn settings_of(&mut self, index: usize, node: &Node) {
         for (path, value) in SETTINGS {
             self.set(index, (*path).to_owned(), value, true);
         }
@@ -261,13 +277,14 @@ impl Plan {
         for (number, macvlan) in topology.macvlans.iter().enumerate() {
             if let Some(node) = self.index(&macvlan.node) {
                 let link = spec(&macvlan.interface, 0xc, number, 1);
-                self.push(node, Action::Macvlan(link, macvlan.parent.clone()));
+                self.push(node, Action::Macvlan { link, parent: macvlan.parent.clone(), other: None });
                 self.quick(node, &macvlan.interface);
             }
         }
     }
 
-    fn quick(&mut self, node: usize, interface: &IfName) {
+    /// Lets an interface give up a neighbour that does not answer at once.
+    pub(super) fn quick(&mut self, node: usize, interface: &IfName) {
         let Some(name) = interface.as_str() else { return };
         for (family, (setting, value)) in ["ipv4", "ipv6"]
             .into_iter()
@@ -394,7 +411,7 @@ pub fn wiring(plan: &Plan) -> Wiring {
                     wiring.join(a, b);
                 }
             }
-            Action::Macvlan(link, parent) => {
+            Action::Macvlan { link, parent, .. } => {
                 if let (Some(a), Some(b)) = (mac_of(operation.node, parent), mac_text(link)) {
                     macs.insert((operation.node, &link.name), b.clone());
                     wiring.join(a, b);
@@ -406,7 +423,7 @@ pub fn wiring(plan: &Plan) -> Wiring {
     wiring
 }
 
-fn mac_text(link: &LinkSpec) -> Option<String> {
+pub(super) fn mac_text(link: &LinkSpec) -> Option<String> {
     let bytes: Vec<String> = link.mac?.iter().map(|byte| format!("{byte:02x}")).collect();
     Some(bytes.join(":"))
 }
@@ -431,6 +448,7 @@ fn new_address(address: LabAddress, dad: bool) -> NewAddress {
     NewAddress {
         net: address.net,
         duplicate_detection: address.dad.unwrap_or(dad) || address.tentative,
+        optimistic: false,
         deprecated: address.deprecated,
         prefix_route: true,
         broadcast: match address.net {
@@ -438,13 +456,14 @@ fn new_address(address: LabAddress, dad: bool) -> NewAddress {
             _ => None,
         },
         label: None,
+        peer: None,
     }
 }
 
 /// An interface with a link-layer address that is the same in every run.
 fn spec(name: &IfName, kind: u8, number: usize, side: u8) -> LinkSpec {
     let [high, low] = u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();
-    LinkSpec { name: name.clone(), mac: Some([0x02, 0xb5, kind, high, low, side]), mtu: None }
+    LinkSpec { name: name.clone(), mac: Some([0x02, 0xb5, kind, high, low, side]), mtu: None, index: None }
 }
 
 /// The link-local address that an interface gets; `None` when its addresses hold one.
@@ -455,108 +474,4 @@ fn link_local(kind: u16, number: usize, side: u16, addresses: &[LabAddress]) -> 
     let number = u16::try_from(number + 1).unwrap_or(u16::MAX);
     let address = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, kind, number, side));
     (!has_one).then(|| ipnet::IpNet::new(address, 64).ok().map(LabAddress::from)).flatten()
-}
-
-impl Plan {
-    /// What a person would type to do the same, for one operation: commands of iproute2, sysctl(8) and nft(8). Empty for what is only a wait.
-    #[must_use]
-    pub fn commands(&self, operation: &Operation) -> Vec<String> {
-        let name =
-            |node: usize| self.nodes.get(node).map_or_else(String::new, |name| crate::text::escape(name));
-        let node = name(operation.node);
-        match &operation.action {
-            Action::Namespace => vec![format!("ip netns add {node}")],
-            Action::Setting { path, value, .. } => {
-                let shown = if path.contains('.') { path.clone() } else { path.replace('/', ".") };
-                vec![format!("ip netns exec {node} sysctl -qw {shown}='{value}'")]
-            }
-            Action::Wire { here, there, other } => {
-                let other = name(*other);
-                vec![format!(
-                    "ip -n {node} link add {} type veth peer {} netns {other}",
-                    link_words(here, ""),
-                    link_words(there, "name ")
-                )]
-            }
-            Action::Bridge(link) => {
-                vec![format!("ip -n {node} link add {} type bridge", link_words(link, ""))]
-            }
-            Action::Macvlan(link, parent) => vec![format!(
-                "ip -n {node} link add link {parent} {} type macvlan mode bridge",
-                link_words(link, "name ")
-            )],
-            Action::Port(port, bridge) => vec![format!("ip -n {node} link set {port} master {bridge}")],
-            Action::Address(interface, address) => {
-                let mut command = format!("ip -n {node} address add {} dev {interface}", address.net);
-                if let Some(broadcast) = address.broadcast {
-                    let _ = write!(command, " broadcast {broadcast}");
-                }
-                if address.net.addr().is_ipv6() && !address.duplicate_detection {
-                    command.push_str(" nodad");
-                }
-                if address.deprecated {
-                    command.push_str(" preferred_lft 0");
-                }
-                vec![command]
-            }
-            Action::RemoveAddress(interface, net) => {
-                vec![format!("ip -n {node} address del {net} dev {interface}")]
-            }
-            Action::Up(interface, up) => {
-                vec![format!("ip -n {node} link set {interface} {}", if *up { "up" } else { "down" })]
-            }
-            Action::Rename(interface, to) => vec![format!("ip -n {node} link set {interface} name {to}")],
-            Action::Route(route) => vec![format!("ip -n {node} {}", route_words(route))],
-            Action::Settle(interface) => vec![format!("ip -n {node} link show dev {interface} > /dev/null")],
-            Action::Checked(interface, address) => vec![format!(
-                "while ip -n {node} -o address show dev {interface} tentative -dadfailed to {address} | grep -q .; do sleep 0.1; done"
-            )],
-            Action::Ready => Vec::new(),
-            Action::ForgetNeighbours => vec![format!("ip -n {node} neighbour flush all")],
-            Action::Filter(rule) => {
-                let quoted = crate::text::escape(rule).replace('\'', "'\\''");
-                let add = |what: &str| format!("ip netns exec {node} nft 'add {what}'");
-                vec![
-                    add("table inet bindscope"),
-                    add("chain inet bindscope input { type filter hook input priority 0; policy accept; }"),
-                    add(&format!("rule inet bindscope input {quoted}")),
-                ]
-            }
-        }
-    }
-}
-
-fn link_words(link: &LinkSpec, before_name: &str) -> String {
-    let mut out = format!("{before_name}{}", link.name);
-    if let Some(mac) = mac_text(link) {
-        let _ = write!(out, " address {mac}");
-    }
-    if let Some(mtu) = link.mtu {
-        let _ = write!(out, " mtu {mtu}");
-    }
-    out
-}
-
-fn route_words(route: &NewRoute) -> String {
-    let mut out = String::from("route add ");
-    if route.kind == RouteKind::Local {
-        out.push_str("local ");
-    }
-    let _ = write!(out, "{}", route.to);
-    if let Some(via) = route.via {
-        let _ = write!(out, " via {via}");
-    }
-    if let Some(interface) = &route.interface {
-        let _ = write!(out, " dev {interface}");
-    }
-    if let Some(source) = route.source {
-        let _ = write!(out, " src {source}");
-    }
-    if let Some(metric) = route.metric {
-        let _ = write!(out, " metric {metric}");
-    }
-    if route.table != 254 && route.table != 255 {
-        let _ = write!(out, " table {}", route.table);
-    }
-    out
 }

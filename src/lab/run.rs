@@ -5,10 +5,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-
 use super::build::Lab;
 use super::ops;
+use super::twin::Client;
 use super::way::{Arrival, Loss, Nodes};
 use super::witness::Witness;
 use crate::code::Code;
@@ -59,7 +58,7 @@ pub struct Looked {
 }
 
 /// What an ordinary service may do: a lab binds with the rights it would have outside.
-fn rights() -> Rights {
+pub(super) fn rights() -> Rights {
     Rights { uid: sys::rights().uid, privileged_ports: false, transparent: false }
 }
 
@@ -68,10 +67,17 @@ fn rights() -> Rights {
 /// # Errors
 /// When the node cannot be looked at.
 pub fn open(lab: &Lab, profile: &Profile) -> Result<Opened, Error> {
-    let host = lab.plan.host;
-    let snapshot = lab.snapshot(host)?;
+    open_as(lab, profile, lab.snapshot(lab.plan.host)?)
+}
+
+/// As [`open`], where the host node counts as the host that `snapshot` is of.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(lab: &Lab, profile: &Profile, snapshot: Snapshot) -> Result<Opened, Error> {
     let expansion = expand(profile, &snapshot);
-    let namespace = lab.namespaces().get(host).ok_or(Error::Unsupported { what: "the host node" })?;
+    let namespace =
+        lab.namespaces().get(lab.plan.host).ok_or(Error::Unsupported { what: "the host node" })?;
     let opened = namespace
         .run(|| {
             netns::drop_network_rights()?;
@@ -104,8 +110,38 @@ pub fn look(
     let nodes = Nodes::new(&snapshots, &wiring);
     let (matrix, zones) = matrix(lab, &plan, &snapshot, &nodes, &more);
     plan.matrix = matrix;
-    let (seen, witness) = connect_all(lab, opened, &plan, &zones, &snapshot, patience, progress)?;
-    let unseen = seen.iter().filter(|seen| seen.is_none()).count();
+    let clients: Vec<Option<Client>> = plan
+        .matrix
+        .cells
+        .iter()
+        .zip(zones)
+        .map(|(cell, zone)| {
+            let node = match &plan.matrix.sources[cell.source] {
+                Source::Node(name) => lab.plan.index(name)?,
+                Source::Host | Source::Link(_) => lab.plan.host,
+            };
+            Some(Client { node, zone })
+        })
+        .collect();
+    look_from(lab, opened, plan, &clients, snapshot, patience, progress)
+}
+
+/// Connects every cell of `plan` that somebody can ask, and puts what is seen beside it.
+///
+/// # Errors
+/// When the system refuses to be waited on.
+pub(super) fn look_from(
+    lab: &Lab,
+    opened: &Opened,
+    plan: Plan,
+    clients: &[Option<Client>],
+    snapshot: Snapshot,
+    patience: Patience,
+    progress: &mut (dyn FnMut(usize, usize) + Send),
+) -> Result<Looked, Error> {
+    let (seen, witness) = connect_all(lab, &opened.sockets, &plan, clients, &snapshot, patience, progress)?;
+    let asked = seen.iter().zip(clients).filter(|(_, client)| client.is_some());
+    let unseen = asked.filter(|(seen, _)| seen.is_none()).count();
     let mut cells = report::cells(&plan, &snapshot, &seen);
     if let Ok(witness) = &witness {
         for (cell, seen) in cells.iter_mut().zip(&seen) {
@@ -131,7 +167,7 @@ fn ends(seen: &Seen) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 /// Ways to name this host that only a client on it has.
-fn names_of_oneself(snapshot: &Snapshot) -> Vec<Destination> {
+pub(super) fn names_of_oneself(snapshot: &Snapshot) -> Vec<Destination> {
     let mut more = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2))];
     if snapshot.ipv6_available {
         more.push(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
@@ -236,40 +272,32 @@ fn answered(reach: Reach, arrival: Arrival, protocol: Protocol, plan: &Plan) -> 
 /// How long to wait for the last packets. They are on their way: nothing but a busy machine keeps them.
 const LAST_PACKETS: Duration = Duration::from_millis(250);
 
-/// Connects every cell, all at once as far as descriptors last, on one thread that opens each client's socket in its node, and
-/// captures what comes into the host meanwhile. A cell that the deadline left out is `None`.
+/// Connects every cell that somebody can ask, from where that one is, with the zone that its destination has there. All at once as
+/// far as descriptors last, on one thread that opens each client's socket in its node, and captures what comes into the host
+/// meanwhile. A cell that nobody asks, or that the deadline left out, is `None`.
 fn connect_all(
     lab: &Lab,
-    opened: &Opened,
+    opened: &probe::Opened,
     plan: &Plan,
-    zones: &[u32],
+    clients: &[Option<Client>],
     snapshot: &Snapshot,
     patience: Patience,
     progress: &mut (dyn FnMut(usize, usize) + Send),
 ) -> Result<(Vec<Option<Seen>>, io::Result<Witness>), Error> {
-    let attempts: Vec<Attempt> = plan
-        .matrix
-        .cells
-        .iter()
-        .zip(zones)
-        .map(|(cell, &zone)| {
-            let (protocol, port) = plan.matrix.services[cell.service];
-            let to = match plan.matrix.destinations[cell.destination].address {
-                IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, port, 0, zone)),
-                v4 @ IpAddr::V4(_) => SocketAddr::new(v4, port),
-            };
-            Attempt { protocol, to, patience: patience.connect }
-        })
-        .collect();
-    let nodes: Vec<usize> = plan
-        .matrix
-        .sources
-        .iter()
-        .map(|source| match source {
-            Source::Node(name) => lab.plan.index(name).unwrap_or(lab.plan.host),
-            Source::Host | Source::Link(_) => lab.plan.host,
-        })
-        .collect();
+    let mut nodes = Vec::new();
+    let mut asked = Vec::new();
+    let mut attempts = Vec::new();
+    for (index, (cell, client)) in plan.matrix.cells.iter().zip(clients).enumerate() {
+        let Some(client) = client else { continue };
+        let (protocol, port) = plan.matrix.services[cell.service];
+        let to = match plan.matrix.destinations[cell.destination].address {
+            IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, port, 0, client.zone)),
+            v4 @ IpAddr::V4(_) => SocketAddr::new(v4, port),
+        };
+        asked.push(index);
+        nodes.push(client.node);
+        attempts.push(Attempt { protocol, to, patience: patience.connect });
+    }
     let total = attempts.len();
     let work = || {
         let host = lab.namespaces().get(lab.plan.host).ok_or(io::ErrorKind::NotFound)?;
@@ -278,14 +306,12 @@ fn connect_all(
         let mut witness = Witness::default();
         let mut here = None;
         let mut open = |index: usize| {
-            let node = nodes[plan.matrix.cells[index].source];
+            let node = nodes[index];
             if here != Some(node) {
                 lab.namespaces().get(node).ok_or(io::ErrorKind::NotFound)?.enter()?;
                 here = Some(node);
             }
-            let attempt = &attempts[index];
-            let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
-            Socket::new(Domain::for_address(attempt.to), kind, None)
+            connect::client(&attempts[index], None)
         };
         // Each connection has two ends here. Without a descriptor for the second one it would look like a stranger's.
         let spare = sys::spare_descriptors().unwrap_or(usize::MAX);
@@ -295,12 +321,11 @@ fn connect_all(
             listen_in(&mut capture, &mut witness);
             progress(done, total);
         };
-        let listeners = &opened.sockets.bound;
-        let mut seen = connect::run(listeners, &attempts, limits, &mut open, &mut step)?;
+        let mut seen = connect::run(&opened.bound, &attempts, limits, &mut open, &mut step)?;
         // A busy machine loses packets of so many connections at once, and a lost SYN looks like a filter: what timed out
         // unforetold is asked once more.
         let odd = |index: &usize| {
-            let foretold = plan.matrix.cells[*index].predicted.outcome;
+            let foretold = plan.matrix.cells[asked[*index]].predicted.outcome;
             let timed_out = seen[*index].as_ref().is_some_and(|one| one.outcome == Outcome::Timeout);
             timed_out && foretold.is_some_and(|outcome| outcome != Outcome::Timeout)
         };
@@ -308,23 +333,22 @@ fn connect_all(
         if !again.is_empty() {
             let attempts: Vec<Attempt> = again.iter().map(|&index| attempts[index]).collect();
             let mut open = |index: usize| open(again[index]);
-            let second = connect::run(listeners, &attempts, limits, &mut open, &mut |_| {
+            let second = connect::run(&opened.bound, &attempts, limits, &mut open, &mut |_| {
                 listen_in(&mut capture, &mut witness);
             })?;
             for (&index, one) in again.iter().zip(second) {
                 seen[index] = one.or(seen[index].take());
             }
         }
-        let seen: Vec<Option<Seen>> = seen
-            .into_iter()
-            .map(|one| one.map(|one| probe::in_names(&one, &opened.sockets.owners, snapshot)))
-            .collect();
+        let mut by_cell: Vec<Option<Seen>> = vec![None; plan.matrix.cells.len()];
+        for (&cell, one) in asked.iter().zip(seen) {
+            by_cell[cell] = one.map(|one| probe::in_names(&one, &opened.owners, snapshot));
+        }
         let until = Instant::now() + LAST_PACKETS;
         let whole = |witness: &Witness| {
-            let mut accepted = attempts
-                .iter()
-                .zip(&seen)
-                .filter_map(|(attempt, seen)| Some((attempt.protocol, seen.as_ref().and_then(ends)?)));
+            let mut accepted = attempts.iter().zip(&asked).filter_map(|(attempt, &cell)| {
+                Some((attempt.protocol, by_cell[cell].as_ref().and_then(ends)?))
+            });
             accepted.all(|(protocol, (peer, local))| witness.is_whole(protocol, peer, local))
         };
         listen_in(&mut capture, &mut witness);
@@ -337,7 +361,7 @@ fn connect_all(
             witness.lost = lost;
             witness
         });
-        io::Result::Ok((seen, witness))
+        io::Result::Ok((by_cell, witness))
     };
     let result = std::thread::scope(|scope| scope.spawn(work).join());
     result

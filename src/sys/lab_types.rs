@@ -28,6 +28,8 @@ pub struct LinkSpec {
     pub mac: Option<[u8; 6]>,
     /// Its MTU in bytes; the kernel chooses without.
     pub mtu: Option<u32>,
+    /// Its index; the kernel chooses without.
+    pub index: Option<u32>,
 }
 
 /// An address to add.
@@ -37,6 +39,8 @@ pub struct NewAddress {
     pub net: IpNet,
     /// Whether duplicate address detection runs, as far as the interface's settings let it (IPv6).
     pub duplicate_detection: bool,
+    /// Whether it may be used while duplicate address detection runs (IPv6).
+    pub optimistic: bool,
     /// Whether it is past its preferred lifetime.
     pub deprecated: bool,
     /// Whether a route to its prefix comes with it.
@@ -45,7 +49,12 @@ pub struct NewAddress {
     pub broadcast: Option<IpAddr>,
     /// Label (IPv4).
     pub label: Option<IfName>,
+    /// The far end of a point-to-point link; the prefix length is then the far end's.
+    pub peer: Option<IpAddr>,
 }
+
+/// A further next hop of a route: gateway and outgoing interface.
+pub type NextHop = (Option<IpAddr>, Option<IfName>);
 
 /// A route to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,4 +73,9 @@ pub struct NewRoute {
     pub source: Option<IpAddr>,
     /// Priority.
     pub metric: Option<u32>,
+    /// Further next hops among which packets are spread (IPv4; IPv6 adds a route for each).
+    pub more: Vec<NextHop>,
+    /// Whether it is a copy of a route: its gateway is not asked to be on a link, and it may stand beside another one to the
+    /// same destination.
+    pub copied: bool,
 }

@@ -12,12 +12,17 @@
 mod support;
 
 mod agree;
+#[path = "../reach/ask.rs"]
+mod ask;
 mod build;
+#[path = "../reach/host.rs"]
+mod host;
 mod hostile;
 mod leaves;
 mod program;
 mod refused;
 mod truths;
+mod twin;
 
 use std::process::ExitCode;
 
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
             Ok(())
         })
     });
-    let trials = build::trials().into_iter().chain(agree::trials()).chain(program::trials());
+    let trials =
+        build::trials().into_iter().chain(agree::trials()).chain(program::trials()).chain(twin::trials());
     support::netns::harness(trials.chain(others).collect())
 }

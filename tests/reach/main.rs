@@ -1,22 +1,21 @@
 //! The rules of delivery against the kernel that they describe: random hosts in namespaces, every cell connected for real.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs, reason = "a test")]
 
+mod ask;
 mod host;
 #[path = "../support/mod.rs"]
 mod support;
 mod vrf;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use bindscope::bind::{self, Bound};
-use bindscope::model::{FamilyExposure, Outcome, Protocol, Snapshot, SocketSpec, Source};
+use bindscope::bind;
+use bindscope::model::{FamilyExposure, Outcome, Protocol, Snapshot, SocketSpec};
 use bindscope::plan::available::Rights;
 use bindscope::plan::local::LocalAddresses;
 use bindscope::plan::predict::{BindOutcome, Holder, predict_binds};
-use bindscope::plan::reach::{self, Cell, Destination, Matrix};
-use bindscope::probe::connect::{self, Attempt, Limits, Observation};
+use bindscope::plan::reach::{self, Cell, Matrix};
+use bindscope::probe::connect::Observation;
 use host::RandomHost;
 use libtest_mimic::Trial;
 use support::netns::{Netns, harness};
@@ -151,7 +150,9 @@ fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compare
     );
     let more = reach::predict_from_addresses(&binds, &snapshot, &local, &matrix);
     matrix.cells.extend(more);
-    let seen = observe(ns, far, &matrix, &bound);
+    let seen = ask::observe(ns, far, &matrix, &bound, &|cell| {
+        matches!(matrix.cells[cell].predicted.outcome, Some(Outcome::Accepted | Outcome::Refused))
+    });
     let mut accepted = 0;
     for (cell, seen) in matrix.cells.iter().zip(&seen) {
         let Some(seen) = seen else { continue };
@@ -161,76 +162,6 @@ fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compare
         }
     }
     Compared { cells: seen.iter().flatten().count(), accepted, wrong }
-}
-
-fn observe(
-    ns: &Netns,
-    far: &[(String, Netns)],
-    matrix: &Matrix,
-    bound: &[Bound],
-) -> Vec<Option<Observation>> {
-    let place = |cell: &Cell| match &matrix.sources[cell.source] {
-        Source::Link(name) => {
-            far.iter().find(|(wire, _)| name.as_bytes() == wire.as_bytes()).map(|(_, far)| far)
-        }
-        _ => Some(ns),
-    };
-    let mut cells = Vec::new();
-    let mut attempts = Vec::new();
-    for (index, cell) in matrix.cells.iter().enumerate() {
-        let Some(place) = place(cell) else { continue };
-        let (protocol, port) = matrix.services[cell.service];
-        let destination = matrix.destinations[cell.destination];
-        let remote = !std::ptr::eq(place, ns);
-        let to = address(destination, port, remote.then(|| place.index("far")));
-        // Silence is waited for longer where an answer is foretold: a busy machine proves nothing.
-        let answer = matches!(cell.predicted.outcome, Some(Outcome::Accepted | Outcome::Refused));
-        let patience = Duration::from_millis(if answer { 8_000 } else { 400 });
-        cells.push(index);
-        attempts.push(Attempt { protocol, to, patience });
-    }
-    let open = |number: usize| {
-        let place = place(&matrix.cells[cells[number]]).unwrap();
-        let attempt = &attempts[number];
-        let source = matrix.cells[cells[number]].source_address;
-        place.run(|| connect::client(attempt, source.map(|source| (source.address, source.zone))))
-    };
-    let mut seen: Vec<Option<Observation>> = vec![None; matrix.cells.len()];
-    let mut numbers: Vec<usize> = (0..attempts.len()).collect();
-    // A client that could not even send (its kernel answers EINVAL once in a thousand hosts, and not the next moment) has not
-    // asked the host anything, so it asks again. Whatever the host answered stands.
-    for _ in 0..5 {
-        let limits = Limits { in_flight: 400, deadline: Instant::now() + Duration::from_secs(40) };
-        let round: Vec<Attempt> = numbers.iter().map(|&number| attempts[number]).collect();
-        let mut open = |index: usize| open(numbers[index]);
-        let observed = connect::run(bound, &round, limits, &mut open, &mut |_| {}).unwrap();
-        for (&number, observation) in numbers.iter().zip(observed) {
-            assert!(observation.is_some(), "the deadline is far away");
-            seen[cells[number]] = observation;
-        }
-        let failed = |number: &usize| {
-            let cell = cells[*number];
-            matrix.cells[cell].source != 0
-                && seen[cell].as_ref().is_some_and(|seen| seen.outcome == Outcome::Error)
-        };
-        numbers.retain(failed);
-        if numbers.is_empty() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    seen
-}
-
-/// A destination as a client has it: a zone is the client's own interface.
-fn address(destination: Destination, port: u16, far: Option<u32>) -> SocketAddr {
-    match SocketAddr::new(destination.address, port) {
-        SocketAddr::V6(mut v6) if destination.zone != 0 => {
-            v6.set_scope_id(far.unwrap_or(destination.zone));
-            SocketAddr::V6(v6)
-        }
-        other => other,
-    }
 }
 
 fn difference(

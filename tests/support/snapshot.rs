@@ -177,6 +177,15 @@ fn route(route: &Value, table: u32, ipv4: bool, index: &impl Fn(&Value) -> Optio
 
 /// Waits until every IPv6 address is in use: the kernel makes its local route a little later, and much later when it is busy.
 pub fn settle(ns: &Netns) {
+    settle_those(ns, &|_| true);
+}
+
+/// The same where some addresses never will be.
+pub fn settle_usable(ns: &Netns) {
+    settle_those(ns, &|line| !line.contains("tentative") && !line.contains("dadfailed"));
+}
+
+fn settle_those(ns: &Netns, counts: &dyn Fn(&str) -> bool) {
     let text = |words: &str| {
         let output = ns.output(Command::new("ip").args(words.split(' ')));
         String::from_utf8(output.stdout).unwrap()
@@ -185,7 +194,7 @@ pub fn settle(ns: &Netns) {
     loop {
         let routes = text("-6 route show table all");
         let addresses = text("-o -6 address show");
-        let missing = addresses.lines().find(|line| {
+        let missing = addresses.lines().filter(|line| counts(line)).find(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let (device, address) = (words[1], words[3].split('/').next().unwrap());
             let route = format!("local {address} dev {device} ");

@@ -4,15 +4,16 @@ mod plan;
 mod run;
 
 use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use super::source::{self, ProfileArgs};
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, foretell, interfaces};
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::lab::build::{BuildError, Lab};
+use crate::lab::twin::{self, Twin};
 use crate::lab::{builtin, ops};
-use crate::model::Errno;
-use crate::model::topology::Topology;
+use crate::model::{Errno, Snapshot};
 use crate::profile::lab::Teardown;
 use crate::profile::{self, Profile};
 use crate::sys::{self, netns};
@@ -47,27 +48,70 @@ struct NetworkArgs {
     /// two-sided]
     #[arg(long, value_name = "NAME|FILE")]
     topology: Option<OsString>,
+    #[command(flatten)]
+    twin: TwinArgs,
+}
+
+/// A copy instead of a network of one's own.
+#[derive(Debug, Clone, clap::Args)]
+struct TwinArgs {
+    /// The network: a copy of this machine's, or of the host in SNAPSHOT, written there by `bindscope interfaces --format json`;
+    /// somebody is on every wire, and somebody beyond the default route
+    #[arg(long, value_name = "SNAPSHOT", num_args = 0..=1, conflicts_with = "topology")]
+    #[expect(clippy::option_option, reason = "absent, without a file, with one")]
+    twin: Option<Option<PathBuf>>,
 }
 
 /// A profile and the network to try it in.
 struct Chosen {
     profile: Profile,
     name: String,
-    topology: Topology,
+    description: String,
+    plan: ops::Plan,
     teardown: Teardown,
+    /// The host that the network is a copy of, and the copy.
+    original: Option<(Snapshot, Twin)>,
 }
 
 impl NetworkArgs {
     fn choose(&self) -> Result<Chosen, Failure> {
         let mut profile = self.source.load("default")?;
         let own = profile.lab.take();
+        if let Some(file) = &self.twin.twin {
+            return copied(profile, file.as_deref());
+        }
         let lab = match (&self.topology, own) {
             (Some(name), _) => named(name).map_err(Failure::usage)?,
             (None, Some(lab)) => lab,
             (None, None) => named(OsStr::new(builtin::ALL[0].0)).map_err(Failure::usage)?,
         };
-        Ok(Chosen { profile, name: lab.name, topology: lab.topology, teardown: lab.teardown })
+        let description = lab.topology.description.clone().unwrap_or_else(|| "a lab".to_owned());
+        let plan = ops::plan(&lab.topology);
+        let teardown = lab.teardown;
+        Ok(Chosen { profile, name: lab.name, description, plan, teardown, original: None })
     }
+}
+
+/// A copy of this machine, or of the host in a file.
+fn copied(profile: Profile, file: Option<&Path>) -> Result<Chosen, Failure> {
+    let snapshot = match file {
+        Some(path) => foretell::elsewhere(path)?.snapshot,
+        None => interfaces::checked_snapshot()?,
+    };
+    let twin = twin::of(&snapshot);
+    let whose = match (file, &snapshot.host.name) {
+        (None, _) => "this machine".to_owned(),
+        (Some(_), Some(name)) => escape(name),
+        (Some(path), None) => format!("the host of {}", escape(&path.display().to_string())),
+    };
+    Ok(Chosen {
+        profile,
+        name: "twin".to_owned(),
+        description: format!("a copy of {whose}"),
+        plan: twin.plan.clone(),
+        teardown: Teardown::default(),
+        original: Some((snapshot, twin)),
+    })
 }
 
 /// A network by the name that the user gave; a built-in one goes first, as with profiles.
@@ -95,8 +139,14 @@ fn refused(refusal: &sys::NamespaceRefusal) -> Failure {
     Failure::new(Exit::Environment, problem.help(refusal.way_out.clone()))
 }
 
-fn build(topology: &Topology, context: &Context) -> Result<Lab, Failure> {
-    let lab = Lab::build(ops::plan(topology)).map_err(failed)?;
+/// Builds the network. What a copy leaves out is a gap as is what could not be done.
+fn build(chosen: &Chosen, context: &Context) -> Result<Lab, Failure> {
+    let mut lab = Lab::build(chosen.plan.clone()).map_err(failed)?;
+    if let Some((snapshot, twin)) = &chosen.original {
+        let copy = lab.snapshot(lab.plan.host).map_err(|error| environment(&error))?;
+        lab.gaps.splice(0..0, twin.left_out.iter().cloned());
+        lab.gaps.extend(twin::differences(snapshot, &copy));
+    }
     for gap in &lab.gaps {
         context.say(&Problem::warning(Code::LAB_GAP, gap.clone()));
     }

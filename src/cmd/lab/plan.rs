@@ -41,7 +41,7 @@ struct Document<'a> {
     schema: &'static str,
     version: &'static str,
     topology: &'a str,
-    description: Option<&'a str>,
+    description: &'a str,
     nodes: &'a [String],
     host: Option<&'a String>,
     operations: Vec<Step<'a>>,
@@ -77,19 +77,19 @@ pub(super) fn show(
     output: Option<&Path>,
     context: &Context,
 ) -> Result<Exit, Failure> {
-    let plan = ops::plan(&chosen.topology);
+    let plan = &chosen.plan;
     let text = match format {
-        Format::Human => script(&chosen.name, chosen.topology.description.as_deref(), &plan),
+        Format::Human => script(&chosen.name, &chosen.description, plan),
         Format::Json => {
             let document = Document {
                 schema: "bindscope.lab-plan/1",
                 version: env!("CARGO_PKG_VERSION"),
                 topology: &chosen.name,
-                description: chosen.topology.description.as_deref(),
+                description: &chosen.description,
                 nodes: &plan.nodes,
                 host: plan.nodes.get(plan.host),
-                operations: steps(&plan, &plan.operations),
-                events: plan.events.iter().map(|event| steps(&plan, event)).collect(),
+                operations: steps(plan, &plan.operations),
+                events: plan.events.iter().map(|event| steps(plan, event)).collect(),
             };
             serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
         }
@@ -99,9 +99,9 @@ pub(super) fn show(
 }
 
 /// The operations as a script.
-fn script(name: &str, description: Option<&str>, plan: &ops::Plan) -> String {
+fn script(name: &str, description: &str, plan: &ops::Plan) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "# The network {}: {}.", escape(name), escape(description.unwrap_or("a lab")));
+    let _ = writeln!(out, "# The network {}: {}.", escape(name), escape(description));
     let host = plan.nodes.get(plan.host).map_or_else(String::new, |host| escape(host));
     let _ =
         writeln!(out, "# Listeners are bound in the node {host}. As root, these commands build the same:");

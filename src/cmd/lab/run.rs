@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Chosen, NetworkArgs, build, environment, failed_at, plan as steps, prepare};
+use super::{Chosen, NetworkArgs, TwinArgs, build, environment, failed_at, plan as steps, prepare};
 use crate::accept::{Acceptor, Endpoint, Observer};
 use crate::cmd::plan::{self, Format, Parts};
 use crate::cmd::{Context, Exit, Failure, probe};
@@ -16,6 +16,7 @@ use crate::diag::Problem;
 use crate::lab::build::Lab;
 use crate::lab::ops::Action;
 use crate::lab::run::{self as stage, Looked, Opened, Patience};
+use crate::lab::twin;
 use crate::model::{Arrival, Change, Outcome, SocketView};
 use crate::plan::expect;
 use crate::plan::report::{CellReport, ChangedCell, EventReport, LAB_SCHEMA, Report, SocketReport};
@@ -66,12 +67,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         return steps::show(&chosen, format, args.output.as_deref(), context);
     }
     prepare()?;
-    let lab = build(&chosen.topology, context)?;
-    let opened = stage::open(&lab, &chosen.profile).map_err(|error| environment(&error))?;
+    let lab = build(&chosen, context)?;
+    let opened = open(&lab, &chosen)?;
     let patience = Patience { connect: args.connect_timeout, all: args.deadline };
-    let look = || look(&lab, &opened, patience, context);
+    let look = || look(&lab, &chosen, &opened, patience, context);
     let looked = look()?;
     let mut notes = vec![format!("the network is {}: {}", chosen.name, about(&chosen, &lab))];
+    notes.extend(chosen.original.iter().flat_map(|(_, twin)| twin.notes.iter().cloned()));
     let mut missed = looked.unseen;
     let mut contradicted = 0;
     let mut uncaptured: Vec<String> = looked.uncaptured.clone().into_iter().collect();
@@ -137,16 +139,33 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
 
 fn about(chosen: &Chosen, lab: &Lab) -> String {
     let host = lab.plan.nodes.get(lab.plan.host).map_or_else(String::new, |name| escape(name));
-    let description = chosen.topology.description.as_deref().map_or_else(|| "a lab".to_owned(), escape);
+    let description = escape(&chosen.description);
     format!("{description}; listeners are bound in the node {host}")
 }
 
-fn look(lab: &Lab, opened: &Opened, patience: Patience, context: &Context) -> Result<Looked, Failure> {
+fn open(lab: &Lab, chosen: &Chosen) -> Result<Opened, Failure> {
+    match &chosen.original {
+        Some((snapshot, _)) => stage::open_as(lab, &chosen.profile, snapshot.clone()),
+        None => stage::open(lab, &chosen.profile),
+    }
+    .map_err(|error| environment(&error))
+}
+
+fn look(
+    lab: &Lab,
+    chosen: &Chosen,
+    opened: &Opened,
+    patience: Patience,
+    context: &Context,
+) -> Result<Looked, Failure> {
     let mut line = None;
     let mut progress = |done: usize, total: usize| {
         line.get_or_insert_with(|| probe::Progress::new(total, context)).show(done);
     };
-    let result = stage::look(lab, opened, patience, &mut progress);
+    let result = match &chosen.original {
+        Some((snapshot, twin)) => twin::look::look(lab, twin, snapshot, opened, patience, &mut progress),
+        None => stage::look(lab, opened, patience, &mut progress),
+    };
     if let Some(line) = line {
         line.end();
     }
@@ -322,6 +341,8 @@ pub struct ShellArgs {
     /// The network: the name of a built-in one (see `lab list`) or a file with a [lab]
     #[arg(long, value_name = "NAME|FILE")]
     topology: Option<std::ffi::OsString>,
+    #[command(flatten)]
+    twin: TwinArgs,
     /// A command to run there instead of a shell
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<std::ffi::OsString>,
@@ -333,9 +354,9 @@ pub struct ShellArgs {
 /// As [`run`]; a node that is not there.
 pub fn shell(args: &ShellArgs, context: &Context) -> Result<Exit, Failure> {
     let source = crate::cmd::source::ProfileArgs::of(&args.profile);
-    let chosen = NetworkArgs { source, topology: args.topology.clone() }.choose()?;
+    let chosen = NetworkArgs { source, topology: args.topology.clone(), twin: args.twin.clone() }.choose()?;
     prepare()?;
-    let lab = build(&chosen.topology, context)?;
+    let lab = build(&chosen, context)?;
     let node = match &args.node {
         Some(name) => lab.plan.index(name).ok_or_else(|| {
             let names: Vec<String> = lab.plan.nodes.iter().map(|name| escape(name)).collect();
@@ -345,7 +366,7 @@ pub fn shell(args: &ShellArgs, context: &Context) -> Result<Exit, Failure> {
         })?,
         None => (0..lab.plan.nodes.len()).find(|node| *node != lab.plan.host).unwrap_or(lab.plan.host),
     };
-    let opened = stage::open(&lab, &chosen.profile).map_err(|error| environment(&error))?;
+    let opened = open(&lab, &chosen)?;
     let signals = Signals::for_a_program().map_err(does_not_work)?;
     tell_what_listens(&lab, &opened, node, args.command.is_empty(), context);
     let status = serve(&lab, opened, Some((node, &args.command)), &signals)?;

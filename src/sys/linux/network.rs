@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::netlink::{Netlink, Refusal, Service, attribute, attributes};
+use super::netlink::{Netlink, Refusal, Service, attribute, attributes, read};
 use super::netns::Namespace;
 use super::rtnetlink as decode;
-use crate::model::{AddrState, Family, IfName, RouteKind};
+use crate::model::{AddrState, Family, IfName, RouteKind, Rule};
 use crate::sys::{Error, LinkSpec, NewAddress, NewRoute};
 
 const RTM_NEWLINK: u16 = 16;
@@ -21,12 +21,18 @@ const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNEIGH: u16 = 28;
 const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
+const NLM_F_CREATE_REPLACE: u16 = 0x500;
 const NLM_F_CREATE_EXCL: u16 = 0x600;
 const NLM_F_CREATE_APPEND: u16 = 0xc00;
 const NESTED: u16 = 0x8000;
+/// `linux/neighbour.h`
+const NDA_DST: u16 = 1;
 
 // `linux/if_link.h`
 const IFLA_ADDRESS: u16 = 1;
@@ -50,6 +56,7 @@ const IFA_BROADCAST: u16 = 4;
 const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_OPTIMISTIC: u32 = 0x04;
 const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 // `linux/rtnetlink.h`
 const RTA_DST: u16 = 1;
@@ -57,7 +64,10 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
+const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RTNH_F_ONLINK: u8 = 4;
 const RTPROT_STATIC: u8 = 4;
 
 /// A way to change the network of one namespace. It stays there, whichever thread uses it; names of interfaces are looked
@@ -93,11 +103,11 @@ impl Network {
     /// # Errors
     /// The kernel's refusal; EOPNOTSUPP when it has no veth.
     pub fn add_wire(&mut self, here: &LinkSpec, there: &LinkSpec, other: &Namespace) -> Result<(), Error> {
-        let mut peer = link_message(0, 0, 0);
+        let mut peer = link_message(there.index.unwrap_or(0), 0, 0);
         peer.extend(link_attributes(there));
         peer.extend(attribute(IFLA_NET_NS_FD, &other.as_fd().as_raw_fd().to_ne_bytes()));
         let data = attribute(VETH_INFO_PEER | NESTED, &peer);
-        self.add_link(here, b"veth", None, &data)
+        self.add_link(here, b"veth", &[], &data)
     }
 
     /// A bridge.
@@ -105,31 +115,32 @@ impl Network {
     /// # Errors
     /// As [`Network::add_wire`].
     pub fn add_bridge(&mut self, link: &LinkSpec) -> Result<(), Error> {
-        self.add_link(link, b"bridge", None, &[])
+        self.add_link(link, b"bridge", &[], &[])
     }
 
-    /// A macvlan interface in mode `bridge` on `parent`.
+    /// A macvlan interface in mode `bridge` on `parent`, in this namespace or in the other.
     ///
     /// # Errors
     /// As [`Network::add_wire`].
-    pub fn add_macvlan(&mut self, link: &LinkSpec, parent: &IfName) -> Result<(), Error> {
-        let parent = index(parent)?;
-        let data = attribute(IFLA_MACVLAN_MODE, &MACVLAN_MODE_BRIDGE.to_ne_bytes());
-        self.add_link(link, b"macvlan", Some(parent), &data)
-    }
-
-    fn add_link(
+    pub fn add_macvlan(
         &mut self,
         link: &LinkSpec,
-        kind: &[u8],
-        parent: Option<u32>,
-        data: &[u8],
+        parent: &IfName,
+        other: Option<&Namespace>,
     ) -> Result<(), Error> {
-        let mut message = link_message(0, 0, 0);
-        message.extend(link_attributes(link));
-        if let Some(parent) = parent {
-            message.extend(attribute(IFLA_LINK, &parent.to_ne_bytes()));
+        let mut more = attribute(IFLA_LINK, &index(parent)?.to_ne_bytes());
+        if let Some(other) = other {
+            more.extend(attribute(IFLA_NET_NS_FD, &other.as_fd().as_raw_fd().to_ne_bytes()));
         }
+        let data = attribute(IFLA_MACVLAN_MODE, &MACVLAN_MODE_BRIDGE.to_ne_bytes());
+        self.add_link(link, b"macvlan", &more, &data)
+    }
+
+    /// `more` is attributes beside the kind's own `data`.
+    fn add_link(&mut self, link: &LinkSpec, kind: &[u8], more: &[u8], data: &[u8]) -> Result<(), Error> {
+        let mut message = link_message(link.index.unwrap_or(0), 0, 0);
+        message.extend(link_attributes(link));
+        message.extend(more);
         let mut info = attribute(IFLA_INFO_KIND, kind);
         if !data.is_empty() {
             info.extend(attribute(IFLA_INFO_DATA | NESTED, data));
@@ -192,10 +203,9 @@ impl Network {
     /// # Errors
     /// When the list cannot be read. An entry that went away meanwhile is no error.
     pub fn forget_neighbours(&mut self) -> Result<(), Error> {
-        const RTM_NEWNEIGH: u16 = 28;
         const RTM_DELNEIGH: u16 = 29;
         const RTM_GETNEIGH: u16 = 30;
-        const NDA_DST: u16 = 1;
+        const NUD_PERMANENT: u16 = 0x80;
         /// `struct ndmsg`.
         const LENGTH: usize = 12;
         let dump = self
@@ -204,6 +214,10 @@ impl Network {
             .map_err(|refusal| failed("list", &IfName::from("the neighbours"), refusal))?;
         for (_, payload) in dump.messages().filter(|(kind, _)| *kind == RTM_NEWNEIGH) {
             let Some((head, rest)) = payload.split_at_checked(LENGTH) else { continue };
+            // What was not found but given stays.
+            if read(head, 8).map(u16::from_ne_bytes).is_some_and(|state| state & NUD_PERMANENT != 0) {
+                continue;
+            }
             if let Some((_, address)) = attributes(rest).find(|(kind, _)| *kind == NDA_DST) {
                 let mut message = head.to_vec();
                 message.extend(attribute(NDA_DST, address));
@@ -211,6 +225,23 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// Gives the link-layer address of a neighbour, for good.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn add_neighbour(&mut self, name: &IfName, address: IpAddr, mac: [u8; 6]) -> Result<(), Error> {
+        const NUD_PERMANENT: u16 = 0x80;
+        const NDA_LLADDR: u16 = 2;
+        // `struct ndmsg`: family, padding, index, state, flags, type.
+        let mut message = vec![af(Family::of(address)), 0, 0, 0];
+        message.extend(index(name)?.to_ne_bytes());
+        message.extend(NUD_PERMANENT.to_ne_bytes());
+        message.extend([0, 0]);
+        message.extend(attribute(NDA_DST, &octets(address)));
+        message.extend(attribute(NDA_LLADDR, &mac));
+        self.ask("add a neighbour on", name, (RTM_NEWNEIGH, NLM_F_CREATE_REPLACE), &message)
     }
 
     /// Waits until every IPv6 address of an interface that is up can be used. The kernel joins its multicast group and adds its local
@@ -233,7 +264,6 @@ impl Network {
     }
 
     fn addresses_are_ready(&mut self) -> Result<bool, Refusal> {
-        const RTM_GETADDR: u16 = 22;
         const RTM_GETROUTE: u16 = 26;
         const TABLE_LOCAL: u32 = 255;
         // A change of the other end may not have been noticed yet. Asking for each interface alone makes newer kernels look (see
@@ -277,7 +307,7 @@ impl Network {
     /// # Errors
     /// The kernel's refusal.
     pub fn add_address(&mut self, name: &IfName, new: &NewAddress) -> Result<(), Error> {
-        let mut message = address_message(index(name)?, new.net);
+        let mut message = address_message(index(name)?, new.net, new.peer);
         if new.net.addr().is_ipv4() {
             if let Some(broadcast) = new.broadcast {
                 message.extend(attribute(IFA_BROADCAST, &octets(broadcast)));
@@ -286,7 +316,11 @@ impl Network {
                 message.extend(attribute(IFA_LABEL, &terminated(label)));
             }
         }
-        let mut flags = if new.duplicate_detection { 0 } else { IFA_F_NODAD };
+        let mut flags = match (new.optimistic, new.duplicate_detection) {
+            (true, _) => IFA_F_OPTIMISTIC,
+            (false, true) => 0,
+            (false, false) => IFA_F_NODAD,
+        };
         if !new.prefix_route {
             flags |= IFA_F_NOPREFIXROUTE;
         }
@@ -306,7 +340,7 @@ impl Network {
     /// # Errors
     /// The kernel's refusal.
     pub fn delete_address(&mut self, name: &IfName, net: IpNet) -> Result<(), Error> {
-        let message = address_message(index(name)?, net);
+        let message = address_message(index(name)?, net, None);
         self.ask("take an address from", name, (RTM_DELADDR, 0), &message)
     }
 
@@ -315,7 +349,8 @@ impl Network {
     /// # Errors
     /// The kernel's refusal; ENETUNREACH when the gateway is not on any link.
     pub fn add_route(&mut self, route: &NewRoute) -> Result<(), Error> {
-        self.route(route, "add the route", (RTM_NEWROUTE, NLM_F_CREATE_EXCL))
+        let flags = if route.copied { NLM_F_CREATE_APPEND } else { NLM_F_CREATE_EXCL };
+        self.route(route, "add the route", (RTM_NEWROUTE, flags))
     }
 
     /// Takes a route away.
@@ -336,17 +371,33 @@ impl Network {
             _ => 0,
         };
         let table = u8::try_from(route.table).unwrap_or(0);
-        let mut message =
-            vec![af(family), route.to.prefix_len(), 0, 0, table, RTPROT_STATIC, scope, kind, 0, 0, 0, 0];
+        let on_link = |(via, interface): (&Option<IpAddr>, &Option<IfName>)| {
+            if route.copied && via.is_some() && interface.is_some() { RTNH_F_ONLINK } else { 0 }
+        };
+        let first = if route.more.is_empty() { on_link((&route.via, &route.interface)) } else { 0 };
+        let mut message = vec![af(family), route.to.prefix_len(), 0, 0, table, RTPROT_STATIC, scope, kind];
+        message.extend(u32::from(first).to_ne_bytes());
         message.extend(attribute(RTA_TABLE, &route.table.to_ne_bytes()));
         if route.to.prefix_len() > 0 {
             message.extend(attribute(RTA_DST, &octets(route.to.addr())));
         }
-        if let Some(via) = route.via {
-            message.extend(attribute(RTA_GATEWAY, &octets(via)));
-        }
-        if let Some(interface) = &route.interface {
-            message.extend(attribute(RTA_OIF, &index(interface)?.to_ne_bytes()));
+        if route.more.is_empty() {
+            message.extend(route.via.map(|via| gateway(family, via)).unwrap_or_default());
+            if let Some(interface) = &route.interface {
+                message.extend(attribute(RTA_OIF, &index(interface)?.to_ne_bytes()));
+            }
+        } else {
+            let first = (route.via, route.interface.clone());
+            let mut hops = Vec::new();
+            for (via, interface) in std::iter::once(&first).chain(&route.more) {
+                let words = via.map(|via| gateway(family, via)).unwrap_or_default();
+                // `struct rtnexthop`: length, flags, weight less one, index.
+                hops.extend(u16::try_from(8 + words.len()).unwrap_or(u16::MAX).to_ne_bytes());
+                hops.extend([on_link((via, interface)), 0]);
+                hops.extend(interface.as_ref().map(index).transpose()?.unwrap_or(0).to_ne_bytes());
+                hops.extend(words);
+            }
+            message.extend(attribute(RTA_MULTIPATH, &hops));
         }
         if let Some(source) = route.source {
             message.extend(attribute(RTA_PREFSRC, &octets(source)));
@@ -358,36 +409,65 @@ impl Network {
         self.ask(operation, &name, how, &message)
     }
 
-    /// Adds a policy rule: packets of this family from or to a prefix are looked up in a table.
+    /// Adds a policy rule.
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn add_rule(
-        &mut self,
-        family: Family,
-        priority: u32,
-        from: Option<IpNet>,
-        to: Option<IpNet>,
-        table: u32,
-    ) -> Result<(), Error> {
+    pub fn add_rule(&mut self, rule: &Rule) -> Result<(), Error> {
+        self.rule(rule, "add the rule", (RTM_NEWRULE, NLM_F_CREATE_APPEND))
+    }
+
+    /// Takes a policy rule away.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn delete_rule(&mut self, rule: &Rule) -> Result<(), Error> {
+        self.rule(rule, "delete the rule", (RTM_DELRULE, 0))
+    }
+
+    fn rule(&mut self, rule: &Rule, operation: &'static str, how: (u16, u16)) -> Result<(), Error> {
+        // `FRA_*`, `FR_ACT_*` and FIB_RULE_INVERT of `linux/fib_rules.h`.
         const FRA_DST: u16 = 1;
         const FRA_SRC: u16 = 2;
+        const FRA_IIFNAME: u16 = 3;
         const FRA_PRIORITY: u16 = 6;
+        const FRA_FWMARK: u16 = 10;
+        const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
         const FRA_TABLE: u16 = 15;
-        const FR_ACT_TO_TBL: u8 = 1;
+        const FRA_FWMASK: u16 = 16;
+        const FRA_OIFNAME: u16 = 17;
+        const INVERT: u32 = 2;
+        let action = match rule.action.as_str() {
+            "lookup" => 1,
+            "blackhole" => 6,
+            "unreachable" => 7,
+            "prohibit" => 8,
+            _ => return Err(Error::Unsupported { what: "a rule of this kind" }),
+        };
         let length = |net: Option<IpNet>| net.map_or(0, |net| net.prefix_len());
+        let table = rule.table.unwrap_or(0);
         let small = u8::try_from(table).unwrap_or(0);
-        let mut message =
-            vec![af(family), length(to), length(from), 0, small, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
-        for (kind, net) in [(FRA_DST, to), (FRA_SRC, from)] {
+        let mut message = vec![af(rule.family), length(rule.to), length(rule.from), 0, small, 0, 0, action];
+        message.extend((if rule.inverted { INVERT } else { 0 }).to_ne_bytes());
+        for (kind, net) in [(FRA_DST, rule.to), (FRA_SRC, rule.from)] {
             if let Some(net) = net.filter(|net| net.prefix_len() > 0) {
                 message.extend(attribute(kind, &octets(net.addr())));
             }
         }
-        message.extend(attribute(FRA_PRIORITY, &priority.to_ne_bytes()));
-        message.extend(attribute(FRA_TABLE, &table.to_ne_bytes()));
-        let name = IfName::from(format!("with priority {priority}").as_str());
-        self.ask("add the rule", &name, (RTM_NEWRULE, NLM_F_CREATE_APPEND), &message)
+        for (kind, name) in [(FRA_IIFNAME, &rule.iif), (FRA_OIFNAME, &rule.oif)] {
+            message.extend(name.as_ref().map(|name| attribute(kind, &terminated(name))).unwrap_or_default());
+        }
+        for (kind, value) in [
+            (FRA_PRIORITY, Some(rule.priority)),
+            (FRA_FWMARK, rule.fwmark),
+            (FRA_FWMASK, rule.fwmask),
+            (FRA_SUPPRESS_PREFIXLEN, rule.suppress_prefix),
+            (FRA_TABLE, rule.table),
+        ] {
+            message.extend(value.map(|value| attribute(kind, &value.to_ne_bytes())).unwrap_or_default());
+        }
+        let name = IfName::from(format!("with priority {}", rule.priority).as_str());
+        self.ask(operation, &name, how, &message)
     }
 }
 
@@ -426,12 +506,12 @@ fn link_attributes(link: &LinkSpec) -> Vec<u8> {
     out
 }
 
-/// `struct ifaddrmsg` with the address itself.
-fn address_message(index: u32, net: IpNet) -> Vec<u8> {
+/// `struct ifaddrmsg` with the address itself and the far end, which is the address too where there is none.
+fn address_message(index: u32, net: IpNet, peer: Option<IpAddr>) -> Vec<u8> {
     let mut message = vec![af(Family::of(net.addr())), net.prefix_len(), 0, 0];
     message.extend(index.to_ne_bytes());
     message.extend(attribute(IFA_LOCAL, &octets(net.addr())));
-    message.extend(attribute(IFA_ADDRESS, &octets(net.addr())));
+    message.extend(attribute(IFA_ADDRESS, &octets(peer.unwrap_or(net.addr()))));
     message
 }
 
@@ -439,6 +519,16 @@ fn terminated(name: &IfName) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.push(0);
     bytes
+}
+
+/// A gateway of a route, which may be of the other family (`struct rtvia`, RFC 5549).
+fn gateway(family: Family, via: IpAddr) -> Vec<u8> {
+    if Family::of(via) == family {
+        return attribute(RTA_GATEWAY, &octets(via));
+    }
+    let mut value = u16::from(af(Family::of(via))).to_ne_bytes().to_vec();
+    value.extend(octets(via));
+    attribute(RTA_VIA, &value)
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

@@ -1,11 +1,12 @@
 //! Changes a network: not on this system.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::netns::Namespace;
-use crate::model::{Family, IfName};
+use crate::model::{IfName, Rule};
 use crate::sys::{Error, LinkSpec, NewAddress, NewRoute};
 
 /// A way to change the network of a namespace, of which there is none.
@@ -42,7 +43,12 @@ impl Network {
     ///
     /// # Errors
     /// Never.
-    pub fn add_macvlan(&mut self, _link: &LinkSpec, _parent: &IfName) -> Result<(), Error> {
+    pub fn add_macvlan(
+        &mut self,
+        _link: &LinkSpec,
+        _parent: &IfName,
+        _other: Option<&Namespace>,
+    ) -> Result<(), Error> {
         match self.never {}
     }
 
@@ -122,14 +128,23 @@ impl Network {
     ///
     /// # Errors
     /// Never.
-    pub fn add_rule(
-        &mut self,
-        _family: Family,
-        _priority: u32,
-        _from: Option<IpNet>,
-        _to: Option<IpNet>,
-        _table: u32,
-    ) -> Result<(), Error> {
+    pub fn add_rule(&mut self, _rule: &Rule) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn delete_rule(&mut self, _rule: &Rule) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn add_neighbour(&mut self, _name: &IfName, _address: IpAddr, _mac: [u8; 6]) -> Result<(), Error> {
         match self.never {}
     }
 

@@ -1,0 +1,381 @@
+//! The twin of a host: its network as a snapshot tells it, rebuilt in a lab, with somebody on every wire and somebody beyond its
+//! default route. Pure: a snapshot in, operations and what they leave out.
+//!
+//! Interfaces keep their names, indices and link-layer addresses, so that zones, devices and reported interfaces are the same. What
+//! is no bridge, no macvlan and not `lo` becomes an end of a veth pair. Addresses come without the routes of their prefixes, and
+//! every route of the snapshot is added as it is, so that the tables are equal however they came about.
+//!
+//! Whoever is on a wire is a node of its own with an address that the host finds on that wire. It sends everything over the wire to
+//! the host, to whatever address, as somebody does whose packets arrive there: what `link:<interface>` means in a plan.
+
+mod compare;
+mod host;
+pub mod look;
+mod others;
+mod peers;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+pub use compare::differences;
+
+use super::ops::{Action, Plan};
+use crate::model::topology::Node;
+use crate::model::{Family, IfName, Interface, Snapshot, Source};
+use crate::plan::reach;
+use crate::sys::NewAddress;
+use peers::{Addresses, Chooser};
+
+/// The node that is the copy.
+pub const HOST: &str = "host";
+/// The node beyond the default route.
+pub const BEYOND: &str = "beyond";
+/// The node that holds the far ends of wires on which nobody is asked.
+const NOBODY: &str = "nobody";
+
+/// Settings of interfaces that decide, and are copied.
+const COPIED: &[&str] = &[
+    "ipv4.forwarding",
+    "ipv4.rp_filter",
+    "ipv4.arp_filter",
+    "ipv4.arp_ignore",
+    "ipv4.accept_local",
+    "ipv4.route_localnet",
+    "ipv4.src_valid_mark",
+    "ipv6.forwarding",
+    "ipv6.disable_ipv6",
+    "ipv6.keep_addr_on_down",
+];
+
+/// A copy of a host, still to be built.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Twin {
+    /// How to build it. The copy is [`Plan::host`].
+    pub plan: Plan,
+    /// Who is on which wire: the sources of a plan that somebody stands for.
+    pub clients: Vec<(Source, Client)>,
+    /// Who is beyond the default route.
+    pub beyond: Option<Beyond>,
+    /// What of the host is not copied and could decide, one sentence each.
+    pub left_out: Vec<String>,
+    /// What a reader should know besides, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Where a source's packets come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// The node.
+    pub node: usize,
+    /// Index of its interface on the wire: the zone of link-local addresses there.
+    pub zone: u32,
+}
+
+/// Who is beyond the default route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beyond {
+    /// The node.
+    pub node: usize,
+    /// The host's interface over which it is reached by IPv4.
+    pub ipv4: Option<u32>,
+    /// The same by IPv6.
+    pub ipv6: Option<u32>,
+}
+
+/// What an interface of the host becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Bridge,
+    /// On the wire of the interface with this index.
+    Macvlan(u32),
+    /// A veth pair whose other end has this index.
+    Pair(u32),
+    Wire,
+    /// It cannot be copied at all.
+    Absent,
+}
+
+/// The copy of the host that `snapshot` is of.
+#[must_use]
+pub fn of(snapshot: &Snapshot) -> Twin {
+    let mut builder = Builder::new(snapshot);
+    builder.nodes();
+    builder.settings();
+    builder.links();
+    builder.interface_settings();
+    builder.addresses();
+    builder.peers();
+    builder.up();
+    builder.unusable_addresses();
+    builder.routes();
+    builder.rules();
+    builder.ways_of_peers();
+    builder.beyond();
+    builder.end();
+    builder.twin
+}
+
+struct Builder<'a> {
+    snapshot: &'a Snapshot,
+    chooser: Chooser<'a>,
+    roles: BTreeMap<u32, Role>,
+    /// By the host's interface: the node and the interface at the other end of the wire.
+    far: HashMap<u32, (usize, IfName)>,
+    /// By the host's interface: who is on its wire.
+    clients: BTreeMap<u32, (usize, Addresses)>,
+    macs: HashMap<u32, [u8; 6]>,
+    taken: HashSet<[u8; 6]>,
+    twin: Twin,
+}
+
+/// The name and index of the interface of everybody who is on one wire.
+fn eth0() -> IfName {
+    IfName::from("eth0")
+}
+const ETH0: u32 = 2;
+
+/// The families that the host has.
+fn families(snapshot: &Snapshot) -> impl Iterator<Item = Family> + use<> {
+    let ipv6 = snapshot.ipv6_available;
+    Family::BOTH.into_iter().filter(move |family| *family == Family::Ipv4 || ipv6)
+}
+
+impl<'a> Builder<'a> {
+    fn new(snapshot: &'a Snapshot) -> Builder<'a> {
+        let plan = Plan { nodes: vec![HOST.to_owned()], host: 0, copies: true, ..Plan::default() };
+        let mut builder = Builder {
+            snapshot,
+            chooser: Chooser::new(snapshot),
+            roles: BTreeMap::new(),
+            far: HashMap::new(),
+            clients: BTreeMap::new(),
+            macs: HashMap::new(),
+            taken: HashSet::new(),
+            twin: Twin { plan, ..Twin::default() },
+        };
+        for interface in snapshot.interfaces.iter().filter(|interface| !interface.loopback) {
+            builder.roles.insert(interface.index, role(snapshot, interface));
+            if let Some(mac) = interface.mac.as_deref().and_then(mac_of) {
+                builder.macs.insert(interface.index, mac);
+                builder.taken.insert(mac);
+            }
+        }
+        builder.tell_what_is_lost();
+        builder
+    }
+
+    fn left_out(&mut self, sentence: String) {
+        self.twin.left_out.push(sentence);
+    }
+
+    fn role(&self, index: u32) -> Role {
+        self.roles.get(&index).copied().unwrap_or(Role::Absent)
+    }
+
+    /// A link-layer address that nobody has.
+    fn fresh_mac(&mut self, kind: u8, index: u32) -> [u8; 6] {
+        let [a, b, c, d] = index.to_be_bytes();
+        let mut mac = [0x02, 0xb5 ^ a ^ b, kind, c, d, 1];
+        while !self.taken.insert(mac) {
+            mac[5] = mac[5].wrapping_add(1);
+        }
+        mac
+    }
+
+    fn mac(&mut self, index: u32) -> [u8; 6] {
+        if let Some(mac) = self.macs.get(&index) {
+            return *mac;
+        }
+        let mac = self.fresh_mac(0xe, index);
+        self.macs.insert(index, mac);
+        mac
+    }
+
+    fn tell_what_is_lost(&mut self) {
+        let snapshot = self.snapshot;
+        for interface in &snapshot.interfaces {
+            let name = &interface.name;
+            let kind = interface.kind.as_deref().unwrap_or("of an unknown kind");
+            match self.roles.get(&interface.index) {
+                Some(Role::Wire) if kind != "veth" => self.left_out(format!(
+                    "{name} ({kind}) is one end of a veth pair: what its driver, or what it is made of, does to packets is not copied"
+                )),
+                Some(Role::Absent) => self.left_out(format!(
+                    "{name} ({kind}) is not copied: a lab has no VRF, so its interfaces stand outside of it and its table is asked by nobody"
+                )),
+                _ => {}
+            }
+            let master = interface.master.and_then(|master| snapshot.interface(master));
+            if let Some(master) = master
+                .filter(|master| !matches!(self.roles.get(&master.index), Some(Role::Bridge | Role::Absent)))
+            {
+                self.left_out(format!("{name} is a part of {}, and stands alone in the twin", master.name));
+            }
+        }
+        match &snapshot.packet_filters {
+            None => self.left_out(
+                "packet filters are not copied, and whether the host has any is not known".to_owned(),
+            ),
+            Some(filters) => {
+                if !filters.tables.is_empty() {
+                    let tables = filters.tables.join(", ");
+                    self.left_out(format!("packet filters and address translation are not copied: {tables}"));
+                }
+                if let Some(why) = &filters.unseen {
+                    self.left_out(format!(
+                        "packet filters are not copied, and whether the host has any cannot be seen: {why}"
+                    ));
+                }
+            }
+        }
+        if !snapshot.ipv6_available {
+            self.left_out(
+                "the host's kernel has no IPv6; in the twin IPv6 is off, and sockets of it can be made"
+                    .to_owned(),
+            );
+        }
+        if snapshot.routes.is_empty() {
+            self.left_out("the host's routes are not known; those of its addresses are made".to_owned());
+        }
+    }
+
+    /// The interface whose wire somebody must be on for packets to arrive on this one.
+    fn wire_of(&self, interface: &'a Interface) -> Option<&'a Interface> {
+        match self.role(interface.index) {
+            Role::Wire => Some(interface),
+            Role::Bridge => self.snapshot.interfaces.iter().find(|port| {
+                port.master == Some(interface.index)
+                    && (port.up, port.running, self.role(port.index)) == (true, true, Role::Wire)
+            }),
+            Role::Macvlan(parent) => {
+                let parent = self.snapshot.interface(parent)?;
+                if parent.up && parent.running { self.wire_of(parent) } else { None }
+            }
+            Role::Pair(_) | Role::Absent => None,
+        }
+    }
+
+    /// Chooses who is on which wire, and makes the nodes.
+    fn nodes(&mut self) {
+        for source in reach::sources(self.snapshot) {
+            let Source::Link(name) = &source else { continue };
+            let Some(interface) = self.snapshot.interface_named(name) else { continue };
+            let wire = self.wire_of(interface).filter(|_| interface.running);
+            let Some(wire) = wire else {
+                let why = match self.role(interface.index) {
+                    _ if !interface.running => "it has no carrier".to_owned(),
+                    Role::Pair(other) => {
+                        let other = self.snapshot.interface(other).map(|other| other.name.to_string());
+                        format!("its other end is {}, on this host", other.unwrap_or_default())
+                    }
+                    _ => "it has no wire".to_owned(),
+                };
+                self.twin.notes.push(format!("nobody connects from link:{name}: {why}"));
+                continue;
+            };
+            let node = self.twin.plan.nodes.len();
+            self.twin.plan.nodes.push(source.to_string());
+            self.clients.insert(interface.index, (node, self.chooser.on_wire(interface)));
+            if !matches!(self.role(interface.index), Role::Macvlan(_)) {
+                self.far.insert(wire.index, (node, eth0()));
+            }
+            self.twin.clients.push((source, Client { node, zone: ETH0 }));
+        }
+        for interface in &self.snapshot.interfaces {
+            if self.role(interface.index) == Role::Wire && !self.far.contains_key(&interface.index) {
+                let node = match self.twin.plan.index(NOBODY) {
+                    Some(node) => node,
+                    None => {
+                        self.twin.plan.nodes.push(NOBODY.to_owned());
+                        self.twin.plan.nodes.len() - 1
+                    }
+                };
+                let name = IfName::from(format!("w{}", interface.index).as_str());
+                self.far.insert(interface.index, (node, name));
+            }
+        }
+        let ways = self.ways_out();
+        if ways.iter().any(Option::is_some) {
+            let node = self.twin.plan.nodes.len();
+            self.twin.plan.nodes.push(BEYOND.to_owned());
+            let [ipv4, ipv6] = ways.map(|way| way.map(|(_, interface, _)| interface));
+            self.twin.beyond = Some(Beyond { node, ipv4, ipv6 });
+        }
+    }
+
+    /// The default routes, IPv4 first, whose gateway somebody can be.
+    fn ways_out(&self) -> [Option<(IpAddr, u32, IpAddr)>; 2] {
+        let ways = Family::BOTH.map(|family| self.chooser.beyond(family));
+        ways.map(|way| way.filter(|(_, interface, _)| self.clients.contains_key(interface)))
+    }
+
+    fn settings(&mut self) {
+        for (index, name) in self.twin.plan.nodes.clone().into_iter().enumerate() {
+            let plan = &mut self.twin.plan;
+            plan.push(index, Action::Namespace);
+            let router = self.clients.iter().any(|(interface, (node, _))| {
+                let beyond = self.twin.beyond;
+                *node == index
+                    && beyond.is_some_and(|beyond| [beyond.ipv4, beyond.ipv6].contains(&Some(*interface)))
+            });
+            plan.settings_of(index, &Node { name, forwarding: router, ..Node::default() });
+            if index > 0 {
+                // Answers from the host's loopback addresses are for it, and it tells nobody of better ways.
+                for (setting, value) in [("route_localnet", "1"), ("send_redirects", "0")] {
+                    for which in ["all", "default"] {
+                        plan.set(index, format!("net/ipv4/conf/{which}/{setting}"), value, true);
+                    }
+                }
+            }
+        }
+        for (name, value) in &self.snapshot.settings {
+            // The range of ports that clients are given decides nothing.
+            if !name.starts_with("net.ipv4.ip_local_port_range.") {
+                self.twin.plan.set(0, name.replace('.', "/"), &value.to_string(), true);
+            }
+        }
+        if !self.snapshot.ipv6_available {
+            self.twin.plan.set(0, "net/ipv6/conf/all/disable_ipv6".to_owned(), "1", true);
+        }
+    }
+}
+
+fn role(snapshot: &Snapshot, interface: &Interface) -> Role {
+    let link = interface.link.and_then(|link| snapshot.interface(link));
+    match (interface.kind.as_deref(), link) {
+        (Some("bridge"), _) => Role::Bridge,
+        (Some("vrf"), _) => Role::Absent,
+        (Some("macvlan"), Some(parent)) if !parent.loopback && parent.kind.as_deref() != Some("macvlan") => {
+            Role::Macvlan(parent.index)
+        }
+        (Some("veth"), Some(other))
+            if other.kind.as_deref() == Some("veth") && other.link == Some(interface.index) =>
+        {
+            Role::Pair(other.index)
+        }
+        _ => Role::Wire,
+    }
+}
+
+/// An Ethernet address that an interface can be given.
+fn mac_of(text: &str) -> Option<[u8; 6]> {
+    let bytes: Vec<u8> = text.split(':').map_while(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let mac: [u8; 6] = bytes.try_into().ok()?;
+    (mac != [0; 6] && mac[0] & 1 == 0).then_some(mac)
+}
+
+/// An address of somebody else: alone, without a network.
+fn plain(address: IpAddr) -> NewAddress {
+    NewAddress {
+        net: IpNet::from(address),
+        duplicate_detection: false,
+        optimistic: false,
+        deprecated: false,
+        prefix_route: false,
+        broadcast: None,
+        label: None,
+        peer: None,
+    }
+}

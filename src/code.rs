@@ -128,7 +128,7 @@ codes! {
     FOREIGN_SOCKET = 3024: "another program's socket takes it",
     NO_ROUTE = 3030: "the sender has no way to the address",
     MEANS_ITSELF = 3031: "the address means the one who connects",
-    NOT_FORWARDED = 3032: "a host on the way does not forward",
+    NOT_FORWARDED = 3032: "a host on the way drops the packet",
     // Evidence and environment
     LABEL_MASKS_INTERFACE = 4001: "an address label names another interface",
     HOST_INCOMPLETE = 4002: "a part of the host's network could not be read",

@@ -215,10 +215,10 @@ fn matrix(
             let arrival = nodes.arrival(node, lab.plan.host, to, zone);
             for (service, (protocol, _)) in old.services.iter().enumerate() {
                 let predicted = match arrival {
-                    Err(loss) => lost(loss),
+                    Err(loss) => lost(loss, *protocol),
                     Ok(arrival) => match by_link(arrival.interface, destination, service) {
                         Some(reach) => answered(reach, arrival, *protocol, plan),
-                        None => lost(Loss::Unknown),
+                        None => lost(Loss::Unknown, *protocol),
                     },
                 };
                 cells.push(Cell {
@@ -236,15 +236,15 @@ fn matrix(
     (Matrix { sources, destinations, services, cells }, zones)
 }
 
-fn lost(loss: Loss) -> Reach {
+fn lost(loss: Loss, protocol: Protocol) -> Reach {
     let why = match loss {
-        Loss::NoRoute => Code::NO_ROUTE,
+        Loss::NoRoute | Loss::NoNeighbour => Code::NO_ROUTE,
         Loss::Itself => Code::MEANS_ITSELF,
         Loss::LinkLocal => Code::LINK_LOCAL_ELSEWHERE,
         Loss::Dropped => Code::NOT_FORWARDED,
         Loss::Unknown => Code::REACH_UNKNOWN,
     };
-    Reach { outcome: loss.outcome(), takers: Vec::new(), ingress: None, why }
+    Reach { outcome: loss.outcome(protocol), takers: Vec::new(), ingress: None, why }
 }
 
 /// Without a way back there is neither a handshake nor a word that nobody listens; a datagram needs none.

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::model::addr::needs_zone;
 use crate::model::{
-    AddrClass, AddrState, Family, Interface, InterfaceAddress, Outcome, Route, RouteKind, Snapshot,
+    AddrClass, AddrState, Family, Interface, InterfaceAddress, Outcome, Protocol, Route, RouteKind, Snapshot,
 };
 use crate::plan::local::LocalAddresses;
 use crate::plan::reach::Destination;
@@ -46,8 +46,10 @@ impl Wiring {
 /// Why a packet does not get there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// The sender has no route, or nobody answers for the next hop.
+    /// The sender has no route.
     NoRoute,
+    /// Nobody answers for the next hop, or a router on the way says that there is no route.
+    NoNeighbour,
     /// The sender means itself by the destination.
     Itself,
     /// Nobody on the link has the link-local address.
@@ -59,11 +61,14 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// What the sender sees; `None` when that is not known.
+    /// What the sender sees; `None` when that is not known. That a host cannot be reached is told to a connection that is being
+    /// made; a UDP socket hears of no error that may pass (`udp_err()`, `icmp_err_convert`).
     #[must_use]
-    pub fn outcome(self) -> Option<Outcome> {
+    pub fn outcome(self, protocol: Protocol) -> Option<Outcome> {
         match self {
             Loss::NoRoute => Some(Outcome::Unreachable),
+            Loss::NoNeighbour if protocol == Protocol::Udp => Some(Outcome::Timeout),
+            Loss::NoNeighbour => Some(Outcome::Unreachable),
             Loss::Itself => Some(Outcome::Refused),
             // Neighbour discovery for a link-local address fails without a word.
             Loss::LinkLocal | Loss::Dropped => Some(Outcome::Timeout),
@@ -138,28 +143,38 @@ impl<'a> Nodes<'a> {
         }
         let hop = next_hop(own, destination, oif).ok_or(Loss::NoRoute)?;
         let source = source_address(own, &hop, destination).ok_or(Loss::NoRoute)?;
-        let (end, interface, flux) = self.travel(node, destination, oif)?;
+        let (end, interface, flux) = self.travel(node, source, destination, oif)?;
         if end != host || flux {
             return Err(Loss::Unknown);
         }
-        let back = |oif: Option<u32>| matches!(self.travel(host, source, oif), Ok((end, ..)) if end == node);
+        let back = |oif: Option<u32>| matches!(self.travel(host, destination, source, oif), Ok((end, ..)) if end == node);
         // An answer to a link-local address leaves where the question came in.
         let plain = needs_zone(source).then_some(interface);
         Ok(Arrival { interface, source, answered: back(plain), answered_by_device: back(Some(interface)) })
     }
 
     /// Follows a packet to the node that takes it for its own.
-    fn travel(&self, from: usize, destination: IpAddr, oif: Option<u32>) -> Result<End, Loss> {
+    fn travel(
+        &self,
+        from: usize,
+        source: IpAddr,
+        destination: IpAddr,
+        oif: Option<u32>,
+    ) -> Result<End, Loss> {
         let mut here = from;
         let mut oif = oif;
         for hops in 0..MOST_HOPS {
             let (snapshot, _) = self.nodes.get(here).ok_or(Loss::Unknown)?;
-            let hop = next_hop(snapshot, destination, oif.take()).ok_or(Loss::NoRoute)?;
+            let no_route = if hops == 0 { Loss::NoRoute } else { Loss::NoNeighbour };
+            let hop = next_hop(snapshot, destination, oif.take()).ok_or(no_route)?;
             if hop.refuses {
-                return Err(Loss::NoRoute);
+                return Err(no_route);
             }
-            let (next, interface, flux) = self.neighbour(here, &hop)?;
+            let (next, interface, flux) = self.neighbour(here, &hop, source)?;
             let (snapshot, local) = self.nodes.get(next).ok_or(Loss::Unknown)?;
+            if !snapshot.interface(interface).is_some_and(|interface| lets_in(snapshot, interface, source)) {
+                return Err(Loss::Dropped);
+            }
             if local.owner(destination, Some(interface)).is_some() {
                 return Ok((next, interface, flux));
             }
@@ -175,9 +190,14 @@ impl<'a> Nodes<'a> {
         Err(Loss::Dropped)
     }
 
-    /// Who answers for the next hop on its link (ARP, neighbour discovery).
-    fn neighbour(&self, from: usize, hop: &Hop) -> Result<End, Loss> {
-        let (snapshot, _) = self.nodes.get(from).ok_or(Loss::Unknown)?;
+    /// Who answers for the next hop on its link (ARP, neighbour discovery), when a packet of `source` is to be sent.
+    fn neighbour(&self, from: usize, hop: &Hop, source: IpAddr) -> Result<End, Loss> {
+        let (snapshot, own) = self.nodes.get(from).ok_or(Loss::Unknown)?;
+        // ARP asks with the address of the packet, unless it is only passed on (`arp_solicit()` with `arp_announce` = 0).
+        let asks = match own.owner(source, None) {
+            Some(_) => Some(source),
+            None => source_address(snapshot, &Hop { source: None, ..*hop }, hop.address),
+        };
         let out = snapshot.interface(hop.interface).ok_or(Loss::Unknown)?;
         let group = self.wiring.group(out).filter(|_| out.up && out.running);
         let mut answers = Vec::new();
@@ -186,7 +206,7 @@ impl<'a> Nodes<'a> {
                 let there =
                     group.is_some() && self.wiring.group(interface) == group && interface.master.is_none();
                 let itself = index == from && interface.index == hop.interface;
-                if there && !itself && answers_for(other, local, interface, hop.address) {
+                if there && !itself && answers_for(other, local, interface, hop.address, asks) {
                     answers.push((index, interface.index, false));
                 }
             }
@@ -194,7 +214,7 @@ impl<'a> Nodes<'a> {
         match answers.as_slice() {
             [one] => Ok(*one),
             [] if needs_zone(hop.address) => Err(Loss::LinkLocal),
-            [] => Err(Loss::NoRoute),
+            [] => Err(Loss::NoNeighbour),
             [first, rest @ ..] if rest.iter().all(|other| other.0 == first.0) => Ok((first.0, first.1, true)),
             _ => Err(Loss::Unknown),
         }
@@ -316,16 +336,49 @@ fn source_address(snapshot: &Snapshot, hop: &Hop, destination: IpAddr) -> Option
     }
 }
 
-/// Whether a node answers on `interface` for `address`: ARP for every address it has unless `arp_ignore` says otherwise, neighbour
-/// discovery for those of the interface (`ndisc_recv_ns()`).
-fn answers_for(snapshot: &Snapshot, local: &LocalAddresses, interface: &Interface, address: IpAddr) -> bool {
+/// A setting of IPv4 that is in force as the larger of that of all interfaces and the interface's own.
+fn in_force(snapshot: &Snapshot, interface: &Interface, name: &str) -> i64 {
+    let all = snapshot.setting(&format!("net.ipv4.conf.all.{name}")).unwrap_or(0);
+    all.max(interface.settings.get(&format!("ipv4.{name}")).copied().unwrap_or(0))
+}
+
+/// Whether `rp_filter` lets packets of `source` in on `interface`: 1 wants the way back to go out there, 2 any way back
+/// (`__fib_validate_source()`). IPv6 has none.
+fn lets_in(snapshot: &Snapshot, interface: &Interface, source: IpAddr) -> bool {
+    let mode = in_force(snapshot, interface, "rp_filter");
+    if source.is_ipv6() || mode == 0 {
+        return true;
+    }
+    let back = next_hop(snapshot, source, None).filter(|hop| !hop.refuses);
+    back.is_some_and(|hop| mode != 1 || hop.interface == interface.index)
+}
+
+/// Whether a node answers on `interface` for `address`, when it is asked from `asks`: ARP for every address it has unless
+/// `rp_filter`, `arp_ignore` or `arp_filter` forbids it (`arp_process()`), neighbour discovery for those of the interface
+/// (`ndisc_recv_ns()`).
+fn answers_for(
+    snapshot: &Snapshot,
+    local: &LocalAddresses,
+    interface: &Interface,
+    address: IpAddr,
+    asks: Option<IpAddr>,
+) -> bool {
     let own = || interface.addresses.iter().find(|own| own.address == address);
     match address {
         IpAddr::V4(v4) => {
-            let all = snapshot.setting("net.ipv4.conf.all.arp_ignore").unwrap_or(0);
-            let one = interface.settings.get("ipv4.arp_ignore").copied().unwrap_or(0);
-            let strict = all.max(one) > 0;
-            !v4.is_loopback() && if strict { own().is_some() } else { local.owner(address, None).is_some() }
+            let asks = asks.unwrap_or(address);
+            let near = |own: &InterfaceAddress| {
+                IpNet::new(own.address, own.prefix).is_ok_and(|net| net.contains(&asks))
+            };
+            let has = match in_force(snapshot, interface, "arp_ignore") {
+                1 => own().is_some(),
+                2 => own().is_some_and(near),
+                8 => false,
+                _ => local.owner(address, None).is_some(),
+            };
+            let filtered = in_force(snapshot, interface, "arp_filter") > 0
+                && next_hop(snapshot, asks, None).is_none_or(|hop| hop.interface != interface.index);
+            !v4.is_loopback() && has && !filtered && lets_in(snapshot, interface, asks)
         }
         IpAddr::V6(_) => {
             own().is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed))

@@ -27,12 +27,13 @@ mod twin;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let others: [(&str, fn()); 18] = [
+    let others: [(&str, fn()); 19] = [
         ("the_truth_table_holds_cell_by_cell", truths::the_truth_table_holds_cell_by_cell),
         (
             "which_of_two_interfaces_on_a_wire_is_unknown",
             truths::which_of_two_interfaces_on_a_wire_is_unknown_until_each_answers_for_its_own,
         ),
+        ("settings_of_arp_and_of_reverse_paths", truths::settings_of_arp_and_of_reverse_paths_are_foretold),
         ("a_refusal_names_the_switch", refused::a_refusal_names_the_switch),
         ("a_user_without_a_number_is_told_so", refused::a_user_without_a_number_is_told_so),
         ("root_needs_no_user_namespace", refused::root_needs_no_user_namespace),

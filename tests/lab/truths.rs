@@ -221,3 +221,55 @@ addresses = ["192.0.2.2/24"]
         }
     }
 }
+
+/// What a host answers depends on these settings, too, and the way of every packet is foretold with them.
+pub fn settings_of_arp_and_of_reverse_paths_are_foretold() {
+    for (name, setting, value) in [
+        // Strict reverse paths turn no weak host into a strong one; they refuse the one whose answers take another wire.
+        ("two-sided", "rp_filter", "1"),
+        ("asymmetric", "rp_filter", "1"),
+        ("asymmetric", "rp_filter", "2"),
+        ("asymmetric", "arp_ignore", "2"),
+        ("asymmetric", "arp_filter", "1"),
+        ("two-sided", "arp_ignore", "8"),
+        ("router", "arp_ignore", "8"),
+    ] {
+        let sysctl = format!("sysctl = {{ 'net.ipv4.conf.all.{setting}' = '{value}' }}\n");
+        let text = bindscope::lab::builtin::get(name).unwrap();
+        let host = "[[lab.node]]\nname = \"host\"\n";
+        let text = if text.contains(host) {
+            text.replacen(host, &format!("{host}{sysctl}"), 1)
+        } else {
+            format!("{text}\n{host}{sysctl}[[lab.node]]\nname = 'lan'\n[[lab.node]]\nname = 'wan'\n")
+        };
+        let file = toml_file(&text);
+        let (document, _) = lab(&[
+            "--bind",
+            "0.0.0.0:7600",
+            "--bind",
+            "udp:0.0.0.0:7601",
+            "--topology",
+            file.path().to_str().unwrap(),
+        ]);
+        let wrong = differing(&document).0;
+        assert!(
+            wrong.is_empty(),
+            "{name} {setting}={value}: {}",
+            Value::from_iter(wrong.into_iter().cloned())
+        );
+        let cells = document["cells"].as_array().unwrap();
+        let over_ipv4 = cells.iter().filter(|cell| {
+            cell["source"] != "host"
+                && cell["port"] == 7600
+                && cell["destination"].as_str().unwrap().contains('.')
+        });
+        let reached = over_ipv4.filter(|cell| cell["observed"]["outcome"] == "accepted").count();
+        let wanted = match (name, setting, value) {
+            ("two-sided", "rp_filter", _) => 4,
+            (_, "arp_ignore", "8") => 0,
+            ("asymmetric", "rp_filter", "2") => 2,
+            _ => 1,
+        };
+        assert_eq!(reached, wanted, "{name} {setting}={value}");
+    }
+}

@@ -134,6 +134,9 @@ pub fn installed(program: &str) -> bool {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let Some(role) = arguments.first().and_then(|first| first.strip_prefix("--bare=")) {
+        if enumerate::helper(role, &arguments[1..]) {
+            return;
+        }
         bare::run(role, arguments.get(1).and_then(|number| number.parse().ok()).unwrap());
         return;
     }

@@ -13,9 +13,23 @@ fn is_plain(c: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Whether every byte is an ASCII character that is shown as it is: so are nearly all texts, and they need no second look.
+fn is_plain_ascii(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\\')
+}
+
+/// The bytes as text when [`escape_bytes`] would change nothing in them and they are ASCII.
+#[must_use]
+pub fn plain_ascii(bytes: &[u8]) -> Option<&str> {
+    if is_plain_ascii(bytes) { std::str::from_utf8(bytes).ok() } else { None }
+}
+
 /// `text` with control, bidirectional and invisible characters as `\n`, `\x1b`, `\u{202e}`, and a backslash doubled.
 #[must_use]
 pub fn escape(text: &str) -> String {
+    if is_plain_ascii(text.as_bytes()) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         push_escaped(&mut out, c);
@@ -45,7 +59,7 @@ pub fn push(out: &mut Vec<u8>, text: &str) {
 
 /// Adds `bytes` to `out` as [`escape_bytes`] has them.
 pub fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes.iter().all(|&byte| (b' '..=b'~').contains(&byte) && byte != b'\\') {
+    if is_plain_ascii(bytes) {
         out.extend_from_slice(bytes);
     } else {
         out.extend_from_slice(escape_bytes(bytes).as_bytes());

@@ -142,7 +142,7 @@ impl Baseline {
             let (code, rule) = (finding.code, finding.rule.clone());
             finding.known = match finding.socket.and_then(|place| keys.get(place)) {
                 Some((key, facts)) => knows(self.findings.get(&(code, rule, key.clone())), facts),
-                None => self.of_host.contains(&(code, rule, finding.message.clone())),
+                None => self.of_host.contains(&(code, rule, finding.message.to_string())),
             };
         }
         for (place, ((key, facts), socket)) in keys.iter().zip(&report.sockets).enumerate() {

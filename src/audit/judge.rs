@@ -70,7 +70,7 @@ impl Judge<'_> {
             let undecided = outcome.verdict == Verdict::Undecided;
             let code = if undecided { Code::POLICY_UNDECIDED } else { outcome.code };
             let mut finding = Finding::new(code, Severity::Error, Some(place), outcome.because.clone());
-            finding.help = outcome.help.map(str::to_owned);
+            finding.help = outcome.help.map(Into::into);
             finding.rule = outcome.rule.map(|_| self.rule_name(outcome.rule));
             finding.place = at;
             finding.undecided = undecided;

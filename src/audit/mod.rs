@@ -11,6 +11,7 @@ pub mod judge;
 pub mod rules;
 pub mod served;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde::Serialize;
@@ -55,9 +56,9 @@ pub struct Finding {
     /// Position of the socket in the report; null for a finding about the host or the policy.
     pub socket: Option<usize>,
     /// What was found, in one sentence. Unescaped.
-    pub message: String,
+    pub message: Cow<'static, str>,
     /// The way out; null when there is nothing to do.
-    pub help: Option<String>,
+    pub help: Option<Cow<'static, str>>,
     /// The policy's rule that it is about, as `allow ssh`.
     pub rule: Option<String>,
     /// The place in the policy that decided.
@@ -74,7 +75,12 @@ pub struct Finding {
 impl Finding {
     /// A finding about the socket at this position.
     #[must_use]
-    pub fn new(code: Code, severity: Severity, socket: Option<usize>, message: impl Into<String>) -> Finding {
+    pub fn new(
+        code: Code,
+        severity: Severity,
+        socket: Option<usize>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Finding {
         Finding {
             code,
             severity,
@@ -91,7 +97,7 @@ impl Finding {
 
     /// The same, with a way out.
     #[must_use]
-    pub fn help(mut self, help: impl Into<String>) -> Finding {
+    pub fn help(mut self, help: impl Into<Cow<'static, str>>) -> Finding {
         self.help = Some(help.into());
         self
     }
@@ -265,10 +271,10 @@ fn plain(name: &crate::model::IfName) -> String {
     name.as_str().map_or_else(|| name.to_string(), str::to_owned)
 }
 
-/// Puts what was found in each namespace into one report, this program's own namespace first. `time` is RFC 3339 UTC, `because`
-/// what could not be read besides what the sites tell.
+/// Puts what was found in each namespace into one report, this program's own namespace first; the sites are left without their
+/// sockets. `time` is RFC 3339 UTC, `because` what could not be read besides what the sites tell.
 #[must_use]
-pub fn report(sites: Vec<Site>, because: Vec<String>, time: String) -> Report {
+pub fn report(sites: &mut [Site], because: Vec<String>, time: String) -> Report {
     let mut report = Report {
         schema: "bindscope.audit/1",
         version: env!("CARGO_PKG_VERSION"),
@@ -285,8 +291,8 @@ pub fn report(sites: Vec<Site>, because: Vec<String>, time: String) -> Report {
         checks: Vec::new(),
         summary: Summary::default(),
     };
-    for mut site in sites {
-        let mut found = rules::observe(&mut site, report.sockets.len());
+    for site in sites {
+        let mut found = rules::observe(site, report.sockets.len());
         // Nothing can be said of where sockets are reached when no interface could be seen.
         site.namespace.exposure_known = !site.host.interfaces.is_empty();
         if !site.namespace.exposure_known && !site.sockets.is_empty() {
@@ -300,9 +306,13 @@ pub fn report(sites: Vec<Site>, because: Vec<String>, time: String) -> Report {
             found.clear();
         }
         report.findings.append(&mut found);
-        report.sockets.append(&mut site.sockets);
-        report.incomplete_because.extend(site.host.incomplete_because);
-        report.namespaces.push(site.namespace);
+        if report.sockets.is_empty() {
+            report.sockets = std::mem::take(&mut site.sockets);
+        } else {
+            report.sockets.append(&mut site.sockets);
+        }
+        report.incomplete_because.extend_from_slice(&site.host.incomplete_because);
+        report.namespaces.push(site.namespace.clone());
     }
     report.settle();
     report
@@ -311,14 +321,31 @@ pub fn report(sites: Vec<Site>, because: Vec<String>, time: String) -> Report {
 impl Report {
     /// The findings that count, by the position of their socket: one look for all sockets.
     #[must_use]
-    pub fn counting_by_socket(&self) -> Vec<Vec<&Finding>> {
-        let mut by_socket: Vec<Vec<&Finding>> = vec![Vec::new(); self.sockets.len()];
-        for finding in self.findings.iter().filter(|finding| finding.counts()) {
-            if let Some(list) = finding.socket.and_then(|place| by_socket.get_mut(place)) {
-                list.push(finding);
-            }
+    pub fn counting_by_socket(&self) -> BySocket<'_> {
+        let mut starts = vec![0; self.sockets.len() + 1];
+        let counting = || {
+            let about = |(place, finding): (usize, &Finding)| {
+                finding.counts().then_some(finding.socket).flatten().map(|socket| (socket, place))
+            };
+            self.findings
+                .iter()
+                .enumerate()
+                .filter_map(about)
+                .filter(|(socket, _)| *socket < self.sockets.len())
+        };
+        for (socket, _) in counting() {
+            starts[socket + 1] += 1;
         }
-        by_socket
+        for socket in 1..starts.len() {
+            starts[socket] += starts[socket - 1];
+        }
+        let mut next = starts.clone();
+        let mut order = vec![0; starts.last().copied().unwrap_or(0)];
+        for (socket, place) in counting() {
+            order[next[socket]] = place;
+            next[socket] += 1;
+        }
+        BySocket { findings: &self.findings, starts, order }
     }
 
     /// Whether no socket was found, and that is no proof that there is none.
@@ -370,6 +397,31 @@ impl Report {
                 check.because.clone_from(reason);
             }
         }
+    }
+}
+
+/// The findings of a report that count, by socket.
+#[derive(Debug)]
+pub struct BySocket<'a> {
+    findings: &'a [Finding],
+    /// Where the findings of each socket begin in `order`, and where the last one's end.
+    starts: Vec<usize>,
+    /// Positions of findings.
+    order: Vec<usize>,
+}
+
+impl<'a> BySocket<'a> {
+    /// Whether there is any about the socket at this position of the report.
+    #[must_use]
+    pub fn any(&self, socket: usize) -> bool {
+        self.of(socket).next().is_some()
+    }
+
+    /// Those about the socket at this position of the report.
+    pub fn of(&self, socket: usize) -> impl Iterator<Item = &'a Finding> {
+        let range = self.starts.get(socket).zip(self.starts.get(socket + 1));
+        let places = range.and_then(|(from, to)| self.order.get(*from..*to)).unwrap_or_default();
+        places.iter().filter_map(|place| self.findings.get(*place))
     }
 }
 

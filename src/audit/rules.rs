@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use rustc_hash::FxHashMap;
+
 use super::{Finding, Site, plain};
 use crate::code::Code;
 use crate::diag::Severity;
 use crate::model::addr::needs_zone;
 use crate::model::{
-    AddrClass, Exposure, Family, Interface, ListeningSocket, Owner, Protocol, Snapshot, SocketState,
+    AddrClass, Exposure, Family, FamilyExposure, IfName, Interface, ListeningSocket, Owner, Protocol,
+    Snapshot, SocketState, SocketView,
 };
 use crate::plan::exposure::{Exposer, Facts, Reason};
 use crate::plan::local::LocalAddresses;
@@ -16,14 +19,24 @@ use crate::plan::local::LocalAddresses;
 /// Fills in the exposure of every socket of `site` and returns what is remarkable. Positions of sockets count from `first`.
 #[must_use]
 pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
-    let local = LocalAddresses::new(&site.host);
     let exposer = Exposer::new(&site.host);
+    let known = Known::of(&site.host);
+    // A host has few addresses and many sockets: what decides the exposure is the same for most of them.
+    let mut explained: FxHashMap<Decisive, (FamilyExposure, Vec<Reason>)> = FxHashMap::default();
     let mut findings = Vec::new();
     for (place, socket) in site.sockets.iter_mut().enumerate() {
-        let (exposure, reasons) = exposer.explain(&Facts::of_view(&socket.view));
-        socket.view.exposure = exposure;
-        let about =
-            About { socket, reasons: &reasons, host: &site.host, local: &local, place: first + place };
+        let (exposure, reasons) = explained
+            .entry(decisive(&socket.view))
+            .or_insert_with(|| exposer.explain(&Facts::of_view(&socket.view)));
+        socket.view.exposure = *exposure;
+        let about = About {
+            socket,
+            reasons,
+            host: &site.host,
+            known: &known,
+            local: exposer.local(),
+            place: first + place,
+        };
         about.v6only_unknown(&mut findings);
         about.wildcard(&mut findings);
         about.wider_in_ipv6(&mut findings);
@@ -35,23 +48,60 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
         about.queue_full(&mut findings);
         about.exe_replaced(&mut findings);
     }
-    let ports = by_port(&site.sockets);
-    for places in ports.values() {
-        one_family(site, places, first, &mut findings);
+    let port = |place: &usize| (site.sockets[*place].view.port, site.sockets[*place].view.protocol);
+    let mut places: Vec<usize> = (0..site.sockets.len()).collect();
+    places.sort_by_key(port);
+    for places in places.chunk_by(|one, two| port(one) == port(two)) {
+        one_family(site, &known, places, first, &mut findings);
         shadowed(site, places, first, &mut findings);
     }
-    any_ip(&site.host, &site.sockets, &local, &mut findings);
+    any_ip(&site.host, &site.sockets, exposer.local(), &mut findings);
     labels(&site.host, &mut findings);
     findings
 }
 
-/// Positions of the sockets of each protocol and port.
-fn by_port(sockets: &[ListeningSocket]) -> BTreeMap<(Protocol, u16), Vec<usize>> {
-    let mut ports: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for (place, socket) in sockets.iter().enumerate() {
-        ports.entry((socket.view.protocol, socket.view.port)).or_default().push(place);
+/// What of a socket decides its exposure: [`Facts`] that stay when the socket is changed.
+type Decisive = (IpAddr, Option<u32>, Option<IfName>, Option<bool>, Protocol);
+
+fn decisive(view: &SocketView) -> Decisive {
+    (view.address, view.scope_id, view.device.clone(), view.v6only, view.protocol)
+}
+
+/// What is asked of the host for every socket, looked up once.
+struct Known {
+    /// Interfaces that are up and are neither loopback nor part of another one: index and name.
+    up: Vec<(u32, String)>,
+    /// Interfaces that take packets to 127.0.0.0/8 from outside: index and name.
+    route_localnet: Vec<(u32, String)>,
+    /// By family, IPv4 first: whether an interface that is up has an address for private networks or wider.
+    wide: [bool; 2],
+    /// The same for a loopback address.
+    loopback: [bool; 2],
+}
+
+impl Known {
+    fn of(host: &Snapshot) -> Known {
+        let named = |fits: &dyn Fn(&Interface) -> bool| {
+            let fitting = host.interfaces.iter().filter(|interface| fits(interface));
+            fitting.map(|interface| (interface.index, plain(&interface.name))).collect()
+        };
+        let all = host.setting("net.ipv4.conf.all.route_localnet") == Some(1);
+        let has = |fits: fn(AddrClass) -> bool| {
+            Family::BOTH.map(|family| {
+                host.addresses().any(|(interface, address)| {
+                    interface.up && address.family == family && fits(address.class)
+                })
+            })
+        };
+        Known {
+            up: named(&|interface| interface.up && !interface.loopback && interface.master.is_none()),
+            route_localnet: named(&|interface| {
+                interface.up && !interface.loopback && (all || is_on(interface, "ipv4.route_localnet"))
+            }),
+            wide: has(|class| Exposure::of(class) >= Exposure::Private),
+            loopback: has(|class| class == AddrClass::Loopback),
+        }
     }
-    ports
 }
 
 /// A socket with all that is known of it.
@@ -59,6 +109,7 @@ struct About<'a> {
     socket: &'a ListeningSocket,
     reasons: &'a [Reason],
     host: &'a Snapshot,
+    known: &'a Known,
     local: &'a LocalAddresses,
     place: usize,
 }
@@ -142,10 +193,12 @@ impl About<'_> {
             && !matches!(AddrClass::of(view.address), AddrClass::Multicast | AddrClass::Broadcast)
             && self.local.owner(view.address, view.scope_id).is_none();
         // A broadcast address of a network can be bound too, and takes its datagrams.
-        let broadcast = self.host.addresses().any(|(_, address)| {
-            address.broadcast.is_some_and(|broadcast| broadcast == view.address.to_canonical())
-        });
-        if gone && !broadcast {
+        let broadcast = || {
+            self.host.addresses().any(|(_, address)| {
+                address.broadcast.is_some_and(|broadcast| broadcast == view.address.to_canonical())
+            })
+        };
+        if gone && !broadcast() {
             findings.push(
                 self.finding(
                     Code::STALE_ADDRESS,
@@ -182,18 +235,7 @@ impl About<'_> {
             matches!(class, AddrClass::Private | AddrClass::Global) && self.socket.device_index.is_none();
         let owner = self.local.owner(view.address, view.scope_id);
         let Some(owner) = owner.filter(|_| specific && self.socket.device_known) else { return };
-        let others: Vec<String> = self
-            .host
-            .interfaces
-            .iter()
-            .filter(|interface| {
-                interface.up && !interface.loopback && interface.index != owner && interface.master.is_none()
-            })
-            .map(|interface| plain(&interface.name))
-            .collect();
-        if others.is_empty() {
-            return;
-        }
+        let Some(others) = listed(&self.known.up, |index| index != owner) else { return };
         let on = self
             .host
             .interface(owner)
@@ -205,7 +247,7 @@ impl About<'_> {
                 format!(
                     "the address {}{on} is bound, not the interface: packets to it are taken from {} too",
                     view.address.to_canonical(),
-                    listed(&others)
+                    others
                 ),
             )
             .help("bind the socket to the device (SO_BINDTODEVICE) or filter by interface, if that is meant"),
@@ -235,23 +277,14 @@ impl About<'_> {
         if !loopback {
             return;
         }
-        let all = self.host.setting("net.ipv4.conf.all.route_localnet") == Some(1);
-        let open: Vec<String> = self
-            .host
-            .interfaces
-            .iter()
-            .filter(|interface| {
-                !interface.loopback && interface.up && (all || is_on(interface, "ipv4.route_localnet"))
-            })
-            .filter(|interface| self.socket.device_index.is_none_or(|device| device == interface.index))
-            .map(|interface| plain(&interface.name))
-            .collect();
-        if !open.is_empty() {
+        let device = self.socket.device_index;
+        let open = listed(&self.known.route_localnet, |index| device.is_none_or(|device| device == index));
+        if let Some(open) = open {
             findings.push(
                 self.finding(
                     Code::LOOPBACK_FROM_OUTSIDE,
                     Severity::Error,
-                    format!("route_localnet lets packets to {} in from {}", view.address.to_canonical(), listed(&open)),
+                    format!("route_localnet lets packets to {} in from {}", view.address.to_canonical(), open),
                 )
                 .help("set net.ipv4.conf.IF.route_localnet to 0, or drop packets to 127.0.0.0/8 that do not arrive on lo"),
             );
@@ -281,7 +314,7 @@ impl About<'_> {
     }
 
     fn exe_replaced(&self, findings: &mut Vec<Finding>) {
-        let Some(owner) = self.socket.owners.iter().flatten().find(|owner| owner.exe_deleted) else { return };
+        let Some(owner) = self.socket.known_owners().iter().find(|owner| owner.exe_deleted) else { return };
         findings.push(
             self.finding(
                 Code::EXE_REPLACED,
@@ -306,14 +339,15 @@ fn is_mapped_wildcard(address: IpAddr) -> bool {
     address.is_ipv6() && matches!(address.to_canonical(), IpAddr::V4(v4) if v4.is_unspecified())
 }
 
-/// `a`, `a and b`, `a, b and 3 more`.
-fn listed(names: &[String]) -> String {
-    match names {
-        [] => String::new(),
-        [one] => one.clone(),
-        [one, two] => format!("{one} and {two}"),
-        [one, two, rest @ ..] => format!("{one}, {two} and {} more", rest.len()),
-    }
+/// Those whose index fits, as `a`, `a and b`, `a, b and 3 more`; `None` when none does.
+fn listed(interfaces: &[(u32, String)], fits: impl Fn(u32) -> bool) -> Option<String> {
+    let mut fitting = interfaces.iter().filter(|(index, _)| fits(*index)).map(|(_, name)| name);
+    let one = fitting.next()?;
+    let Some(two) = fitting.next() else { return Some(one.clone()) };
+    Some(match fitting.count() {
+        0 => format!("{one} and {two}"),
+        more => format!("{one}, {two} and {more} more"),
+    })
 }
 
 /// The families in which a socket takes traffic; IPv4 of a dual-stack wildcard among them.
@@ -329,17 +363,13 @@ fn takes(socket: &ListeningSocket, family: Family) -> bool {
 }
 
 /// A TCP port that answers in one family, though the host has both at that reach.
-fn one_family(site: &Site, places: &[usize], first: usize, findings: &mut Vec<Finding>) {
+fn one_family(site: &Site, known: &Known, places: &[usize], first: usize, findings: &mut Vec<Finding>) {
     let here = || places.iter().map(|&place| (place, &site.sockets[place]));
-    let has = |family, fits: &dyn Fn(AddrClass) -> bool| {
-        site.host
-            .addresses()
-            .any(|(interface, address)| interface.up && address.family == family && fits(address.class))
-    };
+    let of = |has: [bool; 2], family| has[usize::from(family == Family::Ipv6)];
     if here().any(|(_, socket)| socket.view.protocol == Protocol::Udp) {
         return;
     }
-    for (have, lack) in [(Family::Ipv4, Family::Ipv6), (Family::Ipv6, Family::Ipv4)] {
+    for lack in [Family::Ipv6, Family::Ipv4] {
         if here().any(|(_, socket)| takes(socket, lack)) {
             continue;
         }
@@ -349,28 +379,32 @@ fn one_family(site: &Site, places: &[usize], first: usize, findings: &mut Vec<Fi
         let widest = socket.view.exposure.widest();
         let whole = socket.view.address.is_unspecified() || is_mapped_wildcard(socket.view.address);
         // One specific address is a choice; loopback and wildcards are how people say "here" and "everywhere".
-        let everywhere = whole && has(lack, &|class| Exposure::of(class) >= Exposure::Private);
-        let here_only = AddrClass::of(socket.view.address) == AddrClass::Loopback
-            && has(lack, &|class| class == AddrClass::Loopback);
+        let everywhere = whole && of(known.wide, lack);
+        let here_only = AddrClass::of(socket.view.address) == AddrClass::Loopback && of(known.loopback, lack);
         if socket.device_index.is_some() || widest == Exposure::None || !(everywhere || here_only) {
             continue;
         }
-        let (name, other) = match lack {
-            Family::Ipv4 => ("127.0.0.1", "0.0.0.0"),
-            Family::Ipv6 => ("[::1]", "[::]"),
+        // Spelt out, since every port of a host may have it.
+        let (message, help) = match (lack, here_only) {
+            (Family::Ipv4, true) => (
+                "listens in IPv6 only: a client that takes 127.0.0.1 for localhost is refused",
+                "listen on 127.0.0.1 as well, if both families are meant",
+            ),
+            (Family::Ipv6, true) => (
+                "listens in IPv4 only: a client that takes [::1] for localhost is refused",
+                "listen on [::1] as well, if both families are meant",
+            ),
+            (Family::Ipv4, false) => (
+                "listens in IPv6 only, and the host has IPv4 addresses too: clients that try those are refused",
+                "listen on 0.0.0.0 as well, if both families are meant",
+            ),
+            (Family::Ipv6, false) => (
+                "listens in IPv4 only, and the host has IPv6 addresses too: clients that try those are refused",
+                "listen on [::] as well, if both families are meant",
+            ),
         };
-        let message = if here_only {
-            format!("listens in {have} only: a client that takes {name} for localhost is refused")
-        } else {
-            format!(
-                "listens in {have} only, and the host has {lack} addresses too: clients that try those are refused"
-            )
-        };
-        let address = if here_only { name } else { other };
-        findings.push(
-            Finding::new(Code::ONE_FAMILY, Severity::Note, Some(first + place), message)
-                .help(format!("listen on {address} as well, if both families are meant")),
-        );
+        findings
+            .push(Finding::new(Code::ONE_FAMILY, Severity::Note, Some(first + place), message).help(help));
     }
 }
 
@@ -392,6 +426,9 @@ fn who(socket: &ListeningSocket) -> String {
 
 /// Sockets of different programs on one port, of which each gets a part of the traffic.
 fn shadowed(site: &Site, places: &[usize], first: usize, findings: &mut Vec<Finding>) {
+    if places.len() < 2 {
+        return;
+    }
     // One of each kind stands for all: a program may have thousands that share a port.
     let mut kinds: BTreeMap<_, usize> = BTreeMap::new();
     for &place in places {

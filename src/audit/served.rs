@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{Arrival, Family, Host, ListeningSocket, Owner, Protocol, SocketState, SocketView};
+use crate::model::{Arrival, Family, Host, ListeningSocket, Owners, Protocol, SocketState, SocketView};
 
 /// The document of `bindscope connections`.
 #[derive(Debug, Clone, Serialize)]
@@ -41,7 +41,7 @@ pub struct Connection {
     /// Its inode; null while it waits to be accepted.
     pub inode: Option<u64>,
     /// Processes that hold it; null when they could not be read.
-    pub owners: Option<Vec<Owner>>,
+    pub owners: Option<Owners>,
 }
 
 /// The listener that a connection to `local` came through: the specific address before the wildcard, IPv4's own before the

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::*;
 use crate::model::{
@@ -115,13 +116,13 @@ pub(crate) fn socket(text: &str) -> ListeningSocket {
         device_known: true,
         device_index: device,
         cgroup: None,
-        owners: Some(vec![owner(u32::from(port), "server", "/usr/sbin/server")]),
+        owners: Some(vec![owner(u32::from(port), "server", "/usr/sbin/server")].into()),
     }
 }
 
 pub(crate) fn report_of(sockets: Vec<ListeningSocket>, host: Snapshot) -> Report {
     let namespace = Namespace { inode: Some(1), name: None, own: true, complete: true, exposure_known: true };
-    report(vec![Site { namespace, host, sockets }], Vec::new(), "2026-01-02T03:04:05.000006Z".to_owned())
+    report(&mut [Site { namespace, host, sockets }], Vec::new(), "2026-01-02T03:04:05.000006Z".to_owned())
 }
 
 fn codes(report: &Report) -> Vec<Code> {
@@ -187,8 +188,8 @@ fn programs_that_divide_a_port_are_told_apart_from_one_program() {
         let (mut one, mut two) = (socket(a), socket(b));
         two.inode = Some(5);
         if !same {
-            one.owners = Some(vec![owner(1, "one", "/one")]);
-            two.owners = Some(vec![owner(2, "two", "/two")]);
+            one.owners = Some(vec![owner(1, "one", "/one")].into());
+            two.owners = Some(vec![owner(2, "two", "/two")].into());
         }
         let report = report_of(vec![one, two], host());
         report
@@ -249,7 +250,7 @@ fn labels_local_routes_and_replaced_programs_are_noticed() {
         metric: None,
     });
     let mut one = socket("tcp 0.0.0.0:80");
-    one.owners.as_mut().unwrap()[0].exe_deleted = true;
+    Arc::make_mut(one.owners.as_mut().unwrap())[0].exe_deleted = true;
     one.view.reuse_address = Some(true);
     let mut two = socket("udp 0.0.0.0:81");
     two.view.reuse_address = Some(true);
@@ -271,7 +272,7 @@ fn a_baseline_knows_what_it_has_seen_whatever_the_pid() {
     let baseline = baseline::Baseline::parse(&serde_json::to_string(&first).unwrap()).unwrap();
     let mut again = socket("tcp 0.0.0.0:80");
     again.inode = Some(4);
-    again.owners.as_mut().unwrap()[0].pid = 77;
+    Arc::make_mut(again.owners.as_mut().unwrap())[0].pid = 77;
     let mut second = report_of(vec![again, socket("tcp 0.0.0.0:81")], host());
     baseline.apply("b.json", &mut second);
     for finding in &second.findings {

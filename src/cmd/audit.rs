@@ -118,7 +118,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if let (Some(baseline), Some(path)) = (&baseline, &args.baseline) {
         baseline.apply(&path.to_string_lossy(), &mut look.report);
     }
-    context.emit(&write(&look.report, args, context)?, args.output.as_deref())?;
+    write(&look.report, args, context)?;
     Ok(look.exit(policy.as_ref()))
 }
 
@@ -146,10 +146,12 @@ struct Look {
 
 impl Look {
     fn new(args: &Args, policy: Option<&Read>) -> Look {
-        let gathered =
+        let mut gathered =
             gather(args, args.all_namespaces || policy.is_some_and(|read| read.policy.all_namespaces));
-        let hosts: Vec<Snapshot> = gathered.sites.iter().map(|site| site.host.clone()).collect();
-        let mut look = Look { report: audit::report(gathered.sites, gathered.because, now()), hosts };
+        let mut look = Look {
+            report: audit::report(&mut gathered.sites, gathered.because, now()),
+            hosts: gathered.sites.into_iter().map(|site| site.host).collect(),
+        };
         look.report.all_sockets = gathered.all_sockets;
         if let Some(Read { policy, text }) = policy {
             Judge {
@@ -268,19 +270,11 @@ fn gather(args: &Args, all_namespaces: bool) -> Gathered {
         let inode = look.host.host.netns.or_else(|| look.sockets.first().and_then(|socket| socket.netns));
         gathered.add(Namespace { inode, name: None, own: true, complete: true, exposure_known: true }, look);
     }
-    let mut all: Vec<ListeningSocket> =
-        gathered.sites.iter_mut().flat_map(|site| site.sockets.drain(..)).collect();
-    let counts: Vec<Option<u64>> = gathered.sites.iter().map(|site| site.namespace.inode).collect();
     if args.no_owners {
         gathered.because.push("owners were not looked for (--no-owners)".to_owned());
     } else {
-        gathered.because.extend(sys::attach_owners(&mut all, args.socket_options));
-    }
-    for socket in all {
-        let place = counts.iter().position(|inode| *inode == socket.netns).unwrap_or(0);
-        if let Some(site) = gathered.sites.get_mut(place) {
-            site.sockets.push(socket);
-        }
+        let all = gathered.sites.iter_mut().flat_map(|site| &mut site.sockets);
+        gathered.because.extend(sys::attach_owners(all, args.socket_options));
     }
     gathered
 }
@@ -312,17 +306,23 @@ impl Gathered {
     }
 }
 
-fn write(report: &Report, args: &Args, context: &Context) -> Result<Vec<u8>, Failure> {
-    let written = match args.format {
-        Format::Human | Format::Ndjson => Ok(render::audit::human(report, style(args, context)).into_bytes()),
-        Format::Json => render::audit::json(report),
-        Format::Csv => Ok(render::audit::csv(report).into_bytes()),
-        Format::Sarif => render::audit::sarif(report),
-        Format::Junit => Ok(render::audit::junit(report).into_bytes()),
-        Format::Github => Ok(render::audit::github(report).into_bytes()),
-        Format::Markdown => Ok(render::audit::markdown(report).into_bytes()),
-    };
-    written.map_err(|error| Failure::new(Exit::Internal, Problem::error(Code::INTERNAL, error.to_string())))
+fn write(report: &Report, args: &Args, context: &Context) -> Result<(), Failure> {
+    let output = args.output.as_deref();
+    let whole = |text: String| context.emit(text.as_bytes(), output);
+    match args.format {
+        Format::Human | Format::Ndjson => whole(render::audit::human(report, style(args, context))),
+        Format::Json => context.emit_with(output, |out| render::audit::json(report, out)),
+        Format::Csv => context.emit_with(output, |out| render::audit::csv(report, out)),
+        Format::Sarif => {
+            let log = render::audit::sarif(report).map_err(|error| {
+                Failure::new(Exit::Internal, Problem::error(Code::INTERNAL, error.to_string()))
+            })?;
+            context.emit(&log, output)
+        }
+        Format::Junit => whole(render::audit::junit(report)),
+        Format::Github => whole(render::audit::github(report)),
+        Format::Markdown => whole(render::audit::markdown(report)),
+    }
 }
 
 fn style(args: &Args, context: &Context) -> render::audit::Style {

@@ -64,11 +64,27 @@ impl Context {
     /// # Errors
     /// Exit 5 when it cannot be written.
     pub fn emit(&self, document: &[u8], file: Option<&Path>) -> Result<(), Failure> {
+        self.emit_with(file, |out| out.write_all(document))
+    }
+
+    /// As [`Context::emit`], for a document that is made while it is written, so that it is never in memory as a whole.
+    ///
+    /// # Errors
+    /// Exit 5 when it cannot be written.
+    pub fn emit_with(
+        &self,
+        file: Option<&Path>,
+        document: impl FnOnce(&mut Out) -> io::Result<()>,
+    ) -> Result<(), Failure> {
         let (name, result) = match file {
             Some(path) => (path.display().to_string(), write_file(path, document)),
             None => {
-                let mut stdout = io::stdout().lock();
-                ("standard output".to_owned(), stdout.write_all(document).and_then(|()| stdout.flush()))
+                // The standard library's buffer looks for lines, and would write the rest of each piece by itself.
+                let result = match crate::sys::standard_output() {
+                    Some(file) => write_all(file, document),
+                    None => write_all(io::stdout(), document),
+                };
+                ("standard output".to_owned(), result)
             }
         };
         match result {
@@ -109,13 +125,27 @@ impl Context {
     }
 }
 
+/// What a document is written into.
+pub type Out = io::BufWriter<Box<dyn Write>>;
+
+/// Writes a document piece by piece.
+fn write_all(
+    target: impl Write + 'static,
+    document: impl FnOnce(&mut Out) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut out = Out::with_capacity(64 << 10, Box::new(target));
+    let written = document(&mut out).and_then(|()| out.flush());
+    // What could not be written is not tried again when the buffer goes.
+    let _ = out.into_parts();
+    written
+}
+
 /// Writes `document` beside `path` and then renames it there, so that a reader finds the old report or the new one whole.
 /// What is not a regular file (a terminal, `/dev/stdout`, a FIFO) is written to directly.
-fn write_file(path: &Path, document: &[u8]) -> io::Result<()> {
+fn write_file(path: &Path, document: impl FnOnce(&mut Out) -> io::Result<()>) -> io::Result<()> {
     let special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
     if special {
-        let mut file = File::options().write(true).open(path)?;
-        return file.write_all(document).and_then(|()| file.flush());
+        return write_all(File::options().write(true).open(path)?, document);
     }
     let mut name =
         path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_os_string();
@@ -123,7 +153,10 @@ fn write_file(path: &Path, document: &[u8]) -> io::Result<()> {
     let part = path.with_file_name(name);
     remove_leftovers(path);
     let written = crate::sys::create_private(&part)
-        .and_then(|mut file| file.write_all(document).and_then(|()| file.sync_all()))
+        .and_then(|file| {
+            write_all(file.try_clone()?, document)?;
+            file.sync_all()
+        })
         .and_then(|()| std::fs::rename(&part, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&part);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, interfaces};
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::model;
@@ -111,6 +111,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let snapshot = sys::snapshot();
     let mut lines = sockets(&sight);
     lines.extend(interfaces(&sight, snapshot.as_ref()));
+    lines.extend(snapshot.as_ref().ok().map(|snapshot| agreement(&interfaces::second_opinion(snapshot))));
     lines.extend(addresses(&sight, snapshot.as_ref().ok(), sys::rights().privileged_ports));
     lines.push(privileges(&would_be_confined()));
     let host = snapshot.map(|snapshot| snapshot.host).unwrap_or_default();
@@ -298,6 +299,30 @@ fn interfaces(sight: &Sight, snapshot: Result<&Snapshot, &sys::Error>) -> Option
             let detail = format!("{} are seen, with their addresses and routes", snapshot.interfaces.len());
             Some(line("interfaces", State::Yes, &detail, None))
         }
+    }
+}
+
+/// Whether the C library lists what the kernel has.
+fn agreement(disagreements: &[String]) -> Line {
+    match disagreements {
+        [] => line(
+            "addresses",
+            State::Yes,
+            "the kernel and the C library list the same interfaces and addresses",
+            None,
+        ),
+        [first, rest @ ..] => line(
+            "addresses",
+            State::Partly,
+            &format!(
+                "{first}{}",
+                if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) }
+            ),
+            Some(
+                "bindscope goes by the kernel; `bindscope interfaces --cross-check` lists every difference"
+                    .to_owned(),
+            ),
+        ),
     }
 }
 
@@ -525,6 +550,13 @@ mod tests {
         assert!(partly.state == State::Partly && partly.detail.ends_with("; Landlock is not there: why"));
         let no = privileges(&Confinement { weaker_because, ..Confinement::default() });
         assert!(no.state == State::No && no.way_out.is_some());
+    }
+
+    #[test]
+    fn two_lists_that_differ_are_told() {
+        assert_eq!(agreement(&[]).state, State::Yes);
+        let two = agreement(&["one".to_owned(), "two".to_owned()]);
+        assert_eq!((two.state, two.detail.as_str()), (State::Partly, "one (and 1 more)"));
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use serde::ser::SerializeSeq as _;
+
 use super::{Context, Exit, Failure};
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::model::{Snapshot, crosscheck};
-use crate::plan::cover::coverage;
+use crate::plan::cover::{coverage, each_form};
 use crate::record::document;
 use crate::render;
 use crate::sys;
@@ -17,6 +19,9 @@ pub struct Args {
     /// How to show it
     #[arg(short, long, value_enum, default_value_t = Format::Human)]
     format: Format,
+    /// Hold the C library's list of addresses against the kernel's, too; three system calls more for each address
+    #[arg(long)]
+    cross_check: bool,
     /// Write to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -33,27 +38,40 @@ enum Format {
     Csv,
 }
 
+/// The bind forms of a host, made one by one while they are written.
+struct Forms<'a>(&'a Snapshot);
+
+impl serde::Serialize for Forms<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        each_form(self.0, |form| list.serialize_element(&form))?;
+        list.end()
+    }
+}
+
+/// Levels of the document that are laid out in lines: down to the addresses of an interface.
+const LEVELS: usize = 4;
+
 /// Runs it.
 ///
 /// # Errors
 /// Exit 4 when the system does not list its interfaces, 5 when the report cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let snapshot = checked_snapshot()?;
-    let covered = || coverage(&snapshot);
-    let report = match args.format {
+    let all = args.format != Format::Csv;
+    let (snapshot, cross_checked) = checked_snapshot(args.cross_check, all)?;
+    let output = args.output.as_deref();
+    match args.format {
         Format::Human => {
             let color = context.color && args.output.is_none();
-            render::interfaces::human(&snapshot, &covered(), context.width, color).into_bytes()
+            let text = render::interfaces::human(&snapshot, &coverage(&snapshot), context.width, color);
+            context.emit(text.as_bytes(), output)?;
         }
-        Format::Csv => render::interfaces::csv(&snapshot).into_bytes(),
-        Format::Json => document::of_snapshot(snapshot.clone(), covered()).to_json().map_err(|error| {
-            Failure::new(
-                Exit::Internal,
-                Problem::error(Code::INTERNAL, format!("cannot form the document: {error}")),
-            )
-        })?,
-    };
-    context.emit(&report, args.output.as_deref())?;
+        Format::Csv => context.emit_with(output, |out| render::interfaces::csv(&snapshot, out))?,
+        Format::Json => {
+            let document = document::of_snapshot(&snapshot, cross_checked, Forms(&snapshot));
+            context.emit_with(output, |out| document.write_json(out, LEVELS))?;
+        }
+    }
     for problem in problems(&snapshot) {
         context.say(&problem);
     }
@@ -62,30 +80,42 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Ok(if gap { Exit::Undecided } else { Exit::Success })
 }
 
-/// The host's snapshot with the C library's second opinion about its addresses, and whether there are packet filters.
+/// The host's snapshot with its disagreements and whether there are packet filters, and whether the C library's second opinion
+/// about the addresses is among the disagreements. Without `all` there are interfaces and addresses alone.
 ///
 /// # Errors
 /// Exit 4 when the system does not list its interfaces.
-pub(super) fn checked_snapshot() -> Result<Snapshot, Failure> {
+pub(super) fn checked_snapshot(cross_check: bool, all: bool) -> Result<(Snapshot, bool), Failure> {
     let take = || {
-        sys::snapshot().map_err(|error| {
+        let taken = if all { sys::snapshot() } else { sys::addresses() };
+        taken.map_err(|error| {
             Failure::new(Exit::Environment, Problem::error(Code::HOST_UNREADABLE, error.to_string()))
         })
     };
-    let compare = |snapshot: &Snapshot| match sys::listed_addresses() {
+    let mut snapshot = take()?;
+    if cross_check {
+        let first = second_opinion(&snapshot);
+        if !first.is_empty() {
+            // The two lists are read one after the other. What differs twice is no change in between.
+            snapshot = take()?;
+            snapshot.disagreements = second_opinion(&snapshot);
+            snapshot.disagreements.retain(|sentence| first.contains(sentence));
+        }
+    } else {
+        snapshot.disagreements = crosscheck::labels(&snapshot);
+    }
+    if all {
+        snapshot.packet_filters = Some(sys::packet_filters());
+    }
+    Ok((snapshot, cross_check))
+}
+
+/// Labels that mislead, and where the C library's list differs from the kernel's.
+pub(super) fn second_opinion(snapshot: &Snapshot) -> Vec<String> {
+    match sys::listed_addresses() {
         Ok(listed) => crosscheck::disagreements(snapshot, &listed),
         Err(error) => vec![format!("there is no second opinion about the addresses: {error}")],
-    };
-    let mut snapshot = take()?;
-    let first = compare(&snapshot);
-    if !first.is_empty() {
-        // The two lists are read one after the other. What differs twice is no change in between.
-        snapshot = take()?;
-        snapshot.disagreements = compare(&snapshot);
-        snapshot.disagreements.retain(|sentence| first.contains(sentence));
     }
-    snapshot.packet_filters = Some(sys::packet_filters());
-    Ok(snapshot)
 }
 
 /// What a reader of the snapshot must know of it.

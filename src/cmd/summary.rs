@@ -10,7 +10,7 @@ use crate::{render, sys};
 /// # Errors
 /// Exit 4 when the system does not list its interfaces, 5 when the page cannot be written.
 pub fn run(context: &Context) -> Result<Exit, Failure> {
-    let snapshot = interfaces::checked_snapshot()?;
+    let (snapshot, _) = interfaces::checked_snapshot(false, true)?;
     let options = sys::InventoryOptions { owners: false, ..sys::InventoryOptions::default() };
     let mut inventory = sys::inventory(&options);
     expose(&mut inventory.sockets, &snapshot);

@@ -100,9 +100,11 @@ impl AddrClass {
     }
 }
 
-impl fmt::Display for AddrClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl AddrClass {
+    /// The word for it in every document.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             AddrClass::Unspecified => "unspecified",
             AddrClass::Loopback => "loopback",
             AddrClass::Link => "link",
@@ -111,7 +113,13 @@ impl fmt::Display for AddrClass {
             AddrClass::Multicast => "multicast",
             AddrClass::Broadcast => "broadcast",
             AddrClass::Reserved => "reserved",
-        })
+        }
+    }
+}
+
+impl fmt::Display for AddrClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -155,15 +163,23 @@ impl Exposure {
     }
 }
 
-impl fmt::Display for Exposure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Exposure {
+    /// The word for it in every document.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Exposure::None => "none",
             Exposure::Loopback => "loopback",
             Exposure::Link => "link",
             Exposure::Private => "private",
             Exposure::Global => "global",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Exposure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -188,10 +204,13 @@ impl FamilyExposure {
 #[must_use]
 pub fn text(address: IpAddr, zone: Option<&IfName>) -> String {
     let canonical = address.to_canonical();
-    match zone {
-        Some(zone) if needs_zone(canonical) => format!("{canonical}%{zone}"),
-        _ => canonical.to_string(),
+    let mut out = Vec::new();
+    push(&mut out, canonical);
+    if let Some(zone) = zone.filter(|_| needs_zone(canonical)) {
+        out.push(b'%');
+        crate::text::push_bytes(&mut out, zone.as_bytes());
     }
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Adds the text of an address to `out`. IPv4 is written by hand: that is on the way of every connection, and the standard

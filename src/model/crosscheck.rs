@@ -1,10 +1,10 @@
 //! Two sources about addresses held against each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::addr;
-use super::host::Snapshot;
+use super::host::{Interface, InterfaceAddress, Snapshot};
 use super::ifname::IfName;
 
 /// An address as the C library's list (getifaddrs(3)) has it.
@@ -18,57 +18,73 @@ pub struct ListedAddress {
     pub address: IpAddr,
 }
 
-/// Where the two differ, one sentence each, sorted. The kernel's interface is that of the snapshot.
+/// Labels that name no interface, or another one than the address is on; one sentence each, sorted. What a kernel tells of its
+/// own addresses suffices for it.
+#[must_use]
+pub fn labels(snapshot: &Snapshot) -> Vec<String> {
+    sorted(label_sentences(snapshot))
+}
+
+fn label_sentences(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    snapshot.addresses().filter_map(|(interface, address)| {
+        let label = address.label.as_ref().filter(|label| **label != interface.name)?;
+        let (text, name) = (addr::text(address.address, None), &interface.name);
+        Some(match snapshot.interface_named(label) {
+            Some(other) => format!(
+                "{text} is on {name}, but its label is {label}, the name of another interface (index {}): programs that trust labels credit it to that one",
+                other.index
+            ),
+            None => format!(
+                "{text} is on {name}, but its label is {label}, which is no interface: programs that trust labels name one that does not exist"
+            ),
+        })
+    })
+}
+
+/// As [`labels`], and where the C library's list differs from the snapshot, whose interfaces are the kernel's word.
 #[must_use]
 pub fn disagreements(snapshot: &Snapshot, listed: &[ListedAddress]) -> Vec<String> {
-    let mut kernel: BTreeMap<IpAddr, Vec<(u32, &IfName)>> = BTreeMap::new();
+    let mut kernel: HashMap<IpAddr, Vec<(&Interface, &InterfaceAddress)>> = HashMap::new();
     for (interface, address) in snapshot.addresses() {
-        kernel.entry(address.address).or_default().push((interface.index, &interface.name));
+        kernel.entry(address.address).or_default().push((interface, address));
     }
-    let mut library: BTreeMap<IpAddr, Vec<&ListedAddress>> = BTreeMap::new();
-    for entry in listed {
-        library.entry(entry.address).or_default().push(entry);
-    }
-    let mut sentences = BTreeSet::new();
-    for (address, owners) in &kernel {
-        let Some(entries) = library.get(address) else {
-            for (_, name) in owners {
-                sentences.insert(format!(
-                    "the kernel has {} on {name}, but the C library does not list it",
-                    addr::text(*address, Some(name))
-                ));
-            }
-            continue;
+    let library: HashSet<IpAddr> = listed.iter().map(|entry| entry.address).collect();
+    let missing = snapshot.addresses().filter(|(_, address)| !library.contains(&address.address)).map(
+        |(Interface { name, .. }, address)| {
+            let text = addr::text(address.address, Some(name));
+            format!("the kernel has {text} on {name}, but the C library does not list it")
+        },
+    );
+    let other = listed.iter().filter_map(|entry| {
+        let text = addr::text(entry.address, None);
+        let Some(owners) = kernel.get(&entry.address) else {
+            return Some(format!(
+                "the C library lists {text} on {}, but the kernel does not have it",
+                entry.name
+            ));
         };
-        // One address may be on several interfaces (fe80::1): only names that fit none of the owners count.
-        for entry in entries.iter().filter(|entry| !owners.iter().any(|(_, name)| is_called(entry, name))) {
-            let real: Vec<String> = owners.iter().map(|(_, name)| name.to_string()).collect();
-            let real = real.join(", ");
-            let text = addr::text(*address, None);
-            sentences.insert(match snapshot.interface_named(&entry.name) {
-                Some(other) => format!(
-                    "{text} is on {real}, but its label is {}, the name of another interface (index {}): programs that trust labels credit it to that one",
-                    entry.name, other.index
-                ),
-                None => format!(
-                    "{text} is on {real}, but its label is {}, which is no interface: programs that trust labels name one that does not exist",
-                    entry.name
-                ),
-            });
-        }
-    }
-    for (address, entries) in &library {
-        if !kernel.contains_key(address) {
-            for entry in entries {
-                sentences.insert(format!(
-                    "the C library lists {} on {}, but the kernel does not have it",
-                    addr::text(*address, None),
-                    entry.name
-                ));
-            }
-        }
-    }
-    sentences.into_iter().collect()
+        // One address may be on several interfaces (fe80::1): only a name that fits none of them counts, and it may be a label.
+        let fits = |(interface, address): &(&Interface, &InterfaceAddress)| {
+            is_called(entry, &interface.name)
+                || address.label.as_ref().is_some_and(|label| is_called(entry, label))
+        };
+        (!owners.iter().any(fits)).then(|| {
+            let names: Vec<String> = owners.iter().map(|(interface, _)| interface.name.to_string()).collect();
+            format!(
+                "the kernel has {text} on {}, but the C library lists it on {}",
+                names.join(", "),
+                entry.name
+            )
+        })
+    });
+    sorted(label_sentences(snapshot).chain(missing).chain(other))
+}
+
+fn sorted(sentences: impl Iterator<Item = String>) -> Vec<String> {
+    let mut sentences: Vec<String> = sentences.collect();
+    sentences.sort_unstable();
+    sentences.dedup();
+    sentences
 }
 
 /// Whether the library means this name. It hands out text, so that a name which is not UTF-8 comes with replacement characters.
@@ -81,7 +97,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{AddrClass, Family, Interface, InterfaceAddress};
+    use crate::model::{AddrClass, Family};
 
     fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
         let address = |text: &&str| {
@@ -140,19 +156,31 @@ mod tests {
         odd.name = IfName::from_bytes(b"a\xff");
         let odd = Snapshot { interfaces: vec![odd], ..Snapshot::default() };
         assert_eq!(disagreements(&odd, &[listed("a\u{fffd}", "192.0.2.1")]), [""; 0], "not UTF-8");
-        let other = [listed("b", "192.0.2.1"), listed("a:0", "fe80::1"), listed("a", "198.51.100.1")];
-        let sentences = disagreements(&snapshot, &other);
-        for expected in [
+        assert_eq!(labels(&snapshot), [""; 0]);
+        let mut labelled = snapshot.clone();
+        labelled.interfaces[0].addresses[0].label = Some(IfName::from("b"));
+        labelled.interfaces[0].addresses[1].label = Some(IfName::from("a:0"));
+        let expected = [
             "192.0.2.1 is on a, but its label is b, the name of another interface (index 3)",
-            "fe80::1 is on a, b, but its label is a:0, which is no interface",
-            "the kernel has 192.0.2.2 on a, but the C library does not list it",
-            "the C library lists 198.51.100.1 on a, but the kernel does not have it",
-        ] {
-            assert!(
-                sentences.iter().any(|sentence| sentence.starts_with(expected)),
-                "{expected}: {sentences:?}"
-            );
+            "192.0.2.2 is on a, but its label is a:0, which is no interface",
+        ];
+        let as_labelled =
+            [same[2].clone(), same[3].clone(), listed("b", "192.0.2.1"), listed("a:0", "192.0.2.2")];
+        for sentences in [labels(&labelled), disagreements(&labelled, &as_labelled)] {
+            assert_eq!(sentences.len(), 2, "{sentences:?}");
+            for (sentence, expected) in sentences.iter().zip(expected) {
+                assert!(sentence.starts_with(expected), "{sentence}");
+            }
         }
-        assert_eq!(sentences.len(), 4, "{sentences:?}");
+        let other = [listed("b", "192.0.2.1"), listed("c", "fe80::1"), listed("a", "198.51.100.1")];
+        assert_eq!(
+            disagreements(&snapshot, &other),
+            [
+                "the C library lists 198.51.100.1 on a, but the kernel does not have it",
+                "the kernel has 192.0.2.1 on a, but the C library lists it on b",
+                "the kernel has 192.0.2.2 on a, but the C library does not list it",
+                "the kernel has fe80::1 on a, b, but the C library lists it on c",
+            ]
+        );
     }
 }

@@ -102,7 +102,10 @@ impl From<&str> for IfName {
 
 impl fmt::Display for IfName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&crate::text::escape_bytes(&self.0))
+        match crate::text::plain_ascii(&self.0) {
+            Some(name) => f.pad(name),
+            None => f.pad(&crate::text::escape_bytes(&self.0)),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The sockets that are there already, and the processes that hold them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,10 +47,10 @@ pub struct ListeningSocket {
     /// Index of the device it is bound to.
     pub device_index: Option<u32>,
     /// Path of the cgroup in which it was made, where the kernel tells and the path can be found.
-    pub cgroup: Option<String>,
+    pub cgroup: Option<Arc<str>>,
     /// Processes that hold it, by pid. Null when they could not be read; empty when every process could be read and none
     /// has it: then it is the kernel's own.
-    pub owners: Option<Vec<Owner>>,
+    pub owners: Option<Owners>,
 }
 
 impl ListeningSocket {
@@ -61,6 +62,12 @@ impl ListeningSocket {
             (self.netns, view.port, view.protocol, view.family, view.address),
             (self.device_index, self.state, self.inode, self.uid),
         )
+    }
+
+    /// The processes that are known to hold it.
+    #[must_use]
+    pub fn known_owners(&self) -> &[Owner] {
+        self.owners.as_deref().unwrap_or_default()
     }
 
     /// The socket and who holds it, in one line for a person: `tcp 0.0.0.0:80 (nginx, pid 12)`. Escaped.
@@ -103,15 +110,23 @@ pub enum SocketState {
     TimeWait,
 }
 
-impl fmt::Display for SocketState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl SocketState {
+    /// The word for it in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             SocketState::Listen => "listen",
             SocketState::Unconnected => "unconnected",
             SocketState::Bound => "bound",
             SocketState::Connected => "connected",
             SocketState::TimeWait => "time-wait",
-        })
+        }
+    }
+}
+
+impl fmt::Display for SocketState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -123,6 +138,9 @@ pub struct Queue {
     /// TCP: how many may wait. Null where the source does not tell (UDP, `/proc/net`).
     pub limit: Option<u32>,
 }
+
+/// Processes that hold a socket, by pid. Sockets with the same owners share them: a program may have thousands.
+pub type Owners = Arc<[Owner]>;
 
 /// A process that holds a socket. Text is as the system has it, and unescaped; bytes that are not UTF-8 stand as `\xNN`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

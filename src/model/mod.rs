@@ -25,6 +25,6 @@ pub use changes::Change;
 pub use errno::Errno;
 pub use host::{AddrState, Host, Interface, InterfaceAddress, Route, RouteKind, Rule, Snapshot};
 pub use ifname::IfName;
-pub use inventory::{Inventory, ListeningSocket, Owner, Queue, SocketState};
+pub use inventory::{Inventory, ListeningSocket, Owner, Owners, Queue, SocketState};
 pub use reach::{Outcome, PacketsSeen, Source};
 pub use socket::{Phase, Protocol, SocketSpec, SocketView, V6Only};

@@ -1,5 +1,6 @@
 //! What each form of bind would cover on a host: the wildcards, loopback, and every address.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::exposure::{Exposer, Facts, is_usable};
@@ -10,20 +11,34 @@ use crate::model::{AddrClass, Exposure, Family, IfName, Protocol, RouteKind, Sna
 /// Every form, wildcards first, then the addresses in the order of the snapshot.
 #[must_use]
 pub fn coverage(snapshot: &Snapshot) -> Vec<Coverage> {
+    let mut forms = Vec::new();
+    let Ok(()) = each_form(snapshot, |form| {
+        forms.push(form);
+        Ok::<(), Infallible>(())
+    });
+    forms
+}
+
+/// Hands out what [`coverage`] returns form by form, so that nobody needs to hold those of ten thousand addresses at once.
+///
+/// # Errors
+/// What `each` returns ends it.
+pub fn each_form<E>(snapshot: &Snapshot, mut each: impl FnMut(Coverage) -> Result<(), E>) -> Result<(), E> {
     let exposer = Exposer::new(snapshot);
     let all4 = all(snapshot, Family::Ipv4);
     let all6 = all(snapshot, Family::Ipv6);
     let both: Vec<String> = all4.iter().chain(&all6).cloned().collect();
     let loopback4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let loopback6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    let mut forms = vec![
-        form(&exposer, Family::Ipv4.wildcard(), None, None, all4),
-        form(&exposer, loopback4, None, None, vec![loopback4.to_string()]),
-    ];
+    let text = |address: IpAddr| address.to_string();
+    let wildcard4 = Family::Ipv4.wildcard();
+    each(form(&exposer, wildcard4, text(wildcard4), None, None, all4))?;
+    each(form(&exposer, loopback4, text(loopback4), None, None, vec![text(loopback4)]))?;
     if snapshot.ipv6_available {
-        forms.push(form(&exposer, Family::Ipv6.wildcard(), None, Some(true), all6));
-        forms.push(form(&exposer, Family::Ipv6.wildcard(), None, Some(false), both));
-        forms.push(form(&exposer, loopback6, None, Some(true), vec![loopback6.to_string()]));
+        let wildcard6 = Family::Ipv6.wildcard();
+        each(form(&exposer, wildcard6, text(wildcard6), None, Some(true), all6))?;
+        each(form(&exposer, wildcard6, text(wildcard6), None, Some(false), both))?;
+        each(form(&exposer, loopback6, text(loopback6), None, Some(true), vec![text(loopback6)]))?;
     }
     for (interface, address) in snapshot.addresses() {
         if address.address == loopback4 || address.address == loopback6 {
@@ -32,14 +47,16 @@ pub fn coverage(snapshot: &Snapshot) -> Vec<Coverage> {
         let zone = needs_zone(address.address).then_some((&interface.name, interface.index));
         let text = addr::text(address.address, Some(&interface.name));
         let v6only = (address.family == Family::Ipv6).then_some(true);
-        forms.push(form(&exposer, address.address, zone, v6only, vec![text]));
+        each(form(&exposer, address.address, text.clone(), zone, v6only, vec![text]))?;
     }
-    forms
+    Ok(())
 }
 
+/// `bind` is the form as it is written.
 fn form(
     exposer: &Exposer<'_>,
     address: IpAddr,
+    bind: String,
     zone: Option<(&IfName, u32)>,
     v6only: Option<bool>,
     addresses: Vec<String>,
@@ -60,7 +77,7 @@ fn form(
         _ => Reach::AnyInterface,
     };
     Coverage {
-        bind: addr::text(address, zone.map(|zone| zone.0)),
+        bind,
         family: Family::of(address),
         v6only,
         addresses: if reach == Reach::Nobody { Vec::new() } else { addresses },

@@ -3,10 +3,10 @@
 //! No firewall is assumed. The weak host model is: an address is reached through whatever interface a packet comes in by,
 //! but for link-local IPv6, loopback addresses and sockets bound to a device (measured in the tests of this repository).
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 
 use super::local::LocalAddresses;
 use crate::model::addr::{self, needs_zone};
@@ -16,7 +16,7 @@ use crate::model::{
 };
 
 /// What of a socket decides its exposure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Facts<'a> {
     /// The bound address as the socket has it; a v4-mapped one is that of an AF_INET6 socket.
     pub address: IpAddr,
@@ -120,7 +120,7 @@ pub struct Exposer<'a> {
     snapshot: &'a Snapshot,
     local: LocalAddresses,
     /// By interface and address, since hosts with ten thousand addresses are looked up as often.
-    listed: HashMap<(u32, IpAddr), &'a InterfaceAddress>,
+    listed: FxHashMap<(u32, IpAddr), &'a InterfaceAddress>,
     /// By VRF (its index; `None` outside of all) and family: what a wildcard gets.
     widest: Vec<(Option<u32>, Family, Exposure, String)>,
 }
@@ -154,6 +154,12 @@ impl<'a> Exposer<'a> {
             });
         }
         new
+    }
+
+    /// The host's addresses, indexed.
+    #[must_use]
+    pub fn local(&self) -> &LocalAddresses {
+        &self.local
     }
 
     fn widen(&mut self, vrf: Option<u32>, family: Family, exposure: Exposure, what: impl FnOnce() -> String) {
@@ -354,10 +360,16 @@ impl<'a> Exposer<'a> {
             (false, Some(device)) => {
                 format!("{text} is a {class} address, reached through device {}", device.name)
             }
-            (false, None) => format!(
-                "{text} is a {class} address of {}; under the weak host model it is reached through every interface",
-                owner.name
-            ),
+            // Put together by hand: there may be one for each of ten thousand addresses.
+            (false, None) => [
+                &text,
+                " is a ",
+                class.as_str(),
+                " address of ",
+                &owner.name.to_string(),
+                "; under the weak host model it is reached through every interface",
+            ]
+            .concat(),
         });
         exposure
     }

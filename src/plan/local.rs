@@ -3,10 +3,10 @@
 //! Each VRF has a table of its own instead, so that an address of one VRF is no address of another, nor of the host at large
 //! (`inet_addr_type_table()`, `l3mdev_fib_table()`). Which table is asked, the interface says over which one asks.
 
-use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::available::vrf_of;
 use crate::model::{AddrClass, AddrState, Interface, InterfaceAddress, RouteKind, Snapshot};
@@ -45,13 +45,13 @@ type Vrf = u32;
 #[derive(Debug)]
 pub struct LocalAddresses {
     /// Interfaces that are a VRF or in one.
-    vrfs: HashMap<u32, Vrf>,
-    exact4: HashMap<(Vrf, Ipv4Addr), u32>,
+    vrfs: FxHashMap<u32, Vrf>,
+    exact4: FxHashMap<(Vrf, Ipv4Addr), u32>,
     /// The addresses of [`LocalAddresses::exact4`], whatever their VRF.
-    any4: HashSet<Ipv4Addr>,
-    broadcast4: HashSet<(Vrf, Ipv4Addr)>,
+    any4: FxHashSet<Ipv4Addr>,
+    broadcast4: FxHashSet<(Vrf, Ipv4Addr)>,
     routes4: Vec<(Vrf, Ipv4Net, u32)>,
-    owners6: HashMap<Ipv6Addr, Vec<Ipv6Owner>>,
+    owners6: FxHashMap<Ipv6Addr, Vec<Ipv6Owner>>,
     routes6: Vec<(Vrf, Ipv6Net, u32)>,
     ipv4_used: bool,
 }
@@ -63,11 +63,11 @@ impl LocalAddresses {
         let vrfs = snapshot.interfaces.iter().map(|interface| (interface.index, vrf_of(snapshot, interface)));
         let mut new = LocalAddresses {
             vrfs: vrfs.filter(|&(_, vrf)| vrf != 0).collect(),
-            exact4: HashMap::new(),
-            any4: HashSet::new(),
-            broadcast4: HashSet::new(),
+            exact4: FxHashMap::default(),
+            any4: FxHashSet::default(),
+            broadcast4: FxHashSet::default(),
             routes4: Vec::new(),
-            owners6: HashMap::new(),
+            owners6: FxHashMap::default(),
             routes6: Vec::new(),
             ipv4_used: false,
         };

@@ -1,6 +1,8 @@
 //! The envelope of every document: schema, version, completeness, host; and the reader that knows its own from others.
 
-use std::io::Read;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -54,14 +56,12 @@ impl<T> Document<T> {
 }
 
 impl<T: Serialize> Document<T> {
-    /// The document as indented JSON with a newline at its end.
+    /// The document as JSON with a newline at its end; what lies deeper than `levels` containers is on one line.
     ///
     /// # Errors
-    /// When the body cannot be JSON (a map whose keys are no strings).
-    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let mut json = serde_json::to_vec_pretty(self)?;
-        json.push(b'\n');
-        Ok(json)
+    /// When the writer fails, or the body cannot be JSON (a map whose keys are no strings).
+    pub fn write_json(&self, out: impl Write, levels: usize) -> io::Result<()> {
+        super::json::write(out, self, levels)
     }
 }
 
@@ -138,44 +138,52 @@ pub fn read<T: DeserializeOwned>(
 
 /// What `interfaces --format json` tells: all of a [`Snapshot`], and what each bind form would cover.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Interfaces {
+pub struct Interfaces<'a, C = Vec<Coverage>> {
     /// Sorted by index.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Cow<'a, [Interface]>,
     /// See [`Snapshot::routes`].
-    pub routes: Vec<Route>,
+    pub routes: Cow<'a, [Route]>,
     /// See [`Snapshot::rules`].
-    pub rules: Vec<Rule>,
+    pub rules: Cow<'a, [Rule]>,
     /// See [`Snapshot::rules_gone`].
     #[serde(default)]
-    pub rules_gone: Vec<Rule>,
+    pub rules_gone: Cow<'a, [Rule]>,
     /// See [`Snapshot::settings`].
-    pub settings: std::collections::BTreeMap<String, i64>,
+    pub settings: Cow<'a, BTreeMap<String, i64>>,
     /// See [`Snapshot::ipv6_available`].
     pub ipv6_available: bool,
     /// See [`Snapshot::disagreements`].
-    pub disagreements: Vec<String>,
+    pub disagreements: Cow<'a, [String]>,
     /// See [`Snapshot::packet_filters`].
     #[serde(default)]
-    pub packet_filters: Option<PacketFilters>,
+    pub packet_filters: Option<Cow<'a, PacketFilters>>,
+    /// Whether the C library's list was held against the kernel's; else the disagreements are those of labels alone.
+    #[serde(default)]
+    pub cross_checked: bool,
     /// What each bind form would cover.
-    pub coverage: Vec<Coverage>,
+    pub coverage: C,
 }
 
-/// The document of a snapshot.
+/// The document of a snapshot. `coverage` is written as a list of [`Coverage`].
 #[must_use]
-pub fn of_snapshot(snapshot: Snapshot, coverage: Vec<Coverage>) -> Document<Interfaces> {
+pub fn of_snapshot<C: Serialize>(
+    snapshot: &Snapshot,
+    cross_checked: bool,
+    coverage: C,
+) -> Document<Interfaces<'_, C>> {
     let body = Interfaces {
-        interfaces: snapshot.interfaces,
-        routes: snapshot.routes,
-        rules: snapshot.rules,
-        rules_gone: snapshot.rules_gone,
-        settings: snapshot.settings,
+        interfaces: Cow::Borrowed(&snapshot.interfaces),
+        routes: Cow::Borrowed(&snapshot.routes),
+        rules: Cow::Borrowed(&snapshot.rules),
+        rules_gone: Cow::Borrowed(&snapshot.rules_gone),
+        settings: Cow::Borrowed(&snapshot.settings),
         ipv6_available: snapshot.ipv6_available,
-        disagreements: snapshot.disagreements,
-        packet_filters: snapshot.packet_filters,
+        disagreements: Cow::Borrowed(&snapshot.disagreements),
+        packet_filters: snapshot.packet_filters.as_ref().map(Cow::Borrowed),
+        cross_checked,
         coverage,
     };
-    Document::new(INTERFACES, snapshot.host, snapshot.incomplete_because, body)
+    Document::new(INTERFACES, snapshot.host.clone(), snapshot.incomplete_because.clone(), body)
 }
 
 /// Reads the document of [`of_snapshot`] back, as `plan --host` does.
@@ -188,14 +196,14 @@ pub fn read_snapshot(source: impl Read) -> Result<Snapshot, ReadError> {
         host: document.host,
         complete: document.complete,
         incomplete_because: document.incomplete_because,
-        interfaces: document.body.interfaces,
-        routes: document.body.routes,
-        rules: document.body.rules,
-        rules_gone: document.body.rules_gone,
-        settings: document.body.settings,
+        interfaces: document.body.interfaces.into_owned(),
+        routes: document.body.routes.into_owned(),
+        rules: document.body.rules.into_owned(),
+        rules_gone: document.body.rules_gone.into_owned(),
+        settings: document.body.settings.into_owned(),
         ipv6_available: document.body.ipv6_available,
-        disagreements: document.body.disagreements,
-        packet_filters: document.body.packet_filters,
+        disagreements: document.body.disagreements.into_owned(),
+        packet_filters: document.body.packet_filters.map(Cow::into_owned),
     })
 }
 
@@ -206,7 +214,8 @@ mod tests {
     #[test]
     fn a_snapshot_reads_back_equal() {
         let snapshot = Snapshot { complete: true, ipv6_available: true, ..Snapshot::default() };
-        let json = of_snapshot(snapshot.clone(), Vec::new()).to_json().unwrap();
+        let mut json = Vec::new();
+        of_snapshot(&snapshot, false, [(); 0]).write_json(&mut json, 4).unwrap();
         assert_eq!(read_snapshot(&json[..]).unwrap(), snapshot);
     }
 

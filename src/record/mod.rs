@@ -2,6 +2,7 @@
 
 pub mod document;
 pub mod event;
+pub mod json;
 pub mod line;
 pub mod sink;
 pub mod tally;

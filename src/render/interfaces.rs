@@ -1,11 +1,13 @@
 //! Interfaces and what bind forms cover, as text and as CSV.
 
 use std::fmt::Write as _;
+use std::io;
 
 use anstyle::{AnsiColor, Style};
 
+use super::row::Row;
 use crate::model::coverage::{Coverage, Reach};
-use crate::model::{Exposure, Interface, InterfaceAddress, Snapshot, addr};
+use crate::model::{AddrState, Exposure, Interface, InterfaceAddress, Snapshot};
 use crate::text::{csv_field, escape};
 
 const BOLD: Style = Style::new().bold();
@@ -42,8 +44,29 @@ fn flags(interface: &Interface) -> String {
 
 /// `permanent, tentative`; empty when the system does not say.
 fn states(address: &InterfaceAddress) -> String {
-    let words = address.state.iter().map(|state| format!("{state:?}").to_lowercase());
-    words.collect::<Vec<_>>().join(", ")
+    let mut out = Vec::new();
+    join(&mut out, &address.state, ", ");
+    String::from_utf8(out).unwrap_or_default()
+}
+
+fn join(out: &mut Vec<u8>, states: &[AddrState], between: &str) {
+    for (number, state) in states.iter().enumerate() {
+        if number > 0 {
+            out.extend_from_slice(between.as_bytes());
+        }
+        let word = match state {
+            AddrState::Permanent => "permanent",
+            AddrState::Dynamic => "dynamic",
+            AddrState::Tentative => "tentative",
+            AddrState::Dadfailed => "dadfailed",
+            AddrState::Optimistic => "optimistic",
+            AddrState::Deprecated => "deprecated",
+            AddrState::Temporary => "temporary",
+            AddrState::Secondary => "secondary",
+            AddrState::Nodad => "nodad",
+        };
+        out.extend_from_slice(word.as_bytes());
+    }
 }
 
 /// The whole report for a person: interfaces with their addresses, then the bind forms.
@@ -142,11 +165,13 @@ fn reach_text(form: &Coverage, room: usize) -> String {
 }
 
 /// One row for each address, and one for each interface that has none.
-#[must_use]
-pub fn csv(snapshot: &Snapshot) -> String {
-    let mut out = String::from(
-        "index,name,up,running,loopback,point_to_point,multicast,kind,mtu,mac,master,address,prefix,family,class,scope_id,label,peer,broadcast,state\r\n",
-    );
+///
+/// # Errors
+/// When the writer fails.
+pub fn csv(snapshot: &Snapshot, mut out: impl io::Write) -> io::Result<()> {
+    out.write_all(
+        b"index,name,up,running,loopback,point_to_point,multicast,kind,mtu,mac,master,address,prefix,family,class,scope_id,label,peer,broadcast,state\r\n",
+    )?;
     fn text<T: ToString>(value: Option<T>) -> String {
         value.map_or_else(String::new, |value| csv_field(&value.to_string()))
     }
@@ -154,11 +179,12 @@ pub fn csv(snapshot: &Snapshot) -> String {
     fn name(value: &crate::model::IfName) -> String {
         value.as_str().map_or_else(|| value.to_string(), csv_field)
     }
+    let mut row = Row::default();
     for interface in &snapshot.interfaces {
+        let its_name = name(&interface.name);
         let head = format!(
-            "{},{},{},{},{},{},{},{},{},{},{}",
+            "{},{its_name},{},{},{},{},{},{},{},{},{}",
             interface.index,
-            name(&interface.name),
             interface.up,
             interface.running,
             interface.loopback,
@@ -170,23 +196,26 @@ pub fn csv(snapshot: &Snapshot) -> String {
             text(interface.master),
         );
         if interface.addresses.is_empty() {
-            let _ = write!(out, "{head},,,,,,,,,\r\n");
+            row.text(&head);
+            row.text(",,,,,,,,");
+            row.end(&mut out)?;
         }
         for address in &interface.addresses {
-            let _ = write!(
-                out,
-                "{head},{},{},{},{},{},{},{},{},{}\r\n",
-                text(Some(addr::text(address.address, None))),
-                address.prefix,
-                address.family.to_string().to_lowercase(),
-                address.class,
-                text(address.scope_id),
-                address.label.as_ref().map_or_else(String::new, name),
-                text(address.peer),
-                text(address.broadcast),
-                csv_field(&states(address).replace(", ", " ")),
-            );
+            row.text(&head);
+            row.address(Some(address.address.to_canonical()));
+            row.number(Some(address.prefix));
+            row.family(address.family);
+            row.text(address.class.as_str());
+            row.number(address.scope_id);
+            match &address.label {
+                Some(label) if *label == interface.name => row.text(&its_name),
+                label => row.text(&label.as_ref().map_or_else(String::new, name)),
+            }
+            row.address(address.peer);
+            row.address(address.broadcast);
+            row.field(|out| join(out, &address.state, " "));
+            row.end(&mut out)?;
         }
     }
-    out
+    Ok(())
 }

@@ -8,5 +8,6 @@ pub mod live;
 pub mod markdown;
 mod paint;
 pub mod plan;
+mod row;
 mod runs;
 pub mod summary;

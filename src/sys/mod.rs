@@ -9,6 +9,7 @@
 //! | item | meaning |
 //! |---|---|
 //! | `snapshot()` | interfaces, addresses, routes, settings of the calling thread's network namespace |
+//! | `addresses()` | the interfaces and addresses of `snapshot()`, and nothing else |
 //! | `listed_addresses()` | the addresses as the C library lists them: a second opinion |
 //! | `packet_info` | asking for, and reading, the ingress interface of connections and datagrams |
 //! | `poller::Poller` | level-triggered readiness over many sockets |
@@ -73,5 +74,5 @@ pub use system::overflows::Overflows;
 pub use system::poller::Poller;
 pub use system::rights::rights;
 pub use system::sight::sight;
-pub use system::snapshot::snapshot;
+pub use system::snapshot::{addresses, snapshot};
 pub use system::{options, packet_info};

@@ -109,7 +109,7 @@ pub struct ServerConnection {
     /// User that made it.
     pub uid: u32,
     /// Processes that hold it; `None` when they could not be read.
-    pub owners: Option<Vec<crate::model::Owner>>,
+    pub owners: Option<crate::model::Owners>,
     /// Index and name of the interface that the kernel names for it; else why it does not.
     pub ingress: Result<(u32, Option<crate::model::IfName>), &'static str>,
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod accept;
+mod budget;
 mod cost;
 mod files;
 mod network;
@@ -71,6 +72,11 @@ fn main() -> ExitCode {
         trial("keys_of_a_terminal_stop_go_on_and_end", terminal::keys_of_a_terminal_stop_go_on_and_end),
         trial("a_closed_terminal_ends_it", terminal::a_closed_terminal_ends_it),
         trial("a_clock_that_jumps_changes_no_duration", terminal::a_clock_that_jumps_changes_no_duration),
+        trial("addresses_are_read_in_bulk", budget::addresses_are_read_in_bulk),
+        trial(
+            "sockets_are_read_in_bulk_and_owners_one_by_one",
+            budget::sockets_are_read_in_bulk_and_owners_one_by_one,
+        ),
         trial("rights_are_given_up_by_every_thread", rights::are_given_up_by_every_thread),
         trial("rights_are_kept_when_asked_for", rights::are_kept_when_asked_for),
         trial("rights_that_cannot_be_given_up_are_told", rights::that_cannot_be_given_up_are_told),

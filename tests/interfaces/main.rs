@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         ip_tells_the_same,
         states_of_addresses,
         a_label_does_not_hide_the_interface,
+        a_second_opinion_is_given_where_it_is_asked_for,
         hostile_names_survive,
         routes_and_rules_of_all_tables,
         settings_of_interfaces_and_namespace,
@@ -179,6 +180,31 @@ fn a_label_does_not_hide_the_interface() {
         "{stderr}"
     );
     assert!(stderr.contains("eth0:web, which is no interface"), "{stderr}");
+    // The C library names what the labels say, which is no further difference.
+    let checked = text(&netns.output(&mut bindscope(&["interfaces", "--cross-check"])));
+    assert_eq!(checked.1, stderr);
+    let doctor = text(&netns.output(&mut bindscope(&["doctor"]))).0;
+    let line = doctor.lines().find(|line| line.starts_with("addresses ")).unwrap_or_default();
+    assert!(line.contains("its label is eth1") && line.ends_with("(and 1 more)"), "{doctor}");
+}
+
+fn a_second_opinion_is_given_where_it_is_asked_for() {
+    let (netns, other) = (Netns::new(), Netns::new());
+    netns.wire("eth0", &other, "far");
+    netns.address("eth0", "192.0.2.1/24");
+    netns.address("eth0", "fe80::1/64");
+    for (arguments, expected) in [
+        (&["interfaces", "--format", "json"][..], false),
+        (&["interfaces", "--format", "json", "--cross-check"], true),
+    ] {
+        let output = netns.output(&mut bindscope(arguments));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["cross_checked"], Value::Bool(expected));
+        assert_eq!(document["disagreements"], Value::Array(Vec::new()));
+    }
+    let doctor = text(&netns.output(&mut bindscope(&["doctor"]))).0;
+    let line = doctor.lines().find(|line| line.starts_with("addresses ")).unwrap_or_default();
+    assert!(line.split_whitespace().nth(1) == Some("yes"), "{doctor}");
 }
 
 fn hostile_names_survive() {
@@ -344,6 +370,19 @@ fn ten_thousand_addresses() {
     assert_eq!(document["disagreements"], Value::Array(Vec::new()));
 }
 
+/// Waits until the links are up and the kernel has given them their own addresses.
+fn settle(netns: &Netns) {
+    let mut before = snapshot(netns);
+    for _ in 0..100 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let now = snapshot(netns);
+        if now == before && !now.addresses().any(|(_, address)| address.is(AddrState::Tentative)) {
+            return;
+        }
+        before = now;
+    }
+}
+
 fn the_document_reads_back_equal() {
     let (netns, other) = (Netns::new(), Netns::new());
     netns.wire("eth0", &other, "far");
@@ -351,6 +390,7 @@ fn the_document_reads_back_equal() {
     netns.address("eth0", "fe80::1/64");
     netns.ip("route add local 198.51.100.0/24 dev lo");
     netns.ip("rule add from 10.0.0.0/8 table 1000 priority 50");
+    settle(&netns);
     let output = netns.output(&mut bindscope(&["interfaces", "--format", "json"]));
     let read = bindscope::record::document::read_snapshot(&output.stdout[..]).unwrap();
     let packet_filters = Some(netns.run(bindscope::sys::packet_filters));

@@ -67,7 +67,7 @@ fn settles(site: &Site, server: &mut Server, expected: &[&str], exe: &Path, user
         }
         assert_eq!(lines, expected, "{}", server.said());
         assert_eq!(spelled(&sockets), witness);
-        let owners = || sockets.iter().flat_map(|socket| socket.owners.iter().flatten());
+        let owners = || sockets.iter().flat_map(|socket| socket.known_owners());
         for owner in owners() {
             assert_eq!(owner.exe.as_deref(), exe.to_str(), "{owner:?}");
             assert_eq!((owner.exe_deleted, owner.exe_here), (false, Some(true)), "{owner:?}");

@@ -1,5 +1,7 @@
 //! Policies against sockets made up here.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::audit::tests::{host, owner, report_of, socket};
 use crate::audit::{draft, report};
@@ -96,7 +98,7 @@ fn a_name_proves_nothing_and_a_container_has_other_files() {
     );
     let with = |change: &dyn Fn(&mut Owner)| {
         let mut one = socket("tcp 0.0.0.0:80");
-        change(&mut one.owners.as_mut().unwrap()[0]);
+        change(&mut Arc::make_mut(one.owners.as_mut().unwrap())[0]);
         said(&judged(&rule, vec![one])).0
     };
     assert_eq!(with(&|_| {}), [Verdict::Pass]);
@@ -113,7 +115,7 @@ fn a_name_proves_nothing_and_a_container_has_other_files() {
     assert_eq!(with(&|owner| (owner.uid, owner.user) = (None, None)), [Verdict::Undecided]);
     let several = |owners: Option<Vec<Owner>>| {
         let mut one = socket("tcp 0.0.0.0:80");
-        one.owners = owners;
+        one.owners = owners.map(Into::into);
         said(&judged(&rule, vec![one])).0
     };
     let right = owner(9, "server", "/usr/sbin/server");
@@ -158,7 +160,7 @@ fn without_interfaces_every_rule_is_undecided() {
     let namespace = crate::audit::Namespace { inode: Some(1), ..Default::default() };
     let site =
         crate::audit::Site { namespace, sockets: vec![socket("tcp 127.0.0.1:80")], ..Default::default() };
-    let mut report = report(vec![site], Vec::new(), String::new());
+    let mut report = report(&mut [site], Vec::new(), String::new());
     let today = jiff::civil::date(2026, 6, 15);
     Judge { policy: &policy, text: text.as_str().into(), today, ephemeral: None, all_sockets: true }
         .judge(&mut report);
@@ -249,10 +251,10 @@ fn a_drafted_policy_holds_for_what_it_was_drafted_from() {
     ]
     .map(socket)
     .into();
-    sockets[3].owners = Some(vec![owner(3, "x", "/opt/a \"b\"\\*\u{1b}/x")]);
+    sockets[3].owners = Some(vec![owner(3, "x", "/opt/a \"b\"\\*\u{1b}/x")].into());
     sockets[5].owners = None;
-    sockets[7].owners = Some(vec![owner(4, "y", "/opt/y"), owner(5, "z", "/opt/z")]);
-    sockets[8].owners.as_mut().unwrap()[0].exe_here = Some(false);
+    sockets[7].owners = Some(vec![owner(4, "y", "/opt/y"), owner(5, "z", "/opt/z")].into());
+    Arc::make_mut(sockets[8].owners.as_mut().unwrap())[0].exe_here = Some(false);
     let text =
         draft::policy(&report_of(sockets.clone(), host()), "a\n\"b", "2026-06-15", Some((32768, 60999)));
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text}");
@@ -273,7 +275,7 @@ fn a_drafted_policy_holds_for_what_it_was_drafted_from() {
     assert_eq!(findings, []);
     // And it does not hold for another program on the port.
     let mut other = socket("tcp 127.0.0.1:5432");
-    other.owners = Some(vec![owner(3, "x", "/tmp/x")]);
+    other.owners = Some(vec![owner(3, "x", "/tmp/x")].into());
     let mut report = report_of(vec![other], host());
     judge.judge(&mut report);
     assert_eq!(report.checks[0].verdict, Verdict::Fail);

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Color};
 
 use super::{address, families, level, owners};
 use crate::audit::change::Change;
-use crate::audit::{Finding, Report, Verdict};
+use crate::audit::{BySocket, Finding, Report, Verdict};
 use crate::diag::Severity;
 use crate::model::{Exposure, ListeningSocket};
 use crate::text::escape;
@@ -63,7 +63,7 @@ pub fn human(report: &Report, style: Style) -> String {
         // Beside a baseline only what counts is shown.
         let here: Vec<usize> = (0..report.sockets.len())
             .filter(|&place| report.sockets[place].netns == namespace.inode)
-            .filter(|&place| report.baseline.is_none() || !findings[place].is_empty())
+            .filter(|&place| report.baseline.is_none() || findings.any(place))
             .collect();
         if namespace.exposure_known {
             namespace_sockets(&mut out, report, &findings, &here, style);
@@ -95,7 +95,7 @@ pub fn human(report: &Report, style: Style) -> String {
         write_finding(&mut out, finding, "", style);
     }
     if let Some(baseline) = &report.baseline {
-        let left_out = findings.iter().filter(|findings| findings.is_empty()).count();
+        let left_out = (0..report.sockets.len()).filter(|&place| !findings.any(place)).count();
         let gap = if out.is_empty() { "" } else { "\n" };
         let _ = writeln!(out, "{gap}{} in {}", counted(left_out, "socket"), escape(baseline));
     }
@@ -110,7 +110,7 @@ pub fn human(report: &Report, style: Style) -> String {
 fn namespace_sockets(
     out: &mut String,
     report: &Report,
-    findings: &[Vec<&Finding>],
+    findings: &BySocket<'_>,
     places: &[usize],
     style: Style,
 ) {
@@ -141,7 +141,7 @@ fn namespace_sockets(
                 owners(socket)
             );
             wrapped(out, &line, "", "        ", style.width);
-            for finding in &findings[place] {
+            for finding in findings.of(place) {
                 write_finding(out, finding, "        ", style);
             }
         }

@@ -6,6 +6,7 @@ mod junit;
 mod sarif;
 mod table;
 
+use std::io;
 use std::net::IpAddr;
 
 pub use ci::github;
@@ -20,14 +21,12 @@ use crate::model::addr;
 use crate::model::{Exposure, ListeningSocket, Owner};
 use crate::text::escape;
 
-/// As JSON, with a newline at the end.
+/// As JSON, with a line for each socket and each finding and a newline at the end.
 ///
 /// # Errors
-/// None that can occur: the report has no maps with other keys than strings.
-pub fn json(report: &Report) -> serde_json::Result<Vec<u8>> {
-    let mut out = serde_json::to_vec_pretty(report)?;
-    out.push(b'\n');
-    Ok(out)
+/// When the writer fails.
+pub fn json(report: &Report, out: impl io::Write) -> io::Result<()> {
+    crate::record::json::write(out, report, 2)
 }
 
 /// Address and port with device or zone: `0.0.0.0:80`, `[::]:80%eth0`, `[fe80::1%eth0]:80`. Escaped.

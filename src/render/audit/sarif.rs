@@ -102,7 +102,7 @@ fn fingerprint(report: &Report, finding: &Finding) -> String {
         let view = &socket.view;
         parts.push(format!("{}/{}", view.protocol, view.port));
         parts.push(format!("{} {}", view.family, AddrClass::of(view.address)));
-        let exe = socket.owners.iter().flatten().find_map(|owner| owner.exe.as_deref());
+        let exe = socket.known_owners().iter().find_map(|owner| owner.exe.as_deref());
         parts.push(exe.map_or_else(String::new, escape));
     } else {
         parts.push(escape(&finding.message));

@@ -1,61 +1,74 @@
 //! As CSV (RFC 4180) and as a Markdown table.
 
+use std::borrow::Cow;
+use std::io::{self, Write as _};
+
 use super::{address, families, level, owners};
 use crate::audit::Report;
-use crate::model::Exposure;
+use crate::model::Owner;
+use crate::render::row::Row;
 use crate::text::{csv_field, escape};
 
 /// One row for each socket, with a line of names.
-#[must_use]
-pub fn csv(report: &Report) -> String {
-    let mut out = String::from(
-        "protocol,address,port,family,v6only,device,state,mptcp,exposure_ipv4,exposure_ipv6,netns,uid,inode,\
-         queue_length,queue_limit,owners_known,pids,commands,exes,users,units,findings\r\n",
-    );
-    let optional = |value: Option<String>| value.unwrap_or_default();
+///
+/// # Errors
+/// When the writer fails.
+pub fn csv(report: &Report, mut out: impl io::Write) -> io::Result<()> {
+    out.write_all(
+        b"protocol,address,port,family,v6only,device,state,mptcp,exposure_ipv4,exposure_ipv6,netns,uid,inode,\
+          queue_length,queue_limit,owners_known,pids,commands,exes,users,units,findings\r\n",
+    )?;
     let findings = report.counting_by_socket();
+    let mut row = Row::default();
     for (place, socket) in report.sockets.iter().enumerate() {
         let view = &socket.view;
-        let each = |text: &dyn Fn(&crate::model::Owner) -> Option<String>| {
-            let all: Vec<String> =
-                socket.owners.iter().flatten().map(|owner| text(owner).unwrap_or_default()).collect();
-            all.join(";")
-        };
+        row.text(view.protocol.as_str());
+        row.address(Some(view.address));
+        row.number(Some(view.port));
+        row.family(view.family);
+        row.truth(view.v6only);
+        // The name itself, since a field is escaped once.
+        let device = view.device.as_ref().map(|device| String::from_utf8_lossy(device.as_bytes()));
+        row.text(&device.map_or_else(String::new, |device| csv_field(&device)));
+        row.text(socket.state.as_str());
+        row.truth(Some(socket.mptcp));
         let known = report.exposure_known(socket);
-        let exposure = |exposure: Exposure| if known { exposure.to_string() } else { "unknown".to_owned() };
-        let codes: Vec<String> = findings[place].iter().map(|finding| finding.code.to_string()).collect();
-        let fields = [
-            view.protocol.to_string(),
-            view.address.to_string(),
-            view.port.to_string(),
-            view.family.to_string().to_lowercase(),
-            optional(view.v6only.map(|v6only| v6only.to_string())),
-            // The name itself, since a field is escaped once.
-            optional(
-                view.device.as_ref().map(|device| String::from_utf8_lossy(device.as_bytes()).into_owned()),
-            ),
-            socket.state.to_string(),
-            socket.mptcp.to_string(),
-            exposure(view.exposure.ipv4),
-            exposure(view.exposure.ipv6),
-            optional(socket.netns.map(|inode| inode.to_string())),
-            optional(socket.uid.map(|uid| uid.to_string())),
-            optional(socket.inode.map(|inode| inode.to_string())),
-            optional(socket.queue.map(|queue| queue.length.to_string())),
-            optional(socket.queue.and_then(|queue| queue.limit).map(|limit| limit.to_string())),
-            socket.owners.is_some().to_string(),
-            each(&|owner| Some(owner.pid.to_string())),
-            each(&|owner| Some(owner.command.clone())),
-            each(&|owner| owner.exe.clone()),
-            each(&|owner| owner.user.clone()),
-            each(&|owner| owner.unit.clone()),
-            codes.join(";"),
-        ];
-        let row: Vec<String> = fields.iter().map(|field| csv_field(field)).collect();
-        out.push_str(&row.join(","));
-        out.push_str("\r\n");
+        for exposure in [view.exposure.ipv4, view.exposure.ipv6] {
+            row.text(if known { exposure.as_str() } else { "unknown" });
+        }
+        row.number(socket.netns);
+        row.number(socket.uid);
+        row.number(socket.inode);
+        row.number(socket.queue.map(|queue| queue.length));
+        row.number(socket.queue.and_then(|queue| queue.limit));
+        row.truth(Some(socket.owners.is_some()));
+        let owners = socket.known_owners();
+        each(&mut row, owners, |owner| Some(owner.pid.to_string().into()));
+        each(&mut row, owners, |owner| Some(owner.command.as_str().into()));
+        each(&mut row, owners, |owner| owner.exe.as_deref().map(Cow::from));
+        each(&mut row, owners, |owner| owner.user.as_deref().map(Cow::from));
+        each(&mut row, owners, |owner| owner.unit.as_deref().map(Cow::from));
+        row.field(|out| {
+            for (number, finding) in findings.of(place).enumerate() {
+                let _ = write!(out, "{}{}", if number > 0 { ";" } else { "" }, finding.code);
+            }
+        });
+        row.end(&mut out)?;
     }
-    out
+    Ok(())
+}
+
+/// What each owner has of something, between semicolons.
+fn each<'a>(row: &mut Row, owners: &'a [Owner], text: impl Fn(&'a Owner) -> Option<Cow<'a, str>>) {
+    match owners {
+        [] => row.text(""),
+        [one] => row.text(&csv_field(&text(one).unwrap_or_default())),
+        several => {
+            let all: Vec<Cow<'_, str>> =
+                several.iter().map(|owner| text(owner).unwrap_or_default()).collect();
+            row.text(&csv_field(&all.join(";")));
+        }
+    }
 }
 
 /// Text that is escaped for a person, made safe in a Markdown table cell.
@@ -82,9 +95,8 @@ fn cell(escaped: &str) -> String {
 pub fn markdown(report: &Report) -> String {
     let mut out = String::from("| socket | reachable | owner |\n|---|---|---|\n");
     let findings = report.counting_by_socket();
-    let mut places: Vec<usize> = (0..report.sockets.len())
-        .filter(|&place| report.baseline.is_none() || !findings[place].is_empty())
-        .collect();
+    let mut places: Vec<usize> =
+        (0..report.sockets.len()).filter(|&place| report.baseline.is_none() || findings.any(place)).collect();
     places.sort_by_key(|&place| std::cmp::Reverse(report.sockets[place].view.exposure.widest()));
     for place in places {
         let socket = &report.sockets[place];

@@ -1,5 +1,7 @@
 //! Hostile names in every format, and the shapes that other programs read.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::*;
@@ -15,7 +17,7 @@ fn hostile() -> Report {
     let mut one = socket("tcp [::]:80 dual");
     one.view.device = Some(IfName::from("\u{1b}[31m|X,"));
     one.device_index = Some(2);
-    let owner = &mut one.owners.as_mut().unwrap()[0];
+    let owner = &mut Arc::make_mut(one.owners.as_mut().unwrap())[0];
     owner.command = "sshd\n[ok]\u{1b}[0m".to_owned();
     owner.exe = Some("=cmd|'/C x'!A0\u{202e}\u{1b}]0;x\u{7}".to_owned());
     owner.exe_deleted = true;
@@ -39,6 +41,17 @@ fn hostile() -> Report {
     report
 }
 
+/// What a format writes.
+fn written(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+    let mut out = Vec::new();
+    write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn csv(report: &Report) -> String {
+    written(|out| super::csv(report, out))
+}
+
 fn style(color: bool) -> Style {
     Style { color, width: 100, verbose: true }
 }
@@ -53,7 +66,7 @@ fn no_format_lets_a_control_character_through() {
         ("junit", junit(&report)),
         ("github", github(&report)),
         ("sarif", String::from_utf8(sarif(&report).unwrap()).unwrap()),
-        ("json", String::from_utf8(json(&report).unwrap()).unwrap()),
+        ("json", written(|out| json(&report, out))),
     ];
     for (format, text) in texts {
         let bad = text.chars().find(|c| c.is_control() && *c != '\n');

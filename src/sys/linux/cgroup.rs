@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use rustc_hash::FxHashSet;
+
 /// Unit and container of a process, from the text of `/proc/PID/cgroup` (cgroups(7)).
 pub(super) fn of_process(text: &str) -> (Option<String>, Option<String>) {
     // The unified hierarchy, then systemd's own of the first version, then whatever names a unit.
@@ -70,10 +72,9 @@ fn is_id(text: &str) -> bool {
 
 /// Paths of the cgroups with these ids. The id of a cgroup is the inode of its directory (`kernfs_node` of
 /// `linux/kernfs.h`). Ids that are not found are left out.
-pub(super) fn paths(ids: &[u64]) -> HashMap<u64, String> {
+pub(super) fn paths(wanted: FxHashSet<u64>) -> HashMap<u64, String> {
     let mut found = HashMap::new();
     let Some(root) = mount_point() else { return found };
-    let wanted: std::collections::HashSet<u64> = ids.iter().copied().collect();
     let mut directories = vec![root.clone()];
     while let Some(directory) = directories.pop() {
         if found.len() == wanted.len() {

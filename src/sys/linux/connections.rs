@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
 use super::{borrow, packet_info, proc_net, processes};
-use crate::model::IfName;
 use crate::model::addr::needs_zone;
+use crate::model::{IfName, Owners};
 use crate::sys::{ServerConnection, ServerConnections};
 
 const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
@@ -34,7 +34,7 @@ pub fn connections(serves: &dyn Fn(u16) -> bool) -> ServerConnections {
         found.iter().map(|socket| (u64::from(socket.inode), !socket.peer.to_canonical().is_ipv4())).collect();
     let mut read: HashMap<u64, Result<(u32, Option<IfName>), &'static str>> = HashMap::new();
     let holders = processes::holders(
-        |inode| inode != 0 && native.contains_key(&inode),
+        &native.keys().copied().filter(|inode| *inode != 0).collect(),
         |process, number, inode| {
             if !matches!(read.get(&inode), Some(Ok(_))) {
                 let native = native.get(&inode).copied().unwrap_or(false);
@@ -48,7 +48,8 @@ pub fn connections(serves: &dyn Fn(u16) -> bool) -> ServerConnections {
         .map(|socket| {
             let inode = (socket.inode != 0).then_some(u64::from(socket.inode));
             let owners = inode.and_then(|inode| holders.owners.get(&inode).cloned());
-            let owners = owners.or_else(|| (inode.is_none() || incomplete.is_none()).then(Vec::new));
+            let owners =
+                owners.or_else(|| (inode.is_none() || incomplete.is_none()).then(|| Owners::from([])));
             let ingress = inode.and_then(|inode| read.get(&inode).cloned()).unwrap_or(Err(NO_OWNER));
             ServerConnection {
                 local: address(socket.local, socket.local_port, socket.device),

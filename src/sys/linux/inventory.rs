@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
 use super::{borrow, cgroup, processes};
 use crate::model::addr::needs_zone;
 use crate::model::{
-    Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owner, Protocol, Queue, SocketState,
+    Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owners, Protocol, Queue, SocketState,
     SocketView,
 };
 use crate::sys::InventoryOptions;
@@ -28,9 +31,41 @@ pub fn inventory(options: &InventoryOptions) -> Inventory {
         let because = attach_owners(&mut inventory.sockets, options.socket_options);
         inventory.incomplete_because.extend(because);
     }
-    inventory.sockets.sort_by_cached_key(ListeningSocket::order);
+    sort(&mut inventory.sockets);
     inventory.complete = inventory.incomplete_because.is_empty();
     inventory
+}
+
+/// Sorts sockets of one namespace as [`ListeningSocket::order`] says. Port, protocol and most of the address fit into one number,
+/// which decides between nearly all of them; and the sockets themselves are moved once.
+fn sort(sockets: &mut [ListeningSocket]) {
+    let key = |socket: &ListeningSocket| {
+        let view = &socket.view;
+        let address = match view.address {
+            IpAddr::V4(v4) => u64::from(u32::from(v4)),
+            IpAddr::V6(v6) => 1 << 45 | u64::try_from(u128::from(v6) >> 83).unwrap_or(0),
+        };
+        u64::from(view.port) << 48
+            | u64::from(view.protocol != Protocol::Tcp) << 47
+            | u64::from(view.family != Family::Ipv4) << 46
+            | address
+    };
+    let mut places: Vec<(u64, usize)> = sockets.iter().map(key).zip(0..).collect();
+    places.sort_unstable_by(|(one, a), (two, b)| {
+        one.cmp(two).then_with(|| sockets[*a].order().cmp(&sockets[*b].order()).then(a.cmp(b)))
+    });
+    // Circle by circle: where `to` is, the socket from `places[to]` belongs.
+    for start in 0..places.len() {
+        let mut to = start;
+        loop {
+            let from = std::mem::replace(&mut places[to].1, to);
+            if from == start {
+                break;
+            }
+            sockets.swap(to, from);
+            to = from;
+        }
+    }
 }
 
 const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
@@ -145,7 +180,7 @@ fn read_mptcp(kernel: &mut SockDiag, netns: Option<u64>, names: &mut DeviceNames
 
 /// Cookies of the sockets of one dump.
 #[derive(Default)]
-struct CookieSet(std::collections::HashSet<u64>);
+struct CookieSet(FxHashSet<u64>);
 
 impl CookieSet {
     fn insert(&mut self, cookie: u64) -> bool {
@@ -158,8 +193,8 @@ impl CookieSet {
 #[derive(Default)]
 struct DeviceNames {
     devices: HashMap<u32, IfName>,
-    /// Position of a socket is not known yet, so its cgroup's id waits under its cookie's substitute, the inode.
-    cgroups: HashMap<u64, u64>,
+    /// Ids of cgroups by the inodes of the sockets that were made in them.
+    cgroups: FxHashMap<u64, u64>,
 }
 
 impl DeviceNames {
@@ -235,14 +270,13 @@ fn listening(
     }
 }
 
-fn name_cgroups(sockets: &mut [ListeningSocket], ids: &HashMap<u64, u64>) {
-    let mut wanted: Vec<u64> = ids.values().copied().collect();
-    wanted.sort_unstable();
-    wanted.dedup();
+fn name_cgroups(sockets: &mut [ListeningSocket], ids: &FxHashMap<u64, u64>) {
+    let wanted: FxHashSet<u64> = ids.values().copied().collect();
     if wanted.is_empty() {
         return;
     }
-    let paths = cgroup::paths(&wanted);
+    let paths: FxHashMap<u64, Arc<str>> =
+        cgroup::paths(wanted).into_iter().map(|(id, path)| (id, path.into())).collect();
     for socket in sockets {
         socket.cgroup = socket.inode.and_then(|inode| ids.get(&inode)).and_then(|id| paths.get(id)).cloned();
     }
@@ -270,36 +304,34 @@ fn fall_back(protocol: Protocol, refusal: &io::Error, netns: Option<u64>, invent
 
 /// Fills in who holds each socket, and with `socket_options` the options that only the sockets themselves tell. Returns one
 /// sentence for each thing that could not be read. Sockets of several namespaces may come at once: inodes are unique.
-pub fn attach_owners(sockets: &mut [ListeningSocket], socket_options: bool) -> Vec<String> {
-    let mut places: HashMap<u64, Vec<usize>> = HashMap::with_capacity(sockets.len());
-    for (place, socket) in sockets.iter().enumerate() {
-        if let Some(inode) = socket.inode {
-            places.entry(inode).or_default().push(place);
+pub fn attach_owners<'a>(
+    sockets: impl IntoIterator<Item = &'a mut ListeningSocket>,
+    socket_options: bool,
+) -> Vec<String> {
+    let mut sockets: Vec<&mut ListeningSocket> = sockets.into_iter().collect();
+    let wanted: FxHashSet<u64> = sockets.iter().filter_map(|socket| socket.inode).collect();
+    let mut borrowed: FxHashMap<u64, Result<borrow::Options, io::Error>> = FxHashMap::default();
+    let look = |process: &processes::Process, number, inode| {
+        if socket_options && !matches!(borrowed.get(&inode), Some(Ok(_))) {
+            let options = borrow::socket(process, number, inode).map(|socket| {
+                let ipv6 = socket.domain().is_ok_and(|domain| domain == socket2::Domain::IPV6);
+                borrow::options(&socket, ipv6)
+            });
+            borrowed.insert(inode, options);
         }
-    }
-    let mut borrowed: HashMap<u64, Result<borrow::Options, io::Error>> = HashMap::new();
-    let mut holders = processes::holders(
-        |inode| places.contains_key(&inode),
-        |process, number, inode| {
-            if socket_options && !matches!(borrowed.get(&inode), Some(Ok(_))) {
-                let options = borrow::socket(process, number, inode).map(|socket| {
-                    let ipv6 = socket.domain().is_ok_and(|domain| domain == socket2::Domain::IPV6);
-                    borrow::options(&socket, ipv6)
-                });
-                borrowed.insert(inode, options);
-            }
-        },
-    );
+    };
+    let holders =
+        if wanted.is_empty() { processes::Holders::default() } else { processes::holders(&wanted, look) };
     let incomplete = holders.incomplete_because();
+    let nobody = Owners::from([]);
     let mut unknown = 0usize;
     let mut unread = 0usize;
-    for socket in sockets.iter_mut() {
-        let found = socket.inode.and_then(|inode| holders.owners.get_mut(&inode));
+    for socket in &mut sockets {
+        let found = socket.inode.and_then(|inode| holders.owners.get(&inode));
         socket.owners = match (found, socket.inode, &incomplete) {
-            (Some(owners), ..) => Some(owners.clone()),
+            (Some(owners), ..) => Some(Arc::clone(owners)),
             // Without an inode it has no file: no process can hold it.
-            (None, None, _) => Some(Vec::new()),
-            (None, Some(_), None) => Some(Vec::new()),
+            (None, None, _) | (None, Some(_), None) => Some(Arc::clone(&nobody)),
             (None, Some(_), Some(_)) => {
                 unknown += 1;
                 None
@@ -334,11 +366,10 @@ pub fn attach_owners(sockets: &mut [ListeningSocket], socket_options: bool) -> V
 /// Processes that hold the sockets with these inodes. An inode that is absent from the answer has no owner that could be read;
 /// the sentence says why there may be one all the same.
 #[must_use]
-pub fn owners(inodes: &[u64]) -> (HashMap<u64, Vec<Owner>>, Option<String>) {
-    let wanted: std::collections::HashSet<u64> = inodes.iter().copied().collect();
-    let holders = processes::holders(|inode| wanted.contains(&inode), |_, _, _| {});
+pub fn owners(inodes: &[u64]) -> (HashMap<u64, Owners>, Option<String>) {
+    let holders = processes::holders(&inodes.iter().copied().collect(), |_, _, _| {});
     let because = holders.incomplete_because();
-    (holders.owners, because)
+    (holders.owners.into_iter().collect(), because)
 }
 
 /// The sockets that have `port` at an address that competes with `address`, in whatever state, with their owners: what stands
@@ -386,5 +417,54 @@ fn competes(address: IpAddr, socket: &DiagSocket) -> bool {
         }
         (IpAddr::V4(_), IpAddr::V6(v6)) => v6.is_unspecified() && socket.v6only != Some(true),
         (IpAddr::V6(v6), IpAddr::V4(_)) => v6.is_unspecified(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_keys_sort_as_the_whole_order() {
+        let mut names = DeviceNames::default();
+        let mut sockets = Vec::new();
+        for number in 0..400u32 {
+            // Few values of each part, so that many are equal but for the last.
+            let part = |divisor: u32, count: u32| number.wrapping_mul(2_654_435_761) / divisor % count;
+            let local: IpAddr = match part(3, 5) {
+                0 => [0, 0, 0, 0].into(),
+                1 => [127, 0, 0, 1].into(),
+                2 => IpAddr::V6(0.into()),
+                3 => IpAddr::V6((0xfe80 << 112 | 1).into()),
+                _ => IpAddr::V6((0xfe80 << 112 | u128::from(part(97, 3))).into()),
+            };
+            let (family, protocol) = match (local, part(11, 2)) {
+                (IpAddr::V4(_), 0) => (libc::AF_INET, Protocol::Tcp),
+                (IpAddr::V4(_), _) => (libc::AF_INET, Protocol::Udp),
+                (IpAddr::V6(_), 0) => (libc::AF_INET6, Protocol::Tcp),
+                (IpAddr::V6(_), _) => (libc::AF_INET6, Protocol::Udp),
+            };
+            let socket = DiagSocket {
+                family: family as u8,
+                state: state::LISTEN,
+                local,
+                local_port: [1, 80, 65535][part(7, 3) as usize],
+                peer: local,
+                peer_port: 0,
+                device: 0,
+                receive_queue: 0,
+                send_queue: 0,
+                uid: part(19, 2),
+                inode: number,
+                cookie: 0,
+                v6only: None,
+                cgroup: None,
+            };
+            sockets.push(listening(&socket, protocol, Some(1), &mut names));
+        }
+        let mut expected = sockets.clone();
+        expected.sort_by_cached_key(ListeningSocket::order);
+        sort(&mut sockets);
+        assert_eq!(sockets, expected);
     }
 }

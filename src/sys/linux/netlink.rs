@@ -81,6 +81,11 @@ pub struct Dump {
 }
 
 impl Dump {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.messages.clear();
+    }
+
     /// Type and payload (behind the `nlmsghdr`) of each message, in the kernel's order.
     pub fn messages(&self) -> impl Iterator<Item = (u16, &[u8])> {
         self.messages.iter().map(|(kind, range)| (*kind, self.bytes.get(range.clone()).unwrap_or_default()))
@@ -118,10 +123,33 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal, or a failure to talk to it.
     pub fn dump(&mut self, kind: u16, payload: &[u8]) -> Result<Dump, Refusal> {
+        let mut dump = Dump::default();
+        dump.consistent = self.dump_each(kind, payload, &mut dump, Dump::clear, |dump, kind, payload| {
+            let start = dump.bytes.len();
+            dump.bytes.extend_from_slice(payload);
+            dump.messages.push((kind, start..dump.bytes.len()));
+        })?;
+        Ok(dump)
+    }
+
+    /// As [`Netlink::dump`], but each message's type and payload are handed out as they come and not kept. When the dump is taken
+    /// anew `restart` makes void what came so far. Returns whether the list was consistent.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or a failure to talk to it.
+    pub fn dump_each<T>(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        state: &mut T,
+        restart: fn(&mut T),
+        mut each: impl FnMut(&mut T, u16, &[u8]),
+    ) -> Result<bool, Refusal> {
         let mut tries = 1;
         loop {
-            match self.dump_once(kind, payload) {
-                Ok(dump) if dump.consistent || tries >= DUMP_TRIES => return Ok(dump),
+            restart(state);
+            match self.dump_once(kind, payload, |kind, payload| each(state, kind, payload)) {
+                Ok(consistent) if consistent || tries >= DUMP_TRIES => return Ok(consistent),
                 Ok(_) => {}
                 // The replies that were lost may be this dump's: begin again.
                 Err(refusal) if tries < DUMP_TRIES && refusal.is(libc::ENOBUFS) => {}
@@ -133,9 +161,14 @@ impl Netlink {
         }
     }
 
-    fn dump_once(&mut self, kind: u16, payload: &[u8]) -> Result<Dump, Refusal> {
+    fn dump_once(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<bool, Refusal> {
         let sequence = self.send(kind, NLM_F_REQUEST | NLM_F_DUMP, payload)?;
-        let mut dump = Dump { consistent: true, ..Dump::default() };
+        let mut consistent = true;
         loop {
             self.receive()?;
             for message in messages(&self.buffer) {
@@ -144,22 +177,18 @@ impl Netlink {
                 if message.sequence != sequence {
                     continue;
                 }
-                dump.consistent &= message.flags & NLM_F_DUMP_INTR == 0;
+                consistent &= message.flags & NLM_F_DUMP_INTR == 0;
                 match message.kind {
                     NLMSG_NOOP => {}
                     NLMSG_DONE => {
                         return match message.errno() {
-                            0 => Ok(dump),
+                            0 => Ok(consistent),
                             errno => Err(message.refusal(errno, 4)),
                         };
                     }
                     NLMSG_ERROR => return Err(message.refusal(message.errno(), message.ext_ack_offset())),
                     NLMSG_OVERRUN => return Err(io::Error::from_raw_os_error(libc::ENOBUFS).into()),
-                    kind => {
-                        let start = dump.bytes.len();
-                        dump.bytes.extend_from_slice(message.payload);
-                        dump.messages.push((kind, start..dump.bytes.len()));
-                    }
+                    kind => each(kind, message.payload),
                 }
             }
         }

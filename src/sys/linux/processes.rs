@@ -4,18 +4,21 @@
 //! descriptor answers ESRCH for ever, also after another process got the same number: so what is read belongs together.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::collections::hash_map::Entry;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::sync::Arc;
 
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::cgroup;
-use crate::model::Owner;
+use crate::model::{Owner, Owners};
 use crate::text::escape_bytes;
 
 /// One process, for as long as it is looked at.
@@ -43,12 +46,6 @@ impl Process {
     fn descriptors(&self) -> nix::Result<Dir> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Dir::from_fd(openat(self.directory.as_fd(), "fd", flags, Mode::empty())?)
-    }
-
-    /// The directory of its open descriptors, for readlinkat(2).
-    fn descriptor_directory(&self) -> nix::Result<OwnedFd> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        openat(self.directory.as_fd(), "fd", flags, Mode::empty())
     }
 
     /// Whether `path`, read here, is the very file that the process runs. In a container or after an update it is not.
@@ -150,7 +147,7 @@ pub(super) fn command(pid: u32) -> Option<String> {
 #[derive(Default)]
 pub(super) struct Holders {
     /// Owners by the inode of the socket; several may hold one.
-    pub owners: HashMap<u64, Vec<Owner>>,
+    pub owners: FxHashMap<u64, Owners>,
     /// Processes whose descriptors could not be read.
     pub unreadable: usize,
     /// Processes that were seen.
@@ -176,10 +173,11 @@ impl Holders {
 /// Inode of the initial pid namespace (`PROC_PID_INIT_INO` of `linux/proc_ns.h`).
 const INITIAL_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
 
-/// Looks for the holders of the sockets that `wanted` names by inode. `each` is told of every descriptor found.
-pub(super) fn holders(wanted: impl Fn(u64) -> bool, mut each: impl FnMut(&Process, i32, u64)) -> Holders {
+/// Looks for the holders of the sockets with the inodes `wanted`. `each` is told of every descriptor found.
+pub(super) fn holders(wanted: &FxHashSet<u64>, mut each: impl FnMut(&Process, i32, u64)) -> Holders {
     let mut holders = Holders::default();
     let mut users = Users::default();
+    let mut shared: FxHashMap<u64, Vec<Owner>> = FxHashMap::default();
     for pid in pids() {
         let Ok(process) = Process::open(pid) else { continue };
         holders.seen += 1;
@@ -192,40 +190,72 @@ pub(super) fn holders(wanted: impl Fn(u64) -> bool, mut each: impl FnMut(&Proces
                 continue;
             }
         };
-        let Ok(directory) = process.descriptor_directory() else { continue };
-        let mut owner = None;
+        let directory = descriptors.as_raw_fd();
+        let mut owner: Option<Owners> = None;
         let mut denied = false;
         for entry in descriptors.iter().flatten() {
             let name = entry.file_name();
-            let target = match readlinkat(&directory, name) {
-                Ok(target) => target,
-                Err(nix::errno::Errno::EACCES | nix::errno::Errno::EPERM) => {
+            let inode = match socket_behind(directory, name) {
+                Ok(inode) => inode,
+                Err(libc::EACCES | libc::EPERM) => {
                     denied |= name.to_bytes() != b"." && name.to_bytes() != b"..";
                     continue;
                 }
                 Err(_) => continue,
             };
-            let Some(inode) = socket_inode(target.as_bytes()).filter(|inode| wanted(*inode)) else {
-                continue;
-            };
+            let Some(inode) = inode.filter(|inode| wanted.contains(inode)) else { continue };
             let Some(number) = name.to_str().ok().and_then(|name| name.parse().ok()) else { continue };
             if owner.is_none() {
-                owner = process.describe(&mut users);
+                owner = process.describe(&mut users).map(|owner| Owners::from([owner]));
             }
             let Some(owner) = &owner else { break };
-            let list = holders.owners.entry(inode).or_default();
-            if list.last().is_none_or(|last| last.pid != owner.pid) {
-                list.push(owner.clone());
+            match holders.owners.entry(inode) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Arc::clone(owner));
+                }
+                // A second descriptor of this process, or a second process.
+                Entry::Occupied(entry) => {
+                    let list = shared.entry(inode).or_insert_with(|| entry.get().to_vec());
+                    if list.last().is_none_or(|last| last.pid != pid) {
+                        list.extend_from_slice(owner);
+                    }
+                }
             }
             each(&process, number, inode);
         }
         holders.unreadable += usize::from(denied);
     }
-    for list in holders.owners.values_mut() {
-        list.sort_by_key(|owner| owner.pid);
-    }
+    share(shared, &mut holders.owners);
     holders.unseen_because = unseen_because();
     holders
+}
+
+/// Puts lists of several owners in place; sockets that are held by the same processes get the same list.
+fn share(lists: FxHashMap<u64, Vec<Owner>>, owners: &mut FxHashMap<u64, Owners>) {
+    let mut known: FxHashMap<Vec<u32>, Owners> = FxHashMap::default();
+    for (inode, mut list) in lists {
+        list.sort_by_key(|owner| owner.pid);
+        let pids = list.iter().map(|owner| owner.pid).collect();
+        owners.insert(inode, Arc::clone(known.entry(pids).or_insert_with(|| list.into())));
+    }
+}
+
+/// The inode of the socket that the link `name` in an open directory leads to; `None` for a link to anything else.
+///
+/// # Errors
+/// The errno of `readlinkat(2)`.
+fn socket_behind(directory: RawFd, name: &CStr) -> Result<Option<u64>, i32> {
+    // `socket:[` and a number; what is longer is no socket.
+    let mut target = [0u8; 32];
+    #[expect(unsafe_code, reason = "the safe wrappers allocate a path for each of a hundred thousand links")]
+    // SAFETY: `name` ends with a NUL, `target` is as long as is said, and the kernel writes no more than that. The number of a
+    // descriptor that is not open is an error.
+    let length =
+        unsafe { libc::readlinkat(directory, name.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+    match usize::try_from(length) {
+        Ok(length) => Ok(target.get(..length).and_then(socket_inode)),
+        Err(_) => Err(nix::errno::Errno::last_raw()),
+    }
 }
 
 fn unseen_because() -> Option<&'static str> {
@@ -279,7 +309,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = File::from(OwnedFd::from(listener.try_clone().unwrap())).metadata().unwrap().ino();
-        let holders = holders(|wanted| wanted == inode, |_, _, _| {});
+        let holders = holders(&[inode].into_iter().collect(), |_, _, _| {});
         let owner = &holders.owners[&inode][0];
         assert_eq!(owner.pid, std::process::id());
         assert_eq!(owner.exe.as_deref(), std::env::current_exe().unwrap().to_str());

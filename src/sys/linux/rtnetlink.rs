@@ -3,7 +3,7 @@
 //!
 //! What is not known is left out; nothing here fails on attributes that a newer kernel adds.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -339,15 +339,21 @@ fn route_kind(number: u8) -> RouteKind {
     }
 }
 
-/// Whether the addresses say it already: local host routes of them, and all broadcast, anycast and multicast routes.
-/// Wider local routes stay, since they make addresses ours that no interface lists (127.0.0.2, AnyIP).
+/// Whether the addresses `local`, which are sorted, say already what an RTM_NEWROUTE tells: local host routes of them, and all
+/// broadcast, anycast and multicast routes. Wider local routes stay, since they make addresses ours that no interface lists
+/// (127.0.0.2, AnyIP).
 #[must_use]
-pub fn is_implied(route: &Route, local: &HashSet<IpAddr>) -> bool {
-    match route.kind {
-        RouteKind::Broadcast | RouteKind::Anycast | RouteKind::Multicast => true,
-        RouteKind::Local => {
-            route.destination.prefix_len() == route.destination.max_prefix_len()
-                && local.contains(&route.destination.addr())
+pub fn is_implied(payload: &[u8], local: &[IpAddr]) -> bool {
+    match payload.get(7).map(|kind| route_kind(*kind)) {
+        Some(RouteKind::Broadcast | RouteKind::Anycast | RouteKind::Multicast) => true,
+        Some(RouteKind::Local) => {
+            let (Some(family), Some(length)) = (family_of(payload), payload.get(1)) else { return false };
+            let whole = if family == Family::Ipv4 { 32 } else { 128 };
+            // RTA_DST
+            let destination = attributes(payload.get(12..).unwrap_or_default())
+                .find(|(kind, _)| *kind == 1)
+                .and_then(|(_, value)| ip_of(family, value));
+            *length == whole && destination.is_some_and(|address| local.binary_search(&address).is_ok())
         }
         _ => false,
     }
@@ -494,6 +500,7 @@ mod tests {
                     *first = family;
                 }
                 let _ = (link(&payload), address(&payload), route(&payload), rule(&payload));
+                let _ = is_implied(&payload, &[]);
             }
         }
     }

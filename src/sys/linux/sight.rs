@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustc_hash::FxHashSet;
+
 use super::sock_diag::{self, DumpError, Query, SockDiag, state};
 use super::{borrow, netns, processes};
 use crate::sys::Sight;
@@ -9,7 +11,7 @@ use crate::sys::Sight;
 /// Tries every way of looking. Nothing is changed and nothing is bound.
 #[must_use]
 pub fn sight() -> Sight {
-    let seen = processes::holders(|_| false, |_, _, _| {});
+    let seen = processes::holders(&FxHashSet::default(), |_, _, _| {});
     let namespaces = super::namespaces::namespaces().0;
     let closed = namespaces.iter().filter(|one| super::namespaces::in_namespace(one, || ()).is_err()).count();
     let setting = |name: &str| netns::read_setting(name).ok().and_then(|text| text.trim().parse().ok());

@@ -1,10 +1,10 @@
 //! The host's network at this moment, from rtnetlink(7) and `/proc/sys/net`.
 
-use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 
-use super::netlink::{Dump, Netlink, Refusal, Service};
+use super::netlink::{Netlink, Refusal, Service};
 use super::rtnetlink as decode;
 use crate::model::{Family, Host, Interface, Route, Rule, Snapshot};
 use crate::sys::{Error, listing};
@@ -49,22 +49,41 @@ const SETTINGS: &[&str] = &[
 /// # Errors
 /// When nothing at all could be read; what is only partly readable makes [`Snapshot::complete`] false.
 pub fn snapshot() -> Result<Snapshot, Error> {
+    take(true)
+}
+
+/// Interfaces and addresses of [`snapshot`] alone: without routes, rules and the settings of the namespace, which take longer to
+/// read where there are thousands of addresses.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn addresses() -> Result<Snapshot, Error> {
+    take(false)
+}
+
+fn take(all: bool) -> Result<Snapshot, Error> {
     let mut gaps = Vec::new();
     // Asked of /proc, since whoever reads a snapshot is promised that no socket of these families is made.
     // Where there is no /proc to ask, nothing speaks against it.
     let proc_net = std::path::Path::new("/proc/thread-self/net");
     let ipv6_available = !proc_net.exists() || proc_net.join("if_inet6").exists();
-    let mut snapshot =
-        Snapshot { host: host(), ipv6_available, settings: settings(&mut gaps), ..Snapshot::default() };
+    let mut snapshot = Snapshot { host: host(), ipv6_available, ..Snapshot::default() };
+    if all {
+        snapshot.settings = settings(&mut gaps);
+    }
     match Netlink::open(Service::Route).map_err(Refusal::from).and_then(|mut netlink| {
         let interfaces = interfaces(&mut netlink, &mut gaps)?;
         Ok((netlink, interfaces))
     }) {
         Ok((mut netlink, interfaces)) => {
             snapshot.interfaces = interfaces;
-            let local: HashSet<IpAddr> = snapshot.addresses().map(|(_, address)| address.address).collect();
-            snapshot.routes = routes(&mut netlink, &local, ipv6_available, &mut gaps);
-            (snapshot.rules, snapshot.rules_gone) = rules(&mut netlink, ipv6_available, &mut gaps);
+            if all {
+                let mut local: Vec<IpAddr> =
+                    snapshot.addresses().map(|(_, address)| address.address).collect();
+                local.sort();
+                snapshot.routes = routes(&mut netlink, &local, ipv6_available, &mut gaps);
+                (snapshot.rules, snapshot.rules_gone) = rules(&mut netlink, ipv6_available, &mut gaps);
+            }
         }
         Err(refusal) => {
             gaps.push(format!(
@@ -94,6 +113,13 @@ fn host() -> Host {
     }
 }
 
+/// The text of a setting, which is short: one read gets it whole.
+fn setting(path: &str) -> io::Result<String> {
+    let mut text = [0; 128];
+    let length = std::fs::File::open(path)?.read(&mut text)?;
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+}
+
 /// Reads `/proc/sys`, whose `net` is that of the calling thread's namespace. A file that does not exist is a setting this kernel
 /// does not have (l3mdev and IPv6 are build options), which is no gap.
 fn settings(gaps: &mut Vec<String>) -> BTreeMap<String, i64> {
@@ -104,7 +130,7 @@ fn settings(gaps: &mut Vec<String>) -> BTreeMap<String, i64> {
     }
     let mut read = |name: &str| -> Option<String> {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        match std::fs::read_to_string(&path) {
+        match setting(&path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
@@ -130,9 +156,7 @@ fn settings(gaps: &mut Vec<String>) -> BTreeMap<String, i64> {
 
 fn interfaces(netlink: &mut Netlink, gaps: &mut Vec<String>) -> Result<Vec<Interface>, Refusal> {
     let links = netlink.dump(RTM_GETLINK, &decode::link_request())?;
-    let addresses = netlink.dump(RTM_GETADDR, &decode::address_request())?;
-    note_changes(&links, "interfaces", gaps);
-    note_changes(&addresses, "addresses", gaps);
+    note_changes(links.consistent, "interfaces", gaps);
     let mut by_index: BTreeMap<u32, Interface> = BTreeMap::new();
     for (_, payload) in links.messages().filter(|(kind, _)| *kind == RTM_NEWLINK) {
         match decode::link(payload) {
@@ -144,16 +168,30 @@ fn interfaces(netlink: &mut Netlink, gaps: &mut Vec<String>) -> Result<Vec<Inter
             }
         }
     }
-    for (_, payload) in addresses.messages().filter(|(kind, _)| *kind == RTM_NEWADDR) {
-        let Some((index, address)) = decode::address(payload) else { continue };
-        match by_index.get_mut(&index) {
-            Some(interface) => interface.addresses.push(address),
-            None => gaps.push(format!(
-                "{} is on the interface with index {index}, which came after the list of interfaces was read",
-                address.address
-            )),
-        }
-    }
+    let mut found = (by_index, Vec::new());
+    let restart = |found: &mut (BTreeMap<u32, Interface>, Vec<String>)| {
+        found.0.values_mut().for_each(|interface| interface.addresses.clear());
+        found.1.clear();
+    };
+    let consistent = netlink.dump_each(
+        RTM_GETADDR,
+        &decode::address_request(),
+        &mut found,
+        restart,
+        |(by_index, late), kind, payload| {
+            let Some((index, address)) = decode::address(payload).filter(|_| kind == RTM_NEWADDR) else { return };
+            match by_index.get_mut(&index) {
+                Some(interface) => interface.addresses.push(address),
+                None => late.push(format!(
+                    "{} is on the interface with index {index}, which came after the list of interfaces was read",
+                    address.address
+                )),
+            }
+        },
+    )?;
+    note_changes(consistent, "addresses", gaps);
+    let (by_index, mut late) = found;
+    gaps.append(&mut late);
     let mut interfaces: Vec<Interface> = by_index.into_values().collect();
     for interface in &mut interfaces {
         interface
@@ -164,19 +202,31 @@ fn interfaces(netlink: &mut Netlink, gaps: &mut Vec<String>) -> Result<Vec<Inter
     Ok(interfaces)
 }
 
+/// The routes that the addresses `local`, which are sorted, do not imply.
 fn routes(
     netlink: &mut Netlink,
-    local: &HashSet<IpAddr>,
+    local: &[IpAddr],
     ipv6_available: bool,
     gaps: &mut Vec<String>,
 ) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
-    for dump in per_family(netlink, RTM_GETROUTE, decode::route_request, "routes", ipv6_available, gaps) {
-        for (_, payload) in dump.messages().filter(|(kind, _)| *kind == RTM_NEWROUTE) {
-            routes
-                .extend(decode::route(payload).into_iter().filter(|route| !decode::is_implied(route, local)));
-        }
-    }
+    per_family("routes", ipv6_available, gaps, |family| {
+        let mut found: Vec<Route> = Vec::new();
+        // Every address has a route of its own in the table `local`, so that nearly all are left out at once.
+        let consistent = netlink.dump_each(
+            RTM_GETROUTE,
+            &decode::route_request(family),
+            &mut found,
+            Vec::clear,
+            |found, kind, payload| {
+                if kind == RTM_NEWROUTE && !decode::is_implied(payload, local) {
+                    found.extend(decode::route(payload));
+                }
+            },
+        )?;
+        routes.append(&mut found);
+        Ok(consistent)
+    });
     let key = |route: &Route| {
         let destination = route.destination;
         (
@@ -198,7 +248,8 @@ fn routes(
 fn rules(netlink: &mut Netlink, ipv6_available: bool, gaps: &mut Vec<String>) -> (Vec<Rule>, Vec<Rule>) {
     let mut rules: Vec<Rule> = Vec::new();
     let mut gone = Vec::new();
-    for dump in per_family(netlink, RTM_GETRULE, decode::rule_request, "rules", ipv6_available, gaps) {
+    per_family("rules", ipv6_available, gaps, |family| {
+        let dump = netlink.dump(RTM_GETRULE, &decode::rule_request(family))?;
         let all: Vec<Rule> = dump
             .messages()
             .filter(|(kind, _)| *kind == RTM_NEWRULE)
@@ -208,37 +259,32 @@ fn rules(netlink: &mut Netlink, ipv6_available: bool, gaps: &mut Vec<String>) ->
             gone.extend(decode::standard_rules(family).into_iter().filter(|rule| !all.contains(rule)));
         }
         rules.extend(all.into_iter().filter(|rule| !decode::is_standard(rule)));
-    }
+        Ok(dump.consistent)
+    });
     // Rules of one priority are asked in the kernel's order, so the sort must be stable.
     rules.sort_by_key(|rule| (rule.family, rule.priority));
     (rules, gone)
 }
 
+/// Does `dump`, which tells whether the list was consistent, for each family that is there.
 fn per_family(
-    netlink: &mut Netlink,
-    kind: u16,
-    request: fn(Family) -> Vec<u8>,
     what: &str,
     ipv6_available: bool,
     gaps: &mut Vec<String>,
-) -> Vec<Dump> {
-    let mut dumps = Vec::new();
+    mut dump: impl FnMut(Family) -> Result<bool, Refusal>,
+) {
     for family in Family::BOTH.into_iter().filter(|family| *family == Family::Ipv4 || ipv6_available) {
-        match netlink.dump(kind, &request(family)) {
-            Ok(dump) => {
-                note_changes(&dump, &format!("{family} {what}"), gaps);
-                dumps.push(dump);
-            }
+        match dump(family) {
+            Ok(consistent) => note_changes(consistent, &format!("{family} {what}"), gaps),
             // A kernel without policy routing has no rules.
             Err(refusal) if refusal.is(libc::EOPNOTSUPP) => {}
             Err(refusal) => gaps.push(format!("cannot dump the {family} {what}: {refusal}")),
         }
     }
-    dumps
 }
 
-fn note_changes(dump: &Dump, what: &str, gaps: &mut Vec<String>) {
-    if !dump.consistent {
+fn note_changes(consistent: bool, what: &str, gaps: &mut Vec<String>) {
+    if !consistent {
         gaps.push(format!("the {what} kept changing while they were read; some may be missing"));
     }
 }

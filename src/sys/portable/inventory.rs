@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::model::{Inventory, ListeningSocket, Owner, Protocol};
+use crate::model::{Inventory, ListeningSocket, Owners, Protocol};
 use crate::sys::InventoryOptions;
 
 const BECAUSE: &str = "the sockets of other programs cannot be read on this system yet";
@@ -16,13 +16,16 @@ pub fn inventory(_options: &InventoryOptions) -> Inventory {
 
 /// Leaves every owner unknown.
 #[must_use]
-pub fn attach_owners(sockets: &mut [ListeningSocket], _socket_options: bool) -> Vec<String> {
-    if sockets.is_empty() { Vec::new() } else { vec![BECAUSE.to_owned()] }
+pub fn attach_owners<'a>(
+    sockets: impl IntoIterator<Item = &'a mut ListeningSocket>,
+    _socket_options: bool,
+) -> Vec<String> {
+    sockets.into_iter().next().map(|_| BECAUSE.to_owned()).into_iter().collect()
 }
 
 /// No owner is known.
 #[must_use]
-pub fn owners(_inodes: &[u64]) -> (HashMap<u64, Vec<Owner>>, Option<String>) {
+pub fn owners(_inodes: &[u64]) -> (HashMap<u64, Owners>, Option<String>) {
     (HashMap::new(), Some(BECAUSE.to_owned()))
 }
 

@@ -31,6 +31,14 @@ pub fn snapshot() -> Result<Snapshot, Error> {
     })
 }
 
+/// The same: there is nothing else.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn addresses() -> Result<Snapshot, Error> {
+    snapshot()
+}
+
 /// Whether an AF_INET6 socket can be made at all.
 fn ipv6_available() -> bool {
     match socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None) {

@@ -96,7 +96,7 @@ impl NetworkArgs {
 fn copied(profile: Profile, file: Option<&Path>) -> Result<Chosen, Failure> {
     let snapshot = match file {
         Some(path) => foretell::elsewhere(path)?.snapshot,
-        None => interfaces::checked_snapshot()?,
+        None => interfaces::checked_snapshot(false, true)?.0,
     };
     let twin = twin::of(&snapshot);
     let whose = match (file, &snapshot.host.name) {

@@ -8,6 +8,7 @@ pub mod baseline;
 pub mod change;
 pub mod draft;
 pub mod judge;
+pub mod rehearsed;
 pub mod rules;
 pub mod served;
 
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use crate::code::Code;
 use crate::diag::{Place, Severity};
+use crate::model::rehearsal::Rehearsal;
 use crate::model::{Exposure, Host, ListeningSocket, Snapshot};
 
 /// One network namespace as it was found.
@@ -183,6 +185,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What the policy asked.
     pub checks: Vec<Check>,
+    /// What came of sockets like these in a copy of the network; null when that was not tried.
+    pub rehearsal: Option<Rehearsal>,
     /// Counts.
     pub summary: Summary,
 }
@@ -289,6 +293,7 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String) -> Report 
         sockets: Vec::new(),
         findings: Vec::new(),
         checks: Vec::new(),
+        rehearsal: None,
         summary: Summary::default(),
     };
     for site in sites {

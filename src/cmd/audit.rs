@@ -18,6 +18,7 @@ use crate::record::time::Time;
 use crate::render;
 use crate::sys::{self, InventoryOptions};
 
+mod rehearse;
 mod watch;
 
 /// A shorter interval or time of watching makes no sense: a look takes some of it.
@@ -57,6 +58,10 @@ pub struct Args {
     /// End --watch after this time, such as 30s or 5m
     #[arg(long = "for", value_name = "TIME", requires = "watch", value_parser = time)]
     duration: Option<Duration>,
+    /// Bind sockets like those that are found in a copy of this machine's network, connect to them from the copy itself, every
+    /// wire and beyond the default route, and find where that differs (see `explain twin`)
+    #[arg(long, conflicts_with_all = ["watch", "write_policy"])]
+    rehearse: bool,
     /// Read /proc/net instead of asking sock_diag, as where it is refused
     #[arg(long, hide = true)]
     proc_net: bool,
@@ -114,6 +119,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut look = Look::new(args, policy.as_ref());
     if let Some(path) = &args.write_policy {
         return write_policy(&look, path, context);
+    }
+    if let (true, Some(host)) = (args.rehearse, look.hosts.first()) {
+        rehearse::add(&mut look.report, host)?;
     }
     if let (Some(baseline), Some(path)) = (&baseline, &args.baseline) {
         baseline.apply(&path.to_string_lossy(), &mut look.report);
@@ -274,7 +282,7 @@ fn gather(args: &Args, all_namespaces: bool) -> Gathered {
         gathered.because.push("owners were not looked for (--no-owners)".to_owned());
     } else {
         let all = gathered.sites.iter_mut().flat_map(|site| &mut site.sockets);
-        gathered.because.extend(sys::attach_owners(all, args.socket_options));
+        gathered.because.extend(sys::attach_owners(all, args.socket_options || args.rehearse));
     }
     gathered
 }

@@ -7,6 +7,7 @@
 pub mod build;
 pub mod builtin;
 pub mod ops;
+pub mod rehearse;
 pub mod run;
 pub mod twin;
 pub mod way;

@@ -16,6 +16,7 @@ pub mod ifname;
 pub mod inventory;
 pub mod kernel;
 pub mod reach;
+pub mod rehearsal;
 pub mod socket;
 pub mod topology;
 

@@ -6,6 +6,7 @@ mod support;
 
 mod blind;
 mod findings;
+mod rehearse;
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         trial("hidden_processes", blind::hidden_processes_are_no_reason_to_hide_sockets),
         trial("the_doctor_names_each_switch", blind::the_doctor_names_each_switch),
         trial("what_is_ones_own_is_seen", blind::what_is_ones_own_is_seen),
+        trial("what_is_seen_in_a_twin", rehearse::what_is_seen_in_a_twin_is_held_against_the_exposure),
         trial("who_shares_a_port", findings::who_shares_a_port_and_what_is_wide_is_found),
         trial("what_a_policy_says_of_itself", findings::what_a_policy_says_of_itself_is_found),
         trial("a_written_policy_covers_what_is_wrong", findings::a_written_policy_covers_what_is_wrong),

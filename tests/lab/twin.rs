@@ -162,8 +162,7 @@ impl Copy {
 
     fn look(&self, patience: Duration) -> Looked {
         let patience = Patience { connect: patience, all: Duration::from_secs(40) };
-        twin::look::look(&self.lab, &self.twin, &self.snapshot, &self.opened, patience, &mut |_, _| {})
-            .unwrap()
+        twin::look::look(&self.lab, &self.twin, &self.opened, patience, &mut |_, _| {}).unwrap()
     }
 }
 

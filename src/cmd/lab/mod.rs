@@ -129,7 +129,7 @@ fn named(name: &OsStr) -> Result<profile::lab::Lab, Vec<Problem>> {
 }
 
 /// Makes the process able to build labs. To be called before any other thread is there.
-fn prepare() -> Result<(), Failure> {
+pub(super) fn prepare() -> Result<(), Failure> {
     sys::raise_file_limit();
     netns::prepare().map_err(|refusal| refused(&refusal))
 }
@@ -139,14 +139,20 @@ fn refused(refusal: &sys::NamespaceRefusal) -> Failure {
     Failure::new(Exit::Environment, problem.help(refusal.way_out.clone()))
 }
 
-/// Builds the network. What a copy leaves out is a gap as is what could not be done.
+/// Builds the copy of a host. What it leaves out is a gap as is what could not be done.
+pub(super) fn copy(snapshot: &Snapshot, twin: &Twin) -> Result<Lab, Failure> {
+    let mut lab = Lab::build(twin.plan.clone()).map_err(failed)?;
+    let copy = lab.snapshot(lab.plan.host).map_err(|error| environment(&error))?;
+    lab.gaps.splice(0..0, twin.left_out.iter().cloned());
+    lab.gaps.extend(twin::differences(snapshot, &copy));
+    Ok(lab)
+}
+
 fn build(chosen: &Chosen, context: &Context) -> Result<Lab, Failure> {
-    let mut lab = Lab::build(chosen.plan.clone()).map_err(failed)?;
-    if let Some((snapshot, twin)) = &chosen.original {
-        let copy = lab.snapshot(lab.plan.host).map_err(|error| environment(&error))?;
-        lab.gaps.splice(0..0, twin.left_out.iter().cloned());
-        lab.gaps.extend(twin::differences(snapshot, &copy));
-    }
+    let lab = match &chosen.original {
+        Some((snapshot, twin)) => copy(snapshot, twin)?,
+        None => Lab::build(chosen.plan.clone()).map_err(failed)?,
+    };
     for gap in &lab.gaps {
         context.say(&Problem::warning(Code::LAB_GAP, gap.clone()));
     }
@@ -173,7 +179,7 @@ fn failed_at(what: &str, error: BuildError) -> Failure {
     }
 }
 
-fn environment(error: &sys::Error) -> Failure {
+pub(super) fn environment(error: &sys::Error) -> Failure {
     Failure::new(
         Exit::Environment,
         Problem::error(Code::LAB_FAILED, format!("the lab does not work: {error}")),

@@ -163,7 +163,7 @@ fn look(
         line.get_or_insert_with(|| probe::Progress::new(total, context)).show(done);
     };
     let result = match &chosen.original {
-        Some((snapshot, twin)) => twin::look::look(lab, twin, snapshot, opened, patience, &mut progress),
+        Some((_, twin)) => twin::look::look(lab, twin, opened, patience, &mut progress),
         None => stage::look(lab, opened, patience, &mut progress),
     };
     if let Some(line) = line {

@@ -1,5 +1,6 @@
 //! Looks at a twin that stands: every cell of the plan of its host, connected for real.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{BEYOND, Client, Twin};
@@ -8,26 +9,56 @@ use crate::lab::build::Lab;
 use crate::lab::run::{Looked, Opened, Patience, look_from, names_of_oneself, rights};
 use crate::model::addr::needs_zone;
 use crate::model::{Family, Snapshot, Source};
+use crate::plan::available::Rights;
 use crate::plan::reach::{Cell, Matrix, Reach};
 use crate::plan::report::Plan;
 use crate::sys::Error;
 
-/// Foretells every cell of the host that `snapshot` is of, connects in its twin every one that somebody stands for, and puts
-/// both side by side.
+/// Foretells every cell of the host that a twin is of, as it was when the sockets were opened, connects in the twin every one
+/// that somebody stands for, and puts both side by side.
 ///
 /// # Errors
 /// When the system refuses to be waited on.
 pub fn look(
     lab: &Lab,
     twin: &Twin,
-    snapshot: &Snapshot,
     opened: &Opened,
     patience: Patience,
     progress: &mut (dyn FnMut(usize, usize) + Send),
 ) -> Result<Looked, Error> {
+    let question = Question { rights: rights(), only: None };
+    ask(lab, twin, opened, question, patience, progress)
+}
+
+/// What is asked of a twin.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// What whoever bound the sockets may do.
+    pub rights: Rights,
+    /// The only addresses that are connected to; all without.
+    pub only: Option<&'a BTreeSet<IpAddr>>,
+}
+
+/// As [`look`], about sockets that are bound already.
+///
+/// # Errors
+/// As [`look`].
+pub fn ask(
+    lab: &Lab,
+    twin: &Twin,
+    opened: &Opened,
+    question: Question<'_>,
+    patience: Patience,
+    progress: &mut (dyn FnMut(usize, usize) + Send),
+) -> Result<Looked, Error> {
+    let snapshot = &opened.snapshot;
     let more = names_of_oneself(snapshot);
-    let mut plan = Plan::new(opened.sockets.specs.clone(), snapshot, rights(), Vec::new(), &more);
+    let mut plan = Plan::new(opened.sockets.specs.clone(), snapshot, question.rights, Vec::new(), &more);
     add_beyond(&mut plan.matrix, twin, snapshot);
+    if let Some(only) = question.only {
+        let Matrix { cells, destinations, .. } = &mut plan.matrix;
+        cells.retain(|cell| only.contains(&destinations[cell.destination].address));
+    }
     let clients = clients(&plan.matrix, twin);
     look_from(lab, opened, plan, &clients, snapshot.clone(), patience, progress)
 }

@@ -101,6 +101,17 @@ pub fn human(report: &Report, style: Style) -> String {
     }
     checks(&mut out, report, style);
     let _ = writeln!(out, "\n{}", summary(report));
+    if let Some(rehearsal) = &report.rehearsal {
+        let tried = rehearsal.sockets.iter().filter(|one| one.observed.is_some()).count();
+        let sources: Vec<String> = rehearsal.sources.iter().map(ToString::to_string).collect();
+        let line = format!(
+            "rehearsed in a copy of this network: {tried} of {}, {} from {}",
+            counted(rehearsal.sockets.len(), "socket"),
+            counted(rehearsal.connections, "connection"),
+            sources.join(", ")
+        );
+        wrapped(&mut out, &line, "", "  ", style.width);
+    }
     for because in &report.incomplete_because {
         wrapped(&mut out, &format!("not complete: {}", escape(because)), "", "  ", style.width);
     }

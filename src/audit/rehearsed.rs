@@ -1,0 +1,69 @@
+//! What a rehearsal says against what was expected of sockets.
+
+use super::{Finding, Report};
+use crate::code::Code;
+use crate::diag::Severity;
+use crate::model::rehearsal::Rehearsal;
+
+/// Puts a rehearsal into the report: a finding for each socket that was reached otherwise than its exposure says.
+pub fn add(report: &mut Report, rehearsal: Rehearsal) {
+    for one in &rehearsal.sockets {
+        let (Some(seen), Some(socket)) = (one.observed, report.sockets.get(one.socket)) else { continue };
+        let said = socket.view.exposure;
+        if seen == said {
+            continue;
+        }
+        let wider = seen.ipv4 > said.ipv4 || seen.ipv6 > said.ipv6;
+        let severity = if wider { Severity::Warning } else { Severity::Note };
+        let message = format!(
+            "in a copy of this host's network it is reached over IPv4 as {} and over IPv6 as {}; its exposure says {} and {}",
+            seen.ipv4, seen.ipv6, said.ipv4, said.ipv6
+        );
+        let finding = Finding::new(Code::REHEARSAL_DIFFERS, severity, Some(one.socket), message);
+        report.findings.push(finding.help("`bindscope lab run --twin` shows who reaches what, and why"));
+    }
+    report
+        .incomplete_because
+        .extend(rehearsal.incomplete_because.iter().map(|because| format!("rehearsal: {because}")));
+    report.rehearsal = Some(rehearsal);
+    report.settle();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::tests::{host, report_of, socket};
+    use crate::model::rehearsal::Rehearsed;
+    use crate::model::{Exposure, FamilyExposure};
+
+    fn found(seen: Option<FamilyExposure>) -> Vec<Severity> {
+        let mut report = report_of(vec![socket("tcp 10.0.0.5:80")], host());
+        let before = report.findings.len();
+        let one = Rehearsed {
+            socket: 0,
+            bound: seen.is_some(),
+            errno: None,
+            observed: seen,
+            reached_from: Vec::new(),
+            because: None,
+        };
+        let because = vec!["one thing".to_owned()];
+        let (connections, sources, sockets) = (1, Vec::new(), vec![one]);
+        let rehearsal =
+            Rehearsal { complete: false, incomplete_because: because, connections, sources, sockets };
+        add(&mut report, rehearsal);
+        assert!(!report.complete);
+        assert!(report.findings.len() <= before + 1);
+        let mine = report.findings.iter().filter(|finding| finding.code == Code::REHEARSAL_DIFFERS);
+        mine.map(|finding| finding.severity).collect()
+    }
+
+    #[test]
+    fn only_what_was_seen_and_differs_is_found() {
+        let seen = |ipv4| Some(FamilyExposure { ipv4, ipv6: Exposure::None });
+        assert_eq!(found(None), []);
+        assert_eq!(found(seen(Exposure::Private)), []);
+        assert_eq!(found(seen(Exposure::Global)), [Severity::Warning]);
+        assert_eq!(found(seen(Exposure::Loopback)), [Severity::Note]);
+    }
+}

@@ -1,0 +1,282 @@
+//! Binds sockets like those of a host in its twin, and sees who reaches them.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::build::Lab;
+use super::run::{Looked, Opened, Patience};
+use super::twin::{Twin, look};
+use crate::model::rehearsal::{Rehearsal, Rehearsed};
+use crate::model::socket::Reply;
+use crate::model::{
+    Errno, Exposure, Family, FamilyExposure, IfName, ListeningSocket, Outcome, Protocol, Snapshot,
+    SocketSpec, Source, V6Only,
+};
+use crate::plan::available::Rights;
+use crate::plan::expand::Expansion;
+use crate::plan::local::LocalAddresses;
+use crate::probe::opened as probe;
+use crate::sys::{self, Error};
+
+/// How many sockets are rehearsed.
+const MOST_SOCKETS: usize = 500;
+/// How many connections are made at most; beyond it not every address is tried.
+const MOST_CONNECTIONS: usize = 50_000;
+
+/// A socket that can be rebuilt.
+struct Like {
+    place: usize,
+    spec: SocketSpec,
+    /// Whether its options are known.
+    known: bool,
+    because: Option<String>,
+}
+
+/// Binds sockets like `sockets`, which are at these places of a report, in the twin of the host that `snapshot` is of, connects from
+/// everybody there to every one, and says who reached which.
+///
+/// # Errors
+/// When the twin cannot be entered or waited on.
+pub fn rehearse(
+    lab: &Lab,
+    twin: &Twin,
+    snapshot: &Snapshot,
+    sockets: &[(usize, &ListeningSocket)],
+    patience: Patience,
+) -> Result<Rehearsal, Error> {
+    let local = LocalAddresses::new(snapshot);
+    let mut incomplete = lab.gaps.clone();
+    let mut rehearsed = Vec::new();
+    let mut likes = Vec::new();
+    for &(place, socket) in sockets {
+        match like(place, socket, snapshot, &local) {
+            Ok(_) if likes.len() == MOST_SOCKETS => {
+                rehearsed.push(left_out(place, format!("no more than {MOST_SOCKETS} sockets are rehearsed")));
+            }
+            Ok(like) => likes.push((socket.inode, like)),
+            Err(because) => rehearsed.push(left_out(place, because)),
+        }
+    }
+    // Inodes count up: older sockets come first, as they did.
+    likes.sort_by_key(|(inode, like)| (*inode, like.place));
+    let mut likes: Vec<Like> = likes.into_iter().map(|(_, like)| like).collect();
+    let opened = open(lab, snapshot, &mut likes)?;
+    let (limit, more) = destinations(&likes, twin, snapshot);
+    incomplete.extend(more);
+    let rights = Rights { uid: sys::rights().uid, privileged_ports: true, transparent: true };
+    let question = look::Question { rights, only: limit.as_ref() };
+    let looked = look::ask(lab, twin, &opened, question, patience, &mut |_, _| {})?;
+    if looked.unseen > 0 {
+        incomplete.push(format!("{} connections were not made before the deadline", looked.unseen));
+    }
+    for (index, like) in likes.iter().enumerate() {
+        let outcome = opened.sockets.outcomes.get(index);
+        let errno = outcome.and_then(|outcome| outcome.errno);
+        let bound = opened.sockets.owners.contains(&index);
+        let (observed, reached_from) = reached(&looked, &like.spec.listener, snapshot);
+        let (observed, because) = match nobody(like, twin, snapshot) {
+            _ if !bound => (None, like.because.clone()),
+            Some(because) => (None, Some(because)),
+            None => (Some(observed), like.because.clone()),
+        };
+        rehearsed.push(Rehearsed { socket: like.place, bound, errno, observed, reached_from, because });
+    }
+    rehearsed.sort_by_key(|one| one.socket);
+    let missing = rehearsed.iter().filter(|one| one.observed.is_none()).count();
+    if missing > 0 {
+        incomplete.push(format!("{missing} of {} sockets could not be rehearsed", rehearsed.len()));
+    }
+    let connections = looked.cells.iter().filter(|cell| cell.observed.is_some()).count();
+    let sources: BTreeSet<&Source> =
+        looked.cells.iter().filter(|cell| cell.observed.is_some()).map(|cell| &cell.source).collect();
+    Ok(Rehearsal {
+        complete: incomplete.is_empty(),
+        incomplete_because: incomplete,
+        connections,
+        sources: sources.into_iter().cloned().collect(),
+        sockets: rehearsed,
+    })
+}
+
+fn left_out(place: usize, because: String) -> Rehearsed {
+    Rehearsed {
+        socket: place,
+        bound: false,
+        errno: None,
+        observed: None,
+        reached_from: Vec::new(),
+        because: Some(because),
+    }
+}
+
+/// What is asked for to get a socket like this one; else why there is none.
+fn like(
+    place: usize,
+    socket: &ListeningSocket,
+    snapshot: &Snapshot,
+    local: &LocalAddresses,
+) -> Result<Like, String> {
+    let view = &socket.view;
+    let address = view.address.to_canonical();
+    if address.is_multicast() {
+        return Err("it is bound to a group, to which nobody connects".to_owned());
+    }
+    if let Some(device) = view.device.as_ref().filter(|device| snapshot.interface_named(device).is_none()) {
+        return Err(format!("its device {device} is not on the host"));
+    }
+    let mut because = Vec::new();
+    let known = view.reuse_address.is_some() && view.reuse_port.is_some();
+    if view.v6only.is_none() && view.address.is_ipv6() && view.address.is_unspecified() {
+        because.push("it is taken to be dual-stack");
+    }
+    if !socket.device_known {
+        because.push("it is taken to have no device");
+    }
+    if socket.mptcp {
+        because.push("it is rehearsed as plain TCP");
+    }
+    // An address that went away leaves its sockets where they are.
+    let owner = local.owner(view.address, view.scope_id);
+    let spec = SocketSpec {
+        listener: place.to_string(),
+        protocol: view.protocol,
+        address: view.address,
+        port: view.port,
+        scope_id: view.scope_id.unwrap_or(0),
+        v6only: if view.v6only == Some(true) { V6Only::On } else { V6Only::Off },
+        // A zone is a device.
+        device: view.device.clone().filter(|_| view.scope_id.is_none()),
+        reuse_address: view.reuse_address.unwrap_or(view.protocol == Protocol::Tcp),
+        reuse_port: view.reuse_port.unwrap_or(false),
+        freebind: owner.is_none() && !address.is_unspecified(),
+        transparent: false,
+        backlog: 1024,
+        reply: Reply::None,
+        idle_timeout: Duration::ZERO,
+        max_connections: 1,
+        wait_for_address: Duration::ZERO,
+        skip_when_missing: false,
+    };
+    let because = (!because.is_empty()).then(|| because.join("; "));
+    Ok(Like { place, spec, known, because })
+}
+
+/// Binds them, with the rights of whoever may bind what they are. Sockets on one port that stand in each other's way, and of which
+/// nothing is known, are taken to share it: on the host they do.
+fn open(lab: &Lab, snapshot: &Snapshot, likes: &mut [Like]) -> Result<Opened, Error> {
+    let namespace =
+        lab.namespaces().get(lab.plan.host).ok_or(Error::Unsupported { what: "the host node" })?;
+    let bind = |likes: &[Like]| -> Result<probe::Opened, Error> {
+        let specs: Vec<SocketSpec> = likes.iter().map(|like| like.spec.clone()).collect();
+        let opened = namespace.run(|| probe::Opened::all(&specs, snapshot));
+        opened.map_err(|error: io::Error| Error::call("enter", "the host node", error))
+    };
+    let mut sockets = bind(likes)?;
+    let in_the_way: BTreeSet<(Protocol, u16)> = likes
+        .iter()
+        .zip(&sockets.outcomes)
+        .filter(|(_, outcome)| outcome.errno == Some(Errno::EADDRINUSE))
+        .map(|(like, _)| (like.spec.protocol, like.spec.port))
+        .collect();
+    let mut changed = false;
+    for like in likes.iter_mut().filter(|like| !like.known) {
+        if in_the_way.contains(&(like.spec.protocol, like.spec.port)) {
+            like.spec.reuse_port = true;
+            like.spec.reuse_address = true;
+            like.because = Some("its options are not known; it is taken to share its port".to_owned());
+            changed = true;
+        }
+    }
+    if changed {
+        drop(sockets);
+        sockets = bind(likes)?;
+    }
+    Ok(Opened { sockets, expansion: Expansion::default(), snapshot: snapshot.clone() })
+}
+
+/// The addresses to connect to, where there are too many; and the sentence that says so.
+fn destinations(
+    likes: &[Like],
+    twin: &Twin,
+    snapshot: &Snapshot,
+) -> (Option<BTreeSet<IpAddr>>, Option<String>) {
+    let services: BTreeSet<(Protocol, u16)> =
+        likes.iter().map(|like| (like.spec.protocol, like.spec.port)).collect();
+    let each = services.len().max(1) * (twin.clients.len() + 2);
+    let count = snapshot.addresses().count();
+    if count * each <= MOST_CONNECTIONS {
+        return (None, None);
+    }
+    let most = (MOST_CONNECTIONS / each).max(1);
+    // Those that sockets are bound to, then one of each class on each interface, then others.
+    let mut seen = BTreeSet::new();
+    let mut ranked: Vec<(u8, IpAddr)> = snapshot
+        .addresses()
+        .map(|(interface, address)| {
+            let bound = likes.iter().any(|like| like.spec.address.to_canonical() == address.address);
+            let first = seen.insert((interface.index, address.family, address.class as u8));
+            (
+                if bound {
+                    0
+                } else if first {
+                    1
+                } else {
+                    2
+                },
+                address.address,
+            )
+        })
+        .collect();
+    ranked.sort_unstable();
+    let chosen = ranked.into_iter().take(most).map(|(_, address)| address).collect();
+    (Some(chosen), Some(format!("of the host's {count} addresses {most} are connected to")))
+}
+
+/// Why nobody could have reached it, whatever it is: then nothing is proven.
+fn nobody(like: &Like, twin: &Twin, snapshot: &Snapshot) -> Option<String> {
+    let zone = snapshot.interface(like.spec.scope_id).map(|interface| &interface.name);
+    let device = like.spec.device.as_ref().or(zone);
+    let on = |name: &IfName| {
+        twin.clients.iter().any(|(source, _)| matches!(source, Source::Link(link) if link == name))
+    };
+    match device.filter(|device| snapshot.interface_named(device).is_some_and(|one| !one.loopback)) {
+        Some(device) if !on(device) => Some(format!("nobody is on the wire of its device {device}")),
+        None if twin.clients.is_empty() => Some("nobody is on any wire of the host".to_owned()),
+        _ => None,
+    }
+}
+
+/// The widest class of address at which somebody else reached a socket, and who reached it.
+fn reached(looked: &Looked, name: &str, snapshot: &Snapshot) -> (FamilyExposure, Vec<Source>) {
+    let mut exposure = FamilyExposure::default();
+    let mut from = BTreeSet::new();
+    for cell in &looked.cells {
+        let Some(observed) = &cell.observed else { continue };
+        // Of sockets that share, any could have been the one.
+        let shared = observed.listener.as_ref().is_some_and(|taker| cell.predicted.among.contains(taker));
+        let among = shared && cell.predicted.among.iter().any(|one| one == name);
+        if observed.outcome != Outcome::Accepted || !(observed.listener.as_deref() == Some(name) || among) {
+            continue;
+        }
+        let Some(address) = observed.local.map(|local| local.to_canonical()) else { continue };
+        let class = snapshot
+            .addresses()
+            .find(|(_, own)| own.address == address)
+            .map_or_else(|| crate::model::AddrClass::of(address), |(_, own)| own.class);
+        let reach = match cell.source {
+            Source::Host => Exposure::Loopback,
+            // By `route_localnet`, from the link.
+            _ if address.is_loopback() => Exposure::Link,
+            _ => Exposure::of(class),
+        };
+        let family = match Family::of(address) {
+            Family::Ipv4 => &mut exposure.ipv4,
+            Family::Ipv6 => &mut exposure.ipv6,
+        };
+        *family = (*family).max(reach);
+        from.insert(cell.source.clone());
+    }
+    (exposure, from.into_iter().collect())
+}

@@ -32,12 +32,35 @@ pub struct KernelIngress<'a> {
     pub name: Option<&'a IfName>,
 }
 
+/// Every address that is local: with its interfaces, or with none when only a route says so. By number and in order, since
+/// comparing the few addresses of a host takes less than hashing one.
+#[derive(Debug, Default)]
+struct Owners {
+    v4: BTreeMap<u32, Vec<(u32, IfName)>>,
+    v6: BTreeMap<u128, Vec<(u32, IfName)>>,
+}
+
+impl Owners {
+    fn entry(&mut self, address: IpAddr) -> &mut Vec<(u32, IfName)> {
+        match address {
+            IpAddr::V4(v4) => self.v4.entry(v4.to_bits()).or_default(),
+            IpAddr::V6(v6) => self.v6.entry(v6.to_bits()).or_default(),
+        }
+    }
+
+    fn get(&self, address: IpAddr) -> Option<&[(u32, IfName)]> {
+        match address {
+            IpAddr::V4(v4) => self.v4.get(&v4.to_bits()),
+            IpAddr::V6(v6) => self.v6.get(&v6.to_bits()),
+        }
+        .map(Vec::as_slice)
+    }
+}
+
 /// Who owns which address, for look-ups by the arrival.
 #[derive(Debug, Default)]
 pub struct AddressBook {
-    /// Every address that is local: with its interfaces, or with none when only a route says so. Ordered, since comparing the
-    /// few addresses of a host takes less than hashing one.
-    owners: BTreeMap<IpAddr, Vec<(u32, IfName)>>,
+    owners: Owners,
     /// What is local by routes to more than one address.
     local_prefixes: Vec<IpNet>,
     names: BTreeMap<u32, IfName>,
@@ -47,15 +70,15 @@ impl AddressBook {
     /// Sorts a snapshot's addresses for look-up.
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> AddressBook {
-        let mut owners: BTreeMap<IpAddr, Vec<(u32, IfName)>> = BTreeMap::new();
+        let mut owners = Owners::default();
         for (interface, address) in snapshot.addresses() {
-            owners.entry(address.address).or_default().push((interface.index, interface.name.clone()));
+            owners.entry(address.address).push((interface.index, interface.name.clone()));
         }
         let mut local_prefixes = Vec::new();
         for route in snapshot.routes.iter().filter(|route| route.kind == RouteKind::Local) {
             // The kernel has one for each address; only what is wider must be searched one by one.
             if route.destination.prefix_len() == route.destination.max_prefix_len() {
-                owners.entry(route.destination.addr()).or_default();
+                owners.entry(route.destination.addr());
             } else {
                 local_prefixes.push(route.destination);
             }
@@ -74,18 +97,18 @@ impl AddressBook {
         scope_id: Option<u32>,
         preferred: Option<u32>,
     ) -> Option<&(u32, IfName)> {
-        let owners = match self.owners.get(&address) {
+        let owners = match self.owners.get(address) {
             Some(owners) if !owners.is_empty() => owners,
             // All of 127.0.0.0/8 belongs to the interface that has 127.0.0.1/8, by one local route.
             _ if matches!(address, IpAddr::V4(v4) if v4.is_loopback()) => {
-                self.owners.get(&IpAddr::V4(Ipv4Addr::LOCALHOST))?
+                self.owners.get(IpAddr::V4(Ipv4Addr::LOCALHOST))?
             }
             _ => return None,
         };
         if needs_zone(address) {
             return owners.iter().find(|(index, _)| scope_id == Some(*index));
         }
-        match owners.as_slice() {
+        match owners {
             [only] => Some(only),
             several => {
                 several.iter().find(|(index, _)| preferred == Some(*index)).or_else(|| several.first())
@@ -100,7 +123,7 @@ impl AddressBook {
             return self.owner(address, scope_id, None).is_some();
         }
         matches!(address, IpAddr::V4(v4) if v4.is_loopback())
-            || self.owners.contains_key(&address)
+            || self.owners.get(address).is_some()
             || self.local_prefixes.iter().any(|prefix| prefix.contains(&address))
     }
 

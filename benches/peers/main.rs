@@ -51,6 +51,11 @@ impl Bench {
         self.words.is_empty() || self.words.iter().any(|word| work.contains(word.as_str()))
     }
 
+    /// Adds a row to the JSON file.
+    pub fn row(&mut self, row: serde_json::Value) {
+        self.rows.push(row);
+    }
+
     /// Runs all sides in turn and prints their medians; the first one is what the others are compared with. `goal` is the highest
     /// ratio of CPU time that the side `bindscope` may have.
     pub fn work(&mut self, work: &str, goal: Option<f64>, sides: Vec<Side<'_>>) {
@@ -131,6 +136,13 @@ pub fn installed(program: &str) -> bool {
     found
 }
 
+/// Both ends of many connections are open at once.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let Some(role) = arguments.first().and_then(|first| first.strip_prefix("--bare=")) {
@@ -140,6 +152,7 @@ fn main() {
         bare::run(role, arguments.get(1).and_then(|number| number.parse().ok()).unwrap());
         return;
     }
+    raise_file_limit();
     let rounds = std::env::var("BINDSCOPE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(7);
     let mut bench = Bench { words: arguments, rounds, rows: Vec::new() };
     if let Err(error) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {

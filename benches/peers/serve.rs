@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,14 @@ use crate::{Bench, Cost, Side, installed};
 /// Connections by round: as many as a queue takes, and as many as one client makes one after the other.
 const QUEUED: usize = 4_000;
 const SPARSE: usize = 2_000;
+/// Of socat, which starts a process for each.
+const FEW: usize = 100;
+/// Connections that are held open at once.
+const HELD: usize = 10_000;
 
 const OURS: &str = env!("CARGO_BIN_EXE_bindscope");
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n";
 
 /// The loop of many a tutorial.
 const PYTHON: &str = "import socket,sys
@@ -42,14 +49,28 @@ fn cpu(pid: u32) -> Duration {
     Duration::from_nanos(own) + Duration::from_millis(10 * children)
 }
 
+/// Resident memory of a process, in KiB.
+fn resident(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 fn signal(child: &Child, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
 }
 
+/// A program that listens on [`PORT`].
 struct Server {
     ns: Netns,
     child: Child,
     request: Option<&'static [u8]>,
+    /// The client ends the connection, since the server does not.
+    client_ends: bool,
+    /// Connections made one by one in a round.
+    sparse: usize,
+    /// Every connection there was.
+    made: usize,
     /// Reads what the server writes to a pipe.
     reader: Option<Child>,
 }
@@ -75,12 +96,13 @@ impl Server {
         }
         let child = ns.run(|| command.spawn()).unwrap();
         drop(command);
-        let server = Server { ns, child, request, reader };
+        let mut server = Server { ns, child, request, client_ends: false, sparse: SPARSE, made: 0, reader };
         let begun = Instant::now();
         while server.ns.run(|| TcpStream::connect(("127.0.0.1", PORT))).is_err() {
             assert!(begun.elapsed() < Duration::from_secs(20), "{program} does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
+        server.made += 1;
         std::thread::sleep(Duration::from_millis(300));
         server
     }
@@ -95,10 +117,17 @@ impl Server {
         stream
     }
 
-    /// Waits for the server's end of the connection, and leaves nothing behind in TIME_WAIT.
-    fn finish(stream: TcpStream) {
+    /// Waits for the server's end of the connection.
+    fn read(mut stream: &TcpStream) {
         let mut answer = [0; 16_384];
-        while (&stream).read(&mut answer).is_ok_and(|count| count > 0) {}
+        while stream.read(&mut answer).is_ok_and(|count| count > 0) {}
+    }
+
+    /// The same, and leaves nothing behind in TIME_WAIT.
+    fn finish(&self, stream: TcpStream) {
+        if !self.client_ends {
+            Server::read(&stream);
+        }
         socket2::Socket::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
@@ -107,20 +136,22 @@ impl Server {
         let clients: Vec<TcpStream> = self.ns.run(|| (0..QUEUED).map(|_| self.client()).collect());
         let (before, begun) = (cpu(self.child.id()), Instant::now());
         signal(&self.child, Signal::SIGCONT);
-        clients.into_iter().for_each(Server::finish);
-        self.cost(before, begun, QUEUED)
-    }
-
-    fn sparse(&mut self) -> Cost {
-        self.ns.run(|| {
-            let (before, begun) = (cpu(self.child.id()), Instant::now());
-            (0..SPARSE).for_each(|_| Server::finish(self.client()));
-            self.cost(before, begun, SPARSE)
-        })
-    }
-
-    fn cost(&self, before: Duration, begun: Instant, count: usize) -> Cost {
+        // Whoever came last is served last, give or take a batch. To wait for one only leaves the cores to the server.
+        Server::read(clients.last().unwrap());
         let wall = begun.elapsed();
+        clients.into_iter().for_each(|client| self.finish(client));
+        self.made += QUEUED;
+        self.cost(before, wall, QUEUED)
+    }
+
+    fn one_by_one(&mut self) -> Cost {
+        let (before, begun) = (cpu(self.child.id()), Instant::now());
+        self.ns.run(|| (0..self.sparse).for_each(|_| self.finish(self.client())));
+        self.made += self.sparse;
+        self.cost(before, begun.elapsed(), self.sparse)
+    }
+
+    fn cost(&self, before: Duration, wall: Duration, count: usize) -> Cost {
         // What a server does behind its answers is its cost too.
         std::thread::sleep(Duration::from_millis(20));
         let count = u32::try_from(count).unwrap();
@@ -137,79 +168,189 @@ impl Drop for Server {
     }
 }
 
-fn sides(mut servers: Vec<(&'static str, Server)>, drained: bool) -> Vec<Side<'static>> {
+type Servers = Vec<(&'static str, Server)>;
+
+fn sides(servers: &mut Servers, drained: bool) -> Vec<Side<'_>> {
+    let side = servers.iter_mut().map(|(name, server)| Side {
+        name,
+        run: Box::new(move || if drained { server.drained() } else { server.one_by_one() }),
+    });
+    side.collect()
+}
+
+/// A directory with what the servers need.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    fn profile(&self, reply: &str) -> String {
+        let text = format!(
+            "schema = 1\nname = 'bench'\n[[listener]]\nname = 'bench'\nbind = '127.0.0.1'\nport = {PORT}\nbacklog = 16384\nmax_connections = 100000\nreply = '{reply}'\nidle_timeout = '5m'\n"
+        );
+        self.write(&format!("{reply}.toml"), &text)
+    }
+
+    /// Our program, writing NDJSON to a file.
+    fn ours(&self, reply: &str, threads: &str, request: Option<&'static [u8]>) -> Server {
+        let (profile, log) = (self.profile(reply), self.path(&format!("{reply}-{threads}.ndjson")));
+        let arguments = ["listen", "--format", "ndjson", "--threads", threads, "-o", &log, &profile];
+        Server::start(OURS, &arguments, request, false)
+    }
+
+    /// nginx in one process, with a line in its log for each connection or request. `block` is a stream or http server.
+    fn nginx(&self, block: &str, drained: bool) -> Option<Server> {
+        let request = block.starts_with("http").then_some(REQUEST);
+        let modules = "/usr/lib/nginx/modules/ngx_stream_module.so";
+        if !installed("nginx") || (request.is_none() && !Path::new(modules).is_file()) {
+            return None;
+        }
+        let load = if request.is_none() { format!("load_module {modules};\n") } else { String::new() };
+        let multi_accept = if drained { "on" } else { "off" };
+        let configuration = format!(
+            "{load}daemon off;\nmaster_process off;\npid {};\nerror_log /dev/null;\nworker_rlimit_nofile 20000;\n\
+             events {{ worker_connections 10000; multi_accept {multi_accept}; }}\n{}\n",
+            self.path("nginx.pid"),
+            block
+                .replace("LOG", &self.path("nginx.log"))
+                .replace("DIRECTORY", self.0.path().to_str().unwrap())
+        );
+        let file = self.write(&format!("nginx-{}.conf", &block[..4]), &configuration);
+        Some(Server::start("nginx", &["-c", &file], request, false))
+    }
+
+    /// haproxy in one process and thread, with a line in a log for each connection or request.
+    fn haproxy(&self, frontend: &str, request: Option<&'static [u8]>) -> Option<Server> {
+        if !installed("haproxy") {
+            return None;
+        }
+        let configuration = format!(
+            "global\n  maxconn 10000\n  nbthread 1\n  log stdout format raw local0\ndefaults\n  log global\n  \
+             timeout client 20s\n  timeout connect 20s\n  timeout server 20s\nfrontend bench\n  bind 127.0.0.1:{PORT} backlog 16384\n{frontend}"
+        );
+        let file = self.write(&format!("haproxy-{}.cfg", request.is_some()), &configuration);
+        Some(Server::start("haproxy", &["-db", "-f", &file], request, false))
+    }
+}
+
+const NGINX_STREAM: &str = "stream {
+    log_format line '$time_iso8601 $remote_addr $remote_port $server_addr $server_port';
+    access_log LOG line;
+    server { listen 127.0.0.1:900 backlog=16384; return ''; }
+}";
+
+const NGINX_HTTP: &str = "http {
+    access_log LOG;
+    client_body_temp_path DIRECTORY; proxy_temp_path DIRECTORY; fastcgi_temp_path DIRECTORY;
+    uwsgi_temp_path DIRECTORY; scgi_temp_path DIRECTORY;
+    keepalive_timeout 0;
+    server { listen 127.0.0.1:900 backlog=16384; return 200 'ANSWER'; }
+}";
+
+/// Programs that take a connection, tell of it, and close it.
+fn others(files: &Files, drained: bool) -> Servers {
+    let mut servers = Vec::new();
+    servers.extend(files.nginx(NGINX_STREAM, drained).map(|server| ("nginx stream, access_log", server)));
+    let reject = "  mode tcp\n  option tcplog\n  tcp-request content reject\n";
+    servers.extend(files.haproxy(reject, None).map(|server| ("haproxy tcp reject, tcplog", server)));
+    if installed("python3") {
+        servers.push(("python3 tutorial loop, pipe", Server::start("python3", &["-c", PYTHON], None, true)));
+    }
+    // Its descriptors end at 1024 (select), and socat's queue is short: they take part only where connections come one by one.
+    if !drained && installed("ncat") {
+        let mut ncat = Server::start("ncat", &["-lkv", "-m", "1000", "127.0.0.1", "900"], None, false);
+        ncat.client_ends = true;
+        servers.push(("ncat -lkv", ncat));
+    }
+    if !drained && installed("socat") {
+        let arguments = ["TCP4-LISTEN:900,bind=127.0.0.1,fork,reuseaddr", "OPEN:/dev/null"];
+        let mut socat = Server::start("socat", &arguments, None, false);
+        socat.sparse = FEW;
+        servers.push(("socat fork", socat));
+    }
     servers
-        .drain(..)
-        .map(|(name, mut server)| Side {
-            name,
-            run: Box::new(move || if drained { server.drained() } else { server.sparse() }),
-        })
-        .collect()
 }
 
 pub fn all(bench: &mut Bench) {
-    let directory = tempfile::tempdir().unwrap();
-    let profile = |reply: &str| {
-        let path = directory.path().join(format!("{reply}.toml"));
-        let text = format!(
-            "schema = 1\nname = 'bench'\n[[listener]]\nname = 'bench'\nbind = '127.0.0.1'\nport = {PORT}\nbacklog = 16384\nmax_connections = 100000\nreply = '{reply}'\n"
-        );
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (none, describe) = (profile("none"), profile("describe"));
-    let log = directory.path().join("log.ndjson").to_str().unwrap().to_owned();
-    let to_file = |profile: &str| ["listen", "--format", "ndjson", "-o", &log, profile].map(str::to_owned);
-    let ours = |profile: &str, request| {
-        let arguments = to_file(profile);
-        Server::start(OURS, &arguments.each_ref().map(String::as_str), request, false)
-    };
+    let files = Files(tempfile::tempdir().unwrap());
     let bare = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+    let limit = || ("bare accept loop", Server::start(&bare, &["--bare=accept", "0"], None, false));
     for (drained, how, goal) in [(true, "queued up and drained", 1.06), (false, "one by one", 1.15)] {
-        let work = format!("accept, attribute, record: {how}");
-        if bench.wants(&work) {
+        let name = format!("accept, attribute, record: {how}");
+        if bench.wants(&name) {
+            let mut servers = vec![limit(), ("bindscope to a file", files.ours("none", "1", None))];
+            servers.extend(others(&files, drained));
+            bench.work(&name, Some(goal), sides(&mut servers, drained));
+            not_one_miscounted(&mut servers[1].1, &files.path("none-1.ndjson"));
+        }
+        let name = format!("live view for people on a pipe: {how}");
+        if bench.wants(&name) {
+            let ours = Server::start(OURS, &["listen", &files.profile("none")], None, true);
+            let mut servers = vec![limit(), ("bindscope on a pipe", ours)];
+            bench.work(&name, Some(1.25), sides(&mut servers, drained));
+        }
+        let name = format!("answer an HTTP request: {how}");
+        if bench.wants(&name) {
+            let naive = Server::start(&bare, &["--bare=answer", "600"], Some(REQUEST), false);
             let mut servers = vec![
-                ("bare accept loop", Server::start(&bare, &["--bare=accept", "0"], None, false)),
-                ("bindscope to a file", ours(&none, None)),
+                ("bare loop that does not cork", naive),
+                ("bindscope describe, to a file", files.ours("describe", "1", Some(REQUEST))),
             ];
-            if installed("python3") {
-                servers.push((
-                    "python3 tutorial loop, pipe",
-                    Server::start("python3", &["-c", PYTHON], None, true),
-                ));
-            }
-            // Its queue is short, so it takes part only where connections come one by one.
-            if !drained && installed("socat") {
-                let arguments = ["TCP4-LISTEN:900,bind=127.0.0.1,fork,reuseaddr", "OPEN:/dev/null"];
-                servers.push(("socat fork", Server::start("socat", &arguments, None, false)));
-            }
-            bench.work(&work, Some(goal), sides(servers, drained));
-        }
-        let work = format!("live view for people on a pipe: {how}");
-        if bench.wants(&work) {
-            let servers = vec![
-                ("bare accept loop", Server::start(&bare, &["--bare=accept", "0"], None, false)),
-                ("bindscope on a pipe", Server::start(OURS, &["listen", &none], None, true)),
-            ];
-            bench.work(&work, Some(1.25), sides(servers, drained));
-        }
-        let work = format!("answer an HTTP request: {how}");
-        if bench.wants(&work) {
-            let request: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n";
-            let servers = vec![
-                (
-                    "bare loop that does not cork",
-                    Server::start(&bare, &["--bare=answer", "600"], Some(request), false),
-                ),
-                ("bindscope describe, to a file", ours(&describe, Some(request))),
-            ];
-            bench.work(&work, Some(0.75), sides(servers, drained));
+            let answer = NGINX_HTTP.replace("ANSWER", &"x".repeat(600));
+            servers
+                .extend(files.nginx(&answer, drained).map(|server| ("nginx return 200, access_log", server)));
+            let reply = format!(
+                "  mode http\n  option httplog\n  option http-server-close\n  http-request return status 200 content-type text/plain string {}\n",
+                "x".repeat(600)
+            );
+            servers.extend(
+                files.haproxy(&reply, Some(REQUEST)).map(|server| ("haproxy return 200, httplog", server)),
+            );
+            bench.work(&name, Some(0.75), sides(&mut servers, drained));
         }
     }
-    for absent in ["nginx", "haproxy", "nmap"] {
-        if !installed(absent) {
-            continue;
-        }
-        println!("not compared yet: {absent}");
+    let name = "two threads: queued up and drained";
+    if bench.wants(name) {
+        let mut servers = vec![limit(), ("bindscope --threads 2", files.ours("none", "2", None))];
+        bench.work_by_wall(name, Some(1.0 / 1.75), sides(&mut servers, true));
+        not_one_miscounted(&mut servers[1].1, &files.path("none-2.ndjson"));
     }
+    let name = "memory: idle, and with 10000 open connections";
+    if bench.wants(name) {
+        memory(bench, name, &files);
+    }
+}
+
+/// Ends it in an orderly way and looks at its summary and its lines.
+fn not_one_miscounted(server: &mut Server, log: &str) {
+    signal(&server.child, Signal::SIGTERM);
+    server.child.wait().unwrap();
+    let text = std::fs::read_to_string(log).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("{\"event\":\"accepted\"")).count();
+    assert_eq!(
+        (summary["accepted"].as_u64().unwrap() as usize, lines),
+        (server.made, server.made),
+        "{summary}"
+    );
+    println!("  {} connections, each told once", server.made);
+    std::fs::remove_file(log).unwrap();
+}
+
+/// Resident memory, once: it does not vary from round to round.
+fn memory(bench: &mut Bench, name: &str, files: &Files) {
+    let server = files.ours("echo", "1", None);
+    let idle = resident(server.child.id());
+    let clients: Vec<TcpStream> = server.ns.run(|| (0..HELD).map(|_| server.client()).collect());
+    std::thread::sleep(Duration::from_millis(500));
+    let each = (resident(server.child.id()) - idle) * 1024 / clients.len();
+    println!("\n{name}\n  idle {idle} KiB (goal 6144), {each} bytes for each open connection (goal 1024)");
+    bench.row(serde_json::json!({ "work": name, "idle_kib": idle, "bytes_each": each }));
 }

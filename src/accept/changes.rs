@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{Acceptor, Observer};
+use super::Observer;
+use super::table::Served;
+use super::worker::Worker;
 use crate::model::addr::needs_zone;
 use crate::model::{Change, IfName, SocketView};
 
-impl Acceptor {
+impl Worker {
     /// Tells of changes, sorted. A socket stays bound to a device that gets another name: from there on it goes by that.
     pub(super) fn tell_changes(&mut self, changes: &[Change], observer: &mut impl Observer) {
         // All at once, since two interfaces may have swapped their names.
@@ -23,9 +25,10 @@ impl Acceptor {
             // What was removed is told by the names of before.
             if !renamed && matches!(change, Change::InterfaceRenamed { .. }) {
                 for served in self.served.0.iter_mut().flatten().filter(|served| served.at_home) {
-                    let device = &mut served.endpoint.bound.view.device;
-                    if let Some(name) = device.as_ref().and_then(|device| names.get(device)) {
-                        *device = Some((*name).clone());
+                    let view = served.view();
+                    if let Some(name) = view.device.as_ref().and_then(|device| names.get(device)) {
+                        let device = Some((*name).clone());
+                        served.renamed = Some(Box::new(SocketView { device, ..view.clone() }));
                     }
                 }
                 renamed = true;
@@ -38,7 +41,7 @@ impl Acceptor {
     fn tell_change(&self, change: &Change, observer: &mut impl Observer) {
         let views = |wanted: &dyn Fn(&SocketView) -> bool| -> Vec<&SocketView> {
             let at_home = self.served.0.iter().flatten().filter(|served| served.at_home);
-            at_home.map(|served| &served.endpoint.bound.view).filter(|view| wanted(view)).collect()
+            at_home.map(Served::view).filter(|view| wanted(view)).collect()
         };
         let on = |view: &SocketView, name: &IfName| view.device.as_ref() == Some(name);
         let has = |view: &SocketView, address: IpAddr, name: &IfName| {

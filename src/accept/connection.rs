@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use super::timers::Timers;
-use super::{connection_key, would_block};
+use super::worker::{connection_key, would_block};
 use crate::model::{Arrival, Evidence, Family, Ingress, PathChange};
 use crate::reply::{self, Answer, READ_LIMIT};
 use crate::sys::{Interest, Poller, Readiness, options, packet_info};
@@ -244,6 +244,19 @@ impl Connections {
     /// Whether none is open.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// Takes over the connections of another thread that has ended. They end without a listener's knowledge.
+    pub(super) fn adopt(&mut self, others: &mut Connections, from: &Poller, poller: &Poller) {
+        for (_, connection) in others.open.drain() {
+            let _ = from.remove(&connection.socket);
+            let id = self.next;
+            self.next += 1;
+            if poller.add(&connection.socket, connection_key(id), connection.watched).is_ok() {
+                self.timers.add(id, connection.deadline.min(connection.dies));
+                self.open.insert(id, connection);
+            }
+        }
     }
 
     /// Ends all of them. Returns what came to be of each.

@@ -24,8 +24,8 @@ pub(super) struct Neighbourhood {
     /// Why the last look did not succeed, until somebody has asked.
     failure: Option<String>,
     names: BTreeMap<u32, IfName>,
-    /// The name that was last looked up in another namespace.
-    elsewhere: Option<IfName>,
+    /// The interface that was last asked for, in the namespace of the socket that it was asked for.
+    latest: Option<Latest>,
     /// Whether the poller tells when the monitor has something to say.
     wakes: bool,
     cookie: Option<u64>,
@@ -49,7 +49,7 @@ impl Neighbourhood {
             rest: Duration::ZERO,
             failure: None,
             names: BTreeMap::new(),
-            elsewhere: None,
+            latest: None,
             wakes,
             cookie,
         };
@@ -68,6 +68,7 @@ impl Neighbourhood {
     pub(super) fn refresh_if_changed(&mut self, told: bool) -> Vec<Change> {
         if (told || !self.wakes) && self.monitor.as_mut().is_none_or(Monitor::changed) {
             self.names.clear();
+            self.latest = None;
             self.stale = true;
         }
         if self.stale && self.refreshed.elapsed() >= self.rest { self.refresh() } else { Vec::new() }
@@ -110,21 +111,32 @@ impl Neighbourhood {
 
     /// Looks up the name of an interface in the namespace of `socket`, for [`Neighbourhood::ingress`].
     pub(super) fn learn(&mut self, socket: &Socket, index: u32, at_home: bool) {
-        if at_home && self.names.contains_key(&index) {
+        if at_home && self.latest.as_ref().is_some_and(|latest| latest.at_home && latest.index == index) {
             return;
         }
-        let name = packet_info::interface_name(socket, index);
-        match name {
-            Some(name) if at_home => drop(self.names.insert(index, name)),
-            name => self.elsewhere = name,
+        let name = match self.names.get(&index).filter(|_| at_home) {
+            Some(name) => Some(name.clone()),
+            None => packet_info::interface_name(socket, index),
+        };
+        if let Some(name) = name.as_ref().filter(|_| at_home) {
+            self.names.entry(index).or_insert_with(|| name.clone());
         }
+        // What is gone, or lives elsewhere, is asked for anew the next time.
+        self.latest = Some(Latest { index, at_home: at_home && name.is_some(), name });
     }
 
     /// The interface with the name that was just learnt.
-    pub(super) fn ingress(&self, index: u32, at_home: bool) -> KernelIngress<'_> {
-        let known = if at_home { self.names.get(&index) } else { self.elsewhere.as_ref() };
-        KernelIngress { index, name: known }
+    pub(super) fn ingress(&self, index: u32) -> KernelIngress<'_> {
+        let latest = self.latest.as_ref().filter(|latest| latest.index == index);
+        KernelIngress { index, name: latest.and_then(|latest| latest.name.as_ref()) }
     }
+}
+
+struct Latest {
+    index: u32,
+    /// It is an interface of this process's namespace, and its name is known.
+    at_home: bool,
+    name: Option<IfName>,
 }
 
 /// How long to leave the network alone after reading it took `cost`: so long that reading takes a fifth of the time at the

@@ -1,25 +1,38 @@
 //! The sockets that the loop serves, by number.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
+use super::Observer;
 use super::backoff::Backoff;
-use super::{Endpoint, Observer};
+use crate::bind::Bound;
+use crate::model::SocketView;
 
 /// A socket that is served.
 pub(super) struct Served {
-    pub(super) endpoint: Endpoint,
+    pub(super) bound: Arc<Bound>,
+    /// What it is since its device has another name.
+    pub(super) renamed: Option<Box<SocketView>>,
+    pub(super) inherited: bool,
     /// In the namespace of this process, so that its snapshot speaks of this socket too.
     pub(super) at_home: bool,
     pub(super) backoff: Backoff,
     pub(super) resumes: Option<Instant>,
     pub(super) given_up: bool,
-    pub(super) open: u32,
+    /// Its open connections, on all threads.
+    pub(super) open: Arc<AtomicU32>,
     /// How many more times one connection is taken without a look at the queue.
     pub(super) unasked: u32,
     pub(super) lost_in_queue: u32,
 }
 
 impl Served {
+    /// The socket as it is now.
+    pub(super) fn view(&self) -> &SocketView {
+        self.renamed.as_deref().unwrap_or(&self.bound.view)
+    }
+
     /// Counts what was lost since the last time; `lost` is the kernel's count of the socket.
     pub(super) fn count_lost(&mut self, lost: u32, observer: &mut impl Observer) {
         let newly = lost.wrapping_sub(self.lost_in_queue);

@@ -139,7 +139,7 @@ impl Sink {
     #[must_use]
     pub fn file(file: File) -> Sink {
         let direct = Direct { file, losses: Losses::default(), reported: 0, failing: false };
-        Sink { batch: Batch::default(), target: Arc::new(Target::File(Mutex::new(direct))) }
+        Sink::to(Arc::new(Target::File(Mutex::new(direct))))
     }
 
     /// Lines to anything else.
@@ -168,7 +168,7 @@ impl Sink {
             }
         })?;
         let prepared = prepared.recv().map_err(io::Error::other)?;
-        Ok((Sink { batch: Batch::default(), target }, prepared))
+        Ok((Sink::to(target), prepared))
     }
 
     /// The same, on a pipe with a way past the thread: `at_once` writes there without waiting, at most 4096 bytes, all or none
@@ -184,7 +184,11 @@ impl Sink {
     /// Another one that leads to the same place, for another thread.
     #[must_use]
     pub fn another(&self) -> Sink {
-        Sink { batch: Batch::default(), target: Arc::clone(&self.target) }
+        Sink::to(Arc::clone(&self.target))
+    }
+
+    fn to(target: Arc<Target>) -> Sink {
+        Sink { batch: Batch::default(), target }
     }
 
     /// Takes one line, with its newline, as `write` adds it; nothing added is no line. `arrival` tells whether it stands for a

@@ -12,6 +12,16 @@ pub struct Tally {
     datagrams: u64,
     listeners: BTreeMap<String, Counts>,
     errors: BTreeMap<String, u64>,
+    latest: Option<Row>,
+}
+
+/// Arrivals of one kind in a row, which most are: they are in no sum yet.
+#[derive(Debug)]
+struct Row {
+    listener: String,
+    protocol: Protocol,
+    ingress: Ingress,
+    count: u64,
 }
 
 #[derive(Debug, Default)]
@@ -31,25 +41,38 @@ impl Tally {
 
     /// Counts one arrival.
     pub fn arrival(&mut self, arrival: &Arrival) {
-        let counts = match self.listeners.get_mut(&arrival.listener) {
-            Some(counts) => counts,
-            None => self.listeners.entry(arrival.listener.clone()).or_default(),
+        if let Some(row) = &mut self.latest
+            && row.protocol == arrival.protocol
+            && row.ingress == arrival.ingress
+            && row.listener == arrival.listener
+        {
+            row.count += 1;
+            return;
+        }
+        self.add_up();
+        self.latest = Some(Row {
+            listener: arrival.listener.clone(),
+            protocol: arrival.protocol,
+            ingress: arrival.ingress.clone(),
+            count: 1,
+        });
+    }
+
+    fn add_up(&mut self) {
+        let Some(Row { listener, protocol, ingress, count }) = self.latest.take() else { return };
+        let counts = self.listeners.entry(listener).or_default();
+        let (all, of_listener) = match protocol {
+            Protocol::Tcp => (&mut self.accepted, &mut counts.accepted),
+            Protocol::Udp => (&mut self.datagrams, &mut counts.datagrams),
         };
-        match arrival.protocol {
-            Protocol::Tcp => (self.accepted, counts.accepted) = (self.accepted + 1, counts.accepted + 1),
-            Protocol::Udp => (self.datagrams, counts.datagrams) = (self.datagrams + 1, counts.datagrams + 1),
-        }
-        match counts.by_ingress.get_mut(&arrival.ingress) {
-            Some(count) => *count += 1,
-            None => drop(counts.by_ingress.insert(arrival.ingress.clone(), 1)),
-        }
+        *all += count;
+        *of_listener += count;
+        *counts.by_ingress.entry(ingress).or_default() += count;
     }
 
     /// Counts a connection that was closed at once since its listener was full.
     pub fn over_limit(&mut self, listener: &str) {
-        if let Some(counts) = self.listeners.get_mut(listener) {
-            counts.over_limit += 1;
-        }
+        self.listeners.entry(listener.to_owned()).or_default().over_limit += 1;
     }
 
     /// Counts `count` errors of a kind.
@@ -59,15 +82,29 @@ impl Tally {
         }
     }
 
-    /// Connections and datagrams so far.
-    #[must_use]
-    pub fn arrivals(&self) -> u64 {
-        self.accepted + self.datagrams
+    /// Adds what another one has counted.
+    pub fn add(&mut self, mut other: Tally) {
+        other.add_up();
+        self.accepted += other.accepted;
+        self.datagrams += other.datagrams;
+        for (listener, counts) in &other.listeners {
+            let mine = self.listeners.entry(listener.clone()).or_default();
+            mine.accepted += counts.accepted;
+            mine.datagrams += counts.datagrams;
+            mine.over_limit += counts.over_limit;
+            for (ingress, count) in &counts.by_ingress {
+                *mine.by_ingress.entry(ingress.clone()).or_default() += count;
+            }
+        }
+        for (kind, count) in &other.errors {
+            self.error(kind, *count);
+        }
     }
 
     /// The summary, with what the sink has dropped.
     #[must_use]
-    pub fn summary(&self, dropped: u64) -> Summary {
+    pub fn summary(&mut self, dropped: u64) -> Summary {
+        self.add_up();
         let by_listener = self
             .listeners
             .iter()
@@ -95,4 +132,40 @@ fn by_name(by_ingress: &BTreeMap<Ingress, u64>) -> BTreeMap<String, u64> {
         *sums.entry(ingress_key(ingress.name.as_ref(), ingress.index)).or_default() += count;
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Evidence;
+
+    #[test]
+    fn sums_do_not_depend_on_the_order_or_on_who_counted() {
+        let arrival = |listener: &str, index, protocol| {
+            let ingress = Ingress { index: Some(index), name: None, evidence: Evidence::Kernel };
+            Arrival { listener: listener.into(), protocol, ingress, ..Arrival::nowhere() }
+        };
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        let all = [("a", 1, tcp), ("a", 1, tcp), ("a", 2, tcp), ("b", 2, tcp), ("a", 1, tcp), ("a", 1, udp)];
+        let (mut one, mut first, mut second) = (Tally::default(), Tally::default(), Tally::default());
+        one.expect("c");
+        first.expect("c");
+        for (number, (listener, index, protocol)) in all.into_iter().enumerate() {
+            let arrival = arrival(listener, index, protocol);
+            one.arrival(&arrival);
+            if number % 2 == 0 { &mut first } else { &mut second }.arrival(&arrival);
+        }
+        second.over_limit("b");
+        one.over_limit("b");
+        second.error("accept EMFILE", 2);
+        one.error("accept EMFILE", 2);
+        first.add(second);
+        let summary = one.summary(0);
+        assert_eq!(first.summary(0), summary);
+        assert_eq!((summary.accepted, summary.datagrams), (5, 1));
+        let a = &summary.by_listener[0];
+        assert_eq!((a.listener.as_str(), a.accepted, a.datagrams), ("a", 4, 1));
+        assert_eq!(a.by_ingress, BTreeMap::from([("if1".to_owned(), 4), ("if2".to_owned(), 1)]));
+        assert_eq!(summary.by_listener.iter().map(|row| row.over_limit).collect::<Vec<_>>(), [0, 1, 0]);
+    }
 }

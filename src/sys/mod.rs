@@ -71,7 +71,7 @@ pub use system::namespaces::{NetNamespace, in_namespace, inventory_from_outside,
 pub use system::netns;
 pub use system::network::Network;
 pub use system::overflows::Overflows;
-pub use system::poller::Poller;
+pub use system::poller::{Poller, Waker};
 pub use system::rights::rights;
 pub use system::sight::sight;
 pub use system::snapshot::{addresses, snapshot};

@@ -28,6 +28,10 @@ fn names(sockets: &Value) -> Vec<&str> {
 /// An address goes and comes back, an interface gets another name, and is removed: each is told with the listeners that it
 /// concerns, and arrivals carry the name that holds.
 pub fn are_told_with_the_listeners_they_concern() {
+    ["1", "2"].into_iter().for_each(are_told);
+}
+
+fn are_told(threads: &str) {
     let (host, peer) = (Netns::new(), Netns::new());
     host.wire("eth0", &peer, "far");
     host.address("eth0", "192.0.2.1/24");
@@ -40,7 +44,8 @@ pub fn are_told_with_the_listeners_they_concern() {
          [[listener]]\nname = 'one'\nbind = '192.0.2.1'\nport = 8082\nreply = 'none'\n\
          [[listener]]\nname = 'device'\nbind = '0.0.0.0'\ndevice = 'eth0'\nport = 8083\nreply = 'none'\n";
     std::fs::write(&path, profile).unwrap();
-    let mut command = bindscope(&["listen", "--format", "ndjson", path.to_str().unwrap()]);
+    let mut command =
+        bindscope(&["listen", "--threads", threads, "--format", "ndjson", path.to_str().unwrap()]);
     let mut listening = host.run(|| Listening::start(&mut command));
     let connect = |port: u16| {
         let to = std::net::SocketAddr::from(([192, 0, 2, 1], port));
@@ -99,6 +104,10 @@ pub fn are_told_with_the_listeners_they_concern() {
 
 /// `follow = true`: a socket for each matching address, opened and closed as they come and go, interfaces too.
 pub fn are_followed_when_asked_for() {
+    ["1", "2"].into_iter().for_each(are_followed);
+}
+
+fn are_followed(threads: &str) {
     let (host, peer) = (Netns::new(), Netns::new());
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("profile.toml");
@@ -106,7 +115,8 @@ pub fn are_followed_when_asked_for() {
          bind = { interface = 'eth*', family = 'both', scope = 'global' }\nport = 9000\n\
          when_missing = 'skip'\nfollow = true\nreply = 'none'\n";
     std::fs::write(&path, profile).unwrap();
-    let mut command = bindscope(&["listen", "--format", "ndjson", path.to_str().unwrap()]);
+    let mut command =
+        bindscope(&["listen", "--threads", threads, "--format", "ndjson", path.to_str().unwrap()]);
     let mut listening = host.run(|| Listening::start(&mut command));
     assert_eq!(listening.bound().count(), 0, "there is nothing yet");
     let next = |listening: &mut Listening, wanted: &str| loop {

@@ -41,9 +41,14 @@ fn end(listening: Listening) -> (Value, Option<i32>, String) {
 
 /// Row 1: 200 clients, descriptors for some thirty. The rest waits in the kernel's queue, at no cost, until there is room.
 pub fn too_few_descriptors_lose_nobody() {
+    ["1", "2"].into_iter().for_each(too_few_descriptors);
+}
+
+fn too_few_descriptors(threads: &str) {
     let (_directory, path) = profile(HOLDING);
     let ns = Netns::new();
-    let mut command = behind(&["prlimit", "--nofile=40:40"], &[&NDJSON[..], &[&path]].concat());
+    let arguments = [&NDJSON[..], &["--threads", threads, &path]].concat();
+    let mut command = behind(&["prlimit", "--nofile=48:48"], &arguments);
     let mut listening = ns.run(|| Listening::start(&mut command));
     let to = address(&listening.beginning, 0);
     let mut clients: Vec<TcpStream> = ns.run(|| (0..200).map(|_| connect(to)).collect());
@@ -184,10 +189,11 @@ pub fn interrupted_calls_lose_nothing() {
 /// Row 9: whoever the kernel had accepted when the signal came is counted, and the end is an orderly one.
 pub fn a_signal_in_a_burst() {
     let ns = Netns::new();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for (signal, threads) in [(Signal::SIGTERM, "1"), (Signal::SIGINT, "3"), (Signal::SIGHUP, "1")] {
         let (_directory, path) = profile(HOLDING);
         let log = std::path::Path::new(&path).with_extension("ndjson");
-        let mut command = bindscope(&[&NDJSON[..], &["-o", log.to_str().unwrap(), &path]].concat());
+        let mut command =
+            bindscope(&[&NDJSON[..], &["--threads", threads, "-o", log.to_str().unwrap(), &path]].concat());
         let mut child = ns.run(|| command.stderr(std::process::Stdio::piped()).spawn()).unwrap();
         let told = || std::fs::read_to_string(&log).unwrap_or_default();
         let begun = Instant::now();

@@ -13,6 +13,7 @@ mod network;
 mod rights;
 mod streams;
 mod terminal;
+mod threads;
 mod torture;
 
 use std::net::{SocketAddr, TcpStream};
@@ -83,6 +84,9 @@ fn main() -> ExitCode {
         trial("rights_that_are_needed_later_are_kept", rights::that_are_needed_later_are_kept),
         trial("rights_of_a_service_are_given_up_too", rights::of_a_service_are_given_up_too),
         trial("rights_are_what_doctor_says", rights::are_what_doctor_says),
+        trial("threads_count_every_client", threads::count_every_client),
+        trial("threads_stop_at_the_count", threads::stop_at_the_count),
+        trial("threads_share_the_limit", threads::share_the_limit),
         trial("listen_survives_every_failing_call", torture::listen),
         trial("probe_survives_every_failing_call", torture::probe),
         trial("interfaces_survives_every_failing_call", torture::interfaces),

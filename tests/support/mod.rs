@@ -1,6 +1,7 @@
 //! What the integration tests share: a harness for tests that need network namespaces, and a runner of the program.
 #![allow(dead_code, reason = "each test crate uses a part")]
 
+pub mod drained;
 pub mod netns;
 pub mod program;
 pub mod random;

@@ -31,7 +31,7 @@ pub fn harness(trials: Vec<Trial>) -> ExitCode {
 }
 
 /// Makes the process able to make namespaces. To be called while there is one thread.
-fn prepare() -> Result<(), String> {
+pub fn prepare() -> Result<(), String> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     if !uid.is_root() || std::env::var_os("BINDSCOPE_TEST_ROOTLESS").is_some() {
         unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Chosen, NetworkArgs, TwinArgs, build, environment, failed_at, plan as steps, prepare};
 use crate::accept::{Acceptor, Endpoint, Observer};
@@ -411,13 +411,13 @@ fn serve(
             .map(|bound| Endpoint { bound, inherited: false })
             .collect::<Vec<_>>();
         let served = host.run(move || {
-            let mut acceptor = Acceptor::new(endpoints)?;
+            let mut acceptor = Acceptor::new(endpoints, 1, None)?;
             let ends_with_program = Quiet { over };
             let mut observer = ends_with_program;
             loop {
-                let until = std::time::Instant::now().checked_add(Duration::from_millis(100));
+                let until = Instant::now().checked_add(Duration::from_millis(100));
                 // Without a socket the loop has nothing to wait for.
-                match acceptor.run(&mut observer, signals, until)? {
+                match acceptor.run(&mut observer, &mut [], signals, until)? {
                     crate::accept::End::Deadline => {}
                     crate::accept::End::NothingLeft if !over.load(Ordering::Acquire) && !signals.asked() => {
                         std::thread::sleep(Duration::from_millis(100));
@@ -471,9 +471,7 @@ struct Quiet<'a> {
 }
 
 impl Observer for Quiet<'_> {
-    fn arrived(&mut self, _arrival: &Arrival, _datagram: Option<(usize, bool)>) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
+    fn arrived(&mut self, _arrival: &Arrival, _datagram: Option<(usize, bool)>) {}
 
     fn over_limit(&mut self, _listener: &str) {}
 

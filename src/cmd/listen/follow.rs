@@ -45,7 +45,7 @@ impl Follower {
             std::mem::take(&mut self.open).into_iter().partition(|spec| wanted.contains(spec));
         self.open = stays;
         if !goes.is_empty() {
-            for socket in acceptor.retire(|spec| goes.contains(spec), reporter)? {
+            for socket in acceptor.retire(|spec| goes.contains(spec), reporter) {
                 reporter.event(&Event::Closed(ClosedSocket { socket }));
             }
         }

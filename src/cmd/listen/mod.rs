@@ -44,6 +44,9 @@ pub struct Args {
     /// End after this many connections and datagrams
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// Take connections with this many threads; lines of two threads may be out of order by a moment
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    threads: u8,
     /// Serve the sockets that another program hands over (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES), as systemd does
     #[arg(long)]
     inherited: bool,
@@ -84,7 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let host = sys::snapshot().map_err(|error| environment(error.to_string()))?;
     let needs = confine::needs(&profile, &host);
     let (sink, of_sink) = output::open(args.output.as_deref(), args.keep_privileges)?;
-    let mut reporter = Reporter::new(args.format, sink, context, args.count);
+    let mut reporter = Reporter::new(args.format, sink, context);
     reporter.event(&Event::Started(Started {
         schema: SCHEMA.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -98,11 +101,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let idle = sockets == 0 && follower.is_none();
     // Before any other thread is started: those inherit it.
     let confinement = (!args.keep_privileges).then(|| confine::process(&needs, of_sink, &mut reporter));
+    // From `listening` on, changes of the network are heard of.
+    let acceptor = (!idle).then(|| Acceptor::new(opened.endpoints, args.threads.into(), args.count));
     reporter.event(&Event::Listening(Listening { sockets, failed, confinement }));
-    let served = if idle {
-        Ok((End::NothingLeft, Vec::new()))
-    } else {
-        serve(args, opened.endpoints, follower, &signals, &mut reporter)
+    let served = match acceptor {
+        Some(acceptor) => acceptor
+            .map_err(cannot_wait)
+            .and_then(|acceptor| serve(args, acceptor, follower, &signals, &mut reporter)),
+        None => Ok((End::NothingLeft, Vec::new())),
     };
     // Also when it could not go on: what was counted so far is told.
     let output = reporter.finish(LAST_LINES);
@@ -142,7 +148,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         End::NothingLeft if signals.asked() => Exit::Success,
         End::NothingLeft => Exit::Undecided,
         _ if !starved.is_empty() => Exit::Undecided,
-        End::Signal | End::Deadline | End::Observer | End::Changed => Exit::Success,
+        End::Signal | End::Deadline | End::Count | End::Observer | End::Changed | End::Stopped => {
+            Exit::Success
+        }
     };
     match output {
         Err(problem) => {
@@ -156,27 +164,38 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
 
 fn serve(
     args: &Args,
-    endpoints: Vec<crate::accept::Endpoint>,
+    mut acceptor: Acceptor,
     mut follower: Option<Follower>,
     signals: &Signals,
     reporter: &mut Reporter<'_>,
 ) -> Result<(End, Vec<String>), Failure> {
-    let failed = |error: std::io::Error| environment(format!("cannot wait for connections: {error}"));
-    let mut acceptor = Acceptor::new(endpoints).map_err(failed)?;
+    let mut others: Vec<_> = (1..args.threads).map(|_| reporter.another()).collect();
     let deadline = args.time.and_then(|time| Instant::now().checked_add(time));
     if let Some(follower) = &mut follower {
         acceptor.stop_on_change();
         // What changed between the first look and now was not heard of.
-        follower.fit(&mut acceptor, reporter).map_err(failed)?;
+        follower.fit(&mut acceptor, reporter).map_err(cannot_wait)?;
     }
     let end = loop {
-        match (acceptor.run(reporter, signals, deadline).map_err(failed)?, &mut follower) {
-            (End::Changed, Some(follower)) => follower.fit(&mut acceptor, reporter).map_err(failed)?,
+        match (acceptor.run(reporter, &mut others, signals, deadline), &mut follower) {
+            (Ok(End::Changed), Some(follower)) => {
+                if let Err(error) = follower.fit(&mut acceptor, reporter) {
+                    break Err(error);
+                }
+            }
             (end, _) => break end,
         }
     };
-    acceptor.close(reporter, end != End::Observer).map_err(failed)?;
+    for other in others {
+        reporter.absorb(other);
+    }
+    let end = end.map_err(cannot_wait)?;
+    acceptor.close(reporter, !matches!(end, End::Count | End::Observer)).map_err(cannot_wait)?;
     Ok((end, acceptor.starved().to_vec()))
+}
+
+fn cannot_wait(error: std::io::Error) -> Failure {
+    environment(format!("cannot wait for connections: {error}"))
 }
 
 fn environment(message: String) -> Failure {

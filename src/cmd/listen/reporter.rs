@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::accept::Observer;
@@ -28,36 +29,55 @@ const BEFORE_ARRIVALS: Duration = Duration::from_secs(2);
 /// Why lines are dropped, as the `dropped` event says it.
 const TOO_SLOW: &str = "the output does not take the lines as fast as they come";
 
+/// Tells what one thread has to tell.
 pub(super) struct Reporter<'a> {
     format: Format,
-    live: Live,
     sink: Sink,
     tally: Tally,
     context: &'a Context,
-    left: Option<u64>,
     lines: Lines,
-    complaints: HashMap<String, (Instant, u64)>,
+    common: Arc<Mutex<Common>>,
     wide_open: Vec<String>,
-    pressure: Pressure,
     serving: bool,
 }
 
+/// What the reporters of all threads share: columns that line up, and complaints that are not made twice.
+struct Common {
+    live: Live,
+    complaints: HashMap<String, (Instant, u64)>,
+    pressure: Pressure,
+}
+
 impl<'a> Reporter<'a> {
-    /// Tells of at most `count` arrivals, if given.
-    pub(super) fn new(format: Format, sink: Sink, context: &'a Context, count: Option<u64>) -> Reporter<'a> {
+    /// That of the first thread.
+    pub(super) fn new(format: Format, sink: Sink, context: &'a Context) -> Reporter<'a> {
+        let common =
+            Common { live: Live::new(context.color), complaints: HashMap::new(), pressure: Pressure::new() };
+        Reporter::with(format, sink, context, Arc::new(Mutex::new(common)))
+    }
+
+    /// That of another thread, which writes to the same place.
+    pub(super) fn another(&self) -> Reporter<'a> {
+        Reporter::with(self.format, self.sink.another(), self.context, Arc::clone(&self.common))
+    }
+
+    fn with(format: Format, sink: Sink, context: &'a Context, common: Arc<Mutex<Common>>) -> Reporter<'a> {
         Reporter {
             format,
-            live: Live::new(context.color),
             sink,
             tally: Tally::default(),
             context,
-            left: count,
             lines: Lines::default(),
-            complaints: HashMap::new(),
+            common,
             wide_open: Vec::new(),
-            pressure: Pressure::new(),
             serving: false,
         }
+    }
+
+    /// Adds what another thread has counted, after its last lines.
+    pub(super) fn absorb(&mut self, mut other: Reporter<'_>) {
+        other.sink.flush();
+        self.tally.add(other.tally);
     }
 
     /// Writes the line of an event.
@@ -84,7 +104,7 @@ impl<'a> Reporter<'a> {
             _ => {}
         }
         self.sink.line(false, |out| match self.format {
-            Format::Human => out.extend_from_slice(self.live.event(event).as_bytes()),
+            Format::Human => out.extend_from_slice(lock(&self.common).live.event(event).as_bytes()),
             Format::Ndjson => json_line(out, event),
         });
         // Thousands of sockets are opened one after the other: their lines may go together.
@@ -145,7 +165,8 @@ impl<'a> Reporter<'a> {
     /// # Errors
     /// The problem when anything could not be written, but for a closed pipe.
     pub(super) fn finish(mut self, patience: Duration) -> Result<(), Problem> {
-        for (listener, fullest) in self.pressure.untold() {
+        let untold = lock(&self.common).pressure.untold();
+        for (listener, fullest) in untold {
             self.tell_queue(&listener, fullest);
         }
         self.sink.drain(patience);
@@ -170,12 +191,13 @@ impl<'a> Reporter<'a> {
     }
 
     fn tell_queue(&mut self, listener: &str, (length, limit): (u32, u32)) {
+        let overflows = lock(&self.common).pressure.overflows();
         self.event(&Event::Queue(FilledQueue {
             time: Time::new(SystemTime::now()),
             listener: listener.to_owned(),
             length,
             limit,
-            overflows: self.pressure.overflows(),
+            overflows,
         }));
     }
 
@@ -193,7 +215,8 @@ impl<'a> Reporter<'a> {
     /// Complains at once, and then of the same at most every ten seconds, with how often it happened meanwhile.
     fn complain(&mut self, kind: &str, count: u64) {
         let now = Instant::now();
-        match self.complaints.get_mut(kind) {
+        let mut common = lock(&self.common);
+        match common.complaints.get_mut(kind) {
             Some((since, suppressed)) if now.duration_since(*since) < COMPLAINT_REST => *suppressed += count,
             known => {
                 let times = count + known.map_or(0, |(_, suppressed)| *suppressed);
@@ -206,27 +229,20 @@ impl<'a> Reporter<'a> {
                 }
                 // Standard error may be a pipe that nobody reads. Then it is said when there is room again.
                 let said = self.context.say_within(&problem, Duration::ZERO);
-                self.complaints.insert(kind.to_owned(), (now, if said { 0 } else { times }));
+                common.complaints.insert(kind.to_owned(), (now, if said { 0 } else { times }));
             }
         }
     }
 }
 
 impl Observer for Reporter<'_> {
-    fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>) -> ControlFlow<()> {
+    fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>) {
         self.tally.arrival(arrival);
         let time = Time::new(SystemTime::now());
         self.sink.line(true, |out| match self.format {
-            Format::Human => self.live.arrival(out, time, arrival, datagram),
+            Format::Human => lock(&self.common).live.arrival(out, time, arrival, datagram),
             Format::Ndjson => self.lines.arrival(out, time, arrival, datagram),
         });
-        match &mut self.left {
-            Some(left) => {
-                *left = left.saturating_sub(1);
-                if *left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            }
-            None => ControlFlow::Continue(()),
-        }
     }
 
     fn over_limit(&mut self, listener: &str) {
@@ -242,7 +258,8 @@ impl Observer for Reporter<'_> {
     }
 
     fn queue_filled(&mut self, listener: &str, length: u32, limit: u32) {
-        if let Some(fullest) = self.pressure.filled(listener, length, limit, Instant::now()) {
+        let fullest = lock(&self.common).pressure.filled(listener, length, limit, Instant::now());
+        if let Some(fullest) = fullest {
             self.tell_queue(listener, fullest);
         }
     }
@@ -266,6 +283,10 @@ impl Observer for Reporter<'_> {
         self.tell_dropped();
         if self.sink.closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
+}
+
+fn lock(common: &Mutex<Common>) -> MutexGuard<'_, Common> {
+    common.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn json_line(line: &mut Vec<u8>, value: &impl serde::Serialize) {

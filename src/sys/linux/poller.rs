@@ -2,10 +2,12 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::sys::{Interest, Readiness};
 
@@ -13,6 +15,21 @@ use crate::sys::{Interest, Readiness};
 pub struct Poller {
     epoll: Epoll,
     events: Vec<EpollEvent>,
+    bell: Option<Arc<EventFd>>,
+}
+
+/// The key of a poller's own bell.
+const BELL: u64 = u64::MAX;
+
+/// Ends the wait of a poller, from any thread.
+pub struct Waker(Arc<EventFd>);
+
+impl Waker {
+    /// Ends the present wait or, if there is none, the next one.
+    pub fn wake(&self) {
+        // It can fail only when it has been rung 2^64 times and not been heard.
+        let _ = self.0.write(1);
+    }
 }
 
 impl Poller {
@@ -27,6 +44,7 @@ impl Poller {
         Ok(Poller {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             events: vec![EpollEvent::empty(); Poller::BATCH],
+            bell: None,
         })
     }
 
@@ -36,6 +54,30 @@ impl Poller {
     /// As `epoll_ctl(2)`.
     pub fn add(&self, source: &impl AsFd, key: u64, interest: Interest) -> io::Result<()> {
         Ok(self.epoll.add(source, EpollEvent::new(flags(interest), key))?)
+    }
+
+    /// Begins to watch a source that other pollers watch too: when it is ready, not all of them are woken (EPOLLEXCLUSIVE of
+    /// epoll_ctl(2)). It can be removed, not changed.
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`.
+    pub fn add_among_others(&self, source: &impl AsFd, key: u64) -> io::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+        Ok(self.epoll.add(source, EpollEvent::new(flags, key))?)
+    }
+
+    /// What ends a wait from another thread.
+    ///
+    /// # Errors
+    /// As `eventfd(2)` and `epoll_ctl(2)`.
+    pub fn waker(&mut self) -> io::Result<Waker> {
+        if let Some(bell) = &self.bell {
+            return Ok(Waker(Arc::clone(bell)));
+        }
+        let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        self.epoll.add(&*bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        self.bell = Some(Arc::clone(&bell));
+        Ok(Waker(bell))
     }
 
     /// Changes what is watched for.
@@ -86,7 +128,11 @@ impl Poller {
             Err(nix::errno::Errno::EINTR) => 0,
             Err(error) => return Err(error.into()),
         };
-        ready.extend(self.events.iter().take(count).map(|event| {
+        let told = self.events.iter().take(count);
+        if let Some(bell) = self.bell.as_ref().filter(|_| told.clone().any(|event| event.data() == BELL)) {
+            let _ = nix::unistd::read(&**bell, &mut [0; 8]);
+        }
+        ready.extend(told.filter(|event| event.data() != BELL).map(|event| {
             let flags = event.events();
             let broken = flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
             Readiness {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use polling::{Event, Events, PollMode};
@@ -13,8 +14,18 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(Poller::BATCH - 
 
 /// Watches sockets; each is known by a key of the caller's. Level-triggered: what is still ready is told again.
 pub struct Poller {
-    poller: polling::Poller,
+    poller: Arc<polling::Poller>,
     events: Events,
+}
+
+/// Ends the wait of a poller, from any thread.
+pub struct Waker(Arc<polling::Poller>);
+
+impl Waker {
+    /// Ends the present wait or, if there is none, the next one.
+    pub fn wake(&self) {
+        let _ = self.0.notify();
+    }
 }
 
 impl Poller {
@@ -26,7 +37,7 @@ impl Poller {
     /// # Errors
     /// As the system's poller.
     pub fn new() -> io::Result<Poller> {
-        Ok(Poller { poller: polling::Poller::new()?, events: Events::with_capacity(CAPACITY) })
+        Ok(Poller { poller: Arc::new(polling::Poller::new()?), events: Events::with_capacity(CAPACITY) })
     }
 
     /// Begins to watch `source`.
@@ -41,6 +52,25 @@ impl Poller {
         // SAFETY: `remove` is called before a source is closed, as its documentation demands; the two owners of sources,
         // `accept::Acceptor` and `accept::connection`, do so in the one place where they drop them.
         unsafe { self.poller.add_with_mode(source, event(key, interest), PollMode::Level) }
+    }
+
+    /// Begins to watch a source that other pollers watch too: here all of them are woken.
+    ///
+    /// # Errors
+    /// As the system's poller.
+    pub fn add_among_others<S>(&self, source: &S, key: u64) -> io::Result<()>
+    where
+        for<'a> &'a S: polling::AsRawSource,
+    {
+        self.add(source, key, Interest::Read)
+    }
+
+    /// What ends a wait from another thread.
+    ///
+    /// # Errors
+    /// None.
+    pub fn waker(&mut self) -> io::Result<Waker> {
+        Ok(Waker(Arc::clone(&self.poller)))
     }
 
     /// Changes what is watched for.

@@ -1,0 +1,98 @@
+//! What the threads of a run share: the sockets to watch, how many arrivals may still be taken, and the end.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use socket2::Socket;
+
+use crate::sys::{Interest, Poller, Waker};
+
+/// The threads of a run.
+#[derive(Default)]
+pub(super) struct Crew {
+    quota: Option<Quota>,
+    stopped: AtomicBool,
+    /// One for each thread; none when there is one thread only.
+    wakers: Vec<Waker>,
+}
+
+/// A number of arrivals that is neither missed nor exceeded. Whoever may take one says afterwards whether it did.
+struct Quota {
+    /// How many more may be begun.
+    to_begin: AtomicU64,
+    /// How many more are to be told.
+    to_tell: AtomicU64,
+}
+
+impl Crew {
+    /// The threads of these pollers, which take at most `count` arrivals together.
+    ///
+    /// # Errors
+    /// When a poller cannot be woken.
+    pub(super) fn new(pollers: &mut [Poller], count: Option<u64>) -> io::Result<Crew> {
+        let alone = pollers.len() < 2;
+        Ok(Crew {
+            quota: count.map(|count| Quota { to_begin: count.into(), to_tell: count.into() }),
+            stopped: AtomicBool::new(false),
+            wakers: if alone {
+                Vec::new()
+            } else {
+                pollers.iter_mut().map(Poller::waker).collect::<io::Result<_>>()?
+            },
+        })
+    }
+
+    /// Begins to watch a socket; one of the threads that do so is woken when it is ready.
+    pub(super) fn watch(&self, poller: &Poller, socket: &Socket, key: u64) -> io::Result<()> {
+        if self.wakers.is_empty() {
+            poller.add(socket, key, Interest::Read)
+        } else {
+            poller.add_among_others(socket, key)
+        }
+    }
+
+    /// Whether one more arrival may be taken. Then [`Crew::took_last`] or [`Crew::took_none`] must follow.
+    pub(super) fn may_take(&self) -> bool {
+        self.quota.as_ref().is_none_or(|quota| {
+            quota
+                .to_begin
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+        })
+    }
+
+    /// One was taken and told. Returns whether it was the last.
+    pub(super) fn took_last(&self) -> bool {
+        self.quota.as_ref().is_some_and(|quota| quota.to_tell.fetch_sub(1, Ordering::Relaxed) == 1)
+    }
+
+    /// None was there after all.
+    pub(super) fn took_none(&self) {
+        if let Some(quota) = &self.quota {
+            quota.to_begin.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether all were taken and told.
+    pub(super) fn counted_all(&self) -> bool {
+        self.quota.as_ref().is_some_and(|quota| quota.to_tell.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Ends the loops of all threads.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        for waker in &self.wakers {
+            waker.wake();
+        }
+    }
+
+    /// The loops may run again.
+    pub(super) fn go_on(&self) {
+        self.stopped.store(false, Ordering::Release);
+    }
+
+    /// Whether the loops are to end.
+    pub(super) fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+}

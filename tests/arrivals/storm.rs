@@ -111,27 +111,41 @@ pub fn storms_lose_no_count() {
     });
     let status = wait(&mut child);
     let summary = summary.unwrap();
+    // A busy kernel may drop the ACK that ends a handshake and take the client's reset after it: then the client counts a
+    // connection that never was one here. The kernel's own count of the host tells.
+    let made = passive_opens(&host);
+    let never = (4 * each).checked_sub(made).expect("no more than the clients made");
+    assert!(never * 1000 <= 4 * each, "{never} of {} handshakes were not ended", 4 * each);
     eprintln!(
         "{} connections, {accepted} lines, {dropped} dropped, errors {}",
         connected.load(Ordering::Relaxed),
         summary["errors"]
     );
-    assert_eq!(summary["accepted"], 4 * each, "{summary}");
+    assert_eq!(summary["accepted"], made, "{summary}");
     assert_eq!(connected.load(Ordering::Relaxed), 4 * each);
-    assert_eq!(accepted + dropped, 4 * each, "{accepted} lines and {dropped} dropped: {summary}");
+    assert_eq!(accepted + dropped, made, "{accepted} lines and {dropped} dropped: {summary}");
     assert_eq!(summary["dropped"], dropped);
     assert!(dropped > 0, "the reader was not slow: {summary}");
     let ingress = &summary["by_listener"][0]["by_ingress"];
-    assert_eq!(
-        (&ingress["lo"], &ingress["eth0"], &ingress["eth1"]),
-        (&each.into(), &(2 * each).into(), &each.into())
-    );
+    let by = [("lo", each), ("eth0", 2 * each), ("eth1", each)];
+    let by = by.map(|(name, most)| (ingress[name].as_u64().unwrap(), most));
+    assert!(by.iter().all(|(count, most)| count <= most), "{summary}");
+    assert_eq!(by.iter().map(|(count, _)| count).sum::<u64>(), made, "{summary}");
     assert!(
         summary["errors"]["accept EMFILE"].as_u64().is_some_and(|count| count > 0),
         "no storm: {summary}"
     );
     // Lines that were dropped are output that was lost.
     assert_eq!(status.code(), Some(5));
+}
+
+/// How many handshakes the kernel of `host` has ended as a server (RFC 4022, `tcpPassiveOpens`).
+fn passive_opens(host: &Netns) -> u64 {
+    let text = host.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut fields = names.split(' ').zip(values.split(' '));
+    fields.find(|(name, _)| *name == "PassiveOpens").unwrap().1.parse().unwrap()
 }
 
 /// Connects in bursts; closing with a reset leaves no port in TIME_WAIT.

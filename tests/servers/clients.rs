@@ -63,7 +63,7 @@ struct Options {
 }
 
 /// A server's end of a connection, as `ss` tells it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct End {
     pid: i32,
     fd: i32,
@@ -110,15 +110,17 @@ pub fn dials(site: &Site, exe: &Path, dials: &[Dial], say: &Say) {
             (client.local_addr().unwrap().port(), client, dial)
         })
         .collect();
-    // A server accepts when it gets to it, and some hand the connection to a child.
+    // A server accepts when it gets to it, and some hand the connection to a child that starts anew with another descriptor.
     let began = Instant::now();
+    let mut before = BTreeMap::new();
     let ends = loop {
         let ends = ends(&site.here);
-        if clients.iter().all(|(port, ..)| ends.contains_key(port)) {
+        if ends == before && clients.iter().all(|(port, ..)| ends.contains_key(port)) {
             break ends;
         }
         assert!(began.elapsed() < PATIENCE, "the server does not accept: {ends:?}");
-        std::thread::sleep(Duration::from_millis(20));
+        before = ends;
+        std::thread::sleep(Duration::from_millis(100));
     };
     let options = || -> Vec<Options> { clients.iter().map(|(port, ..)| ends[port].options()).collect() };
     let before = options();

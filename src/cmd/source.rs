@@ -15,7 +15,7 @@ use crate::text::escape;
 const LONGEST: u64 = 1024 * 1024;
 
 /// The profile and listeners that a command is given.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct ProfileArgs {
     /// A profile: a file, - for standard input, or the name of a built-in one
     #[arg(value_name = "PROFILE")]
@@ -33,6 +33,19 @@ impl ProfileArgs {
     #[must_use]
     pub fn of(profile: &OsStr) -> ProfileArgs {
         ProfileArgs { profile: Some(profile.to_owned()), bind: Vec::new(), strict: false }
+    }
+
+    /// The same with this profile, where none is given.
+    #[must_use]
+    pub fn or(&self, profile: &OsStr) -> ProfileArgs {
+        let own = self.profile.clone();
+        ProfileArgs { profile: own.or_else(|| Some(profile.to_owned())), ..self.clone() }
+    }
+
+    /// Whether a profile is given.
+    #[must_use]
+    pub fn names_one(&self) -> bool {
+        self.profile.is_some()
     }
 
     /// Whether a profile or a listener is given.

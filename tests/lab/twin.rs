@@ -454,6 +454,11 @@ fn the_twin_of_this_machine_is_asked_what_its_plan_is() {
     }
     let host = cells.iter().filter(|cell| cell["source"] == "host");
     assert!(host.clone().count() > 0 && host.clone().all(|cell| cell["agrees"] == true), "{cells:#?}");
+    // What stands behind --twin may be the profile.
+    let (document, _) = lab(&["--twin", "loopback"]);
+    assert_eq!((&document["profile"], &document["schema"]), (&"loopback".into(), &"bindscope.lab/1".into()));
+    let (wrong, exit) = program::text(&program::run(&["lab", "run", "--twin", "nobody.toml"]));
+    assert!(exit.contains("BS0018") || exit.contains("BS0016"), "{wrong}{exit}");
 }
 
 fn a_snapshot_of_an_earlier_version_has_a_twin() {

@@ -75,11 +75,19 @@ struct Chosen {
 
 impl NetworkArgs {
     fn choose(&self) -> Result<Chosen, Failure> {
+        if let Some(file) = &self.twin.twin {
+            let (source, file) = match file {
+                Some(name) if !self.source.names_one() && is_profile(name) => {
+                    (self.source.or(name.as_os_str()), None)
+                }
+                file => (self.source.clone(), file.as_deref()),
+            };
+            let mut profile = source.load("default")?;
+            profile.lab = None;
+            return copied(profile, file);
+        }
         let mut profile = self.source.load("default")?;
         let own = profile.lab.take();
-        if let Some(file) = &self.twin.twin {
-            return copied(profile, file.as_deref());
-        }
         let lab = match (&self.topology, own) {
             (Some(name), _) => named(name).map_err(Failure::usage)?,
             (None, Some(lab)) => lab,
@@ -90,6 +98,12 @@ impl NetworkArgs {
         let teardown = lab.teardown;
         Ok(Chosen { profile, name: lab.name, description, plan, teardown, original: None })
     }
+}
+
+/// Whether what stands behind `--twin` is plainly a profile, and no snapshot: by its ending, or the name of a built-in one.
+fn is_profile(name: &Path) -> bool {
+    let built_in = name.to_str().is_some_and(|name| profile::builtin::get(name).is_some());
+    name.extension().is_some_and(|ending| ending == "toml") || (built_in && !name.exists())
 }
 
 /// A copy of this machine, or of the host in a file.

@@ -254,6 +254,10 @@ fn sockets(sight: &Sight) -> Vec<Line> {
         let detail = format!("{seen} network namespaces are seen");
         lines.push(match (seen, closed) {
             (0, _) => line("namespaces", State::No, "no network namespace is seen in /proc", no_proc()),
+            _ if sight.processes == 0 => {
+                let detail = format!("{detail}, by their names; those of processes are not");
+                line("namespaces", State::Partly, &detail, no_proc())
+            }
             (_, 0) if !others_hidden => {
                 line("namespaces", State::Yes, &format!("{detail} and may be entered"), None)
             }
@@ -513,7 +517,7 @@ mod tests {
             (&["sockets"], Sight { sock_diag: vec![("TCP", denied()), ("UDP", None)], ..seeing() }),
             (&["owners", "connections", "namespaces"], Sight { processes_unreadable: 4, ..seeing() }),
             (&["owners", "namespaces"], Sight { processes_hidden_because: Some("hidepid"), ..seeing() }),
-            (&["owners"], Sight { processes: 0, ..seeing() }),
+            (&["owners", "namespaces"], Sight { processes: 0, ..seeing() }),
             (&["connections"], Sight { borrow: denied(), ..seeing() }),
             (&["connections"], Sight { capabilities: vec!["CAP_SYS_ADMIN"], ..seeing() }),
             (&["namespaces"], Sight { namespaces_closed: 1, ..seeing() }),

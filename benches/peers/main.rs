@@ -51,11 +51,6 @@ impl Bench {
         self.words.is_empty() || self.words.iter().any(|word| work.contains(word.as_str()))
     }
 
-    /// Adds a row to the JSON file.
-    pub fn row(&mut self, row: serde_json::Value) {
-        self.rows.push(row);
-    }
-
     /// Runs all sides in turn and prints their medians; the first one is what the others are compared with. `goal` is the highest
     /// ratio of CPU time that the side `bindscope` may have.
     pub fn work(&mut self, work: &str, goal: Option<f64>, sides: Vec<Side<'_>>) {

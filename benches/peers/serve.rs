@@ -17,10 +17,8 @@ use crate::{Bench, Cost, Side, installed};
 /// Connections by round: as many as a queue takes, and as many as one client makes one after the other.
 const QUEUED: usize = 4_000;
 const SPARSE: usize = 2_000;
-/// Of socat, which starts a process for each.
+/// Of socat, which starts a process for each, and ncat, which rests between them.
 const FEW: usize = 100;
-/// Connections that are held open at once.
-const HELD: usize = 10_000;
 
 const OURS: &str = env!("CARGO_BIN_EXE_bindscope");
 
@@ -47,13 +45,6 @@ fn cpu(pid: u32) -> Duration {
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let children: u64 = fields[13].parse::<u64>().unwrap() + fields[14].parse::<u64>().unwrap();
     Duration::from_nanos(own) + Duration::from_millis(10 * children)
-}
-
-/// Resident memory of a process, in KiB.
-fn resident(pid: u32) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -232,7 +223,7 @@ impl Files {
             return None;
         }
         let configuration = format!(
-            "global\n  maxconn 10000\n  nbthread 1\n  log stdout format raw local0\ndefaults\n  log global\n  \
+            "global\n  maxconn 5000\n  nbthread 1\n  log stdout format raw local0\ndefaults\n  log global\n  \
              timeout client 20s\n  timeout connect 20s\n  timeout server 20s\nfrontend bench\n  bind 127.0.0.1:{PORT} backlog 16384\n{frontend}"
         );
         let file = self.write(&format!("haproxy-{}.cfg", request.is_some()), &configuration);
@@ -267,6 +258,7 @@ fn others(files: &Files, drained: bool) -> Servers {
     if !drained && installed("ncat") {
         let mut ncat = Server::start("ncat", &["-lkv", "-m", "1000", "127.0.0.1", "900"], None, false);
         ncat.client_ends = true;
+        ncat.sparse = FEW;
         servers.push(("ncat -lkv", ncat));
     }
     if !drained && installed("socat") {
@@ -307,7 +299,7 @@ pub fn all(bench: &mut Bench) {
             servers
                 .extend(files.nginx(&answer, drained).map(|server| ("nginx return 200, access_log", server)));
             let reply = format!(
-                "  mode http\n  option httplog\n  option http-server-close\n  http-request return status 200 content-type text/plain string {}\n",
+                "  mode http\n  option httplog\n  option httpclose\n  http-request return status 200 content-type text/plain string {}\n",
                 "x".repeat(600)
             );
             servers.extend(
@@ -321,10 +313,6 @@ pub fn all(bench: &mut Bench) {
         let mut servers = vec![limit(), ("bindscope --threads 2", files.ours("none", "2", None))];
         bench.work_by_wall(name, Some(1.0 / 1.75), sides(&mut servers, true));
         not_one_miscounted(&mut servers[1].1, &files.path("none-2.ndjson"));
-    }
-    let name = "memory: idle, and with 10000 open connections";
-    if bench.wants(name) {
-        memory(bench, name, &files);
     }
 }
 
@@ -342,15 +330,4 @@ fn not_one_miscounted(server: &mut Server, log: &str) {
     );
     println!("  {} connections, each told once", server.made);
     std::fs::remove_file(log).unwrap();
-}
-
-/// Resident memory, once: it does not vary from round to round.
-fn memory(bench: &mut Bench, name: &str, files: &Files) {
-    let server = files.ours("echo", "1", None);
-    let idle = resident(server.child.id());
-    let clients: Vec<TcpStream> = server.ns.run(|| (0..HELD).map(|_| server.client()).collect());
-    std::thread::sleep(Duration::from_millis(500));
-    let each = (resident(server.child.id()) - idle) * 1024 / clients.len();
-    println!("\n{name}\n  idle {idle} KiB (goal 6144), {each} bytes for each open connection (goal 1024)");
-    bench.row(serde_json::json!({ "work": name, "idle_kib": idle, "bytes_each": each }));
 }

@@ -63,7 +63,12 @@ pub fn any_terminal_will_do() {
                     continue;
                 }
                 let mut command = bindscope(arguments);
-                command.env_remove("TERM").env("LC_ALL", locale).envs(term.map(|term| ("TERM", term)));
+                // Where CI is set, colours are wanted whatever the terminal.
+                command
+                    .env_remove("CI")
+                    .env_remove("TERM")
+                    .env("LC_ALL", locale)
+                    .envs(term.map(|term| ("TERM", term)));
                 let (child, master, slave) = on_terminal(command, columns);
                 let (code, shown) = shown(child, master, slave);
                 assert_eq!(code, expected, "{arguments:?} {columns} {term:?}: {shown}");

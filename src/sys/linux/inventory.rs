@@ -126,10 +126,36 @@ fn read_sockets(options: &InventoryOptions, netns: Option<u64>, inventory: &mut 
     name_cgroups(&mut inventory.sockets, &names.cgroups);
 }
 
+/// Whether the calling thread's namespace certainly has no MPTCP socket. The dump of MPTCP listeners walks all of TCP's, so who has
+/// a hundred thousand of those asks first. /proc/net/protocols counts MPTCP sockets since Linux 6.3 (`net/mptcp/protocol.c`,
+/// `sock_prot_inuse_add`); before it says 0 of everybody.
+fn has_no_mptcp() -> bool {
+    let counts = || {
+        let release = nix::sys::utsname::uname().ok()?;
+        let mut numbers = release.release().to_str()?.split(['.', '-']).map(str::parse::<u32>);
+        if (numbers.next()?.ok()?, numbers.next()?.ok()?) < (6, 3) {
+            return None;
+        }
+        let text = std::fs::read_to_string("/proc/thread-self/net/protocols").ok()?;
+        mptcp_sockets(&text)
+    };
+    counts() == Some(0)
+}
+
+/// How many MPTCP sockets of both families `/proc/net/protocols` counts; `None` where it does not name them.
+fn mptcp_sockets(text: &str) -> Option<u32> {
+    let count = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        fields.next().filter(|name| matches!(*name, "MPTCP" | "MPTCPv6"))?;
+        fields.nth(1)?.parse::<u32>().ok()
+    };
+    text.lines().filter_map(count).reduce(u32::saturating_add)
+}
+
 /// MPTCP listeners. Their first subflow is a TCP listener with the same inode, which is already there.
 fn read_mptcp(kernel: &mut SockDiag, netns: Option<u64>, names: &mut DeviceNames, inventory: &mut Inventory) {
     let enabled = std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_ok_and(|text| text.trim() != "0");
-    if !enabled {
+    if !enabled || has_no_mptcp() {
         return;
     }
     for family in FAMILIES {
@@ -423,6 +449,17 @@ fn competes(address: IpAddr, socket: &DiagSocket) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mptcp_sockets_are_counted_where_the_kernel_counts_them() {
+        // Linux 6.18.
+        let text = "protocol  size sockets  memory press maxhdr  slab module     cl co di\n\
+                    MPTCPv6   2064      1     234   no       0   yes  kernel      y  y  y\n\
+                    UDP       1408      7     12    NI       0   yes  kernel      y  y  y\n\
+                    MPTCP     1936      2     234   no       0   yes  kernel      y  y  y\n";
+        assert_eq!(mptcp_sockets(text), Some(3));
+        assert_eq!(mptcp_sockets(&text.replace("MPTCP", "TCP")), None);
+    }
 
     #[test]
     fn the_short_keys_sort_as_the_whole_order() {

@@ -128,6 +128,22 @@ pub fn destinations(snapshot: &Snapshot, local: &LocalAddresses) -> Vec<Destinat
     found.into_iter().collect()
 }
 
+/// The addresses that sockets are bound to and that are this host's by a local route alone, where [`destinations`] asks for one of
+/// the whole network.
+pub fn bound_by_route(sockets: &[SocketSpec], local: &LocalAddresses) -> Vec<Destination> {
+    let addresses = sockets.iter().map(|socket| socket.address.to_canonical());
+    addresses
+        .filter(|address| {
+            !address.is_unspecified()
+                && !address.is_loopback()
+                && !address.is_multicast()
+                && !needs_zone(*address)
+                && local.owner(*address, None).is_some()
+        })
+        .map(|address| Destination { address, zone: 0 })
+        .collect()
+}
+
 /// The address after the subnet-router anycast one (RFC 4291, 2.6.1), where there is one.
 fn first_host6(net: ipnet::Ipv6Net) -> Ipv6Addr {
     if net.prefix_len() < 127 { Ipv6Addr::from(u128::from(net.network()) | 1) } else { net.network() }

@@ -83,7 +83,10 @@ impl Plan {
         let binds = predict_binds(&sockets, snapshot, rights, &foreign);
         let mut destinations = match asked.only {
             Some(only) => only.to_vec(),
-            None => [&reach::destinations(snapshot, &local), asked.more].concat(),
+            None => {
+                let bound = reach::bound_by_route(&sockets, &local);
+                [&reach::destinations(snapshot, &local), &*bound, asked.more].concat()
+            }
         };
         destinations.sort_unstable();
         destinations.dedup();

@@ -294,6 +294,8 @@ fn routes_and_rules_of_all_tables() {
     assert_eq!((ours.rules[3].suppress_prefix, ours.rules[3].table), (Some(0), Some(254)));
     let gone: Vec<_> = ours.rules_gone.iter().map(|rule| (rule.family, rule.priority)).collect();
     assert_eq!(gone, [(Family::Ipv6, 32766)]);
+    netns.ip("route add 10.79.0.0/24 dev eth0 tos 0x10");
+    assert_eq!(snapshot(&netns).routes, ours.routes, "a route for one type of service is none for all");
     let fresh = Netns::new().run(bindscope::sys::snapshot).unwrap();
     assert_eq!((fresh.rules, fresh.rules_gone), (Vec::new(), Vec::new()));
 }

@@ -259,6 +259,7 @@ impl Crowded {
             "-6 address add 2001:db8:1::1/64 dev eth0 nodad",
             "-6 address add 2001:db8:1::2/64 dev eth0 nodad preferred_lft 0",
             "-6 address add 2001:db8:1::bad/64 dev eth0",
+            "address add 127.0.0.2/8 dev lo",
             "address add 10.77.0.1/32 dev lo",
             "link add br0 type bridge",
             "link set port0 master br0",

@@ -506,9 +506,12 @@ fn link_attributes(link: &LinkSpec) -> Vec<u8> {
     out
 }
 
-/// `struct ifaddrmsg` with the address itself and the far end, which is the address too where there is none.
+/// `struct ifaddrmsg` with the address itself and the far end, which is the address too where there is none. An IPv4 address of
+/// loopback is of the host's scope, as `ip` makes it: the kernel refuses others beside 127.0.0.1.
 fn address_message(index: u32, net: IpNet, peer: Option<IpAddr>) -> Vec<u8> {
-    let mut message = vec![af(Family::of(net.addr())), net.prefix_len(), 0, 0];
+    let host = net.addr().is_ipv4() && net.addr().is_loopback();
+    let scope = if host { libc::RT_SCOPE_HOST } else { 0 };
+    let mut message = vec![af(Family::of(net.addr())), net.prefix_len(), 0, scope];
     message.extend(index.to_ne_bytes());
     message.extend(attribute(IFA_LOCAL, &octets(net.addr())));
     message.extend(attribute(IFA_ADDRESS, &octets(peer.unwrap_or(net.addr()))));

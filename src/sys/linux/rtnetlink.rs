@@ -267,6 +267,10 @@ pub fn route(payload: &[u8]) -> Vec<Route> {
 fn route_of(payload: &[u8]) -> Option<Vec<Route>> {
     let family = family_of(payload)?;
     let length = *payload.get(1)?;
+    // A route for packets of one type of service is no route for all (`rtm_tos`).
+    if *payload.get(3)? != 0 {
+        return None;
+    }
     let mut base = Route {
         table: u32::from(*payload.get(4)?),
         kind: route_kind(*payload.get(7)?),

@@ -14,8 +14,8 @@ use crate::model::{ListeningSocket, Owner, Protocol};
 #[derive(Debug, Clone, Default)]
 pub struct Baseline {
     sockets: BTreeMap<Key, Vec<Facts>>,
-    /// Findings about sockets. Their messages may hold pids, and are not compared.
-    findings: BTreeMap<(Code, Option<String>, Key), Vec<Facts>>,
+    /// Findings about sockets, with the rule that each is of. Their messages may hold pids, and are not compared.
+    findings: BTreeMap<(Code, Key), Vec<(Option<String>, Facts)>>,
     /// Findings about the host, with their messages.
     of_host: BTreeSet<(Code, Option<String>, String)>,
 }
@@ -40,6 +40,11 @@ struct Facts {
     exes: Option<BTreeSet<String>>,
 }
 
+/// Whether nothing distinguishes them: who is not told is like everybody.
+fn same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+    one.is_none() || other.is_none() || one == other
+}
+
 impl Facts {
     fn of(socket: &ListeningSocket) -> Facts {
         let exe = |owner: &Owner| owner.exe.clone();
@@ -51,9 +56,6 @@ impl Facts {
     }
 
     fn agree(&self, other: &Facts) -> bool {
-        fn same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
-            one.is_none() || other.is_none() || one == other
-        }
         same(&self.v6only, &other.v6only)
             && same(&self.device, &other.device)
             && same(&self.exes, &other.exes)
@@ -113,8 +115,8 @@ impl Baseline {
         for finding in earlier.findings {
             match finding.socket.and_then(|place| earlier.sockets.get(place)) {
                 Some(socket) => {
-                    let of = (finding.code, finding.rule, key(socket, own(socket)));
-                    baseline.findings.entry(of).or_default().push(Facts::of(socket));
+                    let of = (finding.code, key(socket, own(socket)));
+                    baseline.findings.entry(of).or_default().push((finding.rule, Facts::of(socket)));
                 }
                 None => {
                     baseline.of_host.insert((finding.code, finding.rule, finding.message));
@@ -141,7 +143,11 @@ impl Baseline {
         for finding in &mut report.findings {
             let (code, rule) = (finding.code, finding.rule.clone());
             finding.known = match finding.socket.and_then(|place| keys.get(place)) {
-                Some((key, facts)) => knows(self.findings.get(&(code, rule, key.clone())), facts),
+                // One of the two may have been without a policy: then no rule distinguishes them.
+                Some((key, facts)) => self
+                    .findings
+                    .get(&(code, key.clone()))
+                    .is_some_and(|list| list.iter().any(|(known, of)| same(known, &rule) && of.agree(facts))),
                 None => self.of_host.contains(&(code, rule, finding.message.to_string())),
             };
         }

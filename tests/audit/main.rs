@@ -422,6 +422,17 @@ fn a_baseline_lets_only_what_is_new_count() {
     assert_eq!(shown(&table), [false, true], "{table}");
     let document = json_in(&host, &["audit", "--baseline", path, "--format", "json"]);
     assert_eq!((&document["baseline"], document["sockets"].as_array().unwrap().len()), (&path.into(), 2));
+    // A policy that comes later makes nothing new of what was there.
+    let wide = host.run(|| TcpListener::bind("0.0.0.0:82")).unwrap();
+    run_in(&host, &["audit", "--format", "json", "-o", path]);
+    let policy = directory.path().join("policy.toml");
+    let policy = policy.to_str().unwrap();
+    assert!(run_in(&host, &["audit", "--write-policy", policy]).status.success());
+    let document = json_in(&host, &["audit", "--baseline", path, "--policy", policy, "--format", "json"]);
+    let findings = document["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|finding| finding["rule"].is_string()), "{document:#}");
+    assert!(findings.iter().all(|finding| finding["known"] == true), "{document:#}");
+    drop(wide);
     std::fs::write(path, "{}").unwrap();
     let (_, stderr) = text(&run_in(&host, &["audit", "--baseline", path]));
     assert!(stderr.contains("BS0080") && stderr.contains("help:"), "{stderr}");

@@ -77,7 +77,7 @@ impl Capture {
     }
 
     /// Hands over every packet that has come in since the last time, in order: the index of the interface, and the packet from
-    /// its IP header on, at most [`SNAP`] bytes of it. A packet that goes through several devices (the port of a bridge, then
+    /// its IP header on, at most `SNAP` bytes of it. A packet that goes through several devices (the port of a bridge, then
     /// the bridge) is handed over for each.
     #[expect(unsafe_code, reason = "the ring is shared with the kernel")]
     pub fn drain(&mut self, take: &mut dyn FnMut(u32, &[u8])) {

@@ -15,10 +15,13 @@ use crate::model::{ListeningSocket, Owner, Protocol};
 pub struct Baseline {
     sockets: BTreeMap<Key, Vec<Facts>>,
     /// Findings about sockets, with the rule that each is of. Their messages may hold pids, and are not compared.
-    findings: BTreeMap<(Code, Key), Vec<(Option<String>, Facts)>>,
+    findings: BTreeMap<(Code, Key), Vec<Found>>,
     /// Findings about the host, with their messages.
     of_host: BTreeSet<(Code, Option<String>, String)>,
 }
+
+/// The rule of a finding, and what is told of its socket.
+type Found = (Option<String>, Facts);
 
 /// What is told of a socket by every source: no pid, no inode. Whether it is in the reader's own network namespace belongs to
 /// it, since a container's 0.0.0.0 is not the host's.

@@ -229,6 +229,11 @@ fn error_is_writable(_deadline: std::time::Instant) -> bool {
 
 /// Raises the number of descriptors that this process may open to what it may raise it to (`RLIMIT_NOFILE`, soft to hard).
 /// Where that fails the limit stays, and a socket too many will say so. Returns the limit; `None` where there is none to read.
+#[allow(
+    clippy::useless_conversion,
+    clippy::unnecessary_fallible_conversions,
+    reason = "rlim_t is signed on FreeBSD"
+)]
 pub fn raise_file_limit() -> Option<u64> {
     #[cfg(unix)]
     {
@@ -237,9 +242,9 @@ pub fn raise_file_limit() -> Option<u64> {
         // macOS names no limit as the hard one but takes OPEN_MAX at the most.
         let wanted = if cfg!(target_vendor = "apple") { hard.min(10_240) } else { hard };
         if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() {
-            return Some(wanted);
+            return wanted.try_into().ok();
         }
-        Some(soft)
+        soft.try_into().ok()
     }
     #[cfg(not(unix))]
     None

@@ -99,6 +99,7 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
         sockets,
         cells,
         expectations,
+        events: Vec::new(),
         notes: expansion.notes.iter().map(|note| note.message.clone()).collect(),
     };
     for width in [1, 80] {
@@ -165,7 +166,7 @@ pub fn policy(data: &[u8]) {
         Ok(policy) => policy,
     };
     let site = Site { host: host::example(), sockets: audited(), ..Site::default() };
-    let mut report = audit::report(vec![site], Vec::new(), "2026-01-01T00:00:00Z".to_owned());
+    let mut report = audit::report(&mut [site], Vec::new(), "2026-01-01T00:00:00Z".to_owned());
     let judge = audit::judge::Judge {
         policy: &policy,
         text: Arc::from(text),
@@ -207,9 +208,9 @@ fn audited() -> Vec<ListeningSocket> {
         owners,
     };
     vec![
-        socket(Protocol::Tcp, "0.0.0.0", 22, Some(vec![owner])),
+        socket(Protocol::Tcp, "0.0.0.0", 22, Some(Arc::from([owner]))),
         socket(Protocol::Tcp, "::", 22, None),
-        socket(Protocol::Tcp, "127.0.0.1", 5432, Some(Vec::new())),
+        socket(Protocol::Tcp, "127.0.0.1", 5432, Some(Arc::from([]))),
         socket(Protocol::Udp, "192.0.2.1", 53, None),
     ]
 }
@@ -239,7 +240,8 @@ pub fn snapshot(data: &[u8]) {
         return;
     }
     let covered = coverage(&host);
-    let json = document::of_snapshot(host.clone(), covered.clone()).to_json().unwrap();
+    let mut json = Vec::new();
+    document::of_snapshot(&host, false, &covered).write_json(&mut json, 4).unwrap();
     assert_eq!(document::read_snapshot(&json[..]).unwrap(), host, "it does not read back equal");
     assert_plain(&render::interfaces::human(&host, &covered, 80, false));
     let default = profile::builtin::get("loopback-vs-all").unwrap();

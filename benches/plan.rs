@@ -22,18 +22,10 @@ fn address(number: usize) -> IpAddr {
 /// A host with `lo`, one wire, and so many addresses on it.
 fn host(addresses: usize) -> Snapshot {
     let interface = |index, name: &str, addresses: Vec<IpAddr>| Interface {
-        index,
-        name: IfName::from(name),
         up: true,
         running: true,
         loopback: index == 1,
-        point_to_point: false,
         multicast: true,
-        kind: None,
-        mtu: None,
-        mac: None,
-        master: None,
-        link: None,
         addresses: addresses
             .into_iter()
             .map(|address| InterfaceAddress {
@@ -48,7 +40,7 @@ fn host(addresses: usize) -> Snapshot {
                 state: Vec::new(),
             })
             .collect(),
-        settings: Default::default(),
+        ..Interface::new(index, IfName::from(name))
     };
     Snapshot {
         complete: true,

@@ -187,7 +187,7 @@ fn set_name(to: &mut Option<IfName>, from: Option<&IfName>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AddrClass, Interface, InterfaceAddress, Route};
+    use crate::model::{Interface, InterfaceAddress, Route};
 
     fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
         let addresses = addresses
@@ -195,33 +195,18 @@ mod tests {
             .map(|text| {
                 let address: IpAddr = text.parse().unwrap();
                 InterfaceAddress {
-                    address,
-                    prefix: 24,
-                    family: Family::of(address),
-                    class: AddrClass::of(address),
                     scope_id: needs_zone(address).then_some(index),
-                    label: None,
-                    peer: None,
-                    broadcast: None,
-                    state: vec![],
+                    ..InterfaceAddress::new(address, 24)
                 }
             })
             .collect();
         Interface {
-            index,
-            name: name.into(),
             up: true,
             running: true,
             loopback: name == "lo",
-            point_to_point: false,
             multicast: true,
-            kind: None,
-            mtu: None,
-            mac: None,
-            master: None,
-            link: None,
             addresses,
-            settings: Default::default(),
+            ..Interface::new(index, name.into())
         }
     }
 

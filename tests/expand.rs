@@ -28,20 +28,12 @@ fn interface(index: u32, name: &str, addresses: &[(&str, u8, &[AddrState])]) -> 
         }
     };
     Interface {
-        index,
-        name: IfName::from(name),
         up: true,
         running: true,
         loopback: name == "lo",
-        point_to_point: false,
         multicast: true,
-        kind: None,
-        mtu: None,
-        mac: None,
-        master: None,
-        link: None,
         addresses: addresses.iter().map(address).collect(),
-        settings: Default::default(),
+        ..Interface::new(index, IfName::from(name))
     }
 }
 

@@ -1,45 +1,31 @@
 //! Tests of the whole module, on hosts and sockets made up here.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::*;
 use crate::model::{
-    AddrClass, Family, FamilyExposure, IfName, Interface, InterfaceAddress, Owner, Protocol, Queue,
-    SocketState, SocketView,
+    Family, FamilyExposure, IfName, Interface, InterfaceAddress, Owner, Protocol, Queue, SocketState,
+    SocketView,
 };
 
 pub(crate) fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Interface {
     let addresses = addresses.iter().map(|&(text, prefix)| {
         let address: IpAddr = text.parse().unwrap();
         InterfaceAddress {
-            address,
-            prefix,
-            family: Family::of(address),
-            class: AddrClass::of(address),
             scope_id: crate::model::addr::needs_zone(address).then_some(index),
             label: address.is_ipv4().then(|| IfName::from(name)),
-            peer: None,
-            broadcast: None,
-            state: Vec::new(),
+            ..InterfaceAddress::new(address, prefix)
         }
     });
     Interface {
-        index,
-        name: IfName::from(name),
         up: true,
         running: true,
         loopback: name == "lo",
-        point_to_point: false,
         multicast: true,
-        kind: None,
         mtu: Some(1500),
-        mac: None,
-        master: None,
-        link: None,
         addresses: addresses.collect(),
-        settings: BTreeMap::new(),
+        ..Interface::new(index, IfName::from(name))
     }
 }
 

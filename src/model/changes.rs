@@ -133,39 +133,18 @@ fn usable(interfaces: &BTreeMap<u32, Interface>) -> BTreeSet<(u32, IpAddr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AddrClass, Family};
 
     fn address(text: &str, state: &[AddrState]) -> InterfaceAddress {
         let address: IpAddr = text.parse().unwrap();
-        InterfaceAddress {
-            address,
-            prefix: 24,
-            family: Family::of(address),
-            class: AddrClass::of(address),
-            scope_id: None,
-            label: None,
-            peer: None,
-            broadcast: None,
-            state: state.to_vec(),
-        }
+        InterfaceAddress { state: state.to_vec(), ..InterfaceAddress::new(address, 24) }
     }
 
     fn snapshot(interfaces: &[(u32, &str, bool, &[InterfaceAddress])]) -> Snapshot {
         let interfaces = interfaces.iter().map(|&(index, name, up, addresses)| Interface {
-            index,
-            name: name.into(),
             up,
             running: up,
-            loopback: false,
-            point_to_point: false,
-            multicast: false,
-            kind: None,
-            mtu: None,
-            mac: None,
-            master: None,
-            link: None,
             addresses: addresses.to_vec(),
-            settings: BTreeMap::new(),
+            ..Interface::new(index, name.into())
         });
         Snapshot { interfaces: interfaces.collect(), ..Snapshot::default() }
     }

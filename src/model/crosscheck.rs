@@ -94,41 +94,19 @@ fn is_called(entry: &ListedAddress, name: &IfName) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{AddrClass, Family};
 
     fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
         let address = |text: &&str| {
             let address: IpAddr = text.parse().unwrap();
-            InterfaceAddress {
-                address,
-                prefix: 24,
-                family: Family::of(address),
-                class: AddrClass::of(address),
-                scope_id: None,
-                label: None,
-                peer: None,
-                broadcast: None,
-                state: Vec::new(),
-            }
+            InterfaceAddress::new(address, 24)
         };
         Interface {
-            index,
-            name: IfName::from(name),
             up: true,
             running: true,
-            loopback: false,
-            point_to_point: false,
-            multicast: false,
-            kind: None,
-            mtu: None,
-            mac: None,
-            master: None,
-            link: None,
             addresses: addresses.iter().map(address).collect(),
-            settings: BTreeMap::new(),
+            ..Interface::new(index, IfName::from(name))
         }
     }
 

@@ -118,7 +118,46 @@ pub struct InterfaceAddress {
     pub state: Vec<AddrState>,
 }
 
+impl Interface {
+    /// One of which nothing is known but its index and name: down, without addresses.
+    #[must_use]
+    pub fn new(index: u32, name: IfName) -> Interface {
+        Interface {
+            index,
+            name,
+            up: false,
+            running: false,
+            loopback: false,
+            point_to_point: false,
+            multicast: false,
+            kind: None,
+            mtu: None,
+            mac: None,
+            master: None,
+            link: None,
+            addresses: Vec::new(),
+            settings: BTreeMap::new(),
+        }
+    }
+}
+
 impl InterfaceAddress {
+    /// One of which nothing is known but itself and the length of its prefix in bits.
+    #[must_use]
+    pub fn new(address: IpAddr, prefix: u8) -> InterfaceAddress {
+        InterfaceAddress {
+            address,
+            prefix,
+            family: Family::of(address),
+            class: AddrClass::of(address),
+            scope_id: None,
+            label: None,
+            peer: None,
+            broadcast: None,
+            state: Vec::new(),
+        }
+    }
+
     /// Whether it is in this state.
     #[must_use]
     pub fn is(&self, state: AddrState) -> bool {

@@ -423,7 +423,6 @@ fn vrf_of(snapshot: &Snapshot, interface: &Interface) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::model::Protocol;
-    use std::collections::BTreeMap;
 
     fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
         let addresses = addresses.iter().map(|text| {
@@ -431,32 +430,18 @@ mod tests {
             let net: IpNet = net.parse().unwrap();
             let address = net.addr();
             InterfaceAddress {
-                address,
-                prefix: net.prefix_len(),
-                family: Family::of(address),
-                class: AddrClass::of(address),
                 scope_id: needs_zone(address).then_some(index),
-                label: None,
-                peer: None,
-                broadcast: None,
                 state: states.split_whitespace().map(|s| serde_json::from_value(s.into()).unwrap()).collect(),
+                ..InterfaceAddress::new(address, net.prefix_len())
             }
         });
         Interface {
-            index,
-            name: IfName::from(name),
             up: true,
             running: true,
             loopback: name == "lo",
-            point_to_point: false,
             multicast: true,
-            kind: None,
-            mtu: None,
-            mac: None,
-            master: None,
-            link: None,
             addresses: addresses.collect(),
-            settings: BTreeMap::new(),
+            ..Interface::new(index, IfName::from(name))
         }
     }
 

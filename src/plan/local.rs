@@ -230,22 +230,12 @@ fn unusable(address: &InterfaceAddress) -> Option<AddrState> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Family, IfName};
+    use crate::model::IfName;
 
     fn interface(index: u32, name: &str, kind: &str, master: Option<u32>, addresses: &[&str]) -> Interface {
         let address = |text: &&str| {
             let net: IpNet = text.parse().unwrap();
-            InterfaceAddress {
-                address: net.addr(),
-                prefix: net.prefix_len(),
-                family: Family::of(net.addr()),
-                class: AddrClass::of(net.addr()),
-                scope_id: None,
-                label: None,
-                peer: None,
-                broadcast: None,
-                state: Vec::new(),
-            }
+            InterfaceAddress::new(net.addr(), net.prefix_len())
         };
         let mut interface: Interface = serde_json::from_value(serde_json::json!({
             "index": index, "name": name, "up": true, "running": true, "loopback": kind == "loopback",

@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 
 use crate::model::crosscheck::ListedAddress;
-use crate::model::{AddrClass, Family, IfName, Interface, InterfaceAddress, addr};
+use crate::model::{IfName, Interface, InterfaceAddress, addr};
 use crate::sys::Error;
 
 /// Every address as `if-addrs` lists it. Its interface names are IPv4 labels where those differ, and its indexes are looked up
@@ -34,20 +34,10 @@ pub(super) fn interfaces() -> io::Result<Vec<Interface>> {
         let name = IfName::from(entry.name.as_str());
         let index = entry.index.unwrap_or(0);
         let interface = by_name.entry(name.clone()).or_insert_with(|| Interface {
-            index,
-            name,
             up: true,
             running: entry.is_oper_up(),
-            loopback: false,
             point_to_point: entry.is_p2p,
-            multicast: false,
-            kind: None,
-            mtu: None,
-            mac: None,
-            master: None,
-            link: None,
-            addresses: Vec::new(),
-            settings: BTreeMap::new(),
+            ..Interface::new(index, name)
         });
         let (address, prefix, broadcast) = match &entry.addr {
             if_addrs::IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen, v4.broadcast.map(IpAddr::V4)),
@@ -56,15 +46,9 @@ pub(super) fn interfaces() -> io::Result<Vec<Interface>> {
         // An interface with a loopback address is the loopback; nothing else tells here.
         interface.loopback |= address.is_loopback();
         interface.addresses.push(InterfaceAddress {
-            address,
-            prefix,
-            family: Family::of(address),
-            class: AddrClass::of(address),
             scope_id: (addr::needs_zone(address) && index != 0).then_some(index),
-            label: None,
-            peer: None,
             broadcast,
-            state: Vec::new(),
+            ..InterfaceAddress::new(address, prefix)
         });
     }
     let mut interfaces: Vec<Interface> = by_name.into_values().collect();

@@ -111,20 +111,15 @@ fn interface(ns: &Netns, link: &Value) -> Interface {
         })
         .collect();
     Interface {
-        index,
-        name: IfName::from(name),
         up: flag("UP"),
         running: flag("UP"),
         loopback: flag("LOOPBACK"),
         point_to_point: flag("POINTOPOINT"),
         multicast: flag("MULTICAST"),
         kind: link["linkinfo"]["info_kind"].as_str().map(str::to_owned),
-        mtu: None,
-        mac: None,
-        master: None,
-        link: None,
         addresses: addresses.map(|a| address(a, index)).collect(),
         settings,
+        ..Interface::new(index, IfName::from(name))
     }
 }
 

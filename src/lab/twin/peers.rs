@@ -250,38 +250,20 @@ fn hosts6(net: Ipv6Net) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AddrClass, IfName, InterfaceAddress};
+    use crate::model::{IfName, InterfaceAddress};
 
     fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Interface {
         let addresses = addresses.iter().map(|&(text, prefix)| {
             let address: IpAddr = text.parse().unwrap();
-            InterfaceAddress {
-                address,
-                prefix,
-                family: Family::of(address),
-                class: AddrClass::of(address),
-                scope_id: None,
-                label: None,
-                peer: None,
-                broadcast: None,
-                state: Vec::new(),
-            }
+            InterfaceAddress::new(address, prefix)
         });
         Interface {
-            index,
-            name: IfName::from(name),
             up: true,
             running: true,
-            loopback: false,
-            point_to_point: false,
             multicast: true,
             kind: Some("veth".to_owned()),
-            mtu: None,
-            mac: None,
-            master: None,
-            link: None,
             addresses: addresses.collect(),
-            settings: Default::default(),
+            ..Interface::new(index, IfName::from(name))
         }
     }
 

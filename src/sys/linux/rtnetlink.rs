@@ -119,20 +119,13 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
     let hardware = u16::from_ne_bytes(read(payload, 2)?);
     let flags = u32::from_ne_bytes(read(payload, 8)?);
     let mut interface = Interface {
-        index: u32::from_ne_bytes(read(payload, 4)?),
-        name: IfName::from_bytes(b""),
         up: flags & IFF_UP != 0,
         running: flags & IFF_RUNNING != 0,
         loopback: flags & IFF_LOOPBACK != 0,
         point_to_point: flags & IFF_POINTOPOINT != 0,
         multicast: flags & IFF_MULTICAST != 0,
         kind: hardware_kind(hardware).map(str::to_owned),
-        mtu: None,
-        mac: None,
-        master: None,
-        link: None,
-        addresses: Vec::new(),
-        settings: BTreeMap::new(),
+        ..Interface::new(u32::from_ne_bytes(read(payload, 4)?), IfName::from_bytes(b""))
     };
     let mut elsewhere = false;
     for (kind, value) in attributes(payload.get(16..)?) {

@@ -12,35 +12,21 @@ use bindscope::model::{
 /// An interface without addresses.
 pub fn interface(index: u32, name: &[u8], loopback: bool) -> Interface {
     Interface {
-        index,
-        name: IfName::from_bytes(name),
         up: true,
         running: true,
         loopback,
-        point_to_point: false,
         multicast: !loopback,
-        kind: None,
         mtu: Some(1500),
-        mac: None,
-        master: None,
-        link: None,
-        addresses: Vec::new(),
-        settings: BTreeMap::new(),
+        ..Interface::new(index, IfName::from_bytes(name))
     }
 }
 
 /// An address as the kernel would tell it.
 pub fn address(index: u32, address: IpAddr, prefix: u8, state: Vec<AddrState>) -> InterfaceAddress {
     InterfaceAddress {
-        address,
-        prefix,
-        family: Family::of(address),
-        class: AddrClass::of(address),
         scope_id: needs_zone(address).then_some(index),
-        label: None,
-        peer: None,
-        broadcast: None,
         state,
+        ..InterfaceAddress::new(address, prefix)
     }
 }
 

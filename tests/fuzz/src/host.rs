@@ -1,12 +1,10 @@
 //! Hosts to plan on.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bindscope::model::addr::needs_zone;
 use bindscope::model::{
-    AddrClass, AddrState, Family, FamilyExposure, IfName, Interface, InterfaceAddress, Protocol, Snapshot,
-    SocketView,
+    AddrState, Family, FamilyExposure, IfName, Interface, InterfaceAddress, Protocol, Snapshot, SocketView,
 };
 
 /// An interface without addresses.

@@ -8,10 +8,7 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use bindscope::model::socket::Reply;
-use bindscope::model::{
-    AddrClass, Family, IfName, Interface, InterfaceAddress, Protocol, Snapshot, SocketSpec, V6Only,
-};
+use bindscope::model::{IfName, Interface, InterfaceAddress, Protocol, Snapshot, SocketSpec};
 use bindscope::plan::available::Rights;
 use bindscope::plan::report::{Plan, cells};
 
@@ -26,20 +23,7 @@ fn host(addresses: usize) -> Snapshot {
         running: true,
         loopback: index == 1,
         multicast: true,
-        addresses: addresses
-            .into_iter()
-            .map(|address| InterfaceAddress {
-                address,
-                prefix: 8,
-                family: Family::Ipv4,
-                class: AddrClass::of(address),
-                scope_id: None,
-                label: None,
-                peer: None,
-                broadcast: None,
-                state: Vec::new(),
-            })
-            .collect(),
+        addresses: addresses.into_iter().map(|address| InterfaceAddress::new(address, 8)).collect(),
         ..Interface::new(index, IfName::from(name))
     };
     Snapshot {
@@ -55,22 +39,9 @@ fn host(addresses: usize) -> Snapshot {
 fn socket(number: usize, address: IpAddr, port: u16) -> SocketSpec {
     SocketSpec {
         listener: format!("listener{number}"),
-        protocol: Protocol::Tcp,
-        address,
-        port,
-        scope_id: 0,
-        v6only: V6Only::On,
-        device: None,
         reuse_address: true,
-        reuse_port: false,
-        freebind: false,
-        transparent: false,
         backlog: 128,
-        reply: Reply::None,
-        idle_timeout: Duration::ZERO,
-        max_connections: 1,
-        wait_for_address: Duration::ZERO,
-        skip_when_missing: false,
+        ..SocketSpec::plain(Protocol::Tcp, address, port)
     }
 }
 

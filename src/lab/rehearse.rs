@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::build::Lab;
 use super::run::{Looked, Opened, Patience};
 use super::twin::{Twin, look};
 use crate::model::rehearsal::{Rehearsal, Rehearsed};
-use crate::model::socket::Reply;
 use crate::model::{
     Errno, Exposure, Family, FamilyExposure, IfName, ListeningSocket, Outcome, Protocol, Snapshot,
     SocketSpec, Source, V6Only,
@@ -141,9 +139,6 @@ fn like(
     let owner = local.owner(view.address, view.scope_id);
     let spec = SocketSpec {
         listener: place.to_string(),
-        protocol: view.protocol,
-        address: view.address,
-        port: view.port,
         scope_id: view.scope_id.unwrap_or(0),
         v6only: if view.v6only == Some(true) { V6Only::On } else { V6Only::Off },
         // A zone is a device.
@@ -151,13 +146,8 @@ fn like(
         reuse_address: view.reuse_address.unwrap_or(view.protocol == Protocol::Tcp),
         reuse_port: view.reuse_port.unwrap_or(false),
         freebind: owner.is_none() && !address.is_unspecified(),
-        transparent: false,
         backlog: 1024,
-        reply: Reply::None,
-        idle_timeout: Duration::ZERO,
-        max_connections: 1,
-        wait_for_address: Duration::ZERO,
-        skip_when_missing: false,
+        ..SocketSpec::plain(view.protocol, view.address, view.port)
     };
     let because = (!because.is_empty()).then(|| because.join("; "));
     Ok(Like { place, spec, known, because })

@@ -127,6 +127,30 @@ pub struct SocketSpec {
 }
 
 impl SocketSpec {
+    /// A socket without a name and without options but IPV6_V6ONLY, which answers nothing and has the shortest queue.
+    #[must_use]
+    pub fn plain(protocol: Protocol, address: IpAddr, port: u16) -> SocketSpec {
+        SocketSpec {
+            listener: String::new(),
+            protocol,
+            address,
+            port,
+            scope_id: 0,
+            v6only: V6Only::On,
+            device: None,
+            reuse_address: false,
+            reuse_port: false,
+            freebind: false,
+            transparent: false,
+            backlog: 1,
+            reply: Reply::None,
+            idle_timeout: Duration::ZERO,
+            max_connections: 1,
+            wait_for_address: Duration::ZERO,
+            skip_when_missing: false,
+        }
+    }
+
     /// The address family of the socket itself: a v4-mapped address is AF_INET6.
     #[must_use]
     pub fn domain(&self) -> Family {

@@ -1,9 +1,5 @@
 //! Two tables of others about which sockets can be bound beside each other, as sequences to bind.
 
-use std::net::IpAddr;
-use std::time::Duration;
-
-use crate::model::socket::Reply;
 use crate::model::{Protocol, SocketSpec, V6Only};
 
 /// The table of `tools/testing/selftests/net/bind_wildcard.c` of Linux: 44 ordered pairs. Each row: two forms; eight results
@@ -91,7 +87,7 @@ fn wildcard_socket(protocol: Protocol, form: &str, port: u16) -> Option<SocketSp
         "map_local" => ("::ffff:127.0.0.1", V6Only::Off),
         _ => return None,
     };
-    Some(plain(protocol, address.parse().ok()?, v6only, port))
+    Some(SocketSpec { v6only, ..SocketSpec::plain(protocol, address.parse().ok()?, port) })
 }
 
 /// The socket that Go makes of a network (`4:`, `6:`, or none for either) and an address: a wildcard of either family is one
@@ -105,30 +101,8 @@ fn go_socket(protocol: Protocol, form: &str, port: u16) -> Option<SocketSpec> {
         "lo6" | "6:lo6" => ("::1", V6Only::On),
         _ => return None,
     };
-    let socket = plain(protocol, address.parse().ok()?, v6only, port);
-    Some(SocketSpec { reuse_address: protocol == Protocol::Tcp, ..socket })
-}
-
-fn plain(protocol: Protocol, address: IpAddr, v6only: V6Only, port: u16) -> SocketSpec {
-    SocketSpec {
-        listener: String::new(),
-        protocol,
-        address,
-        port,
-        scope_id: 0,
-        v6only,
-        device: None,
-        reuse_address: false,
-        reuse_port: false,
-        freebind: false,
-        transparent: false,
-        backlog: 1,
-        reply: Reply::None,
-        idle_timeout: Duration::ZERO,
-        max_connections: 1,
-        wait_for_address: Duration::ZERO,
-        skip_when_missing: false,
-    }
+    let reuse_address = protocol == Protocol::Tcp;
+    Some(SocketSpec { v6only, reuse_address, ..SocketSpec::plain(protocol, address.parse().ok()?, port) })
 }
 
 #[cfg(test)]

@@ -4,18 +4,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::netns::Netns;
+use crate::support::netns::{Netns, two_hosts};
 use crate::support::program::{Listening, bindscope, finish, text};
 use crate::support::tool;
 
 /// A host with `lo` and one wire of its own, and a listener of each kind.
 fn listening(profile: &str) -> (Netns, Netns, Listening) {
-    let (host, peer) = (Netns::new(), Netns::new());
-    host.wire("eth0", &peer, "far");
-    host.address("eth0", "192.0.2.1/24");
-    host.address("eth0", "2001:db8::1/64");
-    peer.address("far", "192.0.2.2/24");
-    peer.address("far", "2001:db8::2/64");
+    let (host, peer) = two_hosts();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("profile.toml");
     std::fs::write(&path, format!("schema = 1\nname = 'clients'\n{profile}")).unwrap();

@@ -18,8 +18,7 @@ mod wires;
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 
-use libtest_mimic::Trial;
-use support::netns::{Netns, harness};
+use support::netns::{Netns, harness, trial};
 
 fn main() -> ExitCode {
     harness(vec![
@@ -65,13 +64,6 @@ fn main() -> ExitCode {
             burst::a_hundred_thousand_connections_are_all_counted,
         ),
     ])
-}
-
-fn trial(name: &str, body: fn()) -> Trial {
-    Trial::test(name, move || {
-        body();
-        Ok(())
-    })
 }
 
 /// Without this the other tests would prove nothing.

@@ -16,20 +16,13 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 
-use libtest_mimic::Trial;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-use support::netns::{Netns, harness};
+use support::netns::{Netns, harness, trial, two_hosts};
 use support::program::{bindscope, finish, text};
 
 fn main() -> ExitCode {
-    let trial = |name: &str, body: fn()| {
-        Trial::test(name, move || {
-            body();
-            Ok(())
-        })
-    };
     harness(vec![
         trial("connections_show_where_they_came_in_and_are_left_alone", connections_show_where_they_came_in),
         trial("mptcp_connections_say_why_they_show_none", mptcp_connections_say_why_they_show_none),
@@ -75,17 +68,6 @@ fn run_in(host: &Netns, arguments: &[&str]) -> Output {
 fn json_in(host: &Netns, arguments: &[&str]) -> Value {
     let output = run_in(host, arguments);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {:?}", text(&output)))
-}
-
-/// A host with a wire to another one: 192.0.2.1 and 2001:db8::1 on `eth0` here, the same with 2 there.
-fn two_hosts() -> (Netns, Netns) {
-    let (here, there) = (Netns::new(), Netns::new());
-    here.wire("eth0", &there, "far");
-    here.address("eth0", "192.0.2.1/24");
-    here.address("eth0", "2001:db8::1/64");
-    there.address("far", "192.0.2.2/24");
-    there.address("far", "2001:db8::2/64");
-    (here, there)
 }
 
 fn dual(port: u16) -> Socket {

@@ -1,10 +1,8 @@
 //! The sockets that are tried.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use bindscope::code::Code;
-use bindscope::model::socket::Reply;
 use bindscope::model::{Errno, IfName, Phase, Protocol, SocketSpec, V6Only};
 
 use crate::oracle::{Host, Mode};
@@ -81,25 +79,7 @@ impl Reuse {
 
 /// A socket with no options.
 pub fn plain(protocol: Protocol, address: IpAddr, v6only: V6Only) -> SocketSpec {
-    SocketSpec {
-        listener: "x".into(),
-        protocol,
-        address,
-        port: PORT,
-        scope_id: 0,
-        v6only,
-        device: None,
-        reuse_address: false,
-        reuse_port: false,
-        freebind: false,
-        transparent: false,
-        backlog: 8,
-        reply: Reply::None,
-        idle_timeout: Duration::ZERO,
-        max_connections: 1,
-        wait_for_address: Duration::ZERO,
-        skip_when_missing: false,
-    }
+    SocketSpec { listener: "x".into(), v6only, backlog: 8, ..SocketSpec::plain(protocol, address, PORT) }
 }
 
 pub fn spec(protocol: Protocol, form: Form, device: &str, reuse: Reuse) -> SocketSpec {

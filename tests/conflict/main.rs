@@ -10,20 +10,13 @@ mod wildcard;
 use std::process::ExitCode;
 
 use bindscope::model::Protocol;
-use libtest_mimic::Trial;
-use support::netns::harness;
+use support::netns::{harness, trial};
 use support::random::{self, Random};
 
 use forms::{Form, Reuse};
 use oracle::{Host, Mode};
 
 fn main() -> ExitCode {
-    fn trial(name: &str, body: fn()) -> Trial {
-        Trial::test(name, move || {
-            body();
-            Ok(())
-        })
-    }
     harness(vec![
         trial("every_ordered_pair_of_tcp_sockets", || every_pair(Protocol::Tcp)),
         trial("every_ordered_pair_of_udp_sockets", || every_pair(Protocol::Udp)),

@@ -20,9 +20,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use libtest_mimic::Trial;
 use serde_json::Value;
-use support::netns::harness;
+use support::netns::{harness, trial};
 
 fn main() -> ExitCode {
     harness(vec![
@@ -91,13 +90,6 @@ fn main() -> ExitCode {
         trial("probe_survives_every_failing_call", torture::probe),
         trial("interfaces_survives_every_failing_call", torture::interfaces),
     ])
-}
-
-fn trial(name: &str, body: fn()) -> Trial {
-    Trial::test(name, move || {
-        body();
-        Ok(())
-    })
 }
 
 /// The program behind another one that becomes it, such as `prlimit` or `strace -D`: the process id is the program's own.

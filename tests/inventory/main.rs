@@ -15,17 +15,11 @@ use bindscope::model::{Family, IfName, Inventory, ListeningSocket, Protocol, Soc
 use bindscope::sys::{self, InventoryOptions};
 use libtest_mimic::Trial;
 use socket2::{Domain, Socket, Type};
-use support::netns::{Netns, harness};
+use support::netns::{Netns, harness, trial};
 use support::random::Random;
 use support::witness::{spelled, ss};
 
 fn main() -> ExitCode {
-    let trial = |name: &str, body: fn()| {
-        Trial::test(name, move || {
-            body();
-            Ok(())
-        })
-    };
     let mut trials: Vec<Trial> = (0..4)
         .map(|part| {
             Trial::test(format!("random_hosts_{part}"), move || {

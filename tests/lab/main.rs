@@ -51,12 +51,7 @@ fn main() -> ExitCode {
         ("what_cannot_be_run_in_a_node_is_named", hostile::what_cannot_be_run_in_a_node_is_named),
         ("a_lab_that_stands_ends_at_a_signal", hostile::a_lab_that_stands_ends_at_a_signal),
     ];
-    let others = others.into_iter().map(|(name, body)| {
-        libtest_mimic::Trial::test(name, move || {
-            body();
-            Ok(())
-        })
-    });
+    let others = others.into_iter().map(|(name, body)| support::netns::trial(name, body));
     let trials =
         build::trials().into_iter().chain(agree::trials()).chain(program::trials()).chain(twin::trials());
     support::netns::harness(trials.chain(others).collect())

@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use bindscope::model::socket::Reply;
 use bindscope::model::{IfName, Protocol, SocketSpec, V6Only};
 
 use crate::support::netns::Netns;
@@ -236,21 +234,8 @@ fn prepare_far(far: &Netns, number: usize, near: Wire, addresses: &[String], mac
 pub fn spec(protocol: Protocol, address: &str, port: u16) -> SocketSpec {
     SocketSpec {
         listener: "x".into(),
-        protocol,
-        address: address.parse().unwrap(),
-        port,
-        scope_id: 0,
         v6only: V6Only::Off,
-        device: None,
-        reuse_address: false,
-        reuse_port: false,
-        freebind: false,
-        transparent: false,
         backlog: 1024,
-        reply: Reply::None,
-        idle_timeout: Duration::ZERO,
-        max_connections: 1,
-        wait_for_address: Duration::ZERO,
-        skip_when_missing: false,
+        ..SocketSpec::plain(protocol, address.parse().unwrap(), port)
     }
 }

@@ -10,16 +10,9 @@ mod start;
 
 use std::process::ExitCode;
 
-use libtest_mimic::Trial;
-use support::netns::harness;
+use support::netns::{harness, trial};
 
 fn main() -> ExitCode {
-    let trial = |name: &str, body: fn()| {
-        Trial::test(name, move || {
-            body();
-            Ok(())
-        })
-    };
     // The slow ones first, since several run at a time.
     harness(vec![
         trial("postgresql", expect::postgresql),

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, User};
 use tempfile::TempDir;
 
-use crate::support::netns::Netns;
+use crate::support::netns::{Netns, two_hosts};
 
 /// How long a server may take to listen, and to end.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,12 +26,7 @@ pub struct Site {
 impl Site {
     pub fn new() -> Site {
         use std::os::unix::fs::PermissionsExt as _;
-        let (here, there) = (Netns::new(), Netns::new());
-        here.wire("eth0", &there, "far");
-        here.address("eth0", "192.0.2.1/24");
-        here.address("eth0", "2001:db8::1/64");
-        there.address("far", "192.0.2.2/24");
-        there.address("far", "2001:db8::2/64");
+        let (here, there) = two_hosts();
         let directory = tempfile::tempdir().unwrap();
         // Servers give up being root.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

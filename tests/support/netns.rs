@@ -30,6 +30,15 @@ pub fn harness(trials: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
+/// A trial that passes unless it panics.
+#[must_use]
+pub fn trial(name: &str, body: fn()) -> Trial {
+    Trial::test(name, move || {
+        body();
+        Ok(())
+    })
+}
+
 /// Makes the process able to make namespaces. To be called while there is one thread.
 pub fn prepare() -> Result<(), String> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
@@ -54,6 +63,18 @@ pub fn prepare() -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("the command ip (Debian: iproute2): {error}")),
     }
+}
+
+/// A host with a wire to another one: 192.0.2.1 and 2001:db8::1 on `eth0` here, the same with 2 there.
+#[must_use]
+pub fn two_hosts() -> (Netns, Netns) {
+    let (here, there) = (Netns::new(), Netns::new());
+    here.wire("eth0", &there, "far");
+    here.address("eth0", "192.0.2.1/24");
+    here.address("eth0", "2001:db8::1/64");
+    there.address("far", "192.0.2.2/24");
+    there.address("far", "2001:db8::2/64");
+    (here, there)
 }
 
 /// A network namespace with `lo` up.

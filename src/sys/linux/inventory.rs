@@ -10,6 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
 use super::{borrow, cgroup, processes};
 use crate::model::addr::needs_zone;
+use crate::model::kernel::KernelRelease;
 use crate::model::{
     Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owners, Protocol, Queue, SocketState,
     SocketView,
@@ -130,16 +131,11 @@ fn read_sockets(options: &InventoryOptions, netns: Option<u64>, inventory: &mut 
 /// a hundred thousand of those asks first. /proc/net/protocols counts MPTCP sockets since Linux 6.3 (`net/mptcp/protocol.c`,
 /// `sock_prot_inuse_add`); before it says 0 of everybody.
 fn has_no_mptcp() -> bool {
-    let counts = || {
-        let release = nix::sys::utsname::uname().ok()?;
-        let mut numbers = release.release().to_str()?.split(['.', '-']).map(str::parse::<u32>);
-        if (numbers.next()?.ok()?, numbers.next()?.ok()?) < (6, 3) {
-            return None;
-        }
-        let text = std::fs::read_to_string("/proc/thread-self/net/protocols").ok()?;
-        mptcp_sockets(&text)
-    };
-    counts() == Some(0)
+    if KernelRelease::of(&super::snapshot::host()).is_none_or(|release| release.series < (6, 3)) {
+        return false;
+    }
+    let text = std::fs::read_to_string("/proc/thread-self/net/protocols").unwrap_or_default();
+    mptcp_sockets(&text) == Some(0)
 }
 
 /// How many MPTCP sockets of both families `/proc/net/protocols` counts; `None` where it does not name them.

@@ -1,6 +1,7 @@
 //! Network namespaces: which there are, and how to look into one.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -132,8 +133,9 @@ fn by_process(found: &mut BTreeMap<u64, NetNamespace>) -> usize {
     }
     // A namespace without a process lives on in a descriptor: a container engine's, `ip netns`'s, a test's.
     for &pid in &pids {
-        let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
-        for path in entries.flatten().map(|entry| entry.path()) {
+        let directory = format!("/proc/{pid}/fd");
+        for name in processes::entries(&directory) {
+            let path = Path::new(&directory).join(OsStr::from_bytes(name.to_bytes()));
             let Some(inode) = inode_of_link(&path) else { continue };
             found.entry(inode).or_insert_with(|| NetNamespace {
                 inode,

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use caps::{CapSet, Capability};
 use rustc_hash::FxHashSet;
 
 use super::sock_diag::{self, DumpError, Query, SockDiag, state};
@@ -83,41 +84,17 @@ fn borrow_own() -> Option<io::Error> {
     tried().err()
 }
 
-/// Names of the effective capabilities that matter here (capabilities(7)).
+/// Names of the effective capabilities that matter here (capabilities(7)). Asked of the kernel, since `/proc` may be what cannot be
+/// seen.
 fn capabilities() -> Vec<&'static str> {
-    const NAMES: [(u32, &str); 6] = [
-        (2, "CAP_DAC_READ_SEARCH"),
-        (10, "CAP_NET_BIND_SERVICE"),
-        (12, "CAP_NET_ADMIN"),
-        (13, "CAP_NET_RAW"),
-        (19, "CAP_SYS_PTRACE"),
-        (21, "CAP_SYS_ADMIN"),
+    const NAMES: [(Capability, &str); 6] = [
+        (Capability::CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
+        (Capability::CAP_NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE"),
+        (Capability::CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+        (Capability::CAP_NET_RAW, "CAP_NET_RAW"),
+        (Capability::CAP_SYS_PTRACE, "CAP_SYS_PTRACE"),
+        (Capability::CAP_SYS_ADMIN, "CAP_SYS_ADMIN"),
     ];
-    let mask = effective_capabilities();
-    NAMES.into_iter().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| name).collect()
-}
-
-/// Asked of the kernel, since `/proc` may be what cannot be seen.
-#[expect(unsafe_code, reason = "no crate in use wraps capget(2)")]
-fn effective_capabilities() -> u64 {
-    /// `_LINUX_CAPABILITY_VERSION_3` of `linux/capability.h`: two sets of 32 bits.
-    const VERSION: u32 = 0x2008_0522;
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy, Default)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    let mut header = Header { version: VERSION, pid: 0 };
-    let mut data = [Data::default(); 2];
-    // SAFETY: capget(2) writes into the header and two structures of this version, which outlive the call.
-    let answer = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
-    let [low, high] = data.map(|part| u64::from(part.effective));
-    if answer == 0 { low | high << 32 } else { 0 }
+    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
+    NAMES.into_iter().filter(|(capability, _)| effective.contains(capability)).map(|(_, name)| name).collect()
 }

@@ -98,7 +98,8 @@ fn take(all: bool) -> Result<Snapshot, Error> {
     Ok(snapshot)
 }
 
-fn host() -> Host {
+/// Which host this is.
+pub(super) fn host() -> Host {
     use std::os::unix::fs::MetadataExt as _;
     let read = |name| {
         let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;

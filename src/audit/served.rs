@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{Arrival, Family, Host, ListeningSocket, Owners, Protocol, SocketState, SocketView};
+use crate::model::{
+    Arrival, Family, Host, IfName, ListeningSocket, Owners, Protocol, SocketState, SocketView,
+};
 
 /// The document of `bindscope connections`.
 #[derive(Debug, Clone, Serialize)]
@@ -25,7 +27,7 @@ pub struct Connections {
     /// The connections, by local and peer address.
     pub connections: Vec<Connection>,
     /// How many came in on each interface; those of which the kernel does not say it stand under `unknown`.
-    pub by_ingress: BTreeMap<String, usize>,
+    pub by_ingress: BTreeMap<IfName, usize>,
 }
 
 /// One connection.

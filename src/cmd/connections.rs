@@ -9,7 +9,8 @@ use crate::attribute::{AddressBook, KernelIngress, Raw, attribute};
 use crate::audit::served::{Connection, Connections, listener_of};
 use crate::code::Code;
 use crate::diag::Problem;
-use crate::model::{Evidence, Protocol, SocketState};
+use crate::model::{Evidence, IfName, Protocol, SocketState};
+use crate::record::event::ingress_key;
 use crate::record::time::Time;
 use crate::render;
 use crate::sys::{self, InventoryOptions};
@@ -60,7 +61,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if let Ok(snapshot) = &snapshot {
         super::summary::expose(&mut inventory.sockets, snapshot);
     }
-    let mut by_ingress: BTreeMap<String, usize> = BTreeMap::new();
+    let mut by_ingress: BTreeMap<IfName, usize> = BTreeMap::new();
     let mut connections = Vec::new();
     for one in found.list {
         let listener = listener_of(one.local.ip(), one.local.port(), one.device_index, &inventory.sockets);
@@ -71,12 +72,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         };
         let raw = Raw { listener: &name, protocol: Protocol::Tcp, peer: one.peer, local: one.local, kernel };
         let arrival = attribute(&raw, book.as_ref());
-        let key = match (&arrival.ingress.name, arrival.ingress.evidence) {
-            (Some(name), Evidence::Kernel | Evidence::ScopeId) => name.to_string(),
-            (None, Evidence::Kernel | Evidence::ScopeId) => {
-                format!("#{}", arrival.ingress.index.unwrap_or_default())
+        let key = match (&arrival.ingress, arrival.ingress.evidence) {
+            (ingress, Evidence::Kernel | Evidence::ScopeId) => {
+                ingress_key(ingress.name.as_ref(), ingress.index)
             }
-            _ => "unknown".to_owned(),
+            _ => ingress_key(None, None),
         };
         *by_ingress.entry(key).or_default() += 1;
         connections.push(Connection {

@@ -254,15 +254,15 @@ pub struct ListenerSummary {
     /// Connections that were closed at once since `max_connections` were open.
     pub over_limit: u64,
     /// Connections and datagrams by ingress interface; `unknown` where it could not be told.
-    pub by_ingress: BTreeMap<String, u64>,
+    pub by_ingress: BTreeMap<IfName, u64>,
 }
 
 /// The key of [`ListenerSummary::by_ingress`] for an ingress interface.
 #[must_use]
-pub fn ingress_key(name: Option<&IfName>, index: Option<u32>) -> String {
+pub fn ingress_key(name: Option<&IfName>, index: Option<u32>) -> IfName {
     match (name, index) {
-        (Some(name), _) => name.to_string(),
-        (None, Some(index)) => format!("if{index}"),
-        (None, None) => "unknown".to_owned(),
+        (Some(name), _) => name.clone(),
+        (None, Some(index)) => IfName::from(format!("if{index}").as_str()),
+        (None, None) => IfName::from("unknown"),
     }
 }

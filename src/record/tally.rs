@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::event::{ListenerSummary, Summary, ingress_key};
-use crate::model::{Arrival, Ingress, Protocol};
+use crate::model::{Arrival, IfName, Ingress, Protocol};
 
 /// Counts per listener and ingress interface, and errors.
 #[derive(Debug, Default)]
@@ -126,7 +126,7 @@ impl Tally {
     }
 }
 
-fn by_name(by_ingress: &BTreeMap<Ingress, u64>) -> BTreeMap<String, u64> {
+fn by_name(by_ingress: &BTreeMap<Ingress, u64>) -> BTreeMap<IfName, u64> {
     let mut sums = BTreeMap::new();
     for (ingress, count) in by_ingress {
         *sums.entry(ingress_key(ingress.name.as_ref(), ingress.index)).or_default() += count;
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!((summary.accepted, summary.datagrams), (5, 1));
         let a = &summary.by_listener[0];
         assert_eq!((a.listener.as_str(), a.accepted, a.datagrams), ("a", 4, 1));
-        assert_eq!(a.by_ingress, BTreeMap::from([("if1".to_owned(), 4), ("if2".to_owned(), 1)]));
+        assert_eq!(a.by_ingress, BTreeMap::from([("if1".into(), 4), ("if2".into(), 1)]));
         assert_eq!(summary.by_listener.iter().map(|row| row.over_limit).collect::<Vec<_>>(), [0, 1, 0]);
     }
 }

@@ -79,7 +79,7 @@ pub fn human(connections: &Connections) -> String {
         out.push('\n');
     }
     let counts: Vec<String> =
-        connections.by_ingress.iter().map(|(name, count)| format!("{} {count}", escape(name))).collect();
+        connections.by_ingress.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let noun = if rows.len() == 1 { "connection" } else { "connections" };
     let _ = writeln!(
         out,

@@ -237,25 +237,25 @@ impl Live {
         if summary.by_listener.is_empty() {
             return String::new();
         }
-        let interfaces: BTreeSet<&str> = summary
-            .by_listener
-            .iter()
-            .flat_map(|listener| listener.by_ingress.keys().map(String::as_str))
-            .collect();
+        let interfaces: BTreeSet<&IfName> =
+            summary.by_listener.iter().flat_map(|listener| listener.by_ingress.keys()).collect();
         let first =
             summary.by_listener.iter().map(|row| width(&escape(&row.listener))).max().unwrap_or(0).max(8);
-        let columns: Vec<(String, usize)> =
-            interfaces.iter().map(|name| ((*name).to_owned(), width(name).max(7))).collect();
+        let columns: Vec<(&IfName, String, usize)> = interfaces
+            .iter()
+            .map(|name| (*name, name.to_string()))
+            .map(|(name, shown)| (name, shown.clone(), width(&shown).max(7)))
+            .collect();
         let mut head = format!("\n{}", padded("LISTENER", first));
-        for (name, wide) in &columns {
+        for (_, name, wide) in &columns {
             let _ = write!(head, "  {name:>wide$}");
         }
         head.push_str("    TOTAL");
         let mut out = self.styled(DIM, &head) + "\n";
         for row in &summary.by_listener {
             out.push_str(&padded(&escape(&row.listener), first));
-            for (name, wide) in &columns {
-                let count = row.by_ingress.get(name).copied().unwrap_or(0);
+            for (name, _, wide) in &columns {
+                let count = row.by_ingress.get(*name).copied().unwrap_or(0);
                 let shown = if count == 0 { "-".to_owned() } else { count.to_string() };
                 let _ = write!(out, "  {shown:>wide$}");
             }
@@ -469,7 +469,7 @@ mod tests {
             accepted: counts.iter().map(|(_, count)| count).sum(),
             datagrams: 0,
             over_limit: 0,
-            by_ingress: counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+            by_ingress: counts.iter().map(|(name, count)| ((*name).into(), *count)).collect(),
         };
         let summary = Summary {
             accepted: 3,

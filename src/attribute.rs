@@ -226,6 +226,8 @@ mod tests {
                     gateway: None,
                     source: None,
                     metric: None,
+                    weight: None,
+                    metrics: Default::default(),
                 })
                 .into(),
             ..Snapshot::default()

@@ -234,6 +234,8 @@ fn labels_local_routes_and_replaced_programs_are_noticed() {
         gateway: None,
         source: None,
         metric: None,
+        weight: None,
+        metrics: Default::default(),
     });
     let mut one = socket("tcp 0.0.0.0:80");
     Arc::make_mut(one.owners.as_mut().unwrap())[0].exe_deleted = true;

@@ -116,6 +116,7 @@ impl Lab {
                 network.add_macvlan(link, parent, other)
             }
             Action::Port(port, bridge) => network.set_master(port, Some(bridge)),
+            Action::Delete(interface) => network.delete_link(interface),
             Action::Address(interface, address) => network.add_address(interface, address),
             Action::RemoveAddress(interface, net) => network.delete_address(interface, *net),
             Action::Up(interface, up) => network.set_up(interface, *up),

@@ -56,6 +56,8 @@ pub enum Action {
     },
     /// Make an interface a port of a bridge.
     Port(IfName, IfName),
+    /// Take an interface away.
+    Delete(IfName),
     /// Give an interface an address.
     Address(IfName, NewAddress),
     /// Take an address away.
@@ -157,8 +159,7 @@ pub fn plan(topology: &Topology) -> Plan {
         let interface = route.interface.clone().or_else(|| route.local.then(loopback));
         let (kind, table) = if route.local { (RouteKind::Local, 255) } else { (RouteKind::Unicast, 254) };
         let (via, source, metric) = (route.via, route.source, route.metric);
-        let route =
-            NewRoute { to, via, interface, kind, table, source, metric, more: Vec::new(), copied: false };
+        let route = NewRoute { via, interface, kind, table, source, metric, ..NewRoute::to(to) };
         plan.push(node, Action::Route(route));
     }
     for (node, interface) in interfaces_up(topology) {
@@ -446,17 +447,14 @@ fn is_of_interface(path: &str) -> bool {
 
 fn new_address(address: LabAddress, dad: bool) -> NewAddress {
     NewAddress {
-        net: address.net,
         duplicate_detection: address.dad.unwrap_or(dad) || address.tentative,
-        optimistic: false,
         deprecated: address.deprecated,
         prefix_route: true,
         broadcast: match address.net {
             ipnet::IpNet::V4(net) if net.prefix_len() < 31 => Some(IpAddr::V4(net.broadcast())),
             _ => None,
         },
-        label: None,
-        peer: None,
+        ..NewAddress::of(address.net)
     }
 }
 

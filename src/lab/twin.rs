@@ -230,6 +230,9 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        for sentence in &snapshot.untold {
+            self.left_out(format!("{sentence}; that is not copied"));
+        }
         if !snapshot.ipv6_available {
             self.left_out(
                 "the host's kernel has no IPv6; in the twin IPv6 is off, and sockets of it can be made"
@@ -368,14 +371,5 @@ fn mac_of(text: &str) -> Option<[u8; 6]> {
 
 /// An address of somebody else: alone, without a network.
 fn plain(address: IpAddr) -> NewAddress {
-    NewAddress {
-        net: IpNet::from(address),
-        duplicate_detection: false,
-        optimistic: false,
-        deprecated: false,
-        prefix_route: false,
-        broadcast: None,
-        label: None,
-        peer: None,
-    }
+    NewAddress::of(IpNet::from(address))
 }

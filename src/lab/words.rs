@@ -36,6 +36,7 @@ impl Plan {
                 vec![format!("ip -n {node} link add link {parent} {words}{there} type macvlan mode bridge")]
             }
             Action::Port(port, bridge) => vec![format!("ip -n {node} link set {port} master {bridge}")],
+            Action::Delete(interface) => vec![format!("ip -n {node} link del {interface}")],
             Action::Address(interface, address) => {
                 let net = address.net;
                 let shown = match address.peer {
@@ -56,6 +57,9 @@ impl Plan {
                 }
                 if !address.prefix_route {
                     command.push_str(" noprefixroute");
+                }
+                if let Some(scope) = address.scope.filter(|_| net.addr().is_ipv4()) {
+                    let _ = write!(command, " scope {scope}");
                 }
                 if address.deprecated {
                     command.push_str(" preferred_lft 0");
@@ -126,8 +130,8 @@ fn route_words(route: &NewRoute) -> String {
         RouteKind::Throw => "throw ",
     };
     let _ = write!(out, "{kind}{}", route.to);
-    let first = (route.via, route.interface.clone());
-    for (via, interface) in std::iter::once(&first).chain(&route.more) {
+    let first = (route.via, route.interface.clone(), route.weight);
+    for (via, interface, weight) in std::iter::once(&first).chain(&route.more) {
         if !route.more.is_empty() {
             out.push_str(" nexthop");
         }
@@ -141,12 +145,18 @@ fn route_words(route: &NewRoute) -> String {
         if route.copied && via.is_some() && interface.is_some() {
             out.push_str(" onlink");
         }
+        if *weight > 1 {
+            let _ = write!(out, " weight {weight}");
+        }
     }
     if let Some(source) = route.source {
         let _ = write!(out, " src {source}");
     }
     if let Some(metric) = route.metric {
         let _ = write!(out, " metric {metric}");
+    }
+    for (name, value) in &route.metrics {
+        let _ = write!(out, " {name} {value}");
     }
     if route.table != 254 && route.table != 255 {
         let _ = write!(out, " table {}", route.table);

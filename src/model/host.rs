@@ -56,6 +56,9 @@ pub struct Snapshot {
     /// Its packet filters; null when nobody looked.
     #[serde(default)]
     pub packet_filters: Option<PacketFilters>,
+    /// What the network has and this picture has no place for, one sentence each.
+    #[serde(default)]
+    pub untold: Vec<String>,
 }
 
 /// A kernel network interface. Its identity is (index, name), never an IPv4 label.
@@ -116,6 +119,63 @@ pub struct InterfaceAddress {
     pub broadcast: Option<IpAddr>,
     /// Its states, sorted; empty where the system does not say.
     pub state: Vec<AddrState>,
+    /// Where it is valid, which decides whether it speaks for this host; null where the system does not say.
+    #[serde(default)]
+    pub scope: Option<Scope>,
+}
+
+/// How far an address goes (`RT_SCOPE_*` of `linux/rtnetlink.h`); a number where it has no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Everywhere.
+    Global,
+    /// In this site.
+    Site,
+    /// On the link.
+    Link,
+    /// On this host.
+    Host,
+    /// Nowhere.
+    Nowhere,
+    /// Some other one.
+    #[serde(untagged)]
+    Other(u8),
+}
+
+/// Names of scopes with the kernel's numbers.
+const SCOPES: [(Scope, u8, &str); 5] = [
+    (Scope::Global, 0, "global"),
+    (Scope::Site, 200, "site"),
+    (Scope::Link, 253, "link"),
+    (Scope::Host, 254, "host"),
+    (Scope::Nowhere, 255, "nowhere"),
+];
+
+impl Scope {
+    /// The scope with the kernel's number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Scope {
+        SCOPES.iter().find(|known| known.1 == number).map_or(Scope::Other(number), |known| known.0)
+    }
+
+    /// The kernel's number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Scope::Other(number) => number,
+            _ => SCOPES.iter().find(|known| known.0 == self).map_or(0, |known| known.1),
+        }
+    }
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match SCOPES.iter().find(|known| known.0 == *self) {
+            Some((_, _, name)) => f.write_str(name),
+            None => write!(f, "{}", self.number()),
+        }
+    }
 }
 
 impl Interface {
@@ -155,6 +215,7 @@ impl InterfaceAddress {
             peer: None,
             broadcast: None,
             state: Vec::new(),
+            scope: None,
         }
     }
 
@@ -206,7 +267,34 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Priority; the lowest wins.
     pub metric: Option<u32>,
+    /// Its share, from 1, where it is one of several next hops that packets are spread over; null for a route of its own.
+    #[serde(default)]
+    pub weight: Option<u32>,
+    /// What else it says of connections (`RTAX_*` of `linux/rtnetlink.h`), such as `mtu` in bytes, by the words of `ip route`.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, u32>,
 }
+
+/// Names of [`Route::metrics`], by `RTAX_*` from 1; what decides nothing about packets of others has none.
+pub const ROUTE_METRICS: [&str; 17] = [
+    "lock",
+    "mtu",
+    "window",
+    "rtt",
+    "rttvar",
+    "ssthresh",
+    "cwnd",
+    "advmss",
+    "reordering",
+    "hoplimit",
+    "initcwnd",
+    "features",
+    "rto_min",
+    "initrwnd",
+    "quickack",
+    "congctl",
+    "fastopen_no_cookie",
+];
 
 /// What a route does (`RTN_*` of `linux/rtnetlink.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

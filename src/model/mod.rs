@@ -24,7 +24,9 @@ pub use addr::{AddrClass, Exposure, Family, FamilyExposure};
 pub use arrival::{Arrival, Endpoint, Evidence, Ingress, PathChange};
 pub use changes::Change;
 pub use errno::Errno;
-pub use host::{AddrState, Host, Interface, InterfaceAddress, Route, RouteKind, Rule, Snapshot};
+pub use host::{
+    AddrState, Host, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind, Rule, Scope, Snapshot,
+};
 pub use ifname::IfName;
 pub use inventory::{Inventory, ListeningSocket, Owner, Owners, Queue, SocketState};
 pub use reach::{Outcome, PacketsSeen, Source};

@@ -564,6 +564,8 @@ mod tests {
             gateway: None,
             source: None,
             metric: None,
+            weight: None,
+            metrics: Default::default(),
         });
         assert_eq!(exposure(&host, "0.0.0.0"), "global/none");
         assert_eq!(exposure(&host, "198.51.100.77"), "global/none");

@@ -157,6 +157,9 @@ pub struct Interfaces<'a, C = Vec<Coverage>> {
     /// See [`Snapshot::packet_filters`].
     #[serde(default)]
     pub packet_filters: Option<Cow<'a, PacketFilters>>,
+    /// See [`Snapshot::untold`].
+    #[serde(default)]
+    pub untold: Cow<'a, [String]>,
     /// Whether the C library's list was held against the kernel's; else the disagreements are those of labels alone.
     #[serde(default)]
     pub cross_checked: bool,
@@ -180,6 +183,7 @@ pub fn of_snapshot<C: Serialize>(
         ipv6_available: snapshot.ipv6_available,
         disagreements: Cow::Borrowed(&snapshot.disagreements),
         packet_filters: snapshot.packet_filters.as_ref().map(Cow::Borrowed),
+        untold: Cow::Borrowed(&snapshot.untold),
         cross_checked,
         coverage,
     };
@@ -204,6 +208,7 @@ pub fn read_snapshot(source: impl Read) -> Result<Snapshot, ReadError> {
         ipv6_available: document.body.ipv6_available,
         disagreements: document.body.disagreements.into_owned(),
         packet_filters: document.body.packet_filters.map(Cow::into_owned),
+        untold: document.body.untold.into_owned(),
     })
 }
 

@@ -1,11 +1,12 @@
 //! What labs ask of the system, the same on every one.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::model::{IfName, RouteKind};
+use crate::model::{IfName, RouteKind, Scope};
 
 /// Why no network namespace can be made.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +52,30 @@ pub struct NewAddress {
     pub label: Option<IfName>,
     /// The far end of a point-to-point link; the prefix length is then the far end's.
     pub peer: Option<IpAddr>,
+    /// How far it goes (IPv4); without, as `ip` has it: this host for loopback addresses, everywhere for others.
+    pub scope: Option<Scope>,
 }
 
-/// A further next hop of a route: gateway and outgoing interface.
-pub type NextHop = (Option<IpAddr>, Option<IfName>);
+impl NewAddress {
+    /// An address without a network, that is there at once.
+    #[must_use]
+    pub fn of(net: IpNet) -> NewAddress {
+        NewAddress {
+            net,
+            duplicate_detection: false,
+            optimistic: false,
+            deprecated: false,
+            prefix_route: false,
+            broadcast: None,
+            label: None,
+            peer: None,
+            scope: None,
+        }
+    }
+}
+
+/// A further next hop of a route: gateway, outgoing interface and weight.
+pub type NextHop = (Option<IpAddr>, Option<IfName>, u32);
 
 /// A route to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +94,33 @@ pub struct NewRoute {
     pub source: Option<IpAddr>,
     /// Priority.
     pub metric: Option<u32>,
-    /// Further next hops among which packets are spread (IPv4; IPv6 adds a route for each).
+    /// The share of the first next hop, from 1, where there are more.
+    pub weight: u32,
+    /// Further next hops among which packets are spread.
     pub more: Vec<NextHop>,
+    /// What it says of connections: see [`crate::model::Route::metrics`].
+    pub metrics: BTreeMap<String, u32>,
     /// Whether it is a copy of a route: its gateway is not asked to be on a link, and it may stand beside another one to the
     /// same destination.
     pub copied: bool,
+}
+
+impl NewRoute {
+    /// A route in the table `main` of which nothing is said but where it goes.
+    #[must_use]
+    pub fn to(to: IpNet) -> NewRoute {
+        NewRoute {
+            to,
+            via: None,
+            interface: None,
+            kind: RouteKind::Unicast,
+            table: 254,
+            source: None,
+            metric: None,
+            weight: 1,
+            more: Vec::new(),
+            metrics: BTreeMap::new(),
+            copied: false,
+        }
+    }
 }

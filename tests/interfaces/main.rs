@@ -296,8 +296,17 @@ fn routes_and_rules_of_all_tables() {
     assert_eq!(gone, [(Family::Ipv6, 32766)]);
     netns.ip("route add 10.79.0.0/24 dev eth0 tos 0x10");
     assert_eq!(snapshot(&netns).routes, ours.routes, "a route for one type of service is none for all");
-    let fresh = Netns::new().run(bindscope::sys::snapshot).unwrap();
-    assert_eq!((fresh.rules, fresh.rules_gone), (Vec::new(), Vec::new()));
+    let fresh = Netns::new();
+    let rules = |netns: &Netns| {
+        let found = snapshot(netns);
+        let gone: Vec<_> = found.rules_gone.iter().map(|rule| (rule.family, rule.priority)).collect();
+        (found.rules, gone)
+    };
+    assert_eq!(rules(&fresh), (Vec::new(), Vec::new()));
+    for priority in [0, 32766] {
+        fresh.ip(&format!("-6 rule del priority {priority}"));
+    }
+    assert_eq!(rules(&fresh), (Vec::new(), vec![(Family::Ipv6, 0), (Family::Ipv6, 32766)]), "none is left");
 }
 
 fn settings_of_interfaces_and_namespace() {
@@ -405,7 +414,7 @@ fn the_document_reads_back_equal() {
             keys.iter().for_each(|key| drop(one.as_object_mut().unwrap().remove(*key).unwrap()));
         }
     }
-    for key in ["rules_gone", "packet_filters"] {
+    for key in ["rules_gone", "packet_filters", "untold"] {
         older.as_object_mut().unwrap().remove(key).unwrap();
     }
     let older = bindscope::record::document::read_snapshot(older.to_string().as_bytes()).unwrap();

@@ -38,6 +38,7 @@ macro_rules! trials {
 
 trials! {
     a_twin_has_all_that_its_host_has,
+    what_is_not_copied_is_told,
     an_ordinary_user_has_the_same_twin,
     the_twin_of_this_machine_is_asked_what_its_plan_is,
     a_snapshot_of_an_earlier_version_has_a_twin,
@@ -255,6 +256,9 @@ impl Crowded {
         for words in [
             "address add 192.0.2.1/24 dev eth0 label eth0:web",
             "address add 192.0.2.7/24 dev eth0",
+            "address add 10.98.0.1/24 dev eth0 scope link",
+            "address add 10.97.0.1/32 dev eth0 scope host",
+            "address add 10.96.0.1/32 dev lo scope 77",
             "address add 10.9.0.1 peer 10.9.0.2/32 dev eth1",
             "-6 address add 2001:db8:1::1/64 dev eth0 nodad",
             "-6 address add 2001:db8:1::2/64 dev eth0 nodad preferred_lft 0",
@@ -271,15 +275,35 @@ impl Crowded {
             "-6 address add fe80::a/64 dev eth0 nodad",
             "-6 address add fe80::b/64 dev mac0 nodad",
             "-6 address add fe80::c/64 dev br0 nodad",
+            "link add br1 type bridge",
+            "link add p0 type veth peer name p1",
+            "link set p0 master br1",
+            "link set br1 up",
+            "link del p0",
+            "link add br2 type bridge",
+            "link set br2 up",
             "link add down0 type veth peer name down1",
             "address add 10.66.0.1/24 dev down0",
             "route add default via 192.0.2.254 dev eth0",
             "-6 route add default via fe80::254 dev eth0",
             "route add 10.200.0.0/16 nexthop via 192.0.2.10 nexthop via 192.0.2.11",
+            "route add 10.202.0.0/16 nexthop via 192.0.2.10 weight 5 nexthop via 192.0.2.11 weight 255",
+            "-6 route add 2001:db8:202::/48 nexthop via 2001:db8:1::10 weight 3 nexthop via 2001:db8:1::11",
+            "route append 10.203.0.0/16 via 192.0.2.12",
+            "route append 10.203.0.0/16 via 192.0.2.10",
+            "route add 10.204.0.0/16 via 192.0.2.12 src 192.0.2.7 mtu 1400 advmss 1200 metric 70",
+            "route add 10.205.0.0/16 via 172.31.1.1 dev eth0 onlink",
+            "route add 10.206.0.0/16 via inet6 fe80::254 dev eth0",
+            "nexthop add id 7 via 192.0.2.13 dev eth0",
+            "route add 10.207.0.0/16 nhid 7",
+            "route add prohibit 10.208.0.0/16 metric 9",
+            "route add broadcast 10.209.0.9 dev eth0 table local",
+            "-6 route add unreachable 2001:db8:208::/48",
             "route add blackhole 10.201.0.0/16",
             "route add local 198.51.100.0/24 dev lo",
             "route add default via 10.9.0.2 dev eth1 table 500",
             "rule add from 10.9.0.1 table 500 priority 100",
+            "rule add iif eth1 oif eth0 to 10.210.0.0/16 fwmark 0/0xf prohibit priority 300",
             "-6 rule add not fwmark 1/0xff table 600 suppress_prefixlength 0 priority 200",
         ] {
             ns.ip(words);
@@ -351,9 +375,55 @@ fn a_twin_has_all_that_its_host_has() {
     };
     assert_eq!(addresses(&original), addresses(&copy));
     assert!(addresses(&copy).iter().any(|address| address.contains("dadfailed")), "{:?}", addresses(&copy));
-    for part in ["routes", "rules", "settings"] {
+    for part in ["routes", "rules", "settings", "untold"] {
         assert_eq!(original[part], copy[part], "{part}");
     }
+    assert_eq!(original["untold"], serde_json::json!([]));
+    let running = |name: &str| {
+        let mut interfaces = original["interfaces"].as_array().unwrap().iter();
+        interfaces.find(|one| one["name"] == name).unwrap()["running"].clone()
+    };
+    assert_eq!((running("br1"), running("br2")), (false.into(), true.into()), "a port that went, and none");
+}
+
+/// What a copy has no place for, each with its own word.
+fn what_is_not_copied_is_told() {
+    let (ns, far) = (Netns::new(), Netns::new());
+    for name in ["eth0", "eth1", "port0"] {
+        ns.wire(name, &far, name);
+    }
+    ns.address("eth0", "10.1.0.1/24");
+    ns.address("eth1", "10.2.0.1/24");
+    for words in [
+        "route add 10.3.0.0/16 tos 0x10 dev eth0",
+        "-6 route add 2001:db8:3::/64 from 2001:db8:4::/64 dev eth0",
+        "-6 route add 2001:db8:5::/64 dev eth0 pref high",
+        "rule add ipproto tcp table 9 priority 50",
+        "route del local 10.2.0.1 dev eth1 table local",
+        "link add br0 type bridge stp_state 1",
+        "link add mac0 link eth0 type macvlan mode private",
+        "link set eth1 arp off",
+        "link set eth1 multicast off",
+    ] {
+        ns.ip(words);
+    }
+    let copy = ns.run(bindscope::sys::snapshot).unwrap();
+    let twin = twin::of(&copy);
+    for told in [
+        "the route to 10.3.0.0/16 in table 254 is for packets with the type of service 0x10 only",
+        "the route to 2001:db8:3::/64 in table 254 is for packets from 2001:db8:4::/64 only",
+        "the route to 2001:db8:5::/64 in table 254 is a router's with high preference",
+        "the IPv4 rule with priority 50",
+        "10.2.0.1 on eth1 has no local route",
+        "the bridge br0 speaks the spanning tree protocol",
+        "mac0 is a macvlan interface of the mode private",
+        "eth1 answers no ARP",
+    ] {
+        assert!(twin.left_out.iter().any(|one| one.contains(told)), "{told}: {:#?}", twin.left_out);
+    }
+    let lab = Lab::build(twin.plan).unwrap();
+    let differences = twin::differences(&copy, &lab.snapshot(lab.plan.host).unwrap());
+    assert_eq!(differences, ["multicast of eth1 is true in the twin and not false"]);
 }
 
 /// What was seen in each cell.

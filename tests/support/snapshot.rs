@@ -142,6 +142,7 @@ fn address(info: &Value, index: u32) -> InterfaceAddress {
         label: None,
         peer: info["address"].as_str().map(|text| text.parse().unwrap()),
         broadcast: info["broadcast"].as_str().map(|text| text.parse().unwrap()),
+        scope: serde_json::from_value(info["scope"].clone()).unwrap(),
         state: states.iter().filter(|(key, _)| info[*key] == true).map(|&(_, state)| state).collect(),
     }
 }
@@ -167,6 +168,8 @@ fn route(route: &Value, table: u32, ipv4: bool, index: &impl Fn(&Value) -> Optio
         gateway: address("gateway"),
         source: address("prefsrc"),
         metric: None,
+        weight: None,
+        metrics: Default::default(),
     })
 }
 

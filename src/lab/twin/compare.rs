@@ -31,7 +31,7 @@ pub fn differences(original: &Snapshot, copy: &Snapshot) -> Vec<String> {
         routes
             .map(|route| {
                 let via = route.gateway.map_or(String::new(), |via| format!(" via {via}"));
-                format!(
+                let mut words = format!(
                     "{:?} {}{via}{} in table {} with metric {}",
                     route.kind,
                     route.destination,
@@ -39,7 +39,17 @@ pub fn differences(original: &Snapshot, copy: &Snapshot) -> Vec<String> {
                     route.table,
                     route.metric.unwrap_or(0)
                 )
-                .to_lowercase()
+                .to_lowercase();
+                if let Some(source) = route.source {
+                    words.push_str(&format!(" from {source}"));
+                }
+                if let Some(weight) = route.weight {
+                    words.push_str(&format!(" with weight {weight}"));
+                }
+                for (name, value) in &route.metrics {
+                    words.push_str(&format!(" {name} {value}"));
+                }
+                words
             })
             .collect()
     };
@@ -48,7 +58,19 @@ pub fn differences(original: &Snapshot, copy: &Snapshot) -> Vec<String> {
     }
     let rules = |snapshot: &Snapshot| -> BTreeSet<String> {
         let rules = snapshot.rules.iter().chain(&snapshot.rules_gone);
-        rules.map(|rule| format!("{} {} {:?}", rule.family, rule.priority, rule.table)).collect()
+        rules
+            .map(|rule| {
+                let mut words = format!("{} {} {} {:?}", rule.family, rule.priority, rule.action, rule.table);
+                for (name, net) in [("from", rule.from), ("to", rule.to)] {
+                    words.extend(net.map(|net| format!(" {name} {net}")));
+                }
+                for (name, interface) in [("iif", &rule.iif), ("oif", &rule.oif)] {
+                    words.extend(interface.as_ref().map(|interface| format!(" {name} {interface}")));
+                }
+                let conditions = (rule.fwmark, rule.fwmask, rule.inverted, rule.suppress_prefix);
+                format!("{words} {conditions:?}")
+            })
+            .collect()
     };
     // What is too much for a copy was said already.
     let known = |snapshot: &Snapshot| {
@@ -82,6 +104,11 @@ fn of_interface(original: &Interface, copy: &Interface, out: &mut Vec<String>) {
     };
     compare("the index", &original.index, &copy.index);
     compare("the state (up, running)", &(original.up, original.running), &(copy.up, copy.running));
+    compare("the MTU", &original.mtu, &copy.mtu);
+    // What is copied as something else was said already.
+    if matches!(original.kind.as_deref(), Some("veth" | "bridge" | "macvlan" | "ether")) {
+        compare("multicast", &original.multicast, &copy.multicast);
+    }
     for setting in COPIED {
         if let (Some(was), Some(is)) = (original.settings.get(*setting), copy.settings.get(*setting)) {
             compare(setting, was, is);
@@ -100,6 +127,9 @@ fn words(address: &InterfaceAddress) -> String {
     }
     if let Some(label) = &address.label {
         text.push_str(&format!(" label {label}"));
+    }
+    if let Some(scope) = address.scope {
+        text.push_str(&format!(" scope {scope}"));
     }
     for state in [
         AddrState::Tentative,

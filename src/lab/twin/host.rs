@@ -69,6 +69,28 @@ impl<'a> Builder<'a> {
             self.twin.plan.push(at, Action::Macvlan { link, parent, other: Some(node) });
             self.quick(node, &eth0(), true);
         }
+        self.carriers();
+    }
+
+    /// A new bridge has a carrier until its first port goes (`br_port_state_selection()`): one without a carrier and without
+    /// ports gets a port, and loses it.
+    fn carriers(&mut self) {
+        let snapshot = self.snapshot;
+        let bridges = snapshot.interfaces.iter().filter(|one| {
+            let has_port = snapshot.interfaces.iter().any(|port| port.master == Some(one.index));
+            self.role(one.index) == Role::Bridge && one.up && !one.running && !has_port
+        });
+        let bridges: Vec<&Interface> = bridges.collect();
+        let mut names = (0..).map(|number| IfName::from(format!("gone{number}").as_str()));
+        let mut free = || names.find(|name| snapshot.interface_named(name).is_none());
+        for bridge in bridges {
+            let (Some(name), Some(end)) = (free(), free()) else { return };
+            let spec = |name: &IfName| LinkSpec { name: name.clone(), mac: None, mtu: None, index: None };
+            let (here, there) = (spec(&name), spec(&end));
+            self.twin.plan.push(0, Action::Wire { here, there, other: 0 });
+            self.twin.plan.push(0, Action::Port(name.clone(), bridge.name.clone()));
+            self.twin.plan.push(0, Action::Delete(name));
+        }
     }
 
     /// An interface of the host as it is to be made.
@@ -162,6 +184,7 @@ impl<'a> Builder<'a> {
             broadcast: address.broadcast,
             label: address.label.clone(),
             peer: address.peer,
+            scope: address.scope,
         };
         self.twin.plan.push(0, Action::Address(interface.name.clone(), new));
     }
@@ -251,6 +274,9 @@ impl<'a> Builder<'a> {
                 route.kind,
                 RouteKind::Unicast
                     | RouteKind::Local
+                    | RouteKind::Broadcast
+                    | RouteKind::Anycast
+                    | RouteKind::Multicast
                     | RouteKind::Blackhole
                     | RouteKind::Unreachable
                     | RouteKind::Prohibit
@@ -262,14 +288,24 @@ impl<'a> Builder<'a> {
             let Some(mut new) = self.route(route) else { continue };
             while let Some(hop) = routes.next_if(|other| is_next_hop(route, other)) {
                 let Some(other) = self.route(hop) else { continue };
-                new.more.push((other.via, other.interface));
+                new.more.push((other.via, other.interface, other.weight));
+            }
+            let again = routes.peek().filter(|other| is_another(route, other));
+            if again.is_some() && route.weight.is_none() {
+                self.twin.notes.push(format!(
+                    "of several routes to {} the first is used; in a snapshot of an earlier version they may have been one that spread packets",
+                    route.destination
+                ));
             }
             self.twin.plan.push(0, Action::Route(new));
         }
     }
 
     fn route(&mut self, route: &Route) -> Option<NewRoute> {
-        let forwards = matches!(route.kind, RouteKind::Unicast | RouteKind::Local);
+        let forwards = !matches!(
+            route.kind,
+            RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit | RouteKind::Throw
+        );
         let interface = match route.interface.filter(|_| forwards) {
             None => None,
             Some(index) => {
@@ -293,7 +329,9 @@ impl<'a> Builder<'a> {
             table: route.table,
             source: route.source,
             metric: route.metric,
+            weight: route.weight.unwrap_or(1),
             more: Vec::new(),
+            metrics: route.metrics.clone(),
             copied: true,
         })
     }
@@ -336,9 +374,15 @@ fn is_unusable(address: &InterfaceAddress) -> bool {
     address.address.is_ipv6() && (tentative || address.is(AddrState::Dadfailed))
 }
 
-/// Whether `other` is a further next hop of `route`. Device routes of one prefix are routes of their own.
+/// Whether `other` is a further next hop of `route`.
 fn is_next_hop(route: &Route, other: &Route) -> bool {
     let key = |route: &Route| (route.table, route.destination, route.metric, route.source, route.kind);
+    key(route) == key(other) && route.weight.is_some() && other.weight.is_some()
+}
+
+/// Whether `other` is a route of its own that IPv4 never takes, as `route` is asked first.
+fn is_another(route: &Route, other: &Route) -> bool {
+    let key = |route: &Route| (route.table, route.destination, route.metric.unwrap_or(0));
     route.destination.addr().is_ipv4()
         && key(route) == key(other)
         && route.gateway.is_some()

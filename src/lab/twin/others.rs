@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::peers::{Addresses, TABLE_MAIN};
+use super::peers::Addresses;
 use super::{Builder, Role, eth0, families, plain};
 use crate::lab::ops::Action;
 use crate::model::addr::needs_zone;
-use crate::model::{Family, IfName, RouteKind};
+use crate::model::{Family, IfName};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
 
 impl Builder<'_> {
@@ -113,17 +113,7 @@ impl Builder<'_> {
 }
 
 fn by_way_of(to: IpNet, via: Option<IpAddr>, interface: &IfName, source: Option<IpAddr>) -> NewRoute {
-    NewRoute {
-        to,
-        via,
-        interface: Some(interface.clone()),
-        kind: RouteKind::Unicast,
-        table: TABLE_MAIN,
-        source,
-        metric: None,
-        more: Vec::new(),
-        copied: true,
-    }
+    NewRoute { via, interface: Some(interface.clone()), source, copied: true, ..NewRoute::to(to) }
 }
 
 /// A next hop whose link-layer address is given, so that every packet gets onto the wire. Nobody has the address.

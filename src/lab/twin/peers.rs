@@ -276,6 +276,8 @@ mod tests {
             gateway: gateway.map(|text| text.parse().unwrap()),
             source: None,
             metric: None,
+            weight: None,
+            metrics: Default::default(),
         }
     }
 

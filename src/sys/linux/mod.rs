@@ -6,6 +6,7 @@ mod cgroup;
 pub mod confine;
 pub mod connections;
 pub mod filters;
+mod implied;
 pub mod inherit;
 pub mod inventory;
 pub mod monitor;

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::netlink::{Netlink, Refusal, Service, attribute, attributes, read};
 use super::netns::Namespace;
 use super::rtnetlink as decode;
-use crate::model::{AddrState, Family, IfName, RouteKind, Rule};
+use crate::model::{AddrState, Family, IfName, ROUTE_METRICS, RouteKind, Rule, Scope};
 use crate::sys::{Error, LinkSpec, NewAddress, NewRoute};
 
 const RTM_NEWLINK: u16 = 16;
@@ -64,6 +64,7 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
@@ -307,7 +308,7 @@ impl Network {
     /// # Errors
     /// The kernel's refusal.
     pub fn add_address(&mut self, name: &IfName, new: &NewAddress) -> Result<(), Error> {
-        let mut message = address_message(index(name)?, new.net, new.peer);
+        let mut message = address_message(index(name)?, new);
         if new.net.addr().is_ipv4() {
             if let Some(broadcast) = new.broadcast {
                 message.extend(attribute(IFA_BROADCAST, &octets(broadcast)));
@@ -340,7 +341,7 @@ impl Network {
     /// # Errors
     /// The kernel's refusal.
     pub fn delete_address(&mut self, name: &IfName, net: IpNet) -> Result<(), Error> {
-        let message = address_message(index(name)?, net, None);
+        let message = address_message(index(name)?, &NewAddress::of(net));
         self.ask("take an address from", name, (RTM_DELADDR, 0), &message)
     }
 
@@ -367,6 +368,7 @@ impl Network {
         let kind = route_kind(route.kind);
         let scope = match route.kind {
             RouteKind::Local => 254,
+            RouteKind::Broadcast | RouteKind::Anycast if family == Family::Ipv4 => 253,
             RouteKind::Unicast if route.via.is_none() && family == Family::Ipv4 => 253,
             _ => 0,
         };
@@ -387,13 +389,14 @@ impl Network {
                 message.extend(attribute(RTA_OIF, &index(interface)?.to_ne_bytes()));
             }
         } else {
-            let first = (route.via, route.interface.clone());
+            let first = (route.via, route.interface.clone(), route.weight);
             let mut hops = Vec::new();
-            for (via, interface) in std::iter::once(&first).chain(&route.more) {
+            for (via, interface, weight) in std::iter::once(&first).chain(&route.more) {
                 let words = via.map(|via| gateway(family, via)).unwrap_or_default();
                 // `struct rtnexthop`: length, flags, weight less one, index.
                 hops.extend(u16::try_from(8 + words.len()).unwrap_or(u16::MAX).to_ne_bytes());
-                hops.extend([on_link((via, interface)), 0]);
+                let less = u8::try_from(weight.saturating_sub(1)).unwrap_or(u8::MAX);
+                hops.extend([on_link((via, interface)), less]);
                 hops.extend(interface.as_ref().map(index).transpose()?.unwrap_or(0).to_ne_bytes());
                 hops.extend(words);
             }
@@ -404,6 +407,13 @@ impl Network {
         }
         if let Some(metric) = route.metric {
             message.extend(attribute(RTA_PRIORITY, &metric.to_ne_bytes()));
+        }
+        let metrics =
+            (1..).zip(ROUTE_METRICS).filter_map(|(kind, name)| Some((kind, route.metrics.get(name)?)));
+        let metrics: Vec<u8> =
+            metrics.flat_map(|(kind, value)| attribute(kind, &value.to_ne_bytes())).collect();
+        if !metrics.is_empty() {
+            message.extend(attribute(RTA_METRICS | NESTED, &metrics));
         }
         let name = IfName::from(format!("to {}", route.to).as_str());
         self.ask(operation, &name, how, &message)
@@ -508,9 +518,10 @@ fn link_attributes(link: &LinkSpec) -> Vec<u8> {
 
 /// `struct ifaddrmsg` with the address itself and the far end, which is the address too where there is none. An IPv4 address of
 /// loopback is of the host's scope, as `ip` makes it: the kernel refuses others beside 127.0.0.1.
-fn address_message(index: u32, net: IpNet, peer: Option<IpAddr>) -> Vec<u8> {
+fn address_message(index: u32, new: &NewAddress) -> Vec<u8> {
+    let NewAddress { net, peer, .. } = *new;
     let host = net.addr().is_ipv4() && net.addr().is_loopback();
-    let scope = if host { libc::RT_SCOPE_HOST } else { 0 };
+    let scope = new.scope.unwrap_or(if host { Scope::Host } else { Scope::Global }).number();
     let mut message = vec![af(Family::of(net.addr())), net.prefix_len(), 0, scope];
     message.extend(index.to_ne_bytes());
     message.extend(attribute(IFA_LOCAL, &octets(net.addr())));

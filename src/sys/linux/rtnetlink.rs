@@ -10,7 +10,8 @@ use ipnet::IpNet;
 
 use super::netlink::{attribute, attributes, read, until_nul};
 use crate::model::{
-    AddrClass, AddrState, Family, IfName, Interface, InterfaceAddress, Route, RouteKind, Rule, addr,
+    AddrClass, AddrState, Family, IfName, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind, Rule,
+    Scope, addr,
 };
 
 const AF_INET: u8 = 2;
@@ -77,22 +78,22 @@ pub fn rule_request(family: Family) -> Vec<u8> {
     route_request(family)
 }
 
-fn u32_of(value: &[u8]) -> Option<u32> {
+pub(super) fn u32_of(value: &[u8]) -> Option<u32> {
     read(value, 0).map(u32::from_ne_bytes)
 }
 
-fn name_of(value: &[u8]) -> IfName {
+pub(super) fn name_of(value: &[u8]) -> IfName {
     IfName::from_bytes(until_nul(value))
 }
 
-fn ip_of(family: Family, value: &[u8]) -> Option<IpAddr> {
+pub(super) fn ip_of(family: Family, value: &[u8]) -> Option<IpAddr> {
     match family {
         Family::Ipv4 => read::<4>(value, 0).map(IpAddr::from),
         Family::Ipv6 => read::<16>(value, 0).map(IpAddr::from),
     }
 }
 
-fn family_of(payload: &[u8]) -> Option<Family> {
+pub(super) fn family_of(payload: &[u8]) -> Option<Family> {
     match *payload.first()? {
         AF_INET => Some(Family::Ipv4),
         AF_INET6 => Some(Family::Ipv6),
@@ -222,6 +223,7 @@ pub fn address(payload: &[u8]) -> Option<(u32, InterfaceAddress)> {
             peer: far.filter(|far| *far != address),
             broadcast,
             state: states(family, flags),
+            scope: payload.get(3).copied().map(Scope::from_number),
         },
     ))
 }
@@ -260,8 +262,8 @@ pub fn route(payload: &[u8]) -> Vec<Route> {
 fn route_of(payload: &[u8]) -> Option<Vec<Route>> {
     let family = family_of(payload)?;
     let length = *payload.get(1)?;
-    // A route for packets of one type of service is no route for all (`rtm_tos`).
-    if *payload.get(3)? != 0 {
+    // A route for packets of one type of service (`rtm_tos`), or from one network (`rtm_src_len`), is no route for all.
+    if *payload.get(2)? != 0 || *payload.get(3)? != 0 {
         return None;
     }
     let mut base = Route {
@@ -272,16 +274,19 @@ fn route_of(payload: &[u8]) -> Option<Vec<Route>> {
         gateway: None,
         source: None,
         metric: None,
+        weight: None,
+        metrics: BTreeMap::new(),
     };
-    let mut hops: Vec<(Option<u32>, Option<IpAddr>)> = Vec::new();
+    let mut hops: Vec<Hop> = Vec::new();
     for (kind, value) in attributes(payload.get(12..)?) {
         match kind {
-            // RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_MULTIPATH, RTA_TABLE, RTA_VIA
+            // RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA
             1 => base.destination = IpNet::new(ip_of(family, value)?, length).ok()?,
             4 => base.interface = u32_of(value),
             5 => base.gateway = ip_of(family, value),
             6 => base.metric = u32_of(value),
             7 => base.source = ip_of(family, value),
+            8 => base.metrics = metrics(value),
             9 => hops = next_hops(family, value),
             15 => base.table = u32_of(value)?,
             18 => base.gateway = via(value),
@@ -291,24 +296,50 @@ fn route_of(payload: &[u8]) -> Option<Vec<Route>> {
     if hops.is_empty() {
         return Some(vec![base]);
     }
-    Some(hops.into_iter().map(|(interface, gateway)| Route { interface, gateway, ..base.clone() }).collect())
+    let route = |(interface, gateway, weight)| {
+        let (interface, weight) = (Some(interface), Some(weight));
+        Route { interface, gateway, weight, ..base.clone() }
+    };
+    Some(hops.into_iter().map(route).collect())
+}
+
+/// `RTAX_*` that are numbers.
+fn metrics(value: &[u8]) -> BTreeMap<String, u32> {
+    const CONGESTION_CONTROL: u16 = 16;
+    attributes(value)
+        .filter(|(kind, _)| *kind != CONGESTION_CONTROL)
+        .filter_map(|(kind, value)| {
+            let name = ROUTE_METRICS.get(usize::from(kind).checked_sub(1)?)?;
+            Some(((*name).to_owned(), u32_of(value)?))
+        })
+        .collect()
+}
+
+/// Index of the interface, gateway and weight of a next hop.
+type Hop = (u32, Option<IpAddr>, u32);
+
+/// `struct rtnexthop` records: each head with its attributes.
+pub(super) fn records(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(read(bytes, 0)?));
+        let record = bytes.get(..length)?.split_at_checked(8)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(record)
+    })
 }
 
 /// `struct rtnexthop` records.
-fn next_hops(family: Family, mut bytes: &[u8]) -> Vec<(Option<u32>, Option<IpAddr>)> {
-    let mut hops = Vec::new();
-    while let Some((length, index)) = read(bytes, 0).zip(read(bytes, 4)) {
-        let length = usize::from(u16::from_ne_bytes(length));
-        let Some(record) = bytes.get(8..length) else { break };
+fn next_hops(family: Family, bytes: &[u8]) -> Vec<Hop> {
+    let hop = |(head, record): (&[u8], &[u8])| {
         let gateway = attributes(record).find_map(|(kind, value)| match kind {
             5 => ip_of(family, value),
             18 => via(value),
             _ => None,
         });
-        hops.push((Some(u32::from_ne_bytes(index)), gateway));
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    hops
+        // `rtnh_hops` is the weight less one.
+        Some((u32::from_ne_bytes(read(head, 4)?), gateway, u32::from(*head.get(3)?) + 1))
+    };
+    records(bytes).filter_map(hop).collect()
 }
 
 /// `struct rtvia`: a gateway of the other family (RFC 5549).
@@ -321,7 +352,7 @@ fn via(value: &[u8]) -> Option<IpAddr> {
     ip_of(family, value.get(2..)?)
 }
 
-fn route_kind(number: u8) -> RouteKind {
+pub(super) fn route_kind(number: u8) -> RouteKind {
     match number {
         1 => RouteKind::Unicast,
         2 => RouteKind::Local,
@@ -333,26 +364,6 @@ fn route_kind(number: u8) -> RouteKind {
         8 => RouteKind::Prohibit,
         9 => RouteKind::Throw,
         _ => RouteKind::Other,
-    }
-}
-
-/// Whether the addresses `local`, which are sorted, say already what an RTM_NEWROUTE tells: local host routes of them, and all
-/// broadcast, anycast and multicast routes. Wider local routes stay, since they make addresses ours that no interface lists
-/// (127.0.0.2, AnyIP).
-#[must_use]
-pub fn is_implied(payload: &[u8], local: &[IpAddr]) -> bool {
-    match payload.get(7).map(|kind| route_kind(*kind)) {
-        Some(RouteKind::Broadcast | RouteKind::Anycast | RouteKind::Multicast) => true,
-        Some(RouteKind::Local) => {
-            let (Some(family), Some(length)) = (family_of(payload), payload.get(1)) else { return false };
-            let whole = if family == Family::Ipv4 { 32 } else { 128 };
-            // RTA_DST
-            let destination = attributes(payload.get(12..).unwrap_or_default())
-                .find(|(kind, _)| *kind == 1)
-                .and_then(|(_, value)| ip_of(family, value));
-            *length == whole && destination.is_some_and(|address| local.binary_search(&address).is_ok())
-        }
-        _ => false,
     }
 }
 
@@ -384,7 +395,8 @@ pub fn rule(payload: &[u8]) -> Option<Rule> {
             // FRA_FWMASK
             16 => rule.fwmask = u32_of(value).filter(|mask| *mask != u32::MAX && *mask != 0),
             // FRA_TUN_ID, FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE
-            12 | 20 | 22..=24 => exact = false,
+            // FRA_DSCP and what came after it
+            12 | 20 | 22.. => exact = false,
             _ => {}
         }
     }
@@ -497,7 +509,6 @@ mod tests {
                     *first = family;
                 }
                 let _ = (link(&payload), address(&payload), route(&payload), rule(&payload));
-                let _ = is_implied(&payload, &[]);
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
-use std::net::IpAddr;
 
+use super::implied::{Implied, untold_of_link, untold_of_route};
 use super::netlink::{Netlink, Refusal, Service};
 use super::rtnetlink as decode;
-use crate::model::{Family, Host, Interface, Route, Rule, Snapshot};
+use crate::model::{AddrState, Family, Host, Interface, Route, Rule, Snapshot};
 use crate::sys::{Error, listing};
 
 const RTM_NEWLINK: u16 = 16;
@@ -72,16 +72,14 @@ fn take(all: bool) -> Result<Snapshot, Error> {
         snapshot.settings = settings(&mut gaps);
     }
     match Netlink::open(Service::Route).map_err(Refusal::from).and_then(|mut netlink| {
-        let interfaces = interfaces(&mut netlink, &mut gaps)?;
-        Ok((netlink, interfaces))
+        let found = interfaces(&mut netlink, &mut gaps)?;
+        Ok((netlink, found))
     }) {
-        Ok((mut netlink, interfaces)) => {
+        Ok((mut netlink, (interfaces, untold))) => {
             snapshot.interfaces = interfaces;
             if all {
-                let mut local: Vec<IpAddr> =
-                    snapshot.addresses().map(|(_, address)| address.address).collect();
-                local.sort();
-                snapshot.routes = routes(&mut netlink, &local, ipv6_available, &mut gaps);
+                snapshot.untold = untold;
+                routes(&mut netlink, &mut snapshot, &mut gaps);
                 (snapshot.rules, snapshot.rules_gone) = rules(&mut netlink, ipv6_available, &mut gaps);
             }
         }
@@ -155,13 +153,19 @@ fn settings(gaps: &mut Vec<String>) -> BTreeMap<String, i64> {
     settings
 }
 
-fn interfaces(netlink: &mut Netlink, gaps: &mut Vec<String>) -> Result<Vec<Interface>, Refusal> {
+/// The interfaces, and what of them has no place there.
+fn interfaces(
+    netlink: &mut Netlink,
+    gaps: &mut Vec<String>,
+) -> Result<(Vec<Interface>, Vec<String>), Refusal> {
+    let mut untold = Vec::new();
     let links = netlink.dump(RTM_GETLINK, &decode::link_request())?;
     note_changes(links.consistent, "interfaces", gaps);
     let mut by_index: BTreeMap<u32, Interface> = BTreeMap::new();
     for (_, payload) in links.messages().filter(|(kind, _)| *kind == RTM_NEWLINK) {
         match decode::link(payload) {
             Some(interface) => {
+                untold.append(&mut untold_of_link(payload));
                 by_index.insert(interface.index, interface);
             }
             None => {
@@ -200,49 +204,59 @@ fn interfaces(netlink: &mut Netlink, gaps: &mut Vec<String>) -> Result<Vec<Inter
             .sort_by_key(|address| (address.family, address.address, address.prefix, address.peer));
         interface.addresses.dedup();
     }
-    Ok(interfaces)
+    Ok((interfaces, untold))
 }
 
-/// The routes that the addresses `local`, which are sorted, do not imply.
-fn routes(
-    netlink: &mut Netlink,
-    local: &[IpAddr],
-    ipv6_available: bool,
-    gaps: &mut Vec<String>,
-) -> Vec<Route> {
+/// Adds the routes that the addresses do not imply.
+fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>) {
     let mut routes: Vec<Route> = Vec::new();
-    per_family("routes", ipv6_available, gaps, |family| {
-        let mut found: Vec<Route> = Vec::new();
+    let mut untold: Vec<String> = Vec::new();
+    let mut asked = Vec::new();
+    let interfaces = &snapshot.interfaces;
+    per_family("routes", snapshot.ipv6_available, gaps, |family| {
+        let mut found = (Vec::new(), Vec::new(), Implied::by(interfaces, family));
+        let restart = |(routes, untold, implied): &mut (Vec<Route>, Vec<String>, Implied)| {
+            routes.clear();
+            untold.clear();
+            implied.begin();
+        };
         // Every address has a route of its own in the table `local`, so that nearly all are left out at once.
         let consistent = netlink.dump_each(
             RTM_GETROUTE,
             &decode::route_request(family),
             &mut found,
-            Vec::clear,
-            |found, kind, payload| {
-                if kind == RTM_NEWROUTE && !decode::is_implied(payload, local) {
-                    found.extend(decode::route(payload));
+            restart,
+            |(routes, untold, implied), kind, payload| {
+                if kind == RTM_NEWROUTE && !implied.implies(payload) {
+                    untold.extend(untold_of_route(payload));
+                    routes.extend(decode::route(payload));
                 }
             },
         )?;
-        routes.append(&mut found);
+        routes.append(&mut found.0);
+        untold.append(&mut found.1);
+        asked.push((family, found.2));
         Ok(consistent)
     });
-    let key = |route: &Route| {
-        let destination = route.destination;
-        (
-            route.table,
-            Family::of(destination.addr()),
-            destination,
-            route.metric,
-            route.interface,
-            route.gateway,
-            route.kind,
-        )
-    };
+    for (interface, address) in snapshot.addresses() {
+        // IPv6 addresses get theirs when they may be used, and lose it with their interface.
+        let waits = address.is(AddrState::Tentative) || address.is(AddrState::Dadfailed);
+        let used = address.family == Family::Ipv4 || (interface.up && interface.running && !waits);
+        let mut implied = asked.iter().filter(|(family, _)| *family == address.family);
+        if used && implied.next().is_some_and(|(_, implied)| !implied.has_seen(address.address)) {
+            untold.push(format!(
+                "{} on {} has no local route, as somebody took it away",
+                address.address, interface.name
+            ));
+        }
+    }
+    // Routes to one destination are asked in the kernel's order, so the sort must be stable.
+    let key =
+        |route: &Route| (route.table, Family::of(route.destination.addr()), route.destination, route.metric);
     routes.sort_by_key(key);
     routes.dedup();
-    routes
+    snapshot.routes = routes;
+    snapshot.untold.append(&mut untold);
 }
 
 /// The rules that are not every Linux's, and those of every Linux that are gone.
@@ -256,9 +270,7 @@ fn rules(netlink: &mut Netlink, ipv6_available: bool, gaps: &mut Vec<String>) ->
             .filter(|(kind, _)| *kind == RTM_NEWRULE)
             .filter_map(|(_, payload)| decode::rule(payload))
             .collect();
-        if let Some(family) = all.first().map(|rule| rule.family) {
-            gone.extend(decode::standard_rules(family).into_iter().filter(|rule| !all.contains(rule)));
-        }
+        gone.extend(decode::standard_rules(family).into_iter().filter(|rule| !all.contains(rule)));
         rules.extend(all.into_iter().filter(|rule| !decode::is_standard(rule)));
         Ok(dump.consistent)
     });

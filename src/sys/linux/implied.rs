@@ -1,0 +1,242 @@
+//! What rtnetlink(7) says of a network and a snapshot does not repeat, as it follows from the addresses, or has no place for, and
+//! then says in words. Pure; numbers are those of `linux/rtnetlink.h`, `linux/if_link.h` and `linux/if_bridge.h`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::netlink::{attributes, read, until_nul};
+use super::rtnetlink::{family_of, ip_of, name_of, records, route_kind, u32_of};
+use crate::model::{Family, Interface, RouteKind};
+
+/// What the addresses of a host bring into its tables, so that a route says it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Implied {
+    /// The addresses, sorted, each once.
+    local: Vec<IpAddr>,
+    /// Those of them that had a route.
+    seen: Vec<bool>,
+    /// First and last addresses of their networks and what they name as broadcast address, sorted.
+    networks: Vec<IpAddr>,
+}
+
+impl Implied {
+    /// By the addresses of one family that these interfaces have.
+    #[must_use]
+    pub fn by(interfaces: &[Interface], family: Family) -> Implied {
+        let addresses = || {
+            let all = interfaces.iter().flat_map(|interface| &interface.addresses);
+            all.filter(move |address| address.family == family)
+        };
+        let mut local: Vec<IpAddr> = addresses().map(|address| address.address).collect();
+        local.sort_unstable();
+        local.dedup();
+        let mut networks: Vec<IpAddr> = Vec::new();
+        for address in addresses() {
+            networks.extend(address.broadcast);
+            if let Ok(net) = IpNet::new(address.peer.unwrap_or(address.address), address.prefix) {
+                networks.extend([net.network(), net.broadcast()]);
+            }
+        }
+        networks.sort_unstable();
+        networks.dedup();
+        Implied { seen: vec![false; local.len()], local, networks }
+    }
+
+    /// Whether an RTM_NEWROUTE tells only what follows from the addresses: local host routes, broadcast and anycast addresses of
+    /// their networks, IPv6 multicast. Wider local routes stay, since they make addresses ours that no interface lists
+    /// (127.0.0.2, AnyIP).
+    pub fn implies(&mut self, payload: &[u8]) -> bool {
+        let kind = payload.get(7).map(|kind| route_kind(*kind));
+        let others = matches!(kind, Some(RouteKind::Broadcast | RouteKind::Anycast | RouteKind::Multicast));
+        if !(others || kind == Some(RouteKind::Local)) {
+            return false;
+        }
+        let (Some(family), Some(length)) = (family_of(payload), payload.get(1)) else { return false };
+        let whole = if family == Family::Ipv4 { 32 } else { 128 };
+        // RTA_DST
+        let destination = attributes(payload.get(12..).unwrap_or_default())
+            .find(|(kind, _)| *kind == 1)
+            .and_then(|(_, value)| ip_of(family, value));
+        if kind == Some(RouteKind::Multicast) {
+            // `addrconf_add_mroute()`
+            return family == Family::Ipv6 && *length == 8;
+        }
+        let Some(destination) = destination.filter(|_| *length == whole) else { return false };
+        if others {
+            return self.networks.binary_search(&destination).is_ok();
+        }
+        let Ok(place) = self.local.binary_search(&destination) else { return false };
+        if let Some(seen) = self.seen.get_mut(place) {
+            *seen = true;
+        }
+        true
+    }
+
+    /// Whether one of the addresses had a route that says it is the host's.
+    #[must_use]
+    pub fn has_seen(&self, address: IpAddr) -> bool {
+        self.local.binary_search(&address).is_ok_and(|place| self.seen.get(place) == Some(&true))
+    }
+
+    /// Forgets which addresses had a route.
+    pub fn begin(&mut self) {
+        self.seen.fill(false);
+    }
+}
+
+/// What of an RTM_NEWLINK an [`Interface`] has no place for, and decides who reaches it: sentences.
+#[must_use]
+pub fn untold_of_link(payload: &[u8]) -> Vec<String> {
+    untold_words(payload).unwrap_or_default()
+}
+
+fn untold_words(payload: &[u8]) -> Option<Vec<String>> {
+    const IFF_NOARP: u32 = 0x80;
+    const ETHERNET: u16 = 1;
+    let hardware = u16::from_ne_bytes(read(payload, 2)?);
+    let flags = u32::from_ne_bytes(read(payload, 8)?);
+    let all = || attributes(payload.get(16..).unwrap_or_default());
+    // IFLA_IFNAME, IFLA_LINKINFO
+    let name = all().find(|(kind, _)| *kind == 3).map(|(_, value)| name_of(value))?;
+    let info = all().find(|(kind, _)| *kind == 18).map_or(&[][..], |(_, value)| value);
+    let part = |wanted: u16| attributes(info).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    // IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA
+    let (kind, data) = (part(1).map(until_nul), part(2).unwrap_or_default());
+    let (as_port, port) = (part(4).map(until_nul), part(5).unwrap_or_default());
+    let number = |nested: &[u8], wanted: u16| -> Option<u32> {
+        let (_, value) = attributes(nested).find(|(kind, _)| *kind == wanted)?;
+        u32_of(value).or_else(|| value.first().map(|byte| u32::from(*byte)))
+    };
+    let mut out = Vec::new();
+    // Others have no ARP of their own, or are copied as something else.
+    let ours = matches!(kind, None | Some(b"veth" | b"bridge" | b"macvlan"));
+    if flags & IFF_NOARP != 0 && hardware == ETHERNET && ours {
+        out.push(format!("{name} answers no ARP (arp off)"));
+    }
+    if kind == Some(b"bridge") {
+        // IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING
+        if number(data, 5).is_some_and(|on| on != 0) {
+            out.push(format!("the bridge {name} speaks the spanning tree protocol"));
+        }
+        if number(data, 7).is_some_and(|on| on != 0) {
+            out.push(format!("the bridge {name} tells VLANs apart"));
+        }
+    }
+    if kind == Some(b"macvlan") {
+        // IFLA_MACVLAN_MODE
+        let mode = match number(data, 1) {
+            Some(1) => Some("private"),
+            Some(2) => Some("vepa"),
+            Some(8) => Some("passthru"),
+            Some(16) => Some("source"),
+            _ => None,
+        };
+        out.extend(mode.map(|mode| format!("{name} is a macvlan interface of the mode {mode}")));
+    }
+    // IFLA_BRPORT_STATE: 3 is forwarding
+    let up = flags & 0x1 != 0 && flags & 0x40 != 0;
+    if as_port == Some(b"bridge") && up && number(port, 1).is_some_and(|state| state != 3) {
+        out.push(format!("{name} is a port that its bridge forwards nothing of"));
+    }
+    Some(out)
+}
+
+/// What of an RTM_NEWROUTE a [`Route`] has no place for: a sentence, without names of interfaces.
+#[must_use]
+pub fn untold_of_route(payload: &[u8]) -> Option<String> {
+    let family = family_of(payload)?;
+    let (length, from, tos) = (*payload.get(1)?, *payload.get(2)?, *payload.get(3)?);
+    let mut to = IpNet::new(family.wildcard(), length).ok()?;
+    let mut table = u32::from(*payload.get(4)?);
+    let (mut source, mut object, mut preference, mut wrapped, mut has_hop) = (None, None, 0, false, false);
+    for (kind, value) in attributes(payload.get(12..)?) {
+        match kind {
+            // RTA_DST, RTA_SRC, RTA_OIF, RTA_MULTIPATH, RTA_TABLE, RTA_PREF, RTA_ENCAP, RTA_NH_ID
+            1 => to = IpNet::new(ip_of(family, value)?, length).ok()?,
+            2 => source = ip_of(family, value).and_then(|source| IpNet::new(source, from).ok()),
+            4 => has_hop = true,
+            9 => {
+                has_hop = true;
+                wrapped |= records(value).any(|(_, record)| attributes(record).any(|(kind, _)| kind == 22));
+            }
+            15 => table = u32_of(value)?,
+            20 => preference = *value.first()?,
+            22 => wrapped = true,
+            30 => object = u32_of(value),
+            _ => {}
+        }
+    }
+    let unicast = route_kind(*payload.get(7)?) == RouteKind::Unicast;
+    let what = if tos != 0 {
+        format!("is for packets with the type of service {tos:#x} only")
+    } else if from != 0 {
+        format!(
+            "is for packets from {} only",
+            source.map_or_else(|| "a network".to_owned(), |net| net.to_string())
+        )
+    } else if wrapped {
+        "puts packets into others (encap)".to_owned()
+    } else if let Some(object) = object.filter(|_| unicast && !has_hop) {
+        format!("has a next hop that the kernel tells by its number {object} only (nexthop_compat_mode)")
+    } else if preference != 0 {
+        // RFC 4191: 1 is high, 3 is low.
+        format!("is a router's with {} preference", if preference == 1 { "high" } else { "low" })
+    } else {
+        return None;
+    };
+    Some(format!("the route to {to} in table {table} {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::linux::netlink::attribute;
+
+    #[test]
+    fn nothing_the_kernel_could_send_cut_short_is_a_panic() {
+        let bytes: Vec<u8> = (0..200u8).map(|byte| byte.wrapping_mul(37)).collect();
+        for length in 0..bytes.len() {
+            for family in [2, 10] {
+                let mut payload = bytes[..length].to_vec();
+                if let Some(first) = payload.first_mut() {
+                    *first = family;
+                }
+                let _ = (Implied::by(&[], Family::Ipv4).implies(&payload), untold_of_route(&payload));
+                let _ = untold_of_link(&payload);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_bridge_does_is_told() {
+        let mut payload = vec![0, 0, 1, 0];
+        payload.extend([4u32.to_ne_bytes(), 0x41u32.to_ne_bytes(), [0; 4]].concat());
+        payload.extend(attribute(3, b"br0\0"));
+        let plain = payload.clone();
+        let data = [attribute(5, &1u32.to_ne_bytes()), attribute(7, &[1])].concat();
+        payload.extend(attribute(18, &[attribute(1, b"bridge\0"), attribute(2, &data)].concat()));
+        let told = untold_of_link(&payload);
+        assert_eq!(
+            told,
+            ["the bridge br0 speaks the spanning tree protocol", "the bridge br0 tells VLANs apart"]
+        );
+        let mut port = plain;
+        let data = attribute(1, &[4]);
+        port.extend(attribute(18, &[attribute(4, b"bridge\0"), attribute(5, &data)].concat()));
+        assert_eq!(untold_of_link(&port), ["br0 is a port that its bridge forwards nothing of"]);
+    }
+
+    #[test]
+    fn a_next_hop_that_is_only_a_number_is_told() {
+        let mut payload = vec![2, 8, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+        payload.extend(attribute(1, &[10, 0, 0, 0]));
+        assert_eq!(untold_of_route(&payload), None);
+        payload.extend(attribute(30, &7u32.to_ne_bytes()));
+        let told = untold_of_route(&payload).unwrap();
+        assert!(told.starts_with("the route to 10.0.0.0/8 in table 254 has a next hop"), "{told}");
+        // With its interface everything is there.
+        payload.extend(attribute(4, &2u32.to_ne_bytes()));
+        assert_eq!(untold_of_route(&payload), None);
+    }
+}

@@ -168,8 +168,7 @@ fn write_file(path: &Path, document: impl FnOnce(&mut Out) -> io::Result<()>) ->
 fn remove_leftovers(path: &Path) {
     let Some(name) = path.file_name().and_then(OsStr::to_str) else { return };
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let found = entry.file_name();
+    for found in crate::sys::entries(directory).into_iter().flatten() {
         let pid = found
             .to_str()
             .and_then(|found| found.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".part"))
@@ -177,12 +176,16 @@ fn remove_leftovers(path: &Path) {
             .and_then(|pid| pid.parse().ok());
         // A process in another pid namespace seems gone, too; but no report takes a minute to be written.
         let old = || {
-            let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+            let age = directory
+                .join(&found)
+                .symlink_metadata()
+                .and_then(|metadata| metadata.modified())
+                .map(|time| time.elapsed());
             age.is_ok_and(|age| age.is_ok_and(|age| age > std::time::Duration::from_secs(60)))
         };
         // This very number may have been somebody else's before.
         if pid.is_some_and(|pid| (pid == std::process::id() || crate::sys::is_gone(pid)) && old()) {
-            let _ = std::fs::remove_file(entry.path());
+            let _ = std::fs::remove_file(directory.join(&found));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Files and terminals.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -14,6 +15,29 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
+}
+
+/// The names in a directory but `.` and `..`, up to the first that cannot be read. Not by [`std::fs::read_dir`], which panics
+/// when a directory cannot be closed.
+///
+/// # Errors
+/// As `open(2)`.
+#[cfg(unix)]
+pub fn entries(directory: &Path) -> io::Result<impl Iterator<Item = OsString>> {
+    use std::os::unix::ffi::OsStringExt as _;
+    Ok(rustix::fs::Dir::new(File::open(directory)?)?
+        .map_while(Result::ok)
+        .map(|entry| OsString::from_vec(entry.file_name().to_bytes().to_vec()))
+        .filter(|name| name != "." && name != ".."))
+}
+
+/// The names in a directory.
+///
+/// # Errors
+/// As the system's.
+#[cfg(not(unix))]
+pub fn entries(directory: &Path) -> io::Result<impl Iterator<Item = OsString>> {
+    Ok(std::fs::read_dir(directory)?.flatten().map(|entry| entry.file_name()))
 }
 
 /// Columns of the terminal on standard output.
@@ -256,7 +280,7 @@ pub fn spare_descriptors() -> Option<usize> {
     #[cfg(unix)]
     {
         let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).ok()?;
-        let open = std::fs::read_dir("/dev/fd").ok()?.count();
+        let open = entries(Path::new("/dev/fd")).ok()?.count();
         Some(usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(open))
     }
     #[cfg(not(unix))]

@@ -50,8 +50,9 @@ pub use errno::errno_of;
 pub use error::Error;
 pub use file::is_gone;
 pub use file::{
-    Writers, create_private, is_pipe, open_for_append, open_regular, output_closed, raise_file_limit,
-    spare_descriptors, standard_output, terminal_width, write_error_within, write_now, writers,
+    Writers, create_private, entries, is_pipe, open_for_append, open_regular, output_closed,
+    raise_file_limit, spare_descriptors, standard_output, terminal_width, write_error_within, write_now,
+    writers,
 };
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
 pub use listing::listed_addresses;

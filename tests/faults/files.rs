@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -194,4 +194,26 @@ pub fn a_report_is_the_old_one_or_the_new_one() {
     std::os::unix::fs::symlink(&target, &report).unwrap();
     assert!(run(&arguments).status.success());
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "old");
+}
+
+/// Directories, files and sockets alike: an error of close(2) says nothing of what was read before.
+pub fn what_cannot_be_closed_is_no_panic() {
+    let ns = Netns::new();
+    let held = ns.run(|| std::net::TcpListener::bind("127.0.0.1:80")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("report");
+    for arguments in [
+        &["audit", "--all-namespaces"][..],
+        &["interfaces", "-o", file.to_str().unwrap()],
+        &["listen", "--bind", "127.0.0.1:81", "--for", "100ms"],
+    ] {
+        let run = |mut command: Command| {
+            finish(ns.run(|| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()).unwrap())
+        };
+        let whole = run(bindscope(arguments));
+        // The first ones are those of the loader, which goes no further without them.
+        let failed = run(injected(&["inject=close:error=EBADF:when=6+"], arguments));
+        assert_eq!(failed.status.code(), whole.status.code(), "{arguments:?} {:?}", text(&failed));
+    }
+    drop(held);
 }

@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         trial("keys_of_a_terminal_stop_go_on_and_end", terminal::keys_of_a_terminal_stop_go_on_and_end),
         trial("a_closed_terminal_ends_it", terminal::a_closed_terminal_ends_it),
         trial("a_clock_that_jumps_changes_no_duration", terminal::a_clock_that_jumps_changes_no_duration),
+        trial("what_cannot_be_closed_is_no_panic", files::what_cannot_be_closed_is_no_panic),
         trial("addresses_are_read_in_bulk", budget::addresses_are_read_in_bulk),
         trial(
             "sockets_are_read_in_bulk_and_owners_one_by_one",

@@ -1,9 +1,12 @@
 //! What the path of a cgroup tells: systemd unit and container.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashSet;
+use rustix::fs::{Dir, FileType};
 
 /// Unit and container of a process, from the text of `/proc/PID/cgroup` (cgroups(7)).
 pub(super) fn of_process(text: &str) -> (Option<String>, Option<String>) {
@@ -87,11 +90,15 @@ pub(super) fn paths(wanted: FxHashSet<u64>) -> HashMap<u64, String> {
             let path = Path::new("/").join(directory.strip_prefix(&root).unwrap_or(&directory));
             found.insert(metadata.ino(), path.to_string_lossy().into_owned());
         }
-        let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+        let entries = std::fs::File::open(&directory).ok().and_then(|opened| Dir::new(opened).ok());
+        let below = entries.into_iter().flatten().map_while(Result::ok);
         directories.extend(
-            entries
-                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                .map(|entry| entry.path()),
+            below
+                .filter(|entry| {
+                    entry.file_type() == FileType::Directory
+                        && !entry.file_name().to_bytes().starts_with(b".")
+                })
+                .map(|entry| directory.join(OsStr::from_bytes(entry.file_name().to_bytes()))),
         );
     }
     found

@@ -1,6 +1,8 @@
 //! Giving up rights: capabilities(7), PR_SET_NO_NEW_PRIVS, landlock(7). All of them belong to a thread, and are inherited by
 //! the threads that it starts.
 
+use std::path::Path;
+
 use caps::{CapSet, Capability, CapsHashSet};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, LandlockStatus, NetPort, PathBeneath, PathFd, Ruleset,
@@ -52,11 +54,10 @@ pub fn confine(needs: &Needs) -> Confinement {
 #[must_use]
 pub fn with_other_threads(mut confinement: Confinement) -> Confinement {
     let mut threads = 0;
-    for thread in super::processes::entries("/proc/self/task") {
-        let thread = thread.to_string_lossy();
-        // A thread that ends meanwhile has no rights any more; `.` and `..` are none.
-        let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status"));
-        let Some(status) = status.ok().filter(|_| !thread.starts_with('.')) else { continue };
+    let tasks = Path::new("/proc/self/task");
+    for thread in crate::sys::entries(tasks).into_iter().flatten() {
+        // A thread that ends meanwhile has no rights any more.
+        let Ok(status) = std::fs::read_to_string(tasks.join(thread).join("status")) else { continue };
         threads += 1;
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let mut names = confinement.capabilities.take();

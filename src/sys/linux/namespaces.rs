@@ -1,7 +1,6 @@
 //! Network namespaces: which there are, and how to look into one.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -14,7 +13,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 
 use super::{proc_net, processes};
 use crate::model::{Family, Inventory, ListeningSocket, Protocol};
-use crate::sys::Error;
+use crate::sys::{Error, entries};
 
 /// NSFS_MAGIC of `linux/magic.h`.
 const NSFS: FsType = FsType(0x6e73_6673);
@@ -60,16 +59,18 @@ pub fn namespaces() -> (Vec<NetNamespace>, Vec<String>) {
         let handle = File::open("/proc/thread-self/ns/net").ok().map(OwnedFd::from);
         found.insert(inode, NetNamespace { inode, name: None, own: true, handle, process: None });
     }
-    match std::fs::read_dir("/run/netns") {
+    let names = Path::new("/run/netns");
+    match entries(names) {
         Ok(entries) => {
-            for entry in entries.flatten() {
-                let Ok(file) = File::open(entry.path()) else {
-                    because.push(format!("{} could not be opened", entry.path().display()));
+            for entry in entries {
+                let path = names.join(&entry);
+                let Ok(file) = File::open(&path) else {
+                    because.push(format!("{} could not be opened", path.display()));
                     continue;
                 };
                 // A name whose mount is gone is an ordinary empty file.
                 let (true, Ok(metadata)) = (is_namespace(&file), file.metadata()) else { continue };
-                let name = entry.file_name().to_string_lossy().into_owned();
+                let name = entry.to_string_lossy().into_owned();
                 let known = found.entry(metadata.ino()).or_insert_with(|| NetNamespace {
                     inode: metadata.ino(),
                     name: None,
@@ -133,9 +134,9 @@ fn by_process(found: &mut BTreeMap<u64, NetNamespace>) -> usize {
     }
     // A namespace without a process lives on in a descriptor: a container engine's, `ip netns`'s, a test's.
     for &pid in &pids {
-        let directory = format!("/proc/{pid}/fd");
-        for name in processes::entries(&directory) {
-            let path = Path::new(&directory).join(OsStr::from_bytes(name.to_bytes()));
+        let directory = Path::new("/proc").join(pid.to_string()).join("fd");
+        for name in entries(&directory).into_iter().flatten() {
+            let path = directory.join(name);
             let Some(inode) = inode_of_link(&path) else { continue };
             found.entry(inode).or_insert_with(|| NetNamespace {
                 inode,

@@ -5,20 +5,24 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::Path;
 use std::sync::Arc;
 
-use nix::dir::Dir;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 use rustc_hash::{FxHashMap, FxHashSet};
+use rustix::fs::RawDir;
+use rustix::io::Errno;
 
 use super::cgroup;
 use crate::model::{Owner, Owners};
+use crate::sys::entries;
 use crate::text::escape_bytes;
 
 /// One process, for as long as it is looked at.
@@ -42,10 +46,10 @@ impl Process {
         Ok(bytes)
     }
 
-    /// Its open descriptors.
-    fn descriptors(&self) -> nix::Result<Dir> {
+    /// The directory of its open descriptors.
+    fn descriptors(&self) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Dir::from_fd(openat(self.directory.as_fd(), "fd", flags, Mode::empty())?)
+        openat(self.directory.as_fd(), "fd", flags, Mode::empty())
     }
 
     /// Whether `path`, read here, is the very file that the process runs. In a container or after an update it is not.
@@ -124,17 +128,10 @@ impl Users {
     }
 }
 
-/// The names in a directory, `.` and `..` among them; none when it cannot be read. Not by [`std::fs::read_dir`], which panics when a
-/// directory cannot be closed.
-pub(super) fn entries(directory: &str) -> Vec<CString> {
-    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let opened = Dir::open(directory, flags, Mode::empty()).map(Dir::into_iter);
-    opened.into_iter().flatten().flatten().map(|entry| entry.file_name().to_owned()).collect()
-}
-
 /// The numbers of the processes that can be seen.
 pub(super) fn pids() -> Vec<u32> {
-    entries("/proc").iter().filter_map(|name| name.to_str().ok()?.parse().ok()).collect()
+    let names = entries(Path::new("/proc")).into_iter().flatten();
+    names.filter_map(|name| name.to_str()?.parse().ok()).collect()
 }
 
 /// The name a process gives itself.
@@ -178,11 +175,12 @@ pub(super) fn holders(wanted: &FxHashSet<u64>, mut each: impl FnMut(&Process, i3
     let mut holders = Holders::default();
     let mut users = Users::default();
     let mut shared: FxHashMap<u64, Vec<Owner>> = FxHashMap::default();
+    let mut buffer = [MaybeUninit::uninit(); 16 << 10];
     for pid in pids() {
         let Ok(process) = Process::open(pid) else { continue };
         holders.seen += 1;
-        let mut descriptors = match process.descriptors() {
-            Ok(descriptors) => descriptors,
+        let directory = match process.descriptors() {
+            Ok(directory) => directory,
             // It ended in between.
             Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ESRCH) => continue,
             Err(_) => {
@@ -190,14 +188,14 @@ pub(super) fn holders(wanted: &FxHashSet<u64>, mut each: impl FnMut(&Process, i3
                 continue;
             }
         };
-        let directory = descriptors.as_raw_fd();
+        let mut descriptors = RawDir::new(&directory, &mut buffer);
         let mut owner: Option<Owners> = None;
         let mut denied = false;
-        for entry in descriptors.iter().flatten() {
+        while let Some(Ok(entry)) = descriptors.next() {
             let name = entry.file_name();
-            let inode = match socket_behind(directory, name) {
+            let inode = match socket_behind(directory.as_fd(), name) {
                 Ok(inode) => inode,
-                Err(libc::EACCES | libc::EPERM) => {
+                Err(Errno::ACCESS | Errno::PERM) => {
                     denied |= name.to_bytes() != b"." && name.to_bytes() != b"..";
                     continue;
                 }
@@ -243,19 +241,12 @@ fn share(lists: FxHashMap<u64, Vec<Owner>>, owners: &mut FxHashMap<u64, Owners>)
 /// The inode of the socket that the link `name` in an open directory leads to; `None` for a link to anything else.
 ///
 /// # Errors
-/// The errno of `readlinkat(2)`.
-fn socket_behind(directory: RawFd, name: &CStr) -> Result<Option<u64>, i32> {
-    // `socket:[` and a number; what is longer is no socket.
+/// As `readlinkat(2)`.
+fn socket_behind(directory: BorrowedFd<'_>, name: &CStr) -> Result<Option<u64>, Errno> {
+    // `socket:[` and a number; what is longer is no socket. Without an allocation, for there may be a hundred thousand links.
     let mut target = [0u8; 32];
-    #[expect(unsafe_code, reason = "the safe wrappers allocate a path for each of a hundred thousand links")]
-    // SAFETY: `name` ends with a NUL, `target` is as long as is said, and the kernel writes no more than that. The number of a
-    // descriptor that is not open is an error.
-    let length =
-        unsafe { libc::readlinkat(directory, name.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
-    match usize::try_from(length) {
-        Ok(length) => Ok(target.get(..length).and_then(socket_inode)),
-        Err(_) => Err(nix::errno::Errno::last_raw()),
-    }
+    let length = rustix::fs::readlinkat_raw(directory, name, &mut target)?;
+    Ok(target.get(..length).and_then(socket_inode))
 }
 
 fn unseen_because() -> Option<&'static str> {

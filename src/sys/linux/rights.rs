@@ -3,28 +3,20 @@
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 
-use crate::sys::CallerRights;
+use caps::{CapSet, Capability};
 
-/// Bits of `linux/capability.h`.
-const CAP_NET_BIND_SERVICE: u64 = 10;
-const CAP_NET_ADMIN: u64 = 12;
-const CAP_NET_RAW: u64 = 13;
+use crate::sys::CallerRights;
 
 /// What the calling thread may do: its effective capabilities, if its user namespace owns its network namespace. A capability
 /// in another user namespace is worth nothing there (user_namespaces(7)).
 #[must_use]
 pub fn rights() -> CallerRights {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    let has = |bit: u64| effective & (1 << bit) != 0 && owns_network().unwrap_or(true);
+    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
+    let has = |capability| effective.contains(&capability) && owns_network().unwrap_or(true);
     CallerRights {
         uid: nix::unistd::geteuid().as_raw(),
-        privileged_ports: has(CAP_NET_BIND_SERVICE),
-        transparent: has(CAP_NET_ADMIN) || has(CAP_NET_RAW),
+        privileged_ports: has(Capability::CAP_NET_BIND_SERVICE),
+        transparent: has(Capability::CAP_NET_ADMIN) || has(Capability::CAP_NET_RAW),
     }
 }
 

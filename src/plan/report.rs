@@ -278,7 +278,7 @@ pub struct ObservedCell {
     pub v4_mapped: bool,
     /// The error.
     pub errno: Option<Errno>,
-    /// From the start to the outcome, in microseconds.
+    /// From the start until the connection was there, the datagram was received, or neither came of it; in microseconds.
     pub micros: u64,
     /// The packets, as a capture saw them; null where none was made, and where nothing was accepted.
     #[serde(default)]
@@ -302,7 +302,7 @@ pub struct Seen {
     pub v4_mapped: bool,
     /// The error.
     pub errno: Option<Errno>,
-    /// From the start to the outcome, in microseconds.
+    /// From the start until the connection was there, the datagram was received, or neither came of it; in microseconds.
     pub micros: u64,
 }
 

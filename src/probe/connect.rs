@@ -68,7 +68,8 @@ pub struct Observation {
     pub v4_mapped: bool,
     /// The error.
     pub errno: Option<Errno>,
-    /// From the start of the attempt to its outcome.
+    /// From the start of the attempt until the connection was there, the datagram was received, or neither came of it. What a server
+    /// says or waits for afterwards is not of it.
     pub took: Duration,
 }
 
@@ -175,7 +176,8 @@ struct Client {
     socket: Socket,
     started: Instant,
     until: Instant,
-    connected: bool,
+    /// How long it took to connect, once it is.
+    connected: Option<Duration>,
     greeting: Vec<u8>,
     datagrams: u32,
 }
@@ -343,6 +345,7 @@ impl<'a> Engine<'a> {
             let added = self.poller.add(&socket, key(self.listeners.len() + index), interest);
             added.map_err(|error| sys::errno_of(&error))?;
             let until = started + attempt.patience;
+            let connected = connected.then(|| started.elapsed());
             Ok(Client { socket, started, until, connected, greeting: Vec::new(), datagrams: 0 })
         });
         match begun {
@@ -488,11 +491,11 @@ impl<'a> Engine<'a> {
         if self.attempts[index].protocol == Protocol::Udp {
             return;
         }
-        if !client.connected {
+        if client.connected.is_none() {
             if client.socket.peer_addr().is_err() {
                 return;
             }
-            client.connected = true;
+            client.connected = Some(started.elapsed());
             if meets_itself(&client.socket) {
                 return self.fail(index, Errno::ECONNREFUSED, started);
             }
@@ -529,15 +532,14 @@ impl<'a> Engine<'a> {
             peer: accepted.peer.map(canonical),
             v4_mapped: accepted.local.is_some_and(|local| is_mapped(local.ip())),
             errno: None,
-            took: Duration::ZERO,
+            took: self.clients.get(&index).and_then(|client| client.connected).unwrap_or_default(),
         };
         let socket = accepted.socket.take();
         // A word in return, so that packets with data go this way too. Now it is known that it goes to none but us.
         if let Some(client) = self.clients.get(&index) {
             let _ = client.socket.send(&self.nonce);
         }
-        let took = self.clients.get(&index).map_or(Duration::ZERO, |client| client.started.elapsed());
-        self.finish(index, Observation { took, ..observation });
+        self.finish(index, observation);
         // Closed after the client has reset the connection.
         drop(socket);
     }
@@ -545,12 +547,8 @@ impl<'a> Engine<'a> {
     /// Somebody accepted, but not one of ours.
     fn stranger(&mut self, index: usize) {
         let Some(client) = self.clients.get(&index) else { return };
-        let observation = Observation {
-            outcome: Outcome::Accepted,
-            took: client.started.elapsed(),
-            ..nothing(Outcome::Accepted)
-        };
-        self.finish(index, observation);
+        let took = client.connected.unwrap_or_else(|| client.started.elapsed());
+        self.finish(index, Observation { took, ..nothing(Outcome::Accepted) });
     }
 
     fn fail(&mut self, index: usize, errno: Errno, started: Instant) {
@@ -580,7 +578,7 @@ impl<'a> Engine<'a> {
                     let _ = self.poller.remove(&client.socket);
                 }
                 self.done += 1;
-            } else if client.connected && self.attempts[index].protocol == Protocol::Tcp {
+            } else if client.connected.is_some() && self.attempts[index].protocol == Protocol::Tcp {
                 // Connected, and nobody of ours has spoken.
                 self.stranger(index);
             } else {

@@ -150,7 +150,15 @@ fn row_of(cell: &CellReport) -> Row {
             }
         }
     };
-    let mut ingress = ingress.map_or_else(|| "-".to_owned(), |name| name.to_string());
+    let mut ingress = match (ingress, &cell.observed) {
+        (Some(name), _) => name.to_string(),
+        // Only the server itself can ask where a connection came in.
+        (None, Some(seen)) if seen.outcome == Outcome::Accepted => match &predicted.ingress {
+            Some(name) => format!("not observable, foretold {name}"),
+            None => "not observable".to_owned(),
+        },
+        (None, _) => "-".to_owned(),
+    };
     let mut tone = tone;
     if let Some(packets) = cell.observed.as_ref().and_then(|seen| seen.packets.as_ref()) {
         ingress.push_str(&on_other_wires(packets));

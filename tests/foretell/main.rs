@@ -233,7 +233,14 @@ fn a_socket_that_is_there_already_takes_part() {
     assert!(stranger["predicted"]["listener"].is_null());
     let output = run(&ns, &[&["probe", "--connect-timeout", "200ms"][..], &words].concat());
     exits(&output, 0);
-    assert_eq!(json(&output)["summary"]["disagree"], 0);
+    let report = json(&output);
+    assert_eq!(report["summary"]["disagree"], 0);
+    // The other says nothing: that is waited for, but is not the time it took to connect. Where it saw us arrive is its own.
+    let stranger =
+        report["cells"].as_array().unwrap().iter().find(|c| c["destination"] == "127.0.0.1").unwrap();
+    assert!(stranger["observed"]["micros"].as_u64().unwrap() < 200_000, "{stranger:#}");
+    let human = text(&run(&ns, &["probe", "--connect-timeout", "200ms", "--ports", "8095"])).0;
+    assert!(human.contains("not observable, foretold lo"), "{human}");
     // Whether a shared port can be joined depends on a flag of the other's socket, which its owner can read.
     let words = ["plan", "--bind", "127.0.0.1:8095,reuse_port=true", "--format", "json"];
     let plan = json(&run(&ns, &words));

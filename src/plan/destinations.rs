@@ -77,9 +77,10 @@ fn zone_of(zone: &str, snapshot: &Snapshot) -> Result<u32, Problem> {
     named.or_else(index).map(|interface| interface.index).ok_or_else(|| no_interface(zone))
 }
 
+const HELP: &str = "write an address, a network such as 192.0.2.0/24, or the name of an interface";
+
 fn no_interface(name: &str) -> Problem {
-    Problem::error(Code::NO_SUCH_DEVICE, format!("there is no interface {name} here"))
-        .help("write an address, a network such as 192.0.2.0/24, or the name of an interface")
+    Problem::error(Code::NO_SUCH_DEVICE, format!("there is no interface {name} here")).help(HELP)
 }
 
 /// A link-local address; where one interface alone has it, the zone may be left out.
@@ -108,9 +109,18 @@ fn zoned(
     }
 }
 
+/// Whether somebody who writes this means an address or a network. No interface has a `/` or `:` in its name (`dev_valid_name()` of
+/// `net/core/dev.c`).
+fn looks_like_an_address(text: &str) -> bool {
+    text.contains(['/', ':']) || text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
 fn of_interface(name: &str, snapshot: &Snapshot, all: &[Destination]) -> Result<Vec<Destination>, Problem> {
     let Some(interface) = snapshot.interface_named(&IfName::from_escaped(name)) else {
-        return Err(no_interface(name));
+        let code =
+            if looks_like_an_address(name) { Code::DESTINATION_NOT_HERE } else { Code::NO_SUCH_DEVICE };
+        let message = format!("{name:?} is neither an address, nor a network, nor an interface here");
+        return Err(Problem::error(code, message).help(HELP));
     };
     let own: HashSet<IpAddr> = interface.addresses.iter().map(|address| address.address).collect();
     let has = |to: &Destination| own.contains(&to.address) && (to.zone == 0 || to.zone == interface.index);

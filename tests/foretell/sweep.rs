@@ -77,10 +77,17 @@ pub fn others_addresses_are_refused() {
         ("fe80::1%lo", "BS3022"),
         ("eth9", "BS2007"),
         ("example.org", "BS2007"),
+        ("10.0.0.0/99", "BS3022"),
+        ("1.2.3", "BS3022"),
+        ("::g", "BS3022"),
+        ("", "BS3022"),
+        ("fe80::1%eth9", "BS2007"),
     ] {
         let output = run(&ns, &["probe", "--ports", "9", "--destinations", destination]);
         exits(&output, 2);
         assert!(text(&output).1.contains(code), "{destination}: {:?}", text(&output));
+        let malformed = ["10.0.0.0/99", "1.2.3", "::g", ""].contains(&destination);
+        assert!(!malformed || text(&output).1.contains("is neither an address"), "{:?}", text(&output));
     }
     for (destinations, count) in
         [("192.0.2.0/24", 3), ("127.0.0.2,192.0.2.1", 2), ("fe80::1", 1), ("fe80::1%eth0", 1), ("0.0.0.0", 1)]

@@ -7,7 +7,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
-use crate::text::escape;
+use crate::text::{escape, printable};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -141,12 +141,6 @@ pub fn render(problem: &Problem, color: bool) -> String {
     out
 }
 
-/// Text of a message made safe to print. Names in it are often escaped already, so backslashes are left as they are: nobody
-/// reads a message back.
-fn printable(text: &str) -> String {
-    escape(text).replace("\\\\", "\\")
-}
-
 /// The line a place begins on, made safe to print, and the span within it. `None` when it is too long to show.
 fn source_line(place: &Place) -> Option<(String, Range<usize>)> {
     let start = place.span.start.min(place.text.len());
@@ -158,9 +152,7 @@ fn source_line(place: &Place) -> Option<(String, Range<usize>)> {
     let end = place.span.end.clamp(start, line_end);
     // Escaped by parts, so that the caret still stands under what it means. A backslash is no danger here and TOML is
     // full of them, so it is not doubled.
-    let part = |range: Range<usize>| {
-        place.text.get(range).map(|text| escape(text).replace("\\\\", "\\").replace("\\t", " "))
-    };
+    let part = |range: Range<usize>| place.text.get(range).map(|text| printable(text).replace("\\t", " "));
     let before = part(line_start..start)?;
     let inside = part(start..end)?;
     let after = part(end..line_end)?;

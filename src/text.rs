@@ -82,6 +82,13 @@ fn push_escaped(out: &mut String, c: char) {
     };
 }
 
+/// Text whose names may be escaped already, made safe for a person: as [`escape`], but backslashes are left as they are, so that
+/// nothing is escaped twice. Sentences and labels put together from names go this way; nobody reads them back.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    escape(text).replace("\\\\", "\\")
+}
+
 /// `text`, escaped for a person and then for HTML text and attribute values.
 #[must_use]
 pub fn escape_html(text: &str) -> String {
@@ -105,11 +112,16 @@ pub fn html_entities(escaped: &str) -> String {
     out
 }
 
-/// `text` as one CSV field (RFC 4180), escaped for a person first. A field that a spreadsheet would run as a formula
-/// gets a leading apostrophe.
+/// `text` as one CSV field (RFC 4180), escaped for a person first.
 #[must_use]
 pub fn csv_field(text: &str) -> String {
-    let mut field = escape(text);
+    csv_escaped(escape(text))
+}
+
+/// The second step of [`csv_field`] alone, for text that is escaped for a person already. A field that a spreadsheet would run as
+/// a formula gets a leading apostrophe.
+#[must_use]
+pub fn csv_escaped(mut field: String) -> String {
     if field.starts_with(['=', '+', '-', '@']) && field.parse::<f64>().is_err() {
         field.insert(0, '\'');
     }
@@ -155,5 +167,14 @@ mod tests {
         assert_eq!(csv_field("=cmd|' /C calc'!A0"), "'=cmd|' /C calc'!A0");
         assert_eq!(csv_field("a,b"), "\"a,b\"");
         assert_eq!(csv_field("-1"), "-1");
+    }
+
+    #[test]
+    fn what_is_escaped_already_is_not_escaped_again() {
+        for name in ["e\x1b[31m", "a\\b", "\u{202e}x"] {
+            assert_eq!(printable(&escape(name)), escape(name));
+        }
+        assert_eq!(printable(&escape_bytes(b"\xff")), "\\xff");
+        assert_eq!(printable("a\x1bb"), "a\\x1bb");
     }
 }

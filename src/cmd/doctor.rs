@@ -17,7 +17,7 @@ use crate::plan::available::Rights;
 use crate::probe::kernel::{self, Place};
 use crate::record::time::Time;
 use crate::sys::{self, Sight, netns};
-use crate::text::escape;
+use crate::text::printable;
 
 /// Arguments of `bindscope doctor`.
 #[derive(Debug, clap::Args)]
@@ -465,9 +465,9 @@ fn human(report: &Report) -> String {
             State::Partly => "partly",
             State::No => "NO",
         };
-        out.push_str(&format!("{:<12} {state:<7} {}\n", line.name, escape(&line.detail)));
+        out.push_str(&format!("{:<12} {state:<7} {}\n", line.name, printable(&line.detail)));
         if let Some(way_out) = &line.way_out {
-            out.push_str(&format!("{:<20} change it: {}\n", "", escape(way_out)));
+            out.push_str(&format!("{:<20} change it: {}\n", "", printable(way_out)));
         }
     }
     if let Some(kernel) = &report.kernel {
@@ -485,7 +485,7 @@ fn human(report: &Report) -> String {
             out.push_str(&format!("known of this kernel: {known}\n"));
         }
         for difference in &kernel.differences {
-            out.push_str(&format!("BS4071 {}\n", escape(difference)));
+            out.push_str(&format!("BS4071 {}\n", printable(difference)));
         }
     }
     out

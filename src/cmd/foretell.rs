@@ -11,6 +11,7 @@ use crate::model::{ListeningSocket, Snapshot};
 use crate::plan::available::Rights;
 use crate::plan::predict::Foreign;
 use crate::sys;
+use crate::text::escape;
 
 /// The largest snapshot that is read, in bytes: some 100,000 addresses.
 const LARGEST_SNAPSHOT: u64 = 64 << 20;
@@ -109,7 +110,7 @@ pub fn here() -> Result<Subject, Failure> {
 fn foreign(socket: &ListeningSocket) -> Foreign {
     let owner = socket.owners.as_deref().and_then(<[_]>::first);
     let name = match owner {
-        Some(owner) => format!("{} (pid {}, {})", owner.command, owner.pid, socket.view),
+        Some(owner) => format!("{} (pid {}, {})", escape(&owner.command), owner.pid, socket.view),
         None => format!("another program ({})", socket.view),
     };
     Foreign { view: socket.view.clone(), uid: socket.uid, name }

@@ -12,7 +12,7 @@ use crate::plan::expect::{self, Verdict};
 use crate::plan::exposure::{Exposer, Facts};
 use crate::plan::predict::BindOutcome;
 use crate::plan::report::{
-    self, BindReport, PLAN_SCHEMA, Plan, PredictedBind, Report, SocketReport, Summary,
+    self, BindReport, PLAN_SCHEMA, Plan, PredictedBind, Questions, Report, SocketReport, Summary,
 };
 use crate::profile::Profile;
 use crate::render;
@@ -78,7 +78,13 @@ pub(super) fn of_profile(profile: &Profile, subject: Subject) -> Report {
         profile,
         &subject.snapshot,
         subject.incomplete_because,
-        Parts { sockets, cells, expectations, notes: notes_of(&expansion, subject.filters.as_ref()) },
+        Parts {
+            asked: Questions::default(),
+            sockets,
+            cells,
+            expectations,
+            notes: notes_of(&expansion, subject.filters.as_ref()),
+        },
     )
 }
 
@@ -138,6 +144,7 @@ pub(super) fn missing_of<'a>(
 
 /// The lists of a report.
 pub(super) struct Parts {
+    pub(super) asked: Questions,
     pub(super) sockets: Vec<SocketReport>,
     pub(super) cells: Vec<report::CellReport>,
     pub(super) expectations: Vec<expect::ExpectationReport>,
@@ -162,6 +169,7 @@ pub(super) fn finish(
         incomplete_because,
         host: snapshot.host.clone(),
         profile: profile.name.clone(),
+        asked: parts.asked,
         sockets: parts.sockets,
         cells: parts.cells,
         expectations: parts.expectations,

@@ -21,7 +21,7 @@ use crate::plan::expand::expand;
 use crate::plan::expect::{self, Judged, judge_shares};
 use crate::plan::predict::{BindOutcome, Holder};
 use crate::plan::reach::Destination;
-use crate::plan::report::{self, Asked, PROBE_SCHEMA, Plan, Report, Seen};
+use crate::plan::report::{self, Asked, PROBE_SCHEMA, Plan, Questions, Report, Seen};
 use crate::probe::connect::{self, Attempt, Limits, Observation};
 use crate::probe::opened::{Opened, in_names};
 use crate::profile::expect::{Expectation, Spread};
@@ -154,6 +154,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if let Some(problem) = too_many(asked, &subject.snapshot) {
         return Err(Failure::usage(vec![problem]));
     }
+    let questions = Questions::of(asked, &subject.snapshot);
     let mut plan = Plan::of(
         std::mem::take(&mut opened.specs),
         &subject.snapshot,
@@ -203,7 +204,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         &profile,
         &subject.snapshot,
         incomplete,
-        Parts { sockets, cells, expectations, notes },
+        Parts { asked: questions, sockets, cells, expectations, notes },
     );
     let text = plan::written(&report, args.format, context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;

@@ -135,6 +135,9 @@ pub struct Report {
     pub host: Host,
     /// Name of the profile.
     pub profile: String,
+    /// Which destinations were asked for.
+    #[serde(default)]
+    pub asked: Questions,
     /// In the order in which they are bound.
     pub sockets: Vec<SocketReport>,
     /// In the order of source, destination, protocol and port.
@@ -148,6 +151,29 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Counts.
     pub summary: Summary,
+}
+
+/// Which destinations were asked besides, or instead of, every address of the host: what tells a comparison an address that is not
+/// there from one that nobody asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Questions {
+    /// These alone; null for every address.
+    pub only: Option<Vec<String>>,
+    /// Ways to name the host that only its own clients have: `0.0.0.0`, `127.0.0.2`, v4-mapped addresses.
+    pub more: Vec<String>,
+}
+
+impl Questions {
+    /// What is asked, in the words of the cells.
+    #[must_use]
+    pub fn of(asked: Asked<'_>, snapshot: &Snapshot) -> Questions {
+        let texts = |list: &[Destination]| -> Vec<String> {
+            let mut texts: Vec<String> = list.iter().map(|&to| destination_text(to, snapshot)).collect();
+            texts.sort_unstable();
+            texts
+        };
+        Questions { only: asked.only.map(texts), more: texts(asked.more) }
+    }
 }
 
 /// Something that happened to a lab's network, and the cells that it changed. The cells of the report are those of before.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::audit::served::{Connection, Connections};
 use crate::model::addr;
 use crate::model::{Endpoint, Evidence};
-use crate::text::{csv_field, escape};
+use crate::text::{csv_escaped, escape, printable};
 
 /// As JSON, with a newline at the end.
 ///
@@ -98,10 +98,10 @@ pub fn human(connections: &Connections) -> String {
             .iter()
             .filter(|connection| connection.ingress_unknown_because.as_deref() == Some(reason))
             .count();
-        let _ = writeln!(out, "interface not known for {count}: {}", escape(reason));
+        let _ = writeln!(out, "interface not known for {count}: {}", printable(reason));
     }
     for because in &connections.incomplete_because {
-        let _ = writeln!(out, "not complete: {}", escape(because));
+        let _ = writeln!(out, "not complete: {}", printable(because));
     }
     out
 }
@@ -114,11 +114,8 @@ pub fn csv(connections: &Connections) -> String {
     );
     for connection in &connections.connections {
         let arrival = &connection.arrival;
-        let name = |name: &Option<crate::model::IfName>| {
-            name.as_ref()
-                .map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned())
-                .unwrap_or_default()
-        };
+        let name =
+            |name: &Option<crate::model::IfName>| name.as_ref().map(ToString::to_string).unwrap_or_default();
         let owners = connection.owners.as_deref().unwrap_or_default();
         let fields = [
             arrival.peer.address.to_string(),
@@ -133,9 +130,9 @@ pub fn csv(connections: &Connections) -> String {
             name(&arrival.address_owner),
             arrival.peer_is_local.map(|local| local.to_string()).unwrap_or_default(),
             owners.iter().map(|owner| owner.pid.to_string()).collect::<Vec<_>>().join(";"),
-            owners.iter().map(|owner| owner.command.as_str()).collect::<Vec<_>>().join(";"),
+            owners.iter().map(|owner| escape(&owner.command)).collect::<Vec<_>>().join(";"),
         ];
-        let row: Vec<String> = fields.iter().map(|field| csv_field(field)).collect();
+        let row: Vec<String> = fields.into_iter().map(csv_escaped).collect();
         out.push_str(&row.join(","));
         out.push_str("\r\n");
     }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::markdown;
 use super::paint::{Paint, Tone};
 use crate::plan::compare::{Comparison, Difference};
-use crate::text::{csv_field, escape, escape_html};
+use crate::text::{csv_escaped, escape, printable};
 
 /// The comparison as text for a person.
 #[must_use]
@@ -12,12 +13,12 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
     let paint = Paint::new(color);
     let (a, b) = (escape(&comparison.a), escape(&comparison.b));
     let mut out = String::new();
-    let value = |value: &Option<String>| value.as_deref().map_or_else(|| "-".to_owned(), escape);
+    let value = |value: &Option<String>| value.as_deref().map_or_else(|| "-".to_owned(), printable);
     let wide = |part: &dyn Fn(&Difference) -> String, least: &str| {
         let widths = comparison.differences.iter().map(|difference| part(difference).chars().count());
         widths.chain([least.chars().count()]).max().unwrap_or(0)
     };
-    let keys = wide(&|difference| escape(&difference.key), "");
+    let keys = wide(&|difference| printable(&difference.key), "");
     let firsts = wide(&|difference| value(&difference.a), &a);
     let mut kind = "";
     for difference in &comparison.differences {
@@ -32,7 +33,7 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
         let _ = writeln!(
             out,
             "{:<keys$}  {}{padding}  {}",
-            escape(&difference.key),
+            printable(&difference.key),
             paint.tone(tone(&difference.a), &first),
             paint.tone(tone(&difference.b), &value(&difference.b))
         );
@@ -40,8 +41,23 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
     if !comparison.differences.is_empty() {
         out.push('\n');
     }
+    if let Some(note) = asked_of_one(comparison) {
+        let _ = writeln!(out, "{}", printable(&note));
+    }
     let _ = writeln!(out, "{a} and {b}: {} of {} differ", comparison.differences.len(), comparison.compared);
     out
+}
+
+/// How much only one was asked, which is not compared.
+fn asked_of_one(comparison: &Comparison) -> Option<String> {
+    let of = |name: &str, side: fn(&Difference) -> bool| {
+        let count = comparison.asked_of_one.iter().filter(|asked| side(asked)).count();
+        (count > 0).then(|| format!("{count} of {}", escape(name)))
+    };
+    let parts = [of(&comparison.a, |asked| asked.a.is_some()), of(&comparison.b, |asked| asked.b.is_some())];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty())
+        .then(|| format!("not compared, since the other was not asked: {} cells", parts.join(" and ")))
 }
 
 /// One line for each difference (RFC 4180).
@@ -49,12 +65,12 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
 pub fn csv(comparison: &Comparison) -> String {
     let mut out = String::from("kind,key,a,b\r\n");
     for difference in &comparison.differences {
-        let field = |value: &Option<String>| csv_field(value.as_deref().unwrap_or_default());
+        let field = |value: &Option<String>| csv_escaped(printable(value.as_deref().unwrap_or_default()));
         let _ = write!(
             out,
             "{},{},{},{}\r\n",
             difference.kind,
-            csv_field(&difference.key),
+            csv_escaped(printable(&difference.key)),
             field(&difference.a),
             field(&difference.b)
         );
@@ -65,8 +81,9 @@ pub fn csv(comparison: &Comparison) -> String {
 /// A table for a pull request or a ticket.
 #[must_use]
 pub fn markdown(comparison: &Comparison) -> String {
-    let cell = |text: &str| escape_html(text).replace('|', "\\|").replace('`', "\\`").replace('*', "\\*");
-    let mut out = format!("| | | {} | {} |\n|---|---|---|---|\n", cell(&comparison.a), cell(&comparison.b));
+    let cell = |text: &str| markdown::cell(&printable(text));
+    let (a, b) = (cell(&escape(&comparison.a)), cell(&escape(&comparison.b)));
+    let mut out = format!("| | | {a} | {b} |\n|---|---|---|---|\n");
     for difference in &comparison.differences {
         let value = |value: &Option<String>| cell(value.as_deref().unwrap_or("-"));
         let _ = writeln!(
@@ -77,6 +94,9 @@ pub fn markdown(comparison: &Comparison) -> String {
             value(&difference.a),
             value(&difference.b)
         );
+    }
+    if let Some(note) = asked_of_one(comparison) {
+        let _ = writeln!(out, "\n{}", cell(&note));
     }
     let _ = writeln!(out, "\n{} of {} differ", comparison.differences.len(), comparison.compared);
     out

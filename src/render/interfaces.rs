@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use super::row::Row;
 use crate::model::coverage::{Coverage, Reach};
 use crate::model::{AddrState, Exposure, Interface, InterfaceAddress, Snapshot};
-use crate::text::{csv_field, escape};
+use crate::text::{csv_escaped, csv_field, escape};
 
 const BOLD: Style = Style::new().bold();
 const WIDE: Style = AnsiColor::Yellow.on_default().bold();
@@ -175,9 +175,9 @@ pub fn csv(snapshot: &Snapshot, mut out: impl io::Write) -> io::Result<()> {
     fn text<T: ToString>(value: Option<T>) -> String {
         value.map_or_else(String::new, |value| csv_field(&value.to_string()))
     }
-    // Display of a name is escaped already; its bytes are not, and the field escapes once.
+    // Display of a name is escaped already.
     fn name(value: &crate::model::IfName) -> String {
-        value.as_str().map_or_else(|| value.to_string(), csv_field)
+        csv_escaped(value.to_string())
     }
     let mut row = Row::default();
     for interface in &snapshot.interfaces {

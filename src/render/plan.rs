@@ -7,7 +7,7 @@ use crate::model::{Errno, Exposure, IfName, Outcome, PacketsSeen, Protocol};
 use crate::plan::expect::Verdict;
 use crate::plan::predict::BindOutcome;
 use crate::plan::report::{CellReport, LAB_SCHEMA, PredictedCell, Report, SocketReport};
-use crate::text::{csv_field, escape, escape_html};
+use crate::text::{csv_escaped, escape, escape_html, html_entities, printable};
 
 use super::paint::{Paint, Tone};
 use super::runs;
@@ -32,10 +32,10 @@ pub fn human(report: &Report, color: bool, width: usize) -> String {
     reach(&mut out, report, &paint, width.max(40));
     expectations(&mut out, report, &paint);
     for reason in &report.incomplete_because {
-        let _ = writeln!(out, "incomplete: {}", escape(reason));
+        let _ = writeln!(out, "incomplete: {}", printable(reason));
     }
     for note in &report.notes {
-        let _ = writeln!(out, "note: {}", escape(note));
+        let _ = writeln!(out, "note: {}", printable(note));
     }
     let _ = writeln!(out, "{}", summary_line(report));
     out
@@ -96,10 +96,10 @@ fn sockets(out: &mut String, report: &Report, paint: &Paint) {
         let indent = " ".repeat(names + 2);
         if let Some(message) = &predicted.message {
             let code = predicted.code.map(|code| format!("{code} ")).unwrap_or_default();
-            let _ = writeln!(out, "{indent}{}{}", paint.tone(Tone::Faint, &code), escape(message));
+            let _ = writeln!(out, "{indent}{}{}", paint.tone(Tone::Faint, &code), printable(message));
         }
         if let Some(hint) = &predicted.hint {
-            let _ = writeln!(out, "{indent}help: {}", escape(hint));
+            let _ = writeln!(out, "{indent}help: {}", printable(hint));
         }
     }
     out.push('\n');
@@ -119,7 +119,7 @@ fn result_of(outcome: Option<Outcome>, listener: Option<&str>, among: &[String])
         (Some(Outcome::Accepted), Some(listener)) => escape(listener),
         (Some(Outcome::Accepted), None) if among.is_empty() => "another program".to_owned(),
         (Some(Outcome::Accepted), None) => {
-            among.iter().map(|name| escape(name)).collect::<Vec<_>>().join(" or ")
+            among.iter().map(|name| printable(name)).collect::<Vec<_>>().join(" or ")
         }
         (Some(outcome), _) => format!("({outcome})"),
         (None, _) => "(unknown)".to_owned(),
@@ -190,7 +190,7 @@ fn on_other_wires(packets: &PacketsSeen) -> String {
 /// Who connects, and as whom.
 fn source_of(cell: &CellReport) -> String {
     match &cell.source_address {
-        Some(address) => format!("{} as {}", cell.source, escape(address).replace("\\\\", "\\")),
+        Some(address) => format!("{} as {}", cell.source, printable(address)),
         None => cell.source.to_string(),
     }
 }
@@ -255,8 +255,7 @@ fn reach(out: &mut String, report: &Report, paint: &Paint, width: usize) {
     for cell in &report.cells {
         let source = sources.number((&cell.source, cell.source_address.as_deref()), || source_of(cell));
         let row = rows.number(likeness(cell), || row_of(cell));
-        let destination = destinations
-            .number(cell.destination.as_str(), || escape(&cell.destination).replace("\\\\", "\\"));
+        let destination = destinations.number(cell.destination.as_str(), || printable(&cell.destination));
         lines.push(((cell.protocol, cell.port), [source, row, destination]));
     }
     lines.sort_unstable();
@@ -346,7 +345,7 @@ fn expectations(out: &mut String, report: &Report, paint: &Paint) {
             paint.tone(tone, &expectation.verdict.to_string()),
             escape(&expectation.listener),
             expectation.rule,
-            escape(&expectation.because)
+            printable(&expectation.because)
         );
     }
     if !report.expectations.is_empty() {
@@ -427,11 +426,11 @@ fn fields(cell: &CellReport) -> [String; 16] {
         cell.destination.clone(),
         cell.port.to_string(),
         predicted.outcome.map_or_else(|| "unknown".to_owned(), |outcome| outcome.to_string()),
-        predicted.listener.clone().unwrap_or_else(|| predicted.among.join(" ")),
+        predicted.listener.as_deref().map_or_else(|| predicted.among.join(" "), escape),
         text(predicted.ingress.as_ref().map(ToString::to_string)),
         predicted.why.to_string(),
         text(seen.map(|seen| seen.outcome.to_string())),
-        text(seen.and_then(|seen| seen.listener.clone())),
+        text(seen.and_then(|seen| seen.listener.as_deref()).map(escape)),
         text(seen.and_then(|seen| seen.ingress.as_ref()).map(ToString::to_string)),
         text(seen.and_then(|seen| seen.errno).map(|errno| errno.to_string())),
         text(seen.map(|seen| seen.micros.to_string())),
@@ -446,17 +445,16 @@ fn fields(cell: &CellReport) -> [String; 16] {
 pub fn csv(report: &Report) -> String {
     let mut out = COLUMNS.join(",") + "\r\n";
     for cell in &report.cells {
-        let fields: Vec<String> = fields(cell).iter().map(|field| csv_field(field)).collect();
+        let fields: Vec<String> = fields(cell).iter().map(|field| csv_escaped(printable(field))).collect();
         out.push_str(&fields.join(","));
         out.push_str("\r\n");
     }
     out
 }
 
-/// Text in a cell of a Markdown table.
+/// Text in a cell of a Markdown table; its names are escaped.
 fn markdown_cell(text: &str) -> String {
-    let text = escape_html(text).replace('|', "\\|");
-    text.replace('`', "\\`").replace('*', "\\*").replace('_', "\\_").replace('[', "\\[")
+    super::markdown::cell(&printable(text))
 }
 
 /// A document for a pull request or a ticket.
@@ -469,7 +467,7 @@ pub fn markdown(report: &Report) -> String {
             _ if is_probe(report) => "Probe",
             _ => "Plan",
         },
-        markdown_cell(&report.profile)
+        markdown_cell(&escape(&report.profile))
     );
     out.push_str("| listener | socket | bind | reachable |\n|---|---|---|---|\n");
     for socket in &report.sockets {
@@ -477,7 +475,7 @@ pub fn markdown(report: &Report) -> String {
         let _ = writeln!(
             out,
             "| {} | {} | {} | {} |",
-            markdown_cell(name),
+            markdown_cell(&escape(name)),
             markdown_cell(&socket.socket.to_string()),
             markdown_cell(&bind_word(socket).0),
             exposure_text(socket)
@@ -504,7 +502,7 @@ pub fn markdown(report: &Report) -> String {
             let _ = writeln!(
                 out,
                 "| {} | {} | {} | {} |",
-                markdown_cell(&expectation.listener),
+                markdown_cell(&escape(&expectation.listener)),
                 markdown_cell(&expectation.rule),
                 expectation.verdict,
                 markdown_cell(&expectation.because)
@@ -515,7 +513,7 @@ pub fn markdown(report: &Report) -> String {
     out
 }
 
-/// What a test runner shows: one case for each bind, cell and expectation that was judged.
+/// What a test runner shows: one case for each bind, cell and expectation that was judged. Names are escaped.
 struct Case {
     class: &'static str,
     name: String,
@@ -560,7 +558,7 @@ fn cases(report: &Report) -> Vec<Case> {
     for expectation in &report.expectations {
         cases.push(Case {
             class: "expect",
-            name: format!("{} {}", expectation.listener, expectation.rule),
+            name: format!("{} {}", escape(&expectation.listener), expectation.rule),
             failure: (expectation.verdict == Verdict::Fail).then(|| expectation.because.clone()),
             skipped: (expectation.verdict == Verdict::Undecided).then(|| expectation.because.clone()),
         });
@@ -586,14 +584,19 @@ pub fn junit(report: &Report) -> String {
             out,
             "  <testcase classname=\"bindscope.{}\" name=\"{}\"",
             case.class,
-            escape_html(&case.name)
+            html_entities(&printable(&case.name))
         );
         match (&case.failure, &case.skipped) {
             (Some(failure), _) => {
-                let _ = writeln!(out, "><failure message=\"{}\"/></testcase>", escape_html(failure));
+                let _ = writeln!(
+                    out,
+                    "><failure message=\"{}\"/></testcase>",
+                    html_entities(&printable(failure))
+                );
             }
             (None, Some(reason)) => {
-                let _ = writeln!(out, "><skipped message=\"{}\"/></testcase>", escape_html(reason));
+                let _ =
+                    writeln!(out, "><skipped message=\"{}\"/></testcase>", html_entities(&printable(reason)));
             }
             (None, None) => out.push_str("/>\n"),
         }
@@ -605,7 +608,7 @@ pub fn junit(report: &Report) -> String {
 /// Workflow commands of GitHub Actions: one for each failure and each undecided expectation.
 #[must_use]
 pub fn github(report: &Report) -> String {
-    let data = |text: &str| escape(text).replace('%', "%25");
+    let data = |text: &str| printable(text).replace('%', "%25");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
     let mut out = String::new();
     for case in cases(report) {

@@ -12,8 +12,10 @@
 mod support;
 mod sweep;
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Output, Stdio};
@@ -517,6 +519,48 @@ fn two_profiles_and_two_reports_are_compared() {
         exits(&run(&ns, &["probe", "--format", "json", "-o", to]), 0);
     }
     exits(&run(&ns, &["diff", &first, &second]), 0);
+    // A server that was there already, and says nothing.
+    let _other = ns.run(|| TcpListener::bind("127.0.0.1:8093")).unwrap();
+    let plan = path("plan.json");
+    for to in [&plan, &second] {
+        let command = if to == &plan { "plan" } else { "probe" };
+        let words = ["--bind", "0.0.0.0:8081", "--bind", "[::1]:8093", "--format", "json", "-o", to];
+        exits(
+            &run(
+                &ns,
+                &[&[command][..], &words, if to == &plan { &[] } else { &["--connect-timeout", "200ms"] }]
+                    .concat(),
+            ),
+            0,
+        );
+    }
+    let output = run(&ns, &["diff", &plan, &second]);
+    exits(&output, 0);
+    assert!(text(&output).0.contains("not compared, since the other was not asked: "), "{:?}", text(&output));
+    exits(
+        &run(
+            &ns,
+            &[
+                "probe",
+                "--bind",
+                "0.0.0.0:8081",
+                "--bind",
+                "[::1]:8093",
+                "--ports",
+                "9",
+                "--connect-timeout",
+                "200ms",
+                "--format",
+                "json",
+                "-o",
+                &plan,
+            ],
+        ),
+        0,
+    );
+    exits(&run(&ns, &["diff", &plan, &second]), 0);
+    exits(&run(&ns, &["probe", "--format", "json", "-o", &second]), 0);
+    exits(&run(&ns, &["diff", &first, &second]), 0);
     ns.ip("address add 198.51.100.1/24 dev eth1");
     exits(&run(&ns, &["probe", "--format", "json", "-o", &second]), 0);
     let output = run(&ns, &["diff", &first, &second, "--format", "csv"]);
@@ -543,6 +587,12 @@ fn reports_without_common_questions_are_refused() {
     exits(&run(&ns, &["diff", &plan, &plan]), 3);
 }
 
+/// How many backslashes stand before each `x1b` and `xff`, which are parts of names.
+fn backslashes(shown: &str) -> Vec<usize> {
+    let names = shown.match_indices("x1b").chain(shown.match_indices("xff"));
+    names.map(|(at, _)| shown[..at].bytes().rev().take_while(|&byte| byte == b'\\').count()).collect()
+}
+
 fn names_are_escaped_in_every_format() {
     let ns = Netns::new();
     ns.ip_args(&["link", "add", "\u{1b}[31m<x>|", "type", "veth", "peer", "name", "other"]);
@@ -555,6 +605,38 @@ fn names_are_escaped_in_every_format() {
         let shown = text(&output).0;
         assert!(shown.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r')), "{shown:?}");
         assert!(format != "markdown" || !shown.contains("<x>"), "{shown}");
+    }
+    // Once: also those that a document holds escaped, since they are no text.
+    let odd = OsStr::from_bytes(b"a\x1b\xff");
+    ns.ip_args(&[OsStr::new("link"), OsStr::new("set"), OsStr::new("other"), OsStr::new("name"), odd]);
+    ns.ip_args(
+        &["address", "add", "fe80::1/64", "nodad", "dev"]
+            .map(OsStr::new)
+            .into_iter()
+            .chain([odd])
+            .collect::<Vec<_>>(),
+    );
+    ns.ip_args(&["link", "set", "up", "dev"].map(OsStr::new).into_iter().chain([odd]).collect::<Vec<_>>());
+    support::snapshot::settle(&ns);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (first, second) = (path("a.json"), path("b.json"));
+    for (to, bind) in [(&first, "127.0.0.1:8101"), (&second, "[::]:8101,v6only=false")] {
+        exits(&run(&ns, &["probe", "--bind", bind, "--format", "json", "-o", to]), 0);
+    }
+    for format in ["human", "csv", "markdown", "junit", "github"] {
+        let wanted = if format == "markdown" { 2 } else { 1 };
+        let mut shown = text(&run(&ns, &["probe", "--bind", "[::]:8101", "--format", format])).0;
+        if !matches!(format, "junit" | "github") {
+            let output = run(&ns, &["diff", &first, &second, "--format", format]);
+            exits(&output, 1);
+            let found = text(&output).0;
+            assert!(backslashes(&found).len() > 1, "{found}");
+            shown.push_str(&found);
+        }
+        let found = backslashes(&shown);
+        assert!(format == "github" || !found.is_empty(), "{shown}");
+        assert!(found.iter().all(|&count| count == wanted), "{shown}");
     }
     let plan = json(&run(&ns, &["plan", "--bind", "0.0.0.0:8101", "--format", "json"]));
     assert!(plan["cells"].as_array().unwrap().iter().any(|cell| cell["destination"] == "192.0.2.1"));

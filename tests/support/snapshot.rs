@@ -186,7 +186,7 @@ pub fn settle_usable(ns: &Netns) {
 fn settle_those(ns: &Netns, counts: &dyn Fn(&str) -> bool) {
     let text = |words: &str| {
         let output = ns.output(Command::new("ip").args(words.split(' ')));
-        String::from_utf8(output.stdout).unwrap()
+        String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let begun = Instant::now();
     loop {

@@ -129,7 +129,7 @@ impl Output {
             return self.event(&Event::Incomplete { time, because });
         }
         let lines: String =
-            because.iter().map(|one| format!("not complete: {}\n", crate::text::escape(one))).collect();
+            because.iter().map(|one| format!("not complete: {}\n", crate::text::printable(one))).collect();
         self.write(lines.as_bytes())
     }
 

@@ -19,7 +19,9 @@ use crate::lab::run::{self as stage, Looked, Opened, Patience};
 use crate::lab::twin;
 use crate::model::{Arrival, Change, Outcome, SocketView};
 use crate::plan::expect;
-use crate::plan::report::{CellReport, ChangedCell, EventReport, LAB_SCHEMA, Report, SocketReport};
+use crate::plan::report::{
+    CellReport, ChangedCell, EventReport, LAB_SCHEMA, Questions, Report, SocketReport,
+};
 use crate::profile::lab::Teardown;
 use crate::sys::{Signals, netns};
 use crate::text::escape;
@@ -209,7 +211,7 @@ fn report(
         &chosen.profile,
         snapshot,
         incomplete,
-        Parts { sockets, cells, expectations, notes },
+        Parts { asked: Questions::default(), sockets, cells, expectations, notes },
     )
 }
 

@@ -3,7 +3,7 @@
 use super::subject;
 use crate::audit::Report;
 use crate::diag::Severity;
-use crate::text::escape;
+use crate::text::{escape, printable};
 
 /// One command for each finding that counts (<https://docs.github.com/actions/reference/workflow-commands>).
 #[must_use]
@@ -24,12 +24,12 @@ pub fn github(report: &Report) -> String {
         }
         properties.push(format!("title={}", property(&format!("{} {}", finding.code, finding.code.title()))));
         let subject = subject(report, finding);
-        let message = escape(&finding.message);
+        let message = printable(&finding.message);
         let text = if subject.is_empty() { message } else { format!("{subject}: {message}") };
         out.push_str(&format!("::{command} {}::{}\n", properties.join(","), data(&text)));
     }
     for because in &report.incomplete_because {
-        out.push_str(&format!("::warning title=not complete::{}\n", data(&escape(because))));
+        out.push_str(&format!("::warning title=not complete::{}\n", data(&printable(because))));
     }
     out
 }

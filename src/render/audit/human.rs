@@ -9,7 +9,7 @@ use crate::audit::change::Change;
 use crate::audit::{BySocket, Finding, Report, Verdict};
 use crate::diag::Severity;
 use crate::model::{Exposure, ListeningSocket};
-use crate::text::escape;
+use crate::text::{escape, printable};
 
 /// How it is to look.
 #[derive(Debug, Clone, Copy)]
@@ -113,7 +113,7 @@ pub fn human(report: &Report, style: Style) -> String {
         wrapped(&mut out, &line, "", "  ", style.width);
     }
     for because in &report.incomplete_because {
-        wrapped(&mut out, &format!("not complete: {}", escape(because)), "", "  ", style.width);
+        wrapped(&mut out, &format!("not complete: {}", printable(because)), "", "  ", style.width);
     }
     out
 }
@@ -165,7 +165,7 @@ fn write_finding(out: &mut String, finding: &Finding, indent: &str, style: Style
     let mut text = String::new();
     wrapped(
         &mut text,
-        &format!("{head} {}", escape(&finding.message)),
+        &format!("{head} {}", printable(&finding.message)),
         indent,
         &format!("{indent}  "),
         style.width,
@@ -179,7 +179,7 @@ fn write_finding(out: &mut String, finding: &Finding, indent: &str, style: Style
     if let (true, Some(help)) = (style.verbose, &finding.help) {
         wrapped(
             out,
-            &format!("help: {}", escape(help)),
+            &format!("help: {}", printable(help)),
             &format!("{indent}  "),
             &format!("{indent}    "),
             style.width,
@@ -198,7 +198,7 @@ fn checks(out: &mut String, report: &Report, style: Style) {
         };
         wrapped(
             out,
-            &format!("{word} {}: {}", escape(&check.name), escape(&check.because)),
+            &format!("{word} {}: {}", escape(&check.name), printable(&check.because)),
             "  ",
             "       ",
             style.width,
@@ -268,11 +268,12 @@ pub fn change(change: &Change, style: Style) -> String {
         Change::SocketChanged { before, after } => {
             ("changed", format!("{}; was {}, {}", socket_line(after), families(before), owners(before)))
         }
-        Change::FindingNew { finding } => {
-            ("finding", format!("{}[{}] {}", level(finding.severity), finding.code, escape(&finding.message)))
-        }
+        Change::FindingNew { finding } => (
+            "finding",
+            format!("{}[{}] {}", level(finding.severity), finding.code, printable(&finding.message)),
+        ),
         Change::FindingGone { finding } => {
-            ("resolved", format!("[{}] {}", finding.code, escape(&finding.message)))
+            ("resolved", format!("[{}] {}", finding.code, printable(&finding.message)))
         }
         Change::AddressNew { interface, address } => {
             ("address", format!("{} has {address} now", escape(interface)))

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{address, level, owners};
 use crate::audit::{Report, Verdict};
 use crate::diag::Severity;
-use crate::text::escape_html;
+use crate::text::{html_entities, printable};
 
 /// One test case for each check of the policy; without a policy, one for each socket.
 #[must_use]
@@ -94,16 +94,14 @@ fn cases(report: &Report) -> Vec<Case<'_>> {
             .next();
         cases.push(Case {
             class: "bindscope.socket",
-            // Shown names are escaped again by `xml`, which doubles nothing here: no backslash is left to double.
-            name: format!("{} {} {}", socket.view.protocol, address(socket), owners(socket))
-                .replace("\\\\", "\\"),
+            name: format!("{} {} {}", socket.view.protocol, address(socket), owners(socket)),
             outcome: worst,
         });
     }
     cases
 }
 
-/// Text for XML 1.0: escaped for a person, then for XML; the two noncharacters that XML forbids are made visible.
+/// Text for XML 1.0: made safe for a person, then for XML; the two noncharacters that XML forbids are made visible.
 fn xml(text: &str) -> String {
-    escape_html(text).replace('\u{fffe}', "\\u{fffe}").replace('\u{ffff}', "\\u{ffff}")
+    html_entities(&printable(text)).replace('\u{fffe}', "\\u{fffe}").replace('\u{ffff}', "\\u{ffff}")
 }

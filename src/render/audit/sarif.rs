@@ -6,7 +6,7 @@ use super::{address, level, subject};
 use crate::audit::{Finding, Report};
 use crate::code::Code;
 use crate::model::AddrClass;
-use crate::text::escape;
+use crate::text::{escape, printable};
 
 /// The report as a SARIF log with one run, with a newline at the end.
 ///
@@ -30,7 +30,7 @@ pub fn sarif(report: &Report) -> serde_json::Result<Vec<u8>> {
     let notifications: Vec<Value> = report
         .incomplete_because
         .iter()
-        .map(|because| json!({"level": "warning", "message": {"text": escape(because)}}))
+        .map(|because| json!({"level": "warning", "message": {"text": printable(because)}}))
         .collect();
     let log = json!({
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
@@ -53,7 +53,7 @@ pub fn sarif(report: &Report) -> serde_json::Result<Vec<u8>> {
 
 fn result(report: &Report, finding: &Finding, codes: &[Code]) -> Value {
     let subject = subject(report, finding);
-    let message = escape(&finding.message);
+    let message = printable(&finding.message);
     let text = if subject.is_empty() { message } else { format!("{subject}: {message}") };
     let mut result = json!({
         "ruleId": finding.code.to_string(),
@@ -105,7 +105,7 @@ fn fingerprint(report: &Report, finding: &Finding) -> String {
         let exe = socket.known_owners().iter().find_map(|owner| owner.exe.as_deref());
         parts.push(exe.map_or_else(String::new, escape));
     } else {
-        parts.push(escape(&finding.message));
+        parts.push(printable(&finding.message));
     }
     parts.join("|")
 }

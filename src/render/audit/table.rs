@@ -6,8 +6,9 @@ use std::io::{self, Write as _};
 use super::{address, families, level, owners};
 use crate::audit::Report;
 use crate::model::Owner;
+use crate::render::markdown::cell;
 use crate::render::row::Row;
-use crate::text::{csv_field, escape};
+use crate::text::{csv_escaped, csv_field, printable};
 
 /// One row for each socket, with a line of names.
 ///
@@ -27,9 +28,8 @@ pub fn csv(report: &Report, mut out: impl io::Write) -> io::Result<()> {
         row.number(Some(view.port));
         row.family(view.family);
         row.truth(view.v6only);
-        // The name itself, since a field is escaped once.
-        let device = view.device.as_ref().map(|device| String::from_utf8_lossy(device.as_bytes()));
-        row.text(&device.map_or_else(String::new, |device| csv_field(&device)));
+        let device = view.device.as_ref().map(ToString::to_string);
+        row.text(&device.map_or_else(String::new, csv_escaped));
         row.text(socket.state.as_str());
         row.truth(Some(socket.mptcp));
         let known = report.exposure_known(socket);
@@ -71,25 +71,6 @@ fn each<'a>(row: &mut Row, owners: &'a [Owner], text: impl Fn(&'a Owner) -> Opti
     }
 }
 
-/// Text that is escaped for a person, made safe in a Markdown table cell.
-fn cell(escaped: &str) -> String {
-    let mut out = String::with_capacity(escaped.len());
-    for c in escaped.chars() {
-        match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '|' => out.push_str("&#124;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '~' | '!' | '#' | '@' => {
-                out.push('\\');
-                out.push(c);
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// Two tables, of sockets and of findings, and the counts; for a step summary or a ticket.
 #[must_use]
 pub fn markdown(report: &Report) -> String {
@@ -123,7 +104,7 @@ pub fn markdown(report: &Report) -> String {
                 socket.view.protocol,
                 cell(&address(socket))
             )),
-            cell(&escape(&finding.message))
+            cell(&printable(&finding.message))
         ));
     }
     if report.unseen() {
@@ -141,7 +122,7 @@ pub fn markdown(report: &Report) -> String {
         summary.undecided
     ));
     for because in &report.incomplete_because {
-        out.push_str(&format!("\nNot complete: {}\n", cell(&escape(because))));
+        out.push_str(&format!("\nNot complete: {}\n", cell(&printable(because))));
     }
     out
 }

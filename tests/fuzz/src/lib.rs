@@ -99,6 +99,7 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
         sockets,
         cells,
         expectations,
+        asked: Default::default(),
         events: Vec::new(),
         notes: expansion.notes.iter().map(|note| note.message.clone()).collect(),
     };

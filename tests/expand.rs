@@ -25,6 +25,7 @@ fn interface(index: u32, name: &str, addresses: &[(&str, u8, &[AddrState])]) -> 
             peer: None,
             broadcast: None,
             state: state.to_vec(),
+            scope: None,
         }
     };
     Interface {

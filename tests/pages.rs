@@ -104,9 +104,9 @@ fn the_exit_codes_of_the_page_are_those_of_the_program() {
         Exit::Output,
         Exit::Internal,
     ] {
-        assert!(page.contains(&format!("\n| {} | ", exit as u8)), "{exit:?}");
+        assert!(page.contains(&format!("\n| {} | ", exit.number())), "{exit:?}");
     }
-    assert!(page.contains(&format!("\n| {}, {} | ", Exit::Interrupted as u8, Exit::Terminated as u8)));
+    assert!(page.contains(&format!("\n| {}, {} | ", Exit::Interrupted.number(), Exit::Terminated.number())));
 }
 
 #[test]

@@ -10,33 +10,52 @@ use crate::text::escape;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Everything asked was done and held.
-    Success = 0,
+    Success,
     /// An expectation failed, a policy was violated, predicted and observed disagree, two reports differ.
-    Finding = 1,
+    Finding,
     /// Bad usage or a bad profile.
-    Usage = 2,
+    Usage,
     /// Evidence is missing, or nothing was checked.
-    Undecided = 3,
+    Undecided,
     /// No listener could be bound, a lab could not be built.
-    Environment = 4,
+    Environment,
     /// Output could not be written.
-    Output = 5,
+    Output,
     /// An internal error.
-    Internal = 70,
+    Internal,
     /// A second SIGINT.
-    Interrupted = 130,
+    Interrupted,
     /// A second SIGTERM.
-    Terminated = 143,
+    Terminated,
+    /// As a program that was run for the user ended: with its own code.
+    Program(u8),
 }
 
 impl Exit {
+    /// The code.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Exit::Success => 0,
+            Exit::Finding => 1,
+            Exit::Usage => 2,
+            Exit::Undecided => 3,
+            Exit::Environment => 4,
+            Exit::Output => 5,
+            Exit::Internal => 70,
+            Exit::Interrupted => 130,
+            Exit::Terminated => 143,
+            Exit::Program(code) => code,
+        }
+    }
+
     /// The worse of two ends: output lost > environment > usage > finding > undecided > success.
     #[must_use]
     pub fn worse(self, other: Exit) -> Exit {
         let rank = |exit: Exit| match exit {
-            Exit::Success => 0,
+            Exit::Success | Exit::Program(0) => 0,
             Exit::Undecided => 1,
-            Exit::Finding => 2,
+            Exit::Finding | Exit::Program(_) => 2,
             Exit::Usage => 3,
             Exit::Environment => 4,
             Exit::Output => 5,
@@ -86,7 +105,7 @@ pub(super) fn guard(body: impl FnOnce() -> Exit + std::panic::UnwindSafe) -> Exi
         let _ = writeln!(std::io::stderr(), "error[BS9001]: internal error{place}: {}", escape(message));
     }));
     let exit = std::panic::catch_unwind(body).unwrap_or(Exit::Internal);
-    ExitCode::from(exit as u8)
+    ExitCode::from(exit.number())
 }
 
 /// Shows what clap has to say: help and version on standard output, usage errors on standard error.

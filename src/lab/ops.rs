@@ -295,6 +295,15 @@ impl Plan {
         }
     }
 
+    /// Lets checks for duplicates last for two minutes: the kernel counts them in a byte (`dad_probes` of `net/if_inet6.h`), and
+    /// waits in between as long as for a neighbour.
+    pub(super) fn endless_checks(&mut self, node: usize, name: &str) {
+        self.set(node, format!("net/ipv6/conf/{name}/dad_transmits"), "255", true);
+        for (setting, value) in [("retrans_time_ms", "500"), ("mcast_solicit", "1")] {
+            self.set(node, format!("net/ipv6/neigh/{name}/{setting}"), value, true);
+        }
+    }
+
     fn addresses(&mut self, topology: &Topology) {
         for (number, link) in topology.links.iter().enumerate() {
             for (end, side) in [(&link.a, 1), (&link.b, 2)] {
@@ -330,7 +339,7 @@ impl Plan {
         if addresses.iter().any(|address| address.tentative)
             && let Some(name) = interface.as_str()
         {
-            self.set(node, format!("net/ipv6/conf/{name}/dad_transmits"), "100000", false);
+            self.endless_checks(node, name);
         }
         for address in addresses.iter().copied().chain(own) {
             self.address(node, interface, address, dad);

@@ -56,7 +56,7 @@ pub use file::{
 };
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
 pub use listing::listed_addresses;
-pub use signals::Signals;
+pub use signals::{Signals, signal_of};
 pub use socket_types::{
     CallerRights, Connecting, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram,
     ServerConnection, ServerConnections, Sight, TransportState,

@@ -94,3 +94,15 @@ impl Signals {
         let _ = poller;
     }
 }
+
+/// The signal that ended a program, if one did.
+#[must_use]
+pub fn signal_of(status: std::process::ExitStatus) -> Option<i32> {
+    #[cfg(unix)]
+    return std::os::unix::process::ExitStatusExt::signal(&status);
+    #[cfg(not(unix))]
+    {
+        let _ = status;
+        None
+    }
+}

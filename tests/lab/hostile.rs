@@ -106,7 +106,7 @@ pub fn a_shell_has_its_terminal_and_its_node() {
     // What there is to try.
     assert!(text.contains("A shell in the node lan") && text.contains("192.0.2.1 (eth0)"), "{text}");
     assert!(text.contains("tcp 0.0.0.0:8081"), "{text}");
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(output.status.code(), Some(3), "{text}");
 }
 
 /// A program in a node ends with the lab, whatever ends it, and an interrupt is the program's own.
@@ -174,9 +174,22 @@ pub fn the_ways_into_a_lab_that_stands_lead_there() {
 
 pub fn what_cannot_be_run_in_a_node_is_named() {
     let output = program::run(&["lab", "shell", "lan", "--", "no-such-program"]);
-    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(output.status.code(), Some(127));
     let stderr = program::text(&output).1;
     assert!(stderr.contains("no-such-program cannot be run there: No such file"), "{stderr}");
+}
+
+/// As `env` and `ip netns exec` do.
+pub fn a_command_in_a_node_ends_with_its_own_code() {
+    for (script, code) in
+        [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143)]
+    {
+        let output =
+            program::run(&["lab", "shell", "lan", "--profile", "loopback", "--", "sh", "-c", script]);
+        assert_eq!(output.status.code(), Some(code), "{script}: {:?}", program::text(&output));
+    }
+    let output = program::run(&["lab", "shell", "lan", "--profile", "loopback", "--", "/dev/null"]);
+    assert_eq!(output.status.code(), Some(126), "{:?}", program::text(&output));
 }
 
 /// `kill` ends a lab that stands, in an orderly way.

@@ -27,7 +27,7 @@ mod twin;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let others: [(&str, fn()); 19] = [
+    let others: [(&str, fn()); 20] = [
         ("the_truth_table_holds_cell_by_cell", truths::the_truth_table_holds_cell_by_cell),
         (
             "which_of_two_interfaces_on_a_wire_is_unknown",
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         ("labs_beside_each_other_do_not_meet", leaves::labs_beside_each_other_do_not_meet),
         ("hostile_networks_are_refused", hostile::hostile_networks_are_refused_with_their_place),
         ("outputs_that_end_early_are_borne", hostile::outputs_that_end_early_are_borne),
+        ("a_command_in_a_node_ends_with_its_own_code", hostile::a_command_in_a_node_ends_with_its_own_code),
         ("a_shell_has_its_terminal_and_its_node", hostile::a_shell_has_its_terminal_and_its_node),
         ("a_program_does_not_outlive_the_lab", hostile::a_program_in_a_node_does_not_outlive_the_lab),
         ("the_ways_into_a_lab_lead_there", hostile::the_ways_into_a_lab_that_stands_lead_there),

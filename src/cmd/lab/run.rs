@@ -345,12 +345,13 @@ pub struct ShellArgs {
     topology: Option<std::ffi::OsString>,
     #[command(flatten)]
     twin: TwinArgs,
-    /// A command to run there instead of a shell
+    /// A command to run there instead of a shell; its exit code is that of `lab shell` (128 and the signal if one killed it, 127 without such a program)
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<std::ffi::OsString>,
 }
 
-/// Runs `lab shell`. Ends as the shell ends.
+/// Runs `lab shell`. Ends as the shell or the command ends: with its code, 128 and the number of the signal that killed it, 127
+/// when there is no such program and 126 when it cannot be run.
 ///
 /// # Errors
 /// As [`run`]; a node that is not there.
@@ -372,7 +373,10 @@ pub fn shell(args: &ShellArgs, context: &Context) -> Result<Exit, Failure> {
     let signals = Signals::for_a_program().map_err(does_not_work)?;
     tell_what_listens(&lab, &opened, node, args.command.is_empty(), context);
     let status = serve(&lab, opened, Some((node, &args.command)), &signals)?;
-    Ok(if status.unwrap_or(true) { Exit::Success } else { Exit::Finding })
+    Ok(match status {
+        Some(code) if code != 0 => Exit::Program(code),
+        _ => Exit::Success,
+    })
 }
 
 fn does_not_work(error: std::io::Error) -> Failure {
@@ -384,13 +388,13 @@ fn signals() -> Result<Signals, Failure> {
     Signals::new().map_err(does_not_work)
 }
 
-/// Answers connections to the listeners until a signal, or until the program in a node ends. Tells whether that succeeded.
+/// Answers connections to the listeners until a signal, or until the program in a node ends. Tells the code with which that ended.
 fn serve(
     lab: &Lab,
     opened: Opened,
     program: Option<(usize, &[std::ffi::OsString])>,
     signals: &Signals,
-) -> Result<Option<bool>, Failure> {
+) -> Result<Option<u8>, Failure> {
     let failed = does_not_work;
     let (Some(host), over) = (lab.namespaces().get(lab.plan.host), AtomicBool::new(false)) else {
         return Ok(None);
@@ -445,26 +449,41 @@ fn start(
     namespace: &netns::Namespace,
     words: &[std::ffi::OsString],
     ended: &AtomicBool,
-) -> std::io::Result<bool> {
+) -> std::io::Result<u8> {
     namespace.enter()?;
     netns::keep_network_rights()?;
     let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let (program, arguments) = words.split_first().map_or((&shell, &[][..]), |(first, rest)| (first, rest));
     let mut command = Command::new(program);
     netns::end_with_us(command.args(arguments));
-    let mut child = command.spawn().map_err(|error| {
-        let program = escape(&program.to_string_lossy());
-        std::io::Error::new(error.kind(), format!("{program} cannot be run there: {error}"))
-    })?;
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            use std::io::Write as _;
+            let program = escape(&program.to_string_lossy());
+            let _ = writeln!(
+                std::io::stderr(),
+                "error[{}]: {program} cannot be run there: {error}",
+                Code::LAB_FAILED
+            );
+            return Ok(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 });
+        }
+    };
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(status.success());
+            return Ok(code_of(status));
         }
         if ended.load(Ordering::Acquire) {
             child.kill()?;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The code that shells give for the end of a program: its own, or 128 and the signal.
+fn code_of(status: std::process::ExitStatus) -> u8 {
+    let signal = crate::sys::signal_of(status).map(|signal| 128 + signal);
+    status.code().or(signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
 }
 
 /// Hears of arrivals and says nothing: the terminal belongs to the shell.

@@ -251,7 +251,10 @@ impl<'a> Builder<'a> {
                 }
             }
             if !checked.is_empty() {
-                self.duplicate_detection(interface, "100000");
+                if let Some(name) = interface.name.as_str() {
+                    self.twin.plan.endless_checks(0, name);
+                }
+                self.duplicate_detection(interface, "255");
             }
             for address in checked {
                 self.address(interface, address);

@@ -240,24 +240,28 @@ impl Summary {
     #[must_use]
     pub fn of(report: &Report) -> Summary {
         let Report { sockets, findings, checks, .. } = report;
-        let known: Vec<&ListeningSocket> =
-            sockets.iter().filter(|socket| report.exposure_known(socket)).collect();
-        let at = |exposure| known.iter().filter(|socket| socket.view.exposure.widest() == exposure).count();
+        let mut by_exposure = ByExposure::default();
+        let mut owners_unknown = 0;
+        for socket in sockets {
+            let count = match socket.view.exposure.widest() {
+                _ if !report.exposure_known(socket) => &mut by_exposure.unknown,
+                Exposure::Global => &mut by_exposure.global,
+                Exposure::Private => &mut by_exposure.private,
+                Exposure::Link => &mut by_exposure.link,
+                Exposure::Loopback => &mut by_exposure.loopback,
+                Exposure::None => &mut by_exposure.none,
+            };
+            *count += 1;
+            owners_unknown += usize::from(socket.owners.is_none());
+        }
         let severe = |severity| {
             findings.iter().filter(|finding| finding.counts() && finding.severity == severity).count()
         };
         let checked = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
         Summary {
             sockets: sockets.len(),
-            by_exposure: ByExposure {
-                global: at(Exposure::Global),
-                private: at(Exposure::Private),
-                link: at(Exposure::Link),
-                loopback: at(Exposure::Loopback),
-                none: at(Exposure::None),
-                unknown: sockets.len() - known.len(),
-            },
-            owners_unknown: sockets.iter().filter(|socket| socket.owners.is_none()).count(),
+            by_exposure,
+            owners_unknown,
             errors: severe(Severity::Error),
             warnings: severe(Severity::Warning),
             notes: severe(Severity::Note),

@@ -32,41 +32,8 @@ pub fn inventory(options: &InventoryOptions) -> Inventory {
         let because = attach_owners(&mut inventory.sockets, options.socket_options);
         inventory.incomplete_because.extend(because);
     }
-    sort(&mut inventory.sockets);
     inventory.complete = inventory.incomplete_because.is_empty();
     inventory
-}
-
-/// Sorts sockets of one namespace as [`ListeningSocket::order`] says. Port, protocol and most of the address fit into one number,
-/// which decides between nearly all of them; and the sockets themselves are moved once.
-fn sort(sockets: &mut [ListeningSocket]) {
-    let key = |socket: &ListeningSocket| {
-        let view = &socket.view;
-        let address = match view.address {
-            IpAddr::V4(v4) => u64::from(u32::from(v4)),
-            IpAddr::V6(v6) => 1 << 45 | u64::try_from(u128::from(v6) >> 83).unwrap_or(0),
-        };
-        u64::from(view.port) << 48
-            | u64::from(view.protocol != Protocol::Tcp) << 47
-            | u64::from(view.family != Family::Ipv4) << 46
-            | address
-    };
-    let mut places: Vec<(u64, usize)> = sockets.iter().map(key).zip(0..).collect();
-    places.sort_unstable_by(|(one, a), (two, b)| {
-        one.cmp(two).then_with(|| sockets[*a].order().cmp(&sockets[*b].order()).then(a.cmp(b)))
-    });
-    // Circle by circle: where `to` is, the socket from `places[to]` belongs.
-    for start in 0..places.len() {
-        let mut to = start;
-        loop {
-            let from = std::mem::replace(&mut places[to].1, to);
-            if from == start {
-                break;
-            }
-            sockets.swap(to, from);
-            to = from;
-        }
-    }
 }
 
 const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
@@ -74,38 +41,29 @@ const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
 fn read_sockets(options: &InventoryOptions, netns: Option<u64>, inventory: &mut Inventory) {
     let opened =
         if options.proc_net_only { Err(io::Error::other("it was not asked")) } else { SockDiag::open() };
-    let mut names = DeviceNames::default();
     let mut kernel = match opened {
         Ok(kernel) => kernel,
         Err(error) => {
             fall_back(Protocol::Tcp, &error, netns, inventory);
             fall_back(Protocol::Udp, &error, netns, inventory);
+            inventory.sockets.sort_by_cached_key(ListeningSocket::order);
             return;
         }
     };
-    let mut seen = CookieSet::default();
+    // So many at once lie in a mapping of their own, which grows without being copied; what is not used of it is never there.
+    let mut dumped = Vec::with_capacity(4096);
     for (protocol, number, states) in [
         (Protocol::Tcp, sock_diag::TCP, 1 << state::LISTEN),
         (Protocol::Udp, sock_diag::UDP, 1 << state::CLOSE),
     ] {
-        let start = inventory.sockets.len();
+        let start = dumped.len();
         for family in FAMILIES {
-            let from = inventory.sockets.len();
-            let sockets = std::cell::RefCell::new((&mut inventory.sockets, &mut seen));
+            let from = dumped.len();
+            let sockets = std::cell::RefCell::new(&mut dumped);
             let answer = kernel.dump(
                 Query { family, protocol: number, states, port: 0 },
-                || {
-                    let mut sockets = sockets.borrow_mut();
-                    sockets.0.truncate(from);
-                    sockets.1.0.clear();
-                },
-                |socket| {
-                    let mut sockets = sockets.borrow_mut();
-                    // A socket that moved in the table during the dump may come twice.
-                    if sockets.1.insert(socket.cookie) {
-                        sockets.0.push(listening(&socket, protocol, netns, &mut names));
-                    }
-                },
+                || sockets.borrow_mut().truncate(from),
+                |socket| sockets.borrow_mut().push((protocol, socket)),
             );
             match answer {
                 Ok(()) => {}
@@ -116,15 +74,61 @@ fn read_sockets(options: &InventoryOptions, netns: Option<u64>, inventory: &mut 
                         .push(format!("the list of {protocol} sockets changed faster than it could be read"));
                 }
                 Err(DumpError::Refused(error)) => {
-                    inventory.sockets.truncate(start);
+                    dumped.truncate(start);
                     fall_back(protocol, &error, netns, inventory);
                     break;
                 }
             }
         }
     }
-    read_mptcp(&mut kernel, netns, &mut names, inventory);
-    name_cgroups(&mut inventory.sockets, &names.cgroups);
+    let mptcp = read_mptcp(&mut kernel, inventory);
+    let all = dumped.iter().map(|(_, socket)| socket).chain(&mptcp);
+    let mut names = Names { cgroups: cgroups_of(all), ..Names::default() };
+    let mut sockets = ordered(&dumped, netns, &mut names);
+    drop(dumped);
+    let added = add_mptcp(mptcp, netns, &mut names, &mut sockets);
+    let in_order = inventory.sockets.is_empty() && !added;
+    // What /proc/net had of a refused dump.
+    sockets.append(&mut inventory.sockets);
+    if !in_order {
+        sockets.sort_by_cached_key(ListeningSocket::order);
+    }
+    inventory.sockets = sockets;
+}
+
+/// The sockets of dumps of one namespace, each once, as [`ListeningSocket::order`] sorts them. Port, protocol, family and the most of
+/// an address fit into one number, which decides between nearly all of them.
+fn ordered(dumped: &[(Protocol, DiagSocket)], netns: Option<u64>, names: &mut Names) -> Vec<ListeningSocket> {
+    let key = |(protocol, socket): &(Protocol, DiagSocket)| {
+        let (family, address) = match socket.local {
+            IpAddr::V4(v4) => (0, u64::from(u32::from(v4))),
+            IpAddr::V6(v6) => (1, u64::try_from(u128::from(v6) >> 82).unwrap_or(0)),
+        };
+        u64::from(socket.local_port) << 48
+            | u64::from(*protocol != Protocol::Tcp) << 47
+            | family << 46
+            | address
+    };
+    let mut places: Vec<(u64, usize)> = dumped.iter().map(key).zip(0..).collect();
+    places.sort_unstable_by_key(|(key, _)| *key);
+    let mut sockets = Vec::with_capacity(places.len());
+    let mut alike = Vec::new();
+    for run in places.chunk_by(|(one, _), (two, _)| one == two) {
+        let start = sockets.len();
+        if let [(_, place)] = run {
+            let (protocol, socket) = &dumped[*place];
+            sockets.push(listening(socket, *protocol, netns, names));
+            continue;
+        }
+        alike.clear();
+        alike.extend(run.iter().map(|(_, place)| &dumped[*place]));
+        alike.sort_unstable_by_key(|(_, socket)| socket.cookie);
+        // A socket that moved in the table during the dump may come twice. A cookie of ones is INET_DIAG_NOCOOKIE: none was made.
+        alike.dedup_by(|(_, one), (_, two)| one.cookie == two.cookie && !matches!(one.cookie, 0 | u64::MAX));
+        sockets.extend(alike.iter().map(|(protocol, socket)| listening(socket, *protocol, netns, names)));
+        sockets[start..].sort_by_cached_key(ListeningSocket::order);
+    }
+    sockets
 }
 
 /// Whether the calling thread's namespace certainly has no MPTCP socket. The dump of MPTCP listeners walks all of TCP's, so who has
@@ -148,11 +152,12 @@ fn mptcp_sockets(text: &str) -> Option<u32> {
     text.lines().filter_map(count).reduce(u32::saturating_add)
 }
 
-/// MPTCP listeners. Their first subflow is a TCP listener with the same inode, which is already there.
-fn read_mptcp(kernel: &mut SockDiag, netns: Option<u64>, names: &mut DeviceNames, inventory: &mut Inventory) {
+/// MPTCP listeners.
+fn read_mptcp(kernel: &mut SockDiag, inventory: &mut Inventory) -> Vec<DiagSocket> {
+    let mut all = Vec::new();
     let enabled = std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_ok_and(|text| text.trim() != "0");
     if !enabled || has_no_mptcp() {
-        return;
+        return all;
     }
     for family in FAMILIES {
         let found = std::cell::RefCell::new(Vec::new());
@@ -168,58 +173,59 @@ fn read_mptcp(kernel: &mut SockDiag, netns: Option<u64>, names: &mut DeviceNames
                 inventory
                     .incomplete_because
                     .push(format!("which listeners speak MPTCP could not be asked of sock_diag: {error}"));
-                return;
+                return all;
             }
         }
-        let found = found.into_inner();
-        let mut twins: HashMap<(u16, IpAddr), Vec<usize>> = HashMap::new();
-        if !found.is_empty() {
-            for (place, other) in inventory.sockets.iter().enumerate() {
-                if other.view.protocol == Protocol::Tcp {
-                    twins.entry((other.view.port, other.view.address)).or_default().push(place);
-                }
-            }
-        }
-        for socket in found {
-            let places = twins.get(&(socket.local_port, socket.local)).map_or(&[][..], Vec::as_slice);
-            let same = |place: &&usize| {
-                let other = &inventory.sockets[**place];
-                other.inode == inode(&socket) || other.inode.is_none()
-            };
-            let twin = places.iter().find(same).copied().and_then(|place| inventory.sockets.get_mut(place));
-            if let Some(twin) = twin {
-                twin.mptcp = true;
-                twin.inode = twin.inode.or(inode(&socket));
-                twin.uid = Some(socket.uid);
-            } else {
-                let mut added = listening(&socket, Protocol::Tcp, netns, names);
-                added.mptcp = true;
-                inventory.sockets.push(added);
+        all.append(&mut found.into_inner());
+    }
+    all
+}
+
+/// Marks the listeners that are MPTCP's first subflow, a TCP listener with the same inode; those that are not there are added at the
+/// end. Returns whether any was.
+fn add_mptcp(
+    found: Vec<DiagSocket>,
+    netns: Option<u64>,
+    names: &mut Names,
+    sockets: &mut Vec<ListeningSocket>,
+) -> bool {
+    let mut twins: HashMap<(u16, IpAddr), Vec<usize>> = HashMap::new();
+    if !found.is_empty() {
+        for (place, other) in sockets.iter().enumerate() {
+            if other.view.protocol == Protocol::Tcp {
+                twins.entry((other.view.port, other.view.address)).or_default().push(place);
             }
         }
     }
-}
-
-/// Cookies of the sockets of one dump.
-#[derive(Default)]
-struct CookieSet(FxHashSet<u64>);
-
-impl CookieSet {
-    fn insert(&mut self, cookie: u64) -> bool {
-        // 0xff.. is INET_DIAG_NOCOOKIE: the kernel made none.
-        cookie == u64::MAX || cookie == 0 || self.0.insert(cookie)
+    let before = sockets.len();
+    for socket in found {
+        let places = twins.get(&(socket.local_port, socket.local)).map_or(&[][..], Vec::as_slice);
+        let same = |place: &&usize| {
+            let other = &sockets[**place];
+            other.inode == inode(&socket) || other.inode.is_none()
+        };
+        let twin = places.iter().find(same).copied().and_then(|place| sockets.get_mut(place));
+        if let Some(twin) = twin {
+            twin.mptcp = true;
+            twin.inode = twin.inode.or(inode(&socket));
+            twin.uid = Some(socket.uid);
+        } else {
+            let mut added = listening(&socket, Protocol::Tcp, netns, names);
+            added.mptcp = true;
+            sockets.push(added);
+        }
     }
+    sockets.len() > before
 }
 
-/// Names of devices by index, each asked for once; and the cgroups met on the way.
+/// Names of devices by index, each asked for once, and paths of cgroups by id.
 #[derive(Default)]
-struct DeviceNames {
+struct Names {
     devices: HashMap<u32, IfName>,
-    /// Ids of cgroups by the inodes of the sockets that were made in them.
-    cgroups: FxHashMap<u64, u64>,
+    cgroups: FxHashMap<u64, Arc<str>>,
 }
 
-impl DeviceNames {
+impl Names {
     fn device(&mut self, index: u32) -> Option<IfName> {
         if index == 0 {
             return None;
@@ -232,6 +238,23 @@ impl DeviceNames {
     }
 }
 
+/// Paths of the cgroups in which these were made, by id.
+fn cgroups_of<'a>(sockets: impl Iterator<Item = &'a DiagSocket>) -> FxHashMap<u64, Arc<str>> {
+    let mut wanted = FxHashSet::default();
+    let mut last = None;
+    for socket in sockets {
+        // Sockets of one program come one after the other.
+        if socket.cgroup != last {
+            last = socket.cgroup;
+            wanted.extend(last);
+        }
+    }
+    if wanted.is_empty() {
+        return FxHashMap::default();
+    }
+    cgroup::paths(wanted).into_iter().map(|(id, path)| (id, path.into())).collect()
+}
+
 fn inode(socket: &DiagSocket) -> Option<u64> {
     (socket.inode != 0).then_some(u64::from(socket.inode))
 }
@@ -240,7 +263,7 @@ fn listening(
     socket: &DiagSocket,
     protocol: Protocol,
     netns: Option<u64>,
-    names: &mut DeviceNames,
+    names: &mut Names,
 ) -> ListeningSocket {
     let family = if i32::from(socket.family) == libc::AF_INET { Family::Ipv4 } else { Family::Ipv6 };
     let socket_state = match (protocol, socket.state) {
@@ -255,9 +278,6 @@ fn listening(
         SocketState::Unconnected => Some(Queue { length: socket.receive_queue, limit: None }),
         _ => None,
     };
-    if let (Some(inode), Some(cgroup)) = (inode(socket), socket.cgroup) {
-        names.cgroups.insert(inode, cgroup);
-    }
     let mut v6only = socket.v6only;
     if family == Family::Ipv6 && !socket.local.is_unspecified() && v6only.is_none() {
         // A specific address leaves no choice: v4-mapped is IPv4, everything else IPv6 only (`net/ipv6/af_inet6.c`).
@@ -287,20 +307,8 @@ fn listening(
         queue,
         device_known: true,
         device_index: (socket.device != 0).then_some(socket.device),
-        cgroup: None,
+        cgroup: socket.cgroup.and_then(|id| names.cgroups.get(&id)).cloned(),
         owners: None,
-    }
-}
-
-fn name_cgroups(sockets: &mut [ListeningSocket], ids: &FxHashMap<u64, u64>) {
-    let wanted: FxHashSet<u64> = ids.values().copied().collect();
-    if wanted.is_empty() {
-        return;
-    }
-    let paths: FxHashMap<u64, Arc<str>> =
-        cgroup::paths(wanted).into_iter().map(|(id, path)| (id, path.into())).collect();
-    for socket in sockets {
-        socket.cgroup = socket.inode.and_then(|inode| ids.get(&inode)).and_then(|id| paths.get(id)).cloned();
     }
 }
 
@@ -401,7 +409,7 @@ pub fn port_holder(protocol: Protocol, address: IpAddr, port: u16) -> Vec<Listen
     const MOST: usize = 64;
     let Ok(mut kernel) = SockDiag::open() else { return Vec::new() };
     let netns = super::namespaces::current();
-    let mut names = DeviceNames::default();
+    let mut names = Names::default();
     let number = match protocol {
         Protocol::Tcp => sock_diag::TCP,
         Protocol::Udp => sock_diag::UDP,
@@ -458,9 +466,9 @@ mod tests {
     }
 
     #[test]
-    fn the_short_keys_sort_as_the_whole_order() {
-        let mut names = DeviceNames::default();
-        let mut sockets = Vec::new();
+    fn dumped_sockets_come_once_and_in_the_whole_order() {
+        let mut names = Names::default();
+        let mut dumped = Vec::new();
         for number in 0..400u32 {
             // Few values of each part, so that many are equal but for the last.
             let part = |divisor: u32, count: u32| number.wrapping_mul(2_654_435_761) / divisor % count;
@@ -489,15 +497,22 @@ mod tests {
                 send_queue: 0,
                 uid: part(19, 2),
                 inode: number,
-                cookie: 0,
+                // Some kernels make none.
+                cookie: [u64::MAX, 0, u64::from(number)][part(23, 3) as usize],
                 v6only: None,
                 cgroup: None,
             };
-            sockets.push(listening(&socket, protocol, Some(1), &mut names));
+            dumped.push((protocol, socket));
         }
-        let mut expected = sockets.clone();
+        let mut expected: Vec<ListeningSocket> = dumped
+            .iter()
+            .map(|(protocol, socket)| listening(socket, *protocol, Some(1), &mut names))
+            .collect();
         expected.sort_by_cached_key(ListeningSocket::order);
-        sort(&mut sockets);
-        assert_eq!(sockets, expected);
+        let again: Vec<_> =
+            dumped.iter().filter(|(_, socket)| (1..400).contains(&socket.cookie)).cloned().collect();
+        assert!(again.len() > 100);
+        dumped.extend(again);
+        assert_eq!(ordered(&dumped, Some(1), &mut names), expected);
     }
 }

@@ -14,7 +14,7 @@ use crate::model::{
     Snapshot, SocketState, SocketView,
 };
 use crate::plan::exposure::{Exposer, Facts, Reason};
-use crate::plan::local::LocalAddresses;
+use crate::plan::local::{Ipv4Kind, LocalAddresses};
 
 /// Fills in the exposure of every socket of `site` and returns what is remarkable. Positions of sockets count from `first`.
 #[must_use]
@@ -40,6 +40,7 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
         about.v6only_unknown(&mut findings);
         about.wildcard(&mut findings);
         about.wider_in_ipv6(&mut findings);
+        about.to_many(&mut findings);
         about.stale(&mut findings);
         about.device_gone(&mut findings);
         about.address_not_interface(&mut findings);
@@ -186,19 +187,36 @@ impl About<'_> {
         }
     }
 
+    /// Whether it is bound to a broadcast address or a group.
+    fn is_to_many(&self) -> bool {
+        let view = &self.socket.view;
+        match view.address.to_canonical() {
+            IpAddr::V4(v4) if !v4.is_unspecified() => matches!(
+                self.local.ipv4(v4, self.socket.device_index),
+                Ipv4Kind::Broadcast | Ipv4Kind::Multicast
+            ),
+            address => address.is_multicast(),
+        }
+    }
+
+    fn to_many(&self, findings: &mut Vec<Finding>) {
+        let view = &self.socket.view;
+        if view.protocol == Protocol::Udp && self.is_to_many() {
+            let mut finding = self
+                .finding(Code::SENT_TO_MANY, Severity::Note, self.because())
+                .help("bind an address of the host when one receiver is meant; for a group, SO_BINDTODEVICE limits the links");
+            finding.undecided = view.address.to_canonical().is_multicast() && self.host.groups.is_none();
+            findings.push(finding);
+        }
+    }
+
     fn stale(&self, findings: &mut Vec<Finding>) {
         let view = &self.socket.view;
         let gone = !view.address.is_unspecified()
             && !is_mapped_wildcard(view.address)
-            && !matches!(AddrClass::of(view.address), AddrClass::Multicast | AddrClass::Broadcast)
+            && !self.is_to_many()
             && self.local.owner(view.address, view.scope_id).is_none();
-        // A broadcast address of a network can be bound too, and takes its datagrams.
-        let broadcast = || {
-            self.host.addresses().any(|(_, address)| {
-                address.broadcast.is_some_and(|broadcast| broadcast == view.address.to_canonical())
-            })
-        };
-        if gone && !broadcast() {
+        if gone {
             findings.push(
                 self.finding(
                     Code::STALE_ADDRESS,

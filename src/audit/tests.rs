@@ -137,7 +137,7 @@ fn each_kind_of_socket_has_its_findings() {
         ("tcp 10.0.0.5:80 device 2", vec![]),
         ("tcp 10.9.9.9:80", vec![Code::STALE_ADDRESS]),
         ("tcp [2001:db8::dead]:80", vec![Code::STALE_ADDRESS]),
-        ("udp 224.0.0.251:5353", vec![]),
+        ("udp 224.0.0.251:5353", vec![Code::SENT_TO_MANY]),
         ("tcp [::ffff:0.0.0.0]:80", vec![Code::WILDCARD_LISTENER, Code::ONE_FAMILY]),
     ] {
         let mut found = alone(text);

@@ -298,10 +298,11 @@ struct Seen {
 fn look(options: &InventoryOptions) -> Seen {
     let inventory = sys::inventory(options);
     let mut because = inventory.incomplete_because;
-    let host = sys::snapshot().unwrap_or_else(|error| {
+    let mut host = sys::snapshot().unwrap_or_else(|error| {
         because.push(error.to_string());
         crate::model::Snapshot::default()
     });
+    host.groups = super::summary::groups_of(&inventory.sockets);
     Seen { host, sockets: inventory.sockets, because, all_sockets: inventory.all_sockets }
 }
 

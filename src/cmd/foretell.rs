@@ -86,10 +86,11 @@ impl HostArgs {
 /// # Errors
 /// Exit 4 when it cannot be read at all.
 pub fn here() -> Result<Subject, Failure> {
-    let snapshot = sys::snapshot().map_err(|error| {
+    let mut snapshot = sys::snapshot().map_err(|error| {
         let problem = Problem::error(Code::BIND_FAILED, format!("cannot read this host's network: {error}"));
         Failure::new(Exit::Environment, problem.help("`--host FILE` asks of a snapshot instead"))
     })?;
+    snapshot.groups = sys::groups();
     let inventory = sys::inventory(&sys::InventoryOptions { socket_options: true, ..Default::default() });
     let rights = sys::rights();
     Ok(Subject {

@@ -1,5 +1,8 @@
 //! `bindscope` without a command.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use super::{Context, Exit, Failure, interfaces};
 use crate::model::{ListeningSocket, Snapshot};
 use crate::plan::exposure::{Exposer, Facts};
@@ -10,9 +13,10 @@ use crate::{render, sys};
 /// # Errors
 /// Exit 4 when the system does not list its interfaces, 5 when the page cannot be written.
 pub fn run(context: &Context) -> Result<Exit, Failure> {
-    let (snapshot, _) = interfaces::checked_snapshot(false, true)?;
+    let (mut snapshot, _) = interfaces::checked_snapshot(false, true)?;
     let options = sys::InventoryOptions { owners: false, ..sys::InventoryOptions::default() };
     let mut inventory = sys::inventory(&options);
+    snapshot.groups = groups_of(&inventory.sockets);
     expose(&mut inventory.sockets, &snapshot);
     let page = render::summary::page(&snapshot, &inventory, context.color);
     context.emit(page.as_bytes(), None)?;
@@ -20,6 +24,12 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
         context.say(&problem);
     }
     Ok(Exit::Success)
+}
+
+/// The groups that interfaces have joined, when any of these sockets is bound to one.
+pub(super) fn groups_of(sockets: &[ListeningSocket]) -> Option<BTreeMap<IpAddr, Vec<u32>>> {
+    let to_group = |socket: &ListeningSocket| socket.view.address.to_canonical().is_multicast();
+    if sockets.iter().any(to_group) { sys::groups() } else { None }
 }
 
 /// Fills in how far each socket is exposed.

@@ -84,6 +84,7 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS1029",
     "BS1030",
     "BS1031",
+    "BS1032",
     "BS1040",
     "BS2001",
     "BS2002",

@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::plan::available::Rights;
 use crate::plan::expand::Expansion;
-use crate::plan::local::LocalAddresses;
+use crate::plan::local::{Ipv4Kind, LocalAddresses};
 use crate::probe::opened as probe;
 use crate::sys::{self, Error};
 
@@ -120,6 +120,10 @@ fn like(
     let address = view.address.to_canonical();
     if address.is_multicast() {
         return Err("it is bound to a group, to which nobody connects".to_owned());
+    }
+    if matches!(address, IpAddr::V4(v4) if !v4.is_unspecified() && local.ipv4(v4, socket.device_index) == Ipv4Kind::Broadcast)
+    {
+        return Err("it is bound to a broadcast address, to which nobody connects".to_owned());
     }
     if let Some(device) = view.device.as_ref().filter(|device| snapshot.interface_named(device).is_none()) {
         return Err(format!("its device {device} is not on the host"));

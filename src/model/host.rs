@@ -53,6 +53,9 @@ pub struct Snapshot {
     pub ipv6_available: bool,
     /// Where two sources about interfaces differ, one sentence each (see `BS4001`).
     pub disagreements: Vec<String>,
+    /// The multicast groups that interfaces have joined, with the indexes of these; null when nobody looked.
+    #[serde(default)]
+    pub groups: Option<BTreeMap<IpAddr, Vec<u32>>>,
     /// Its packet filters; null when nobody looked.
     #[serde(default)]
     pub packet_filters: Option<PacketFilters>,

@@ -3,6 +3,8 @@
 //! No firewall is assumed. The weak host model is: an address is reached through whatever interface a packet comes in by,
 //! but for link-local IPv6, loopback addresses and sockets bound to a device (measured in the tests of this repository).
 
+mod many;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -316,6 +318,9 @@ impl<'a> Exposer<'a> {
             }
         };
         let text = addr::text(address, device.map(|device| &device.name));
+        if let Some(many) = self.to_many(facts, address, class, device, because) {
+            return many;
+        }
         if !matches!(class, AddrClass::Loopback | AddrClass::Link | AddrClass::Private | AddrClass::Global) {
             because(format!("{text} is a {class} address; nothing that is sent to one host goes to it"));
             return Exposure::None;
@@ -449,7 +454,7 @@ mod tests {
         Snapshot { interfaces, ipv6_available: true, complete: true, ..Snapshot::default() }
     }
 
-    fn usual() -> Snapshot {
+    pub(super) fn usual() -> Snapshot {
         host(vec![
             interface(1, "lo", &["127.0.0.1/8", "::1/128"]),
             interface(2, "eth0", &["192.168.1.5/24", "fe80::1/64"]),

@@ -207,6 +207,7 @@ pub fn read_snapshot(source: impl Read) -> Result<Snapshot, ReadError> {
         settings: document.body.settings.into_owned(),
         ipv6_available: document.body.ipv6_available,
         disagreements: document.body.disagreements.into_owned(),
+        groups: None,
         packet_filters: document.body.packet_filters.map(Cow::into_owned),
         untold: document.body.untold.into_owned(),
     })

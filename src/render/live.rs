@@ -301,12 +301,10 @@ fn name_of(socket: &SocketView) -> String {
 fn reach_of(socket: &SocketView) -> (Style, String) {
     let exposure = socket.exposure;
     match exposure.widest() {
-        // Exposure is about addresses of this host, and a group or broadcast address is none.
-        Exposure::None if socket.protocol == Protocol::Udp => match AddrClass::of(socket.address) {
-            AddrClass::Multicast => (OPEN, "open to senders to this group, where it is joined".to_owned()),
-            AddrClass::Broadcast => (OPEN, "open to broadcasts on the link".to_owned()),
-            _ => (DIM, "reachable by nobody".to_owned()),
-        },
+        // Nothing is joined here, and others may join later.
+        _ if socket.protocol == Protocol::Udp && AddrClass::of(socket.address) == AddrClass::Multicast => {
+            (OPEN, "open to senders to this group, where it is joined".to_owned())
+        }
         Exposure::None => (DIM, "reachable by nobody".to_owned()),
         Exposure::Loopback => (LOOPBACK, "this machine only".to_owned()),
         _ => {

@@ -17,6 +17,7 @@
 //! | `netns`, `Network` | namespaces of our own, and changes of their networks, for labs |
 //! | `Capture` | the packets that come into the calling thread's namespace, for labs |
 //! | `namespaces`, `in_namespace` | the other network namespaces, and work in one |
+//! | `groups` | the multicast groups that interfaces have joined |
 //! | `packet_filters` | that there are packet filters, not what they do |
 //! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
 //! | `Overflows` | how many connections found an accept queue full |
@@ -65,6 +66,7 @@ pub use system::capture::Capture;
 pub use system::confine::{confine, with_other_threads};
 pub use system::connections::connections;
 pub use system::filters::packet_filters;
+pub use system::groups::groups;
 pub use system::inherit::inherited;
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};
 pub use system::monitor::Monitor;

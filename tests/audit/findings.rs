@@ -1,6 +1,8 @@
 //! Each finding on a host that has what it is about, and on none that has not.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -227,6 +229,82 @@ pub fn every_name_is_escaped_once() {
     // The kernel takes no newline in the name of a cgroup, which would make a line of its own in /proc/PID/cgroup.
     let refused = std::fs::create_dir(root.join("bindscope\nx.service")).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EINVAL), "{refused}");
+}
+
+/// Broadcast addresses and groups are none of the host's, and yet heard: a peer sends to each, and the exposure says what comes.
+pub fn what_is_sent_to_many_is_heard_as_the_exposure_says() {
+    let (here, there) = two_hosts();
+    let (far_index, index) = (there.index("far"), here.index("eth0"));
+    let group = |text: &str| text.parse::<IpAddr>().unwrap();
+    // Whoever joins, the host hears.
+    let joiner = here.run(|| {
+        let (v4, v6) = (UdpSocket::bind("0.0.0.0:0").unwrap(), UdpSocket::bind("[::]:0").unwrap());
+        v4.join_multicast_v4(&"224.0.0.251".parse().unwrap(), &"192.0.2.1".parse().unwrap()).unwrap();
+        v6.join_multicast_v6(&"ff02::fb".parse().unwrap(), index).unwrap();
+        v6.join_multicast_v6(&"ff0e::fb".parse().unwrap(), index).unwrap();
+        (v4, v6)
+    });
+    let cases = [
+        ("192.0.2.255", "", "link"),
+        ("192.0.2.255", "lo", "none"),
+        ("192.0.2.255", "eth0", "link"),
+        ("255.255.255.255", "", "link"),
+        ("255.255.255.255", "lo", "loopback"),
+        ("127.255.255.255", "", "loopback"),
+        ("224.0.0.1", "", "link"),
+        ("224.0.0.251", "", "link"),
+        ("224.0.0.251", "lo", "none"),
+        ("224.0.0.252", "", "none"),
+        ("ff02::1", "eth0", "link"),
+        ("ff02::fb", "eth0", "link"),
+        ("ff02::fc", "eth0", "none"),
+        ("ff0e::fb", "", "global"),
+        ("ff0e::fc", "", "none"),
+    ];
+    let sockets: Vec<UdpSocket> = (0u16..)
+        .zip(cases)
+        .map(|(number, (address, device, _))| {
+            here.run(|| {
+                let address = group(address);
+                let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+                let socket = Socket::new(domain, Type::DGRAM, None).unwrap();
+                if !device.is_empty() {
+                    socket.bind_device(Some(device.as_bytes())).unwrap();
+                }
+                socket.bind(&std::net::SocketAddr::new(address, 7000 + number).into()).unwrap();
+                socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                socket.into()
+            })
+        })
+        .collect();
+    let (v4, v6) = there.run(|| {
+        let (v4, v6) = (UdpSocket::bind("192.0.2.2:0").unwrap(), UdpSocket::bind("[2001:db8::2]:0").unwrap());
+        v4.set_broadcast(true).unwrap();
+        socket2::SockRef::from(&v4).set_multicast_if_v4(&"192.0.2.2".parse().unwrap()).unwrap();
+        socket2::SockRef::from(&v6).set_multicast_if_v6(far_index).unwrap();
+        (v4, v6)
+    });
+    let document = json_in(&here, &["audit", "--format", "json"]);
+    for (number, (address, device, exposure)) in (0u16..).zip(cases) {
+        let to = std::net::SocketAddr::new(group(address), 7000 + number);
+        // To 127.255.255.255 nothing leaves the peer.
+        let _ = if to.is_ipv4() { v4.send_to(b"x", to) } else { v6.send_to(b"x", to) };
+        let heard = sockets[usize::from(number)].recv(&mut [0; 8]).is_ok();
+        assert_eq!(heard, !matches!(exposure, "none" | "loopback"), "the kernel: {address}%{device}");
+        let list = document["sockets"].as_array().unwrap();
+        let place = list.iter().position(|socket| socket["socket"]["port"] == to.port()).unwrap();
+        let told = &list[place]["socket"]["exposure"][if to.is_ipv4() { "ipv4" } else { "ipv6" }];
+        assert_eq!(told, exposure, "{address}%{device}");
+        let findings = document["findings"].as_array().unwrap().iter();
+        let codes: Vec<_> = findings.filter(|f| f["socket"] == place).map(|f| &f["code"]).collect();
+        assert!(
+            codes.contains(&&"BS1032".into()) && !codes.contains(&&"BS1022".into()),
+            "{address}: {codes:?}"
+        );
+    }
+    let human = text(&run_in(&here, &["audit"])).0;
+    assert!(human.contains("hosts on the link send to it, through eth0"), "{human}");
+    drop(joiner);
 }
 
 /// A cgroup of the unified hierarchy, removed at the end.

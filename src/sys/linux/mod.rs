@@ -6,6 +6,7 @@ mod cgroup;
 pub mod confine;
 pub mod connections;
 pub mod filters;
+pub mod groups;
 mod implied;
 pub mod inherit;
 pub mod inventory;

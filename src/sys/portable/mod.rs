@@ -4,6 +4,7 @@ pub mod capture;
 pub mod confine;
 pub mod connections;
 pub mod filters;
+pub mod groups;
 pub mod inherit;
 pub mod inventory;
 pub mod monitor;

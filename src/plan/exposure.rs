@@ -2,6 +2,7 @@
 //!
 //! No firewall is assumed. The weak host model is: an address is reached through whatever interface a packet comes in by,
 //! but for link-local IPv6, loopback addresses and sockets bound to a device (measured in the tests of this repository).
+//! Somebody else is whoever is on a wire that is up, as in [`super::reach::sources`]; while none is, only this host itself connects.
 
 mod many;
 
@@ -10,11 +11,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
-use super::local::LocalAddresses;
+use super::local::{LocalAddresses, TABLE_LOCAL};
+use super::reach;
 use crate::model::addr::{self, needs_zone};
 use crate::model::{
-    AddrClass, AddrState, Exposure, Family, FamilyExposure, IfName, Interface, InterfaceAddress, RouteKind,
-    Snapshot, SocketSpec, SocketView, V6Only,
+    AddrClass, AddrState, Exposure, Family, FamilyExposure, IfName, Interface, InterfaceAddress, Route,
+    RouteKind, Snapshot, SocketSpec, SocketView, V6Only,
 };
 
 /// What of a socket decides its exposure.
@@ -125,6 +127,8 @@ pub struct Exposer<'a> {
     listed: FxHashMap<(u32, IpAddr), &'a InterfaceAddress>,
     /// By VRF (its index; `None` outside of all) and family: what a wildcard gets.
     widest: Vec<(Option<u32>, Family, Exposure, String)>,
+    /// Wires that are up, by index: their VRF, and whether they take IPv6.
+    wires: FxHashMap<u32, (Option<u32>, bool)>,
 }
 
 impl<'a> Exposer<'a> {
@@ -135,7 +139,11 @@ impl<'a> Exposer<'a> {
             .addresses()
             .map(|(interface, address)| ((interface.index, address.address), address))
             .collect();
-        let mut new = Exposer { snapshot, local: LocalAddresses::new(snapshot), listed, widest: Vec::new() };
+        let wires = reach::wires(snapshot)
+            .map(|wire| (wire.index, (vrf_of(snapshot, wire), !reach::ipv6_is_off(wire))))
+            .collect();
+        let local = LocalAddresses::new(snapshot);
+        let mut new = Exposer { snapshot, local, listed, widest: Vec::new(), wires };
         for (interface, address) in snapshot.addresses() {
             // Link-local IPv6 addresses belong to their link; they are looked at with the device.
             if is_usable(interface, address) {
@@ -145,11 +153,7 @@ impl<'a> Exposer<'a> {
                 });
             }
         }
-        for route in snapshot.routes.iter().filter(|route| route.kind == RouteKind::Local) {
-            let vrf = route
-                .interface
-                .and_then(|index| snapshot.interface(index))
-                .and_then(|interface| vrf_of(snapshot, interface));
+        for (vrf, route) in local_routes(snapshot) {
             let family = Family::of(route.destination.addr());
             new.widen(vrf, family, network_exposure(route.destination), || {
                 format!("all of {} (a local route)", route.destination)
@@ -212,12 +216,28 @@ impl<'a> Exposer<'a> {
     }
 
     fn device(&self, facts: &Facts<'_>) -> Result<Option<&'a Interface>, String> {
+        // The zone of a link-local address becomes the socket's device, whatever that was (`__inet6_bind()`).
+        let zone = facts.scope_id.filter(|_| needs_zone(facts.address) && facts.device.is_some());
+        if let Some(interface) = zone.and_then(|zone| self.snapshot.interface(zone)) {
+            return Ok(Some(interface));
+        }
         match facts.device {
             None => Ok(None),
             Some(name) => match self.snapshot.interface_named(name) {
                 Some(interface) => Ok(Some(interface)),
                 None => Err(format!("its device {name} does not exist here")),
             },
+        }
+    }
+
+    /// Whether packets of somebody else can arrive: through a device, or in a VRF (`None`: outside of all), or anywhere.
+    fn comes_in(&self, family: Family, device: Option<&Interface>, vrf: Option<u32>, anywhere: bool) -> bool {
+        let takes = |ipv6: bool| family == Family::Ipv4 || ipv6;
+        match device {
+            Some(device) if vrf != Some(device.index) => {
+                self.wires.get(&device.index).is_some_and(|(_, ipv6)| takes(*ipv6))
+            }
+            _ => self.wires.values().any(|(of, ipv6)| (anywhere || *of == vrf) && takes(*ipv6)),
         }
     }
 
@@ -247,6 +267,10 @@ impl<'a> Exposer<'a> {
                 return Exposure::None;
             };
             because(format!("a wildcard takes every address; the widest is {}", widest.3));
+            if !self.comes_in(family, None, None, all_vrfs) && widest.2 > Exposure::Loopback {
+                because(NO_WIRE.to_owned());
+                return Exposure::Loopback;
+            }
             return self.route_localnet(family, widest.2, None, because);
         };
         let own =
@@ -256,11 +280,11 @@ impl<'a> Exposer<'a> {
             because(format!("it is bound to device {}, which nobody else reaches", device.name));
             return if own.is_some() { Exposure::Loopback } else { Exposure::None };
         }
-        if !device.up {
-            because(format!("nothing arrives through its device {}, which is down", device.name));
+        let vrf = vrf_of(self.snapshot, device);
+        if !self.comes_in(family, Some(device), vrf, false) {
+            because(nothing_arrives(device));
             return if own.is_some() { Exposure::Loopback } else { Exposure::None };
         }
-        let vrf = vrf_of(self.snapshot, device);
         let elsewhere = self
             .snapshot
             .addresses()
@@ -274,20 +298,9 @@ impl<'a> Exposer<'a> {
                 let text = addr::text(address.address, Some(&interface.name));
                 (class_on(interface, address), format!("{text} on {}", interface.name))
             });
-        let routes = self
-            .snapshot
-            .routes
-            .iter()
-            .filter(|route| {
-                route.kind == RouteKind::Local
-                    && Family::of(route.destination.addr()) == family
-                    && route
-                        .interface
-                        .and_then(|index| self.snapshot.interface(index))
-                        .and_then(|i| vrf_of(self.snapshot, i))
-                        == vrf
-            })
-            .map(|route| {
+        let routes = local_routes(self.snapshot)
+            .filter(|(of, route)| *of == vrf && Family::of(route.destination.addr()) == family)
+            .map(|(_, route)| {
                 (network_exposure(route.destination), format!("all of {} (a local route)", route.destination))
             });
         // `max_by_key` keeps the last of equals; the first reads better.
@@ -344,8 +357,9 @@ impl<'a> Exposer<'a> {
                 because(format!("it is bound to device {}, which nobody else reaches", device.name));
                 return if owner.loopback { Exposure::Loopback } else { Exposure::None };
             }
-            if !device.up {
-                because(format!("nothing arrives through its device {}, which is down", device.name));
+            let vrf = vrf_of(self.snapshot, device);
+            if !self.comes_in(Family::of(address), Some(device), vrf, false) {
+                because(nothing_arrives(device));
                 return if owner.index == device.index { Exposure::Loopback } else { Exposure::None };
             }
         } else if let Some(vrf) = vrf_of(self.snapshot, owner).filter(|_| !self.hears_vrfs(facts)) {
@@ -359,6 +373,13 @@ impl<'a> Exposer<'a> {
                 return self.route_localnet(Family::of(address), Exposure::None, device, because);
             }
             return self.route_localnet(Family::of(address), exposure, None, because);
+        }
+        let vrf = vrf_of(self.snapshot, owner);
+        let through = device.or(Some(owner).filter(|_| needs_zone(address)));
+        let anywhere = vrf.is_none() && self.hears_vrfs(facts);
+        if !self.comes_in(Family::of(address), through, vrf, anywhere) {
+            because(NO_WIRE.to_owned());
+            return Exposure::Loopback;
         }
         because(match (needs_zone(address), device) {
             (true, _) => format!("{text} is reached from the link of {} only", owner.name),
@@ -413,6 +434,24 @@ impl<'a> Exposer<'a> {
     }
 }
 
+const NO_WIRE: &str = "no wire is up that somebody else could come by: only this host itself connects";
+
+fn nothing_arrives(device: &Interface) -> String {
+    let why = if device.up { "to which nobody comes" } else { "which is down" };
+    format!("nothing arrives through its device {}, {why}", device.name)
+}
+
+/// Local routes that count, with the VRF they are for; `None` for the host at large (see [`LocalAddresses`]).
+fn local_routes(snapshot: &Snapshot) -> impl Iterator<Item = (Option<u32>, &Route)> {
+    snapshot.routes.iter().filter(|route| route.kind == RouteKind::Local).filter_map(|route| {
+        if route.table == TABLE_LOCAL {
+            return Some((None, route));
+        }
+        let interface = route.interface.and_then(|index| snapshot.interface(index));
+        interface.and_then(|interface| vrf_of(snapshot, interface)).map(|vrf| (Some(vrf), route))
+    })
+}
+
 /// The exposure that an address gives where it is: link-local IPv6 of a loopback interface has no link.
 fn class_on(interface: &Interface, address: &InterfaceAddress) -> Exposure {
     let strong = needs_zone(address.address) || address.address == IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -425,189 +464,4 @@ fn vrf_of(snapshot: &Snapshot, interface: &Interface) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Protocol;
-
-    fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
-        let addresses = addresses.iter().map(|text| {
-            let (net, states) = text.split_once(' ').unwrap_or((text, ""));
-            let net: IpNet = net.parse().unwrap();
-            let address = net.addr();
-            InterfaceAddress {
-                scope_id: needs_zone(address).then_some(index),
-                state: states.split_whitespace().map(|s| serde_json::from_value(s.into()).unwrap()).collect(),
-                ..InterfaceAddress::new(address, net.prefix_len())
-            }
-        });
-        Interface {
-            up: true,
-            running: true,
-            loopback: name == "lo",
-            multicast: true,
-            addresses: addresses.collect(),
-            ..Interface::new(index, IfName::from(name))
-        }
-    }
-
-    fn host(interfaces: Vec<Interface>) -> Snapshot {
-        Snapshot { interfaces, ipv6_available: true, complete: true, ..Snapshot::default() }
-    }
-
-    pub(super) fn usual() -> Snapshot {
-        host(vec![
-            interface(1, "lo", &["127.0.0.1/8", "::1/128"]),
-            interface(2, "eth0", &["192.168.1.5/24", "fe80::1/64"]),
-            interface(3, "eth1", &["192.0.2.7/24", "fd00::7/64", "fe80::2/64"]),
-        ])
-    }
-
-    /// `ADDRESS[%DEVICE][ v6only|dual|?]` to `ipv4/ipv6`.
-    fn exposure(snapshot: &Snapshot, form: &str) -> String {
-        let (address, rest) = form.split_once(' ').unwrap_or((form, "v6only"));
-        let (address, device) =
-            address.split_once('%').map_or((address, None), |(a, d)| (a, Some(IfName::from(d))));
-        let facts = Facts {
-            address: address.parse().unwrap(),
-            scope_id: None,
-            device: device.as_ref(),
-            v6only: match rest {
-                "dual" => Some(false),
-                "?" => None,
-                _ => Some(true),
-            },
-            protocol: Protocol::Tcp,
-        };
-        let (found, reasons) = explain(&facts, snapshot);
-        assert!(found == FamilyExposure::default() || !reasons.is_empty(), "{form} has no reason");
-        format!("{}/{}", found.ipv4, found.ipv6)
-    }
-
-    #[test]
-    fn each_form_of_bind() {
-        let host = usual();
-        for (form, expected) in [
-            ("0.0.0.0", "global/none"),
-            ("127.0.0.1", "loopback/none"),
-            ("127.0.0.2", "loopback/none"),
-            ("192.168.1.5", "private/none"),
-            ("192.168.1.6", "none/none"),
-            ("224.0.0.1", "none/none"),
-            ("192.0.2.255", "none/none"),
-            (":: v6only", "none/private"),
-            (":: dual", "global/private"),
-            (":: ?", "global/private"),
-            ("::1", "none/loopback"),
-            ("fe80::1%eth0", "none/link"),
-            ("fe80::1%eth1", "none/none"),
-            ("::ffff:0.0.0.0 dual", "global/none"),
-            ("::ffff:127.0.0.1 dual", "loopback/none"),
-            ("::ffff:127.0.0.1 v6only", "none/none"),
-            ("0.0.0.0%lo", "loopback/none"),
-            ("::%lo dual", "loopback/loopback"),
-            // Weak host model: through eth0 all addresses are reached, but only its own link-local one.
-            ("0.0.0.0%eth0", "global/none"),
-            ("::%eth0 dual", "global/private"),
-            ("192.0.2.7%eth0", "global/none"),
-            ("192.0.2.7%lo", "none/none"),
-            ("0.0.0.0%gone", "none/none"),
-        ] {
-            assert_eq!(exposure(&host, form), expected, "{form}");
-        }
-    }
-
-    #[test]
-    fn link_local_counts_through_its_own_device_only() {
-        let host = host(vec![
-            interface(1, "lo", &["127.0.0.1/8", "::1/128"]),
-            interface(2, "eth0", &[]),
-            interface(3, "eth1", &["fe80::2/64"]),
-        ]);
-        assert_eq!(exposure(&host, "::%eth0"), "none/none");
-        assert_eq!(exposure(&host, "::%eth1"), "none/link");
-        assert_eq!(exposure(&host, "::"), "none/link");
-    }
-
-    #[test]
-    fn state_decides() {
-        let mut down = host(vec![
-            interface(1, "lo", &["127.0.0.1/8", "::1/128"]),
-            interface(2, "eth0", &["192.0.2.7/24", "2001:db8::7/64"]),
-        ]);
-        down.interfaces[1].up = false;
-        assert_eq!(exposure(&down, ":: dual"), "global/loopback", "IPv4 stays on an interface that is down");
-        assert_eq!(exposure(&down, "2001:db8::7"), "none/none");
-        assert_eq!(exposure(&down, "192.0.2.7"), "global/none");
-        assert_eq!(exposure(&down, "0.0.0.0%eth0"), "loopback/none");
-        for (states, expected) in [
-            ("tentative", "none/none"),
-            ("dadfailed", "none/none"),
-            ("tentative optimistic", "none/global"),
-            ("deprecated", "none/global"),
-        ] {
-            let host = host(vec![interface(2, "eth0", &[&format!("2001:db8::7/64 {states}")])]);
-            assert_eq!(exposure(&host, "::"), expected, "{states}");
-            assert_eq!(exposure(&host, "2001:db8::7"), expected, "{states}");
-        }
-        let mut disabled = usual();
-        disabled.interfaces[2].settings.insert("ipv6.disable_ipv6".into(), 1);
-        assert_eq!(exposure(&disabled, "::"), "none/link");
-        let mut absent = usual();
-        absent.ipv6_available = false;
-        assert_eq!(exposure(&absent, ":: dual"), "none/none");
-    }
-
-    #[test]
-    fn local_routes_count() {
-        let mut host = host(vec![interface(1, "lo", &["127.0.0.1/8", "::1/128"])]);
-        assert_eq!(exposure(&host, "0.0.0.0"), "loopback/none");
-        host.routes.push(crate::model::Route {
-            table: 255,
-            kind: RouteKind::Local,
-            destination: "198.51.100.0/24".parse().unwrap(),
-            interface: Some(1),
-            gateway: None,
-            source: None,
-            metric: None,
-            weight: None,
-            metrics: Default::default(),
-        });
-        assert_eq!(exposure(&host, "0.0.0.0"), "global/none");
-        assert_eq!(exposure(&host, "198.51.100.77"), "global/none");
-        for (network, expected) in [
-            ("0.0.0.0/0", Exposure::Global),
-            ("10.0.0.0/7", Exposure::Global),
-            ("10.1.0.0/16", Exposure::Private),
-            ("127.0.0.0/8", Exposure::Loopback),
-            ("::/0", Exposure::Global),
-        ] {
-            assert_eq!(network_exposure(network.parse().unwrap()), expected, "{network}");
-        }
-    }
-
-    #[test]
-    fn route_localnet_opens_loopback_to_the_link() {
-        let mut host = host(vec![interface(1, "lo", &["127.0.0.1/8", "::1/128"]), interface(2, "eth0", &[])]);
-        host.interfaces[1].settings.insert("ipv4.route_localnet".into(), 1);
-        assert_eq!(exposure(&host, "127.0.0.1"), "link/none");
-        assert_eq!(exposure(&host, "0.0.0.0"), "link/none");
-        assert_eq!(exposure(&host, "127.0.0.1%eth0"), "link/none");
-        assert_eq!(exposure(&host, "0.0.0.0%lo"), "loopback/none");
-        assert_eq!(exposure(&host, "::1"), "none/loopback");
-    }
-
-    #[test]
-    fn a_vrf_is_a_world_of_its_own() {
-        let mut host = usual();
-        let mut vrf = interface(9, "blue", &[]);
-        vrf.kind = Some("vrf".into());
-        host.interfaces.push(vrf);
-        host.interfaces[2].master = Some(9);
-        assert_eq!(exposure(&host, "0.0.0.0"), "private/none");
-        assert_eq!(exposure(&host, "192.0.2.7"), "none/none");
-        assert_eq!(exposure(&host, "0.0.0.0%blue"), "global/none");
-        assert_eq!(exposure(&host, "0.0.0.0%eth0"), "private/none");
-        host.settings.insert("net.ipv4.tcp_l3mdev_accept".into(), 1);
-        assert_eq!(exposure(&host, "0.0.0.0"), "global/none");
-    }
-}
+mod tests;

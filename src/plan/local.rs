@@ -12,7 +12,7 @@ use super::available::vrf_of;
 use crate::model::{AddrClass, AddrState, Interface, InterfaceAddress, RouteKind, Snapshot};
 
 /// Number of the routing table `local` (`RT_TABLE_LOCAL` of `linux/rtnetlink.h`).
-const TABLE_LOCAL: u32 = 255;
+pub(super) const TABLE_LOCAL: u32 = 255;
 
 /// What an IPv4 address is to this host (`__inet_dev_addr_type()` of `net/ipv4/fib_frontend.c`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -149,23 +149,25 @@ fn first_host6(net: ipnet::Ipv6Net) -> Ipv6Addr {
     if net.prefix_len() < 127 { Ipv6Addr::from(u128::from(net.network()) | 1) } else { net.network() }
 }
 
-/// Who can connect: this host, and whoever is on a wire. A port of a bridge or bond is no wire of its own: its packets
-/// arrive on the master.
+/// Who can connect: this host, and whoever is on a wire.
 #[must_use]
 pub fn sources(snapshot: &Snapshot) -> Vec<Source> {
-    let enslaved = |interface: &Interface| {
+    let links = wires(snapshot).map(|interface| Source::Link(interface.name.clone()));
+    std::iter::once(Source::Host).chain(links).collect()
+}
+
+/// Interfaces on which packets of others can arrive: those that are up. A port of a bridge or bond is no wire of its own, as its
+/// packets arrive on the master, and a VRF is none, as they arrive on what is in it.
+pub fn wires(snapshot: &Snapshot) -> impl Iterator<Item = &Interface> {
+    let enslaved = move |interface: &Interface| {
         interface
             .master
             .and_then(|index| snapshot.interface(index))
             .is_some_and(|master| master.kind.as_deref() != Some("vrf"))
     };
     let is_vrf = |interface: &Interface| interface.kind.as_deref() == Some("vrf");
-    let wires = snapshot
-        .interfaces
-        .iter()
-        .filter(|interface| interface.up && !interface.loopback && !enslaved(interface) && !is_vrf(interface))
-        .map(|interface| Source::Link(interface.name.clone()));
-    std::iter::once(Source::Host).chain(wires).collect()
+    let all = snapshot.interfaces.iter();
+    all.filter(move |one| one.up && !one.loopback && !enslaved(one) && !is_vrf(one))
 }
 
 /// Protocols and ports of the sockets, sorted; port 0 is not known yet.
@@ -494,7 +496,7 @@ impl<'a> HostView<'a> {
 }
 
 /// Whether an interface drops every IPv6 packet (`ip6_rcv_core()`).
-fn ipv6_is_off(interface: &Interface) -> bool {
+pub(super) fn ipv6_is_off(interface: &Interface) -> bool {
     interface.settings.get("ipv6.disable_ipv6").is_some_and(|&off| off != 0)
 }
 

@@ -10,8 +10,11 @@ mod vrf;
 use std::process::ExitCode;
 
 use bindscope::bind;
-use bindscope::model::{FamilyExposure, Outcome, Protocol, Snapshot, SocketSpec};
+use bindscope::model::{
+    AddrClass, Exposure, FamilyExposure, Outcome, Protocol, Snapshot, SocketSpec, Source,
+};
 use bindscope::plan::available::Rights;
+use bindscope::plan::exposure::{Exposer, Facts};
 use bindscope::plan::local::LocalAddresses;
 use bindscope::plan::predict::{BindOutcome, Holder, predict_binds};
 use bindscope::plan::reach::{self, Cell, Matrix};
@@ -38,6 +41,10 @@ fn main() -> ExitCode {
             .chain([
                 Trial::test("a_host_whose_loopback_is_down", || {
                     loopback_down();
+                    Ok(())
+                }),
+                Trial::test("who_is_exposed_now", || {
+                    exposed_now();
                     Ok(())
                 }),
                 Trial::test("random_hosts_with_vrfs", || {
@@ -85,6 +92,43 @@ fn loopback_down() {
     let result = compare(&ns, &[("w0".into(), far)], &specs);
     assert!(result.wrong.is_empty(), "{:#?}", result.wrong);
     assert_eq!(result.accepted, 1, "from the wire");
+}
+
+/// The exposure against the kernel, of a host whose only wire is up and down, with addresses on it and on `lo`.
+fn exposed_now() {
+    for (place, up) in [("w0", true), ("w0", false), ("lo", true), ("lo", false)] {
+        let (ns, far) = (Netns::new(), Netns::new());
+        ns.wire("w0", &far, "far");
+        far.address("far", "10.1.0.2/24");
+        far.ip("route add 10.0.0.0/8 dev far");
+        ns.ip("route add 10.1.0.0/24 dev w0");
+        ns.ip(&format!("address add 10.0.0.1/32 dev {place}"));
+        if !up {
+            ns.ip("link set w0 down");
+        }
+        let forms = ["0.0.0.0", "10.0.0.1", "127.0.0.1"];
+        let specs: Vec<SocketSpec> =
+            (4000..).zip(forms).map(|(port, form)| host::spec(Protocol::Tcp, form, port)).collect();
+        let now = snapshot(&ns);
+        let exposer = Exposer::new(&now);
+        let exposure = |spec| exposer.exposure(&Facts::of_spec(spec, &now)).ipv4;
+        let foretold: Vec<bool> = specs.iter().map(|spec| exposure(spec) > Exposure::Loopback).collect();
+        let _bound: Vec<_> = ns
+            .run(|| specs.iter().map(|spec| bind::open(spec, FamilyExposure::default()).unwrap()).collect());
+        let seen: Vec<bool> = specs
+            .iter()
+            .map(|spec| {
+                let to = std::net::SocketAddr::from(([10, 0, 0, 1], spec.port));
+                far.run(|| std::net::TcpStream::connect_timeout(&to, std::time::Duration::from_millis(1500)))
+                    .is_ok()
+            })
+            .collect();
+        assert_eq!(foretold, seen, "{place} {up}: {forms:?}");
+        assert_eq!(seen, [up, up, false], "{place} {up}");
+        // From here it is reached all the same.
+        let own = std::net::SocketAddr::from(([10, 0, 0, 1], 4001));
+        ns.run(|| std::net::TcpStream::connect(own)).unwrap();
+    }
 }
 
 fn describe(specs: &[SocketSpec]) -> String {
@@ -153,10 +197,23 @@ fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compare
     let seen = ask::observe(ns, far, &matrix, &bound, &|cell| {
         matches!(matrix.cells[cell].predicted.outcome, Some(Outcome::Accepted | Outcome::Refused))
     });
+    let exposer = Exposer::new(&snapshot);
     let mut accepted = 0;
     for (cell, seen) in matrix.cells.iter().zip(&seen) {
         let Some(seen) = seen else { continue };
         accepted += usize::from(seen.outcome == Outcome::Accepted);
+        if let (Source::Link(_), Some(taker)) = (&matrix.sources[cell.source], seen.taker) {
+            let spec = &specs[own[taker]];
+            let (found, to) =
+                (exposer.exposure(&Facts::of_spec(spec, &snapshot)), matrix.destinations[cell.destination]);
+            let widest = if to.address.is_ipv4() { found.ipv4 } else { found.ipv6 };
+            if widest < Exposure::of(AddrClass::of(to.address)).max(Exposure::Link) {
+                wrong.push(format!(
+                    "  {} is exposed as {widest} and reached at {}\n",
+                    spec.listener, to.address
+                ));
+            }
+        }
         if let Some(text) = difference(&matrix, cell, seen, &own, &snapshot) {
             wrong.push(text);
         }

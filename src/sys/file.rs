@@ -280,7 +280,9 @@ pub fn spare_descriptors() -> Option<usize> {
     #[cfg(unix)]
     {
         let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).ok()?;
-        let open = entries(Path::new("/dev/fd")).ok()?.count();
+        // A /dev that nobody filled has no `fd`; only Linux has the first.
+        let listed = ["/proc/self/fd", "/dev/fd"].iter().find_map(|path| entries(Path::new(path)).ok());
+        let open = listed?.count();
         Some(usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(open))
     }
     #[cfg(not(unix))]

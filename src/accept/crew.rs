@@ -42,9 +42,14 @@ impl Crew {
         })
     }
 
+    /// Whether there is one thread only.
+    pub(super) fn is_one(&self) -> bool {
+        self.wakers.is_empty()
+    }
+
     /// Begins to watch a socket; one of the threads that do so is woken when it is ready.
     pub(super) fn watch(&self, poller: &Poller, socket: &Socket, key: u64) -> io::Result<()> {
-        if self.wakers.is_empty() {
+        if self.is_one() {
             poller.add(socket, key, Interest::Read)
         } else {
             poller.add_among_others(socket, key)

@@ -5,9 +5,16 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::Observer;
-use super::worker::{MONITOR, Worker, connection_id};
+use super::table::Served;
+use super::worker::{MONITOR, Worker, connection_id, socket_number};
 use crate::model::{Protocol, SocketSpec, SocketView};
-use crate::sys::packet_info;
+use crate::sys::{Poller, options, packet_info};
+
+/// How many sockets are closed after a look at who waits at all of them: whoever comes in between is not counted.
+const CLOSED_AT_ONCE: usize = 16;
+
+/// Up to so many sockets newcomers are kept out of each before the last look; that takes as long as three sockets take to close.
+const FEW: usize = 64;
 
 /// How long open connections may go on after the end was asked for.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -68,7 +75,7 @@ impl Worker {
             let Some(served) = self.served.get_mut(number).filter(|served| !served.given_up) else { break };
             let socket = &served.bound.socket;
             if round == 0 && !served.inherited {
-                let _ = socket.listen(0);
+                let _ = options::keep_out(socket);
             }
             match packet_info::listen_queue(socket) {
                 Ok(queue) if queue.queued == 0 => {
@@ -86,7 +93,7 @@ impl Worker {
         ControlFlow::Continue(())
     }
 
-    /// Lets go of the sockets that `goes` names, or of all, which others go on to serve or to close.
+    /// Lets go of the sockets that `goes` names, which others go on to serve or to close.
     pub(super) fn let_go(&mut self, goes: impl Fn(&SocketSpec) -> bool) {
         for number in 0..self.served.0.len() {
             if self.served.get(number).is_some_and(|served| goes(&served.bound.spec))
@@ -97,21 +104,88 @@ impl Worker {
         }
     }
 
-    /// Takes the connections that the kernel has accepted already (unless `take_waiting` is false), and closes the listeners.
+    /// Takes the connections that the kernel has accepted already (unless `take_waiting` is false), and closes the listeners. The
+    /// poller tells where anybody waits, so that a socket at which nobody does costs no call but its close.
     pub(super) fn close(&mut self, observer: &mut impl Observer, take_waiting: bool) {
-        for number in (0..self.served.0.len()).filter(|_| take_waiting) {
-            let taken = self.take_waiting(number, observer);
-            if taken.is_break() {
-                break;
-            }
+        let mut taking = take_waiting;
+        if taking {
+            taking = self.take_unwatched(observer).is_continue();
         }
-        for served in self.served.0.drain(..).flatten() {
-            if !served.given_up {
-                let _ = self.poller.remove(&served.bound.socket);
+        for number in 0..self.served.0.len() {
+            if taking && number % CLOSED_AT_ONCE == 0 {
+                taking = self.take_ready(observer).is_continue();
             }
+            let Some(served) = self.served.take(number) else { continue };
+            self.forget(&served);
             if take_waiting && (served.given_up || served.backoff.is_failing()) {
                 self.starved.push(served.bound.spec.listener.clone());
             }
+        }
+        self.served.0.clear();
+    }
+
+    /// Keeps newcomers out where that can be done, and takes what waits where the poller does not tell so: at a listener in a
+    /// pause, or one of which the poller of another thread was told; and where others go on sending, so that it would tell for
+    /// ever: datagrams, and sockets that are not ours alone.
+    fn take_unwatched(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
+        let few = self.served.0.len() <= FEW;
+        for served in self.served.0.iter().flatten() {
+            if few && !served.inherited && served.bound.spec.protocol == Protocol::Tcp {
+                let _ = options::keep_out(&served.bound.socket);
+            }
+        }
+        for number in 0..self.served.0.len() {
+            let Some(served) = self.served.get(number) else { continue };
+            let shared = served.inherited || served.bound.spec.protocol == Protocol::Udp;
+            if shared {
+                let _ = self.poller.remove(&served.bound.socket);
+            }
+            if shared || served.resumes.is_some() || served.backoff.is_failing() || !self.crew.is_one() {
+                self.take_waiting(number, observer)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes whoever waits at the sockets that are watched.
+    fn take_ready(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
+        let mut ready = Vec::new();
+        for _ in 0..LAST_ROUNDS as usize + self.served.0.len() / Poller::BATCH {
+            if self.poller.wait(&mut ready, Some(Duration::ZERO)).is_err() {
+                return (0..self.served.0.len()).try_for_each(|number| self.take_waiting(number, observer));
+            }
+            let mut all = ready.len() < Poller::BATCH;
+            for event in &ready {
+                if let Some(number) = socket_number(event.key) {
+                    all = false;
+                    self.take_waiting(number, observer)?;
+                } else if event.key % 2 == 1 && event.key != MONITOR {
+                    let id = connection_id(event.key);
+                    let outcome = self.connections.ready(id, *event, &self.poller, &mut self.buffer);
+                    self.settle(outcome, observer);
+                }
+            }
+            if all {
+                break;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Stops watching a socket that is about to be closed, by this thread or another.
+    fn forget(&self, served: &Served) {
+        if served.inherited {
+            // Whoever handed it over may keep it open.
+            let _ = self.poller.remove(&served.bound.socket);
+        } else if !served.given_up {
+            self.poller.forget(&served.bound.socket);
+        }
+    }
+
+    /// Stops watching all sockets, which the first thread is about to close.
+    pub(super) fn forget_all(&mut self) {
+        for served in std::mem::take(&mut self.served.0).into_iter().flatten() {
+            self.forget(&served);
         }
     }
 

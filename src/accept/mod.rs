@@ -20,10 +20,12 @@ use std::time::Instant;
 
 use crate::bind::Bound;
 use crate::model::{Arrival, Change, PathChange, Protocol, SocketSpec, SocketView};
-use crate::sys::{Poller, Signals};
+use crate::sys::{Monitor, Poller, Signals};
 
 use crew::Crew;
-use worker::{Limits, Worker};
+pub use neighbourhood::Surroundings;
+use neighbourhood::{Neighbourhood, Seen};
+use worker::{Limits, MONITOR, Worker};
 
 /// The key of the poller for signals.
 const SIGNALS: u64 = 0;
@@ -85,19 +87,30 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes over the sockets, for so many threads and at most `count` arrivals.
+    /// Takes over the sockets, for so many threads and at most `count` arrivals. The network is read again unless what was
+    /// `read` before still holds.
     ///
     /// # Errors
     /// When no poller can be made or a socket cannot be watched.
-    pub fn new(endpoints: Vec<Endpoint>, threads: usize, count: Option<u64>) -> io::Result<Acceptor> {
+    pub fn new(
+        endpoints: Vec<Endpoint>,
+        threads: usize,
+        count: Option<u64>,
+        read: Option<Surroundings>,
+    ) -> io::Result<Acceptor> {
         let mut pollers = (0..threads.max(1)).map(|_| Poller::new()).collect::<io::Result<Vec<_>>>()?;
         let crew = Arc::new(Crew::new(&mut pollers, count)?);
-        let others = pollers.split_off(1);
-        let mut acceptor = Acceptor {
-            first: Worker::new(pollers.remove(0), Arc::clone(&crew), true),
-            others: others.into_iter().map(|poller| Worker::new(poller, Arc::clone(&crew), false)).collect(),
-            crew,
-        };
+        // All of them listen for changes before it is asked whether what was read still holds.
+        let monitors: Vec<_> = (1..pollers.len()).map(|_| Monitor::new().ok()).collect();
+        let (first, seen) = Seen::now(read);
+        let monitors = std::iter::once(first).chain(monitors);
+        let mut workers = pollers.into_iter().zip(monitors).enumerate().map(|(number, (poller, monitor))| {
+            let neighbourhood = Neighbourhood::new(&poller, MONITOR, monitor, seen.as_ref());
+            Worker::new(poller, Arc::clone(&crew), number == 0, neighbourhood)
+        });
+        let Some(first) = workers.next() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let others = workers.collect();
+        let mut acceptor = Acceptor { first, others, crew };
         for endpoint in endpoints {
             acceptor.add(endpoint)?;
         }
@@ -198,7 +211,7 @@ impl Acceptor {
     /// When the poller fails.
     pub fn close(&mut self, observer: &mut impl Observer, take_waiting: bool) -> io::Result<()> {
         for other in &mut self.others {
-            other.let_go(|_| true);
+            other.forget_all();
         }
         self.first.close(observer, take_waiting);
         for other in &mut self.others {

@@ -1,6 +1,8 @@
 //! Names of interfaces and owners of addresses, kept until the network changes.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
@@ -13,11 +15,42 @@ use crate::sys::{self, Monitor, Poller, packet_info};
 /// How long to rest at least after the network could not be read.
 const FAILED_REST: Duration = Duration::from_millis(500);
 
+/// The host's network as it was read, and what tells whether it has changed since.
+pub struct Surroundings {
+    /// To be made before `snapshot` is taken, so that no change is missed; without it the network is read again.
+    pub monitor: Option<Monitor>,
+    /// What was read.
+    pub snapshot: Snapshot,
+}
+
+/// What several threads know alike.
+pub(super) struct Seen {
+    snapshot: Arc<Snapshot>,
+    book: Arc<AddressBook>,
+}
+
+impl Seen {
+    /// Reads the network unless what was read before still holds; with the monitor for the first thread.
+    pub(super) fn now(before: Option<Surroundings>) -> (Option<Monitor>, Option<Seen>) {
+        let (mut monitor, snapshot) = match before {
+            Some(Surroundings { monitor, snapshot }) => (monitor, Some(snapshot)),
+            None => (None, None),
+        };
+        let holds = snapshot.is_some() && monitor.as_mut().is_some_and(|monitor| !monitor.changed());
+        let monitor = monitor.or_else(|| Monitor::new().ok());
+        let snapshot = snapshot.filter(|_| holds).or_else(|| sys::snapshot().ok());
+        (monitor, snapshot.map(Seen::new))
+    }
+
+    fn new(snapshot: Snapshot) -> Seen {
+        Seen { book: Arc::new(AddressBook::new(&snapshot)), snapshot: Arc::new(snapshot) }
+    }
+}
+
 /// What the loop knows of the host around it.
 pub(super) struct Neighbourhood {
     monitor: Option<Monitor>,
-    book: Option<AddressBook>,
-    snapshot: Option<Snapshot>,
+    seen: Option<Seen>,
     stale: bool,
     refreshed: Instant,
     rest: Duration,
@@ -28,38 +61,49 @@ pub(super) struct Neighbourhood {
     latest: Option<Latest>,
     /// Whether the poller tells when the monitor has something to say.
     wakes: bool,
-    cookie: Option<u64>,
+    /// The namespace of this process, once it was asked for.
+    cookie: OnceCell<Option<u64>>,
 }
 
 impl Neighbourhood {
-    /// Looks around, and begins to listen for changes. Where that is refused, every name is asked for anew.
-    pub(super) fn new(poller: &Poller, key: u64) -> Neighbourhood {
-        let watched = Monitor::new().and_then(|monitor| Ok((monitor.watch(poller, key)?, monitor)));
+    /// Begins to hear of changes; looks around if nothing was `seen` yet. Where listening for changes was refused, every name is
+    /// asked for anew.
+    pub(super) fn new(
+        poller: &Poller,
+        key: u64,
+        monitor: Option<Monitor>,
+        seen: Option<&Seen>,
+    ) -> Neighbourhood {
+        let watched = monitor.and_then(|monitor| Some((monitor.watch(poller, key).ok()?, monitor)));
         let (wakes, monitor) = watched.map_or((false, None), |(wakes, monitor)| (wakes, Some(monitor)));
-        let cookie = Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)
-            .or_else(|_| Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None))
-            .ok()
-            .and_then(|socket| packet_info::namespace_cookie(&socket));
         let mut fresh = Neighbourhood {
             monitor,
-            book: None,
-            snapshot: None,
-            stale: true,
+            seen: seen
+                .map(|seen| Seen { snapshot: Arc::clone(&seen.snapshot), book: Arc::clone(&seen.book) }),
+            stale: seen.is_none(),
             refreshed: Instant::now(),
             rest: Duration::ZERO,
             failure: None,
             names: BTreeMap::new(),
             latest: None,
             wakes,
-            cookie,
+            cookie: OnceCell::new(),
         };
-        fresh.refresh();
+        if fresh.stale {
+            fresh.refresh();
+        }
         fresh
     }
 
     /// Whether this socket lives in the network namespace that the book speaks of. Not known counts as no.
     pub(super) fn is_home_of(&self, socket: &Socket) -> bool {
-        self.cookie.is_some() && packet_info::namespace_cookie(socket) == self.cookie
+        let cookie = *self.cookie.get_or_init(|| {
+            Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)
+                .or_else(|_| Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None))
+                .ok()
+                .and_then(|socket| packet_info::namespace_cookie(&socket))
+        });
+        cookie.is_some() && packet_info::namespace_cookie(socket) == cookie
     }
 
     /// Hears whether anything changed, and returns what. Names are forgotten at once; addresses are read again, but while they
@@ -89,12 +133,11 @@ impl Neighbourhood {
         let mut changed = Vec::new();
         match sys::snapshot() {
             Ok(snapshot) => {
-                self.book = Some(AddressBook::new(&snapshot));
                 self.stale = false;
-                if let Some(before) = &self.snapshot {
-                    changed = changes(before, &snapshot);
+                if let Some(before) = &self.seen {
+                    changed = changes(&before.snapshot, &snapshot);
                 }
-                self.snapshot = Some(snapshot);
+                self.seen = Some(Seen::new(snapshot));
             }
             // What is known stays in use until it can be read again.
             Err(error) => self.failure = Some(format!("the network cannot be read: {error}")),
@@ -106,7 +149,7 @@ impl Neighbourhood {
 
     /// Owners of addresses; none for a socket of another namespace.
     pub(super) fn book(&self, at_home: bool) -> Option<&AddressBook> {
-        self.book.as_ref().filter(|_| at_home)
+        self.seen.as_ref().filter(|_| at_home).map(|seen| &*seen.book)
     }
 
     /// Looks up the name of an interface in the namespace of `socket`, for [`Neighbourhood::ingress`].

@@ -64,8 +64,7 @@ pub(super) struct Limits<'a> {
 
 impl Worker {
     /// Watches nothing yet.
-    pub(super) fn new(poller: Poller, crew: Arc<Crew>, leads: bool) -> Worker {
-        let neighbourhood = Neighbourhood::new(&poller, MONITOR);
+    pub(super) fn new(poller: Poller, crew: Arc<Crew>, leads: bool, neighbourhood: Neighbourhood) -> Worker {
         Worker {
             poller,
             served: Table::default(),
@@ -187,7 +186,7 @@ impl Worker {
         match event.key {
             SIGNALS | MONITOR => ControlFlow::Continue(()),
             key if key % 2 == 0 => {
-                let number = usize::try_from((key - FIRST_SOCKET) / 2).unwrap_or(usize::MAX);
+                let number = socket_number(key).unwrap_or(usize::MAX);
                 match self.served.get(number).map(|served| served.bound.spec.protocol) {
                     Some(Protocol::Tcp) => self.accept_some(number, TURN, observer),
                     Some(Protocol::Udp) => self.receive_some(number, TURN, observer),
@@ -405,6 +404,12 @@ pub(super) fn bound_address(bound: &Bound) -> SocketAddr {
 
 fn socket_key(number: usize) -> u64 {
     FIRST_SOCKET + 2 * number as u64
+}
+
+/// The socket of a key; `None` for other keys.
+pub(super) fn socket_number(key: u64) -> Option<usize> {
+    (key >= FIRST_SOCKET && key % 2 == 0)
+        .then(|| usize::try_from((key - FIRST_SOCKET) / 2).unwrap_or(usize::MAX))
 }
 
 /// Connection keys are odd, from 3.

@@ -127,7 +127,7 @@ pub fn storms_lose_no_count() {
         summary["errors"]
     );
     assert_eq!(connected.load(Ordering::Relaxed), made);
-    assert_eq!(passive_opens(&host), made, "the kernel's own count");
+    assert_eq!(host.passive_opens(), made, "the kernel's own count");
     assert_eq!(summary["accepted"], made, "{summary}");
     assert_eq!(accepted + dropped, made, "{accepted} lines and {dropped} dropped: {summary}");
     assert_eq!(summary["dropped"], dropped);
@@ -148,15 +148,6 @@ pub fn storms_lose_no_count() {
     );
     // Lines that were dropped are output that was lost.
     assert_eq!(status.code(), Some(5));
-}
-
-/// How many handshakes the kernel of `host` has ended as a server (RFC 4022, `tcpPassiveOpens`).
-fn passive_opens(host: &Netns) -> u64 {
-    let text = host.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap();
-    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
-    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-    let mut fields = names.split(' ').zip(values.split(' '));
-    fields.find(|(name, _)| *name == "PassiveOpens").unwrap().1.parse().unwrap()
 }
 
 /// Connects in bursts, and waits for the program's byte (port 901) or end. Closing with a reset leaves no port in TIME_WAIT.

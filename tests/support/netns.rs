@@ -158,6 +158,16 @@ impl Netns {
         self.ip(&format!("address add {address} dev {interface}{nodad}"));
     }
 
+    /// How many handshakes the kernel has ended here as a server (RFC 4022, `tcpPassiveOpens`).
+    #[must_use]
+    pub fn passive_opens(&self) -> u64 {
+        let text = self.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap();
+        let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let mut fields = names.split(' ').zip(values.split(' '));
+        fields.find(|(name, _)| *name == "PassiveOpens").unwrap().1.parse().unwrap()
+    }
+
     /// The index of an interface here.
     #[must_use]
     pub fn index(&self, interface: &str) -> u32 {

@@ -417,7 +417,7 @@ fn serve(
             .map(|bound| Endpoint { bound, inherited: false })
             .collect::<Vec<_>>();
         let served = host.run(move || {
-            let mut acceptor = Acceptor::new(endpoints, 1, None)?;
+            let mut acceptor = Acceptor::new(endpoints, 1, None, None)?;
             let ends_with_program = Quiet { over };
             let mut observer = ends_with_program;
             loop {

@@ -10,13 +10,13 @@ mod reporter;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::accept::{Acceptor, End};
+use crate::accept::{Acceptor, End, Surroundings};
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::profile::Profile;
 use crate::record::event::{Event, Listening, SCHEMA, Started};
 use crate::record::time::Time;
-use crate::sys::{self, Signals};
+use crate::sys::{self, Monitor, Signals};
 
 use super::source::ProfileArgs;
 use super::{Context, Exit, Failure};
@@ -84,7 +84,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     };
     let signals = Signals::new().map_err(|error| environment(format!("cannot take signals: {error}")))?;
     sys::raise_file_limit();
-    let host = sys::snapshot().map_err(|error| environment(error.to_string()))?;
+    // Before the network is read, so that no change after that is missed.
+    let monitor = Monitor::new().ok();
+    let mut host = sys::snapshot().map_err(|error| environment(error.to_string()))?;
     let needs = confine::needs(&profile, &host);
     let (sink, of_sink) = output::open(args.output.as_deref(), args.keep_privileges)?;
     let mut reporter = Reporter::new(args.format, sink, context);
@@ -95,14 +97,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         host: host.host.clone(),
         profile: profile.name.clone(),
     }));
-    let opened = open::all(&profile, host, inherited.unwrap_or_default(), &signals, &mut reporter)?;
+    let opened = open::all(&profile, &mut host, inherited.unwrap_or_default(), &signals, &mut reporter)?;
     let (sockets, failed) = (opened.endpoints.len(), opened.failed);
     let follower = Follower::new(&profile, &opened);
     let idle = sockets == 0 && follower.is_none();
     // Before any other thread is started: those inherit it.
     let confinement = (!args.keep_privileges).then(|| confine::process(&needs, of_sink, &mut reporter));
-    // From `listening` on, changes of the network are heard of.
-    let acceptor = (!idle).then(|| Acceptor::new(opened.endpoints, args.threads.into(), args.count));
+    // From `listening` on, changes of the network are told; those of before are taken in silently.
+    let read = Some(Surroundings { monitor, snapshot: host });
+    let acceptor = (!idle).then(|| Acceptor::new(opened.endpoints, args.threads.into(), args.count, read));
     reporter.event(&Event::Listening(Listening { sockets, failed, confinement }));
     let served = match acceptor {
         Some(acceptor) => acceptor

@@ -101,15 +101,15 @@ pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
     if problems.is_empty() { Ok(sockets) } else { Err(Failure { exit: Exit::Environment, problems }) }
 }
 
-/// Opens all sockets. Failures are events; the others go on.
+/// Opens all sockets. Failures are events; the others go on. `host` is read again while something is waited for.
 pub(super) fn all(
     profile: &Profile,
-    host: Snapshot,
+    host: &mut Snapshot,
     inherited: Vec<Inherited>,
     signals: &Signals,
     reporter: &mut Reporter<'_>,
 ) -> Result<Opened, Failure> {
-    let (expansion, host) = expansion_when_complete(profile, host, signals, reporter)?;
+    let expansion = expansion_when_complete(profile, host, signals, reporter)?;
     for note in &expansion.notes {
         reporter.event(&Event::Notice(Notice {
             code: Code::LEFT_OUT,
@@ -130,7 +130,7 @@ pub(super) fn all(
             hint: missing.hint.clone(),
         }));
     }
-    let ground = Ground::new(&host);
+    let ground = Ground::new(host);
     for socket in inherited {
         let name = socket.name.clone();
         match adopt(socket, &ground) {
@@ -207,17 +207,17 @@ pub(super) fn one(
 /// Expands the profile; while something is missing that is to be waited for, looks again.
 fn expansion_when_complete(
     profile: &Profile,
-    mut host: Snapshot,
+    host: &mut Snapshot,
     signals: &Signals,
     reporter: &mut Reporter<'_>,
-) -> Result<(Expansion, Snapshot), Failure> {
+) -> Result<Expansion, Failure> {
     let begun = Instant::now();
     let mut told = false;
     loop {
-        let expansion = expand::expand(profile, &host);
+        let expansion = expand::expand(profile, host);
         let wait = expansion.missing.iter().map(|missing| missing.wait).max().unwrap_or_default();
         if begun.elapsed() >= wait || signals.asked() {
-            return Ok((expansion, host));
+            return Ok(expansion);
         }
         if !std::mem::replace(&mut told, true) {
             for missing in expansion.missing.iter().filter(|missing| !missing.wait.is_zero()) {
@@ -229,7 +229,7 @@ fn expansion_when_complete(
             }
         }
         std::thread::sleep(LOOK_AGAIN.min(wait.saturating_sub(begun.elapsed())));
-        host = sys::snapshot().map_err(|error| super::environment(error.to_string()))?;
+        *host = sys::snapshot().map_err(|error| super::environment(error.to_string()))?;
     }
 }
 

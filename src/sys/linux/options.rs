@@ -89,6 +89,16 @@ pub fn is_listener(socket: &Socket) -> io::Result<bool> {
     socket.is_listener()
 }
 
+/// Keeps newcomers out of a listener, and whoever waits in its queue in it: a filter that drops every packet (SO_ATTACH_FILTER of
+/// socket(7)), the last ACK of a handshake too. Where it cannot be set, a queue for one, which leaves a place.
+///
+/// # Errors
+/// As `setsockopt(2)` and `listen(2)`.
+pub fn keep_out(listener: &Socket) -> io::Result<()> {
+    let nothing = socket2::SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+    listener.attach_filter(&[nothing]).or_else(|_| listener.listen(0))
+}
+
 /// Accepts one connection. Reads and writes on it pass [`recv_now`] and [`send_now`], so it is left as it is.
 ///
 /// # Errors

@@ -96,6 +96,9 @@ impl Poller {
         Ok(self.epoll.delete(source)?)
     }
 
+    /// Ends watching a source that its owner is about to close: the kernel does so by itself (epoll(7), question 6).
+    pub fn forget(&self, _source: &impl AsFd) {}
+
     /// Whether `source` can be read. Waits for that, at most `patience`, as long as nothing that is watched is ready: `source`
     /// itself need not be watched.
     #[must_use]

@@ -103,6 +103,14 @@ pub fn is_listener(_socket: &Socket) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Keeps newcomers out of a listener as far as that goes: a queue for one.
+///
+/// # Errors
+/// As `listen(2)`.
+pub fn keep_out(listener: &Socket) -> io::Result<()> {
+    listener.listen(0)
+}
+
 /// Accepts one connection and makes it non-blocking.
 ///
 /// # Errors

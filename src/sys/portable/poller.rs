@@ -89,6 +89,11 @@ impl Poller {
         self.poller.delete(source)
     }
 
+    /// Ends watching a source that its owner is about to close.
+    pub fn forget(&self, source: &impl polling::AsSource) {
+        let _ = self.poller.delete(source);
+    }
+
     /// Whether `source` can be read: not known here without watching it, so that is to be tried.
     #[must_use]
     pub fn wait_for<S>(&self, _source: &S, _patience: Duration) -> bool {

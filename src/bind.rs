@@ -52,21 +52,23 @@ pub struct BindFailure {
 /// The first call that fails; the socket is closed again. It is never listened on: `listen(2)` on a socket whose bind failed
 /// would bind it to a wildcard.
 pub fn open(spec: &SocketSpec, exposure: FamilyExposure) -> Result<Bound, BindFailure> {
-    open_until(spec, exposure, || false)
+    open_until(spec, exposure, None, || false)
 }
 
-/// As [`open`], but waits for nothing any more once `stop` says so.
+/// As [`open`], but waits for nothing any more once `stop` says so. The limit of the queue is that of `before`, which was opened a
+/// moment ago, where the same was asked for: `listen(2)` caps all alike.
 ///
 /// # Errors
 /// As [`open`].
 pub fn open_until(
     spec: &SocketSpec,
     exposure: FamilyExposure,
+    before: Option<&Bound>,
     stop: impl Fn() -> bool,
 ) -> Result<Bound, BindFailure> {
     let begun = Instant::now();
     loop {
-        match open_once(spec, exposure) {
+        match open_once(spec, exposure, before) {
             Err(failure)
                 if failure.errno == Errno::EADDRNOTAVAIL
                     && failure.phase == Phase::Bind
@@ -80,7 +82,11 @@ pub fn open_until(
     }
 }
 
-fn open_once(spec: &SocketSpec, exposure: FamilyExposure) -> Result<Bound, BindFailure> {
+fn open_once(
+    spec: &SocketSpec,
+    exposure: FamilyExposure,
+    before: Option<&Bound>,
+) -> Result<Bound, BindFailure> {
     let fail = |phase, object: &str, error: io::Error| BindFailure {
         phase,
         errno: errno_of_option(&error),
@@ -141,7 +147,11 @@ fn open_once(spec: &SocketSpec, exposure: FamilyExposure) -> Result<Bound, BindF
             exposure,
             ..bare
         })?;
-    let backlog = accept_queue_limit(&socket, spec.protocol);
+    let asked = |bound: &Bound| (bound.spec.protocol, bound.spec.backlog);
+    let backlog = match before.filter(|before| asked(before) == (spec.protocol, spec.backlog)) {
+        Some(before) => before.backlog,
+        None => accept_queue_limit(&socket, spec.protocol),
+    };
     Ok(Bound { socket, spec: spec.clone(), view, backlog, packet_info })
 }
 

@@ -170,7 +170,8 @@ pub(super) fn one(
         reporter.flush();
     }
     let exposure = ground.exposure(spec);
-    let failure = match bind::open_until(spec, exposure, stop) {
+    let before = open.last().filter(|last| !last.inherited).map(|last| &last.bound);
+    let failure = match bind::open_until(spec, exposure, before, stop) {
         Ok(mut bound) => {
             // An address that was waited for was not usable when the host was read: who can reach it is known only now.
             if !spec.wait_for_address.is_zero()

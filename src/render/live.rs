@@ -95,7 +95,7 @@ impl Live {
         let host = started.host.name.as_deref().unwrap_or("this host");
         format!(
             "bindscope {} listens on {} with profile {}\n",
-            started.version,
+            escape(&started.version),
             escape(host),
             self.styled(BOLD, &escape(&started.profile))
         )

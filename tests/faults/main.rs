@@ -10,6 +10,7 @@ mod budget;
 mod cost;
 mod files;
 mod network;
+mod peers;
 mod rights;
 mod streams;
 mod terminal;
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         trial("errors_of_one_connection_are_passed_over", accept::errors_of_one_connection_are_passed_over),
         trial("interrupted_calls_lose_nothing", accept::interrupted_calls_lose_nothing),
         trial("a_signal_in_a_burst_counts_all_that_were_accepted", accept::a_signal_in_a_burst),
+        trial("peers_that_are_slow_for_a_minute_are_closed", peers::that_are_slow_for_a_minute),
+        trial("peers_that_never_read_hold_up_nobody", peers::that_never_read),
         trial("closed_streams_are_not_taken_by_sockets", streams::closed_streams_are_not_taken_by_sockets),
         trial("readers_that_go_away_are_no_failure", streams::readers_that_go_away_are_no_failure),
         trial("full_devices_are_exit_5", streams::full_devices_are_exit_5),

@@ -155,15 +155,21 @@ pub fn a_closed_terminal_ends_it() {
     assert!(matches!(code, Some(0 | 5)), "{code:?}");
 }
 
+/// The library that shows a program another time; `None`, and said, where it is not and need not be.
+pub fn fake_clock() -> Option<&'static str> {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+    if std::path::Path::new(LIBRARY).exists() {
+        return Some(LIBRARY);
+    }
+    eprintln!("not tested: there is no {LIBRARY} (Debian: libfaketime)");
+    assert!(std::env::var_os("BINDSCOPE_REQUIRE_TOOLS").is_none(), "libfaketime is required and missing");
+    None
+}
+
 /// Row 61: the wall clock jumps back by an hour. Stamps are the clock's; durations are not its matter: the idle time, and the end
 /// of the run, come when they must.
 pub fn a_clock_that_jumps_changes_no_duration() {
-    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-    if !std::path::Path::new(LIBRARY).exists() {
-        eprintln!("not tested: there is no {LIBRARY} (Debian: libfaketime)");
-        assert!(std::env::var_os("BINDSCOPE_REQUIRE_TOOLS").is_none(), "libfaketime is required and missing");
-        return;
-    }
+    let Some(library) = fake_clock() else { return };
     let listener = "[[listener]]\nname = 'idle'\nbind = '127.0.0.1'\nport = 8081\nreply = 'echo'\nidle_timeout = '500ms'\n";
     let (directory, path) = profile(listener);
     let offset = directory.path().join("offset");
@@ -172,7 +178,7 @@ pub fn a_clock_that_jumps_changes_no_duration() {
     // The library could not read its file any more once Landlock holds.
     let mut command = bindscope(&["listen", "--format", "ndjson", "--for", "4s", "--keep-privileges", &path]);
     command
-        .env("LD_PRELOAD", LIBRARY)
+        .env("LD_PRELOAD", library)
         .env("FAKETIME_TIMESTAMP_FILE", &offset)
         .env("FAKETIME_NO_CACHE", "1")
         .env("DONT_FAKE_MONOTONIC", "1")

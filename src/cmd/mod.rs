@@ -29,11 +29,15 @@ use clap::{Parser, Subcommand};
 pub use context::{Color, Context};
 pub use exit::{Exit, Failure};
 
+/// What stands below the help.
+const EXIT_CODES: &str = "Exit codes: 0 done and held, 1 a finding, 2 bad usage or profile, 3 undecided (evidence is missing, or nothing was \
+     checked), 4 the environment refused, 5 output lost; more in `bindscope explain exit-codes`";
+
 /// Shows which network interface every accepted connection really arrived on, and who can reach what you bind.
 ///
 /// Without a command it prints this host's interfaces and what listens here. It never binds unless you say so.
 #[derive(Debug, Parser)]
-#[command(name = "bindscope", version, max_term_width = 110, disable_help_subcommand = true)]
+#[command(name = "bindscope", version, max_term_width = 110, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,

@@ -56,12 +56,19 @@ pub enum Format {
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let profile = args.source.load("default")?;
     let subject = args.host.subject()?;
+    let evidence = evidence(&subject.snapshot);
     let report = of_profile(&profile, subject);
     context.emit(
         written(&report, args.format, context, args.output.is_some()).as_bytes(),
         args.output.as_deref(),
     )?;
-    Ok(verdict(&report))
+    Ok(verdict(&report).worse(evidence))
+}
+
+/// A host that could have been read whole and was not leaves everything undecided. Where there are no network namespaces there is
+/// always a gap.
+pub(super) fn evidence(host: &Snapshot) -> Exit {
+    if host.complete || host.host.netns.is_none() { Exit::Success } else { Exit::Undecided }
 }
 
 /// The plan of a profile on a host.

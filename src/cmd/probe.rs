@@ -212,7 +212,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         let problem = Problem::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
         return Err(Failure::new(Exit::Environment, problem.help("`bindscope plan` says why")));
     }
-    Ok(verdict(&report, unseen))
+    Ok(verdict(&report, unseen).worse(plan::evidence(&subject.snapshot)))
 }
 
 /// Prediction and observation that differ, and failed expectations, are findings.

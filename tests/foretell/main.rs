@@ -319,6 +319,12 @@ fn another_hosts_snapshot_is_planned_for() {
     assert!(there["incomplete_because"].to_string().contains("what listens on its host"), "{there}");
     let told = run(&elsewhere, &["plan", "--bind", "192.0.2.1:8098", "--host", path]);
     assert!(text(&told).0.contains("\nincomplete: a snapshot does not tell"), "{:?}", text(&told));
+    // That is so of every snapshot. One that was not whole when it was taken is no evidence.
+    exits(&told, 0);
+    let whole = std::fs::read_to_string(path).unwrap();
+    let cut = whole.replacen("\"complete\": true", "\"complete\": false", 1);
+    let (_directory, cut) = file("cut.json", &cut.replacen("[]", "[\"the routes changed\"]", 1));
+    exits(&run(&elsewhere, &["plan", "--bind", "192.0.2.1:8098", "--host", &cut]), 3);
     // Who binds there is taken for an ordinary user.
     let low = json(&run(&elsewhere, &["plan", "--bind", "192.0.2.1:80", "--format", "json", "--host", path]));
     assert_eq!(low["sockets"][0]["bind"]["predicted"]["errno"], "EACCES");

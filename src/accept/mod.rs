@@ -34,8 +34,8 @@ const SIGNALS: u64 = 0;
 pub trait Observer {
     /// A connection, or a datagram with its length in bytes and whether only its beginning was read.
     fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>);
-    /// A connection was closed at once: its listener has `max_connections` open ones.
-    fn over_limit(&mut self, listener: &str);
+    /// A connection that is closed at once: its listener has `max_connections` open ones. It is told of here alone.
+    fn over_limit(&mut self, arrival: &Arrival);
     /// The accept queue of a listener is full or nearly so: `length` connections wait, and `limit` may.
     fn queue_filled(&mut self, _listener: &str, _length: u32, _limit: u32) {}
     /// `count` errors of a kind, such as `accept EMFILE`.

@@ -294,17 +294,18 @@ impl Worker {
         let book = self.neighbourhood.book(served.at_home);
         let raw = Raw { listener: &spec.listener, protocol: Protocol::Tcp, peer, local, kernel };
         attribute_into(&mut self.arrival, &raw, book);
-        observer.arrived(&self.arrival, None);
-        if spec.reply == Reply::None {
+        let one_more = |open: u32| (open < spec.max_connections).then_some(open + 1);
+        let room = match spec.reply {
             // It is closed at once, so it takes no place.
-            if served.open.load(Ordering::Relaxed) >= spec.max_connections {
-                observer.over_limit(&spec.listener);
-            }
+            Reply::None => served.open.load(Ordering::Relaxed) < spec.max_connections,
+            _ => served.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok(),
+        };
+        if !room {
+            observer.over_limit(&self.arrival);
             return;
         }
-        let one_more = |open: u32| (open < spec.max_connections).then_some(open + 1);
-        if served.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
-            observer.over_limit(&spec.listener);
+        observer.arrived(&self.arrival, None);
+        if spec.reply == Reply::None {
             return;
         }
         let idle = spec.idle_timeout;

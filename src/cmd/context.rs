@@ -81,8 +81,9 @@ impl Context {
             None => {
                 // The standard library's buffer looks for lines, and would write the rest of each piece by itself.
                 let result = match crate::sys::standard_output() {
-                    Some(file) => write_all(file, document),
-                    None => write_all(io::stdout(), document),
+                    Ok(Some(file)) => write_all(file, document),
+                    Ok(None) => write_all(io::stdout(), document),
+                    Err(error) => Err(error),
                 };
                 ("standard output".to_owned(), result)
             }

@@ -116,8 +116,11 @@ pub(super) fn report_usage(error: &clap::Error) -> Exit {
         let _ = write!(stderr, "{}", text.ansi());
         return Exit::Usage;
     }
-    let mut stdout = anstream::stdout().lock();
-    match write!(stdout, "{}", text.ansi()).and_then(|()| stdout.flush()) {
+    let written = crate::sys::standard_output().and_then(|_| {
+        let mut stdout = anstream::stdout().lock();
+        write!(stdout, "{}", text.ansi()).and_then(|()| stdout.flush())
+    });
+    match written {
         Err(write_error) if write_error.kind() != std::io::ErrorKind::BrokenPipe => {
             let _ =
                 writeln!(std::io::stderr(), "error[BS4005]: cannot write to standard output: {write_error}");

@@ -129,6 +129,9 @@ pub struct Accepted {
     /// How it came.
     #[serde(flatten)]
     pub arrival: Arrival,
+    /// Whether it was closed at once, since `max_connections` of its listener were open.
+    #[serde(default)]
+    pub over_limit: bool,
 }
 
 /// See [`Event::Datagram`].
@@ -156,6 +159,8 @@ pub enum ArrivalEvent<'a> {
         /// How it came.
         #[serde(flatten)]
         arrival: &'a Arrival,
+        /// Whether it was closed at once, since its listener was full.
+        over_limit: bool,
     },
     /// See [`Datagram`].
     Datagram {

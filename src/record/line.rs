@@ -63,7 +63,9 @@ impl Lines {
         if !place.as_ref().is_some_and(|kind| kind.has(arrival)) {
             *place = Kind::new(arrival);
         }
-        let Some(kind) = place else { return whole(out, &ArrivalEvent::Accepted { time, arrival }) };
+        let Some(kind) = place else {
+            return whole(out, &ArrivalEvent::Accepted { time, arrival, over_limit: false });
+        };
         out.extend_from_slice(BEFORE_TIME.as_bytes());
         out.extend_from_slice(self.head.as_bytes());
         let mut fraction = *b"000000Z";
@@ -87,6 +89,11 @@ impl Lines {
     }
 }
 
+/// Adds the line of a connection that was closed at once, since its listener was full.
+pub fn over_limit(out: &mut Vec<u8>, time: Time, arrival: &Arrival) {
+    whole(out, &ArrivalEvent::Accepted { time, arrival, over_limit: true });
+}
+
 fn whole(out: &mut Vec<u8>, event: &ArrivalEvent<'_>) {
     // Events have string keys only, so they always have a JSON form, and a vector always has room.
     let _ = serde_json::to_writer(&mut *out, event);
@@ -97,7 +104,7 @@ impl Kind {
     /// `None` would be a line without a peer.
     fn new(arrival: &Arrival) -> Option<Kind> {
         let time = Time::new(std::time::UNIX_EPOCH);
-        let line = serde_json::to_vec(&ArrivalEvent::Accepted { time, arrival }).ok()?;
+        let line = serde_json::to_vec(&ArrivalEvent::Accepted { time, arrival, over_limit: false }).ok()?;
         let behind_time = BEFORE_TIME.len() + SOME_TIME.len();
         let address = line.windows(BEFORE_ADDRESS.len()).position(|bytes| bytes == BEFORE_ADDRESS)?;
         let address = address + BEFORE_ADDRESS.len();
@@ -234,7 +241,7 @@ mod tests {
                 let time = Time::new(UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_000 + micros));
                 lines.arrival(&mut out, time, arrival, datagram);
                 let event = match datagram {
-                    None => ArrivalEvent::Accepted { time, arrival },
+                    None => ArrivalEvent::Accepted { time, arrival, over_limit: false },
                     Some((bytes, truncated)) => ArrivalEvent::Datagram { time, arrival, bytes, truncated },
                 };
                 serde_json::to_writer(&mut expected, &event).unwrap();

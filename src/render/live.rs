@@ -70,7 +70,14 @@ impl Live {
                 self.begun = true;
                 self.listening()
             }
-            Event::Accepted(Accepted { time, arrival }) => self.told_arrival(*time, arrival, None),
+            Event::Accepted(Accepted { time, arrival, over_limit: false }) => {
+                self.told_arrival(*time, arrival, None)
+            }
+            Event::Accepted(Accepted { time, arrival, over_limit: true }) => {
+                let mut out = Vec::new();
+                self.over_limit(&mut out, *time, arrival);
+                String::from_utf8_lossy(&out).into_owned()
+            }
             Event::Datagram(Datagram { time, arrival, bytes, truncated }) => {
                 self.told_arrival(*time, arrival, Some((*bytes, *truncated)))
             }
@@ -142,6 +149,13 @@ impl Live {
         String::from_utf8_lossy(&out).into_owned()
     }
 
+    /// Adds the line of a connection that was closed at once, since its listener was full.
+    pub fn over_limit(&mut self, out: &mut Vec<u8>, time: Time, arrival: &Arrival) {
+        self.line(out, time, arrival, |out, start| {
+            remark(out, start, format_args!("closed at once: max_connections are open"));
+        });
+    }
+
     /// Adds the line of an arrival to `out`; of a datagram also its length in bytes and whether only its beginning was read.
     pub fn arrival(
         &mut self,
@@ -149,6 +163,23 @@ impl Live {
         time: Time,
         arrival: &Arrival,
         datagram: Option<(usize, bool)>,
+    ) {
+        self.line(out, time, arrival, |out, start| match datagram {
+            Some((bytes, false)) => remark(out, start, format_args!("{bytes} bytes")),
+            Some((bytes, true)) => {
+                remark(out, start, format_args!("{bytes} bytes, only the beginning was read"));
+            }
+            None => {}
+        });
+    }
+
+    /// Adds a line whose last remarks `more` adds, behind those that begin at its second argument.
+    fn line(
+        &mut self,
+        out: &mut Vec<u8>,
+        time: Time,
+        arrival: &Arrival,
+        more: impl FnOnce(&mut Vec<u8>, usize),
     ) {
         let start = out.len();
         let style = match (&arrival.ingress.evidence, arrival.peer_is_local) {
@@ -170,13 +201,7 @@ impl Live {
         out.extend_from_slice(b"  ");
         let remarks_start = out.len();
         remarks(out, arrival);
-        match datagram {
-            Some((bytes, false)) => remark(out, remarks_start, format_args!("{bytes} bytes")),
-            Some((bytes, true)) => {
-                remark(out, remarks_start, format_args!("{bytes} bytes, only the beginning was read"));
-            }
-            None => {}
-        }
+        more(out, remarks_start);
         while out.len() > start && out.last() == Some(&b' ') {
             out.pop();
         }
@@ -423,6 +448,7 @@ mod tests {
                 address_owner: Some(owner.into()),
                 peer_is_local: Some(false),
             },
+            over_limit: false,
         })
     }
 

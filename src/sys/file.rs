@@ -205,15 +205,20 @@ pub fn write_now(_file: &File, _bytes: &[u8]) -> io::Result<usize> {
 }
 
 /// Standard output without the buffer that the standard library puts before it; `None` where that cannot be had.
-#[must_use]
-pub fn standard_output() -> Option<File> {
+///
+/// # Errors
+/// EBADF when the program was started without one (`>&-`).
+pub fn standard_output() -> io::Result<Option<File>> {
     #[cfg(unix)]
     {
         use std::os::fd::AsFd as _;
-        io::stdout().as_fd().try_clone_to_owned().ok().map(File::from)
+        if super::began_without_output() {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        Ok(io::stdout().as_fd().try_clone_to_owned().ok().map(File::from))
     }
     #[cfg(not(unix))]
-    None
+    Ok(None)
 }
 
 /// Writes to standard error as far as that does not wait longer than `patience` for whoever reads it: a pipe that is full stays

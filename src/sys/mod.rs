@@ -19,6 +19,7 @@
 //! | `namespaces`, `in_namespace` | the other network namespaces, and work in one |
 //! | `groups` | the multicast groups that interfaces have joined |
 //! | `packet_filters` | that there are packet filters, not what they do |
+//! | `began_without_output` | whether standard output was closed at the start |
 //! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
 //! | `Overflows` | how many connections found an accept queue full |
 //! | `port_holder` | the sockets in the way of a bind |
@@ -62,6 +63,7 @@ pub use socket_types::{
     CallerRights, Connecting, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram,
     ServerConnection, ServerConnections, Sight, TransportState,
 };
+pub use system::beginning::began_without_output;
 pub use system::capture::Capture;
 pub use system::confine::{confine, with_other_threads};
 pub use system::connections::connections;

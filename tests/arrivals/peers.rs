@@ -153,8 +153,9 @@ pub fn that_are_too_many_are_counted() {
     }
     let mut extra: Vec<_> = (0..4).map(|_| connect(&host, 8081)).collect();
     assert!(extra.iter_mut().all(is_closed));
-    for _ in 0..7 {
-        assert_eq!(listening.next_arrival()["event"], "accepted");
+    for number in 0..7 {
+        let event = listening.next_arrival();
+        assert_eq!((&event["event"], &event["over_limit"]), (&"accepted".into(), &(number >= 3).into()));
     }
     drop(streams);
     let summary = last(listening);

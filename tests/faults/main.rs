@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         trial("peers_that_never_read_hold_up_nobody", peers::that_never_read),
         trial("closed_streams_are_not_taken_by_sockets", streams::closed_streams_are_not_taken_by_sockets),
         trial("readers_that_go_away_are_no_failure", streams::readers_that_go_away_are_no_failure),
+        trial("a_reader_that_leaves_listen", streams::a_reader_that_leaves_listen_is_told_what_it_missed),
         trial("full_devices_are_exit_5", streams::full_devices_are_exit_5),
         trial("a_stopped_pager_stops_nothing", streams::a_stopped_pager_stops_nothing),
         trial("a_full_disk_leaves_whole_lines", files::a_full_disk_leaves_whole_lines),

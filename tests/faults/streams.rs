@@ -49,8 +49,49 @@ pub fn closed_streams_are_not_taken_by_sockets() {
     assert_eq!(wait(&mut child).code(), Some(0));
     assert!(std::fs::read_to_string(&log).unwrap().lines().last().unwrap().contains("\"accepted\":1,"));
     for arguments in COMMANDS {
-        let expected = run(arguments).status.code();
-        assert_eq!(wait(&mut behind(&shell, arguments).spawn().unwrap()).code(), expected, "{arguments:?}");
+        assert_eq!(wait(&mut behind(&shell, arguments).spawn().unwrap()).code(), Some(5), "{arguments:?}");
+    }
+    // With standard error open it says so, and `listen` takes nobody whom it could not tell of.
+    let shell = ["bash", "-c", "exec \"$0\" \"$@\" >&-"];
+    for arguments in
+        [&["interfaces"][..], &["--version"], &["listen", "--bind", "127.0.0.1:8082", "--for", "20s"]]
+    {
+        let mut command = behind(&shell, arguments);
+        let output = finish(ns.run(|| command.stderr(Stdio::piped()).spawn()).unwrap());
+        assert_eq!(output.status.code(), Some(5), "{arguments:?} {:?}", text(&output));
+        assert!(text(&output).1.contains("standard output: Bad file descriptor"), "{:?}", text(&output));
+    }
+}
+
+/// A reader that goes away from `listen` wanted no more: it ends as it would have, and says how many arrivals nobody was told of.
+pub fn a_reader_that_leaves_listen_is_told_what_it_missed() {
+    let ns = Netns::new();
+    for (clients, format) in [(5, "ndjson"), (5, "human"), (0, "ndjson")] {
+        let mut command =
+            bindscope(&["listen", "--bind", "127.0.0.1:8081", "--format", format, "--for", "3s"]);
+        let mut child = ns.run(|| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()).unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let begun = Instant::now();
+        while ns.run(|| std::net::TcpStream::connect("127.0.0.1:8081")).is_err() {
+            assert!(begun.elapsed() < PATIENCE);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let mut line = String::new();
+        while !line.contains("127.0.0.1:") && !line.contains("\"accepted\"")
+            || line.contains("tcp") && format == "human"
+        {
+            line.clear();
+            assert!(stdout.read_line(&mut line).unwrap() > 0);
+        }
+        drop(stdout);
+        ns.run(|| {
+            let held: Vec<_> = (0..clients).map(|_| connect(([127, 0, 0, 1], 8081).into())).collect();
+            drop(held);
+        });
+        let output = finish(child);
+        let said = text(&output).1;
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert_eq!(said.contains("the reader of the output went away: "), clients > 0, "{said}");
     }
 }
 

@@ -494,7 +494,7 @@ struct Quiet<'a> {
 impl Observer for Quiet<'_> {
     fn arrived(&mut self, _arrival: &Arrival, _datagram: Option<(usize, bool)>) {}
 
-    fn over_limit(&mut self, _listener: &str) {}
+    fn over_limit(&mut self, _arrival: &Arrival) {}
 
     fn error(&mut self, _kind: &str, _count: u64) {}
 

@@ -32,8 +32,9 @@ pub(super) fn open(path: Option<&Path>, keep_rights: bool) -> Result<(Sink, Opti
         ),
         None => {
             let opened = match sys::standard_output() {
-                Some(file) => of_file(file, keep_rights),
-                None => stream(io::stdout(), keep_rights),
+                Ok(Some(file)) => of_file(file, keep_rights),
+                Ok(None) => stream(io::stdout(), keep_rights),
+                Err(error) => Err(error),
             };
             ("standard output".to_owned(), opened)
         }

@@ -11,7 +11,7 @@ use crate::code::Code;
 use crate::diag::{Problem, Severity};
 use crate::model::{Arrival, Change, PathChange, SocketView};
 use crate::record::event::{ChangedPath, Dropped, Event, FilledQueue, Network, Notice};
-use crate::record::line::Lines;
+use crate::record::line::{self, Lines};
 use crate::record::sink::Sink;
 use crate::record::tally::Tally;
 use crate::record::time::Time;
@@ -160,7 +160,8 @@ impl<'a> Reporter<'a> {
         );
     }
 
-    /// Writes the summary and what still waits.
+    /// Writes the summary and what still waits. A reader that has gone away is told of what it has not read, on standard error; it
+    /// wanted no more, and changes no verdict.
     ///
     /// # Errors
     /// The problem when anything could not be written, but for a closed pipe.
@@ -173,8 +174,17 @@ impl<'a> Reporter<'a> {
         self.tell_dropped();
         let dropped = self.sink.losses().dropped;
         let summary = self.tally.summary(dropped);
+        let total = summary.accepted + summary.datagrams;
         self.event(&Event::Summary(summary));
         let losses = self.sink.finish(patience);
+        if losses.closed && losses.dropped > 0 {
+            let message = format!(
+                "the reader of the output went away: {} of {total} arrivals have no line, and there is no summary",
+                losses.dropped
+            );
+            let problem = Problem::warning(Code::OUTPUT_FAILED, message);
+            let _ = self.context.say_within(&problem.help("write to a file with -o FILE"), patience);
+        }
         match losses.error {
             Some(error) if !losses.closed => Err(Problem::error(
                 Code::OUTPUT_FAILED,
@@ -245,8 +255,14 @@ impl Observer for Reporter<'_> {
         });
     }
 
-    fn over_limit(&mut self, listener: &str) {
-        self.tally.over_limit(listener);
+    fn over_limit(&mut self, arrival: &Arrival) {
+        self.tally.arrival(arrival);
+        self.tally.over_limit(&arrival.listener);
+        let time = Time::new(SystemTime::now());
+        self.sink.line(true, |out| match self.format {
+            Format::Human => lock(&self.common).live.over_limit(out, time, arrival),
+            Format::Ndjson => line::over_limit(out, time, arrival),
+        });
     }
 
     fn error(&mut self, kind: &str, count: u64) {

@@ -1,5 +1,6 @@
 //! The linux side of [`super`]. No logic here.
 
+pub mod beginning;
 mod borrow;
 pub mod capture;
 mod cgroup;

@@ -1,5 +1,6 @@
 //! The portable side of [`super`]. No logic here.
 
+pub mod beginning;
 pub mod capture;
 pub mod confine;
 pub mod connections;

@@ -105,11 +105,21 @@ fn time(text: &str) -> Result<Duration, String> {
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let line_by_line = args.format == Format::Ndjson;
     if line_by_line != args.watch.is_some() && (line_by_line || args.format != Format::Human) {
-        let problem = Problem::error(
-            Code::COMMAND_LINE,
-            "--format ndjson and --watch go together; --watch also has --format human",
-        );
-        return Err(Failure::usage(vec![problem]));
+        let (message, help) = match (line_by_line, args.rehearse) {
+            (true, true) => (
+                "--format ndjson tells changes as they come, and --rehearse tries one report",
+                "write the report with --format json",
+            ),
+            (true, false) => (
+                "--format ndjson tells changes as they come, and there is one report",
+                "add --watch for the changes, or write the report with --format json",
+            ),
+            (false, _) => (
+                "--watch tells changes as they come, which this format has no place for",
+                "leave --format out, or write --format ndjson",
+            ),
+        };
+        return Err(Failure::usage(vec![Problem::error(Code::COMMAND_LINE, message).help(help)]));
     }
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
     let policy = args.policy.as_deref().map(read_policy).transpose()?;

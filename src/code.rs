@@ -78,7 +78,7 @@ codes! {
     DEVICE_GONE = 1029: "the listener's device is gone",
     EXE_REPLACED = 1030: "the program on disk is not the one that runs",
     WIDER_IN_IPV6 = 1031: "the listener is reachable more widely over IPv6 than over IPv4",
-    SENT_TO_MANY = 1032: "the socket takes what is sent to many",
+    SENT_TO_MANY = 1032: "the socket is bound to an address of many hosts",
     REHEARSAL_DIFFERS = 1040: "the listener is not reached as its exposure says",
     // Bind
     ADDRESS_IN_USE = 2001: "another socket has the address and port",

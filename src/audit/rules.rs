@@ -201,11 +201,13 @@ impl About<'_> {
 
     fn to_many(&self, findings: &mut Vec<Finding>) {
         let view = &self.socket.view;
-        if view.protocol == Protocol::Udp && self.is_to_many() {
+        if self.is_to_many() {
             let mut finding = self
                 .finding(Code::SENT_TO_MANY, Severity::Note, self.because())
                 .help("bind an address of the host when one receiver is meant; for a group, SO_BINDTODEVICE limits the links");
-            finding.undecided = view.address.to_canonical().is_multicast() && self.host.groups.is_none();
+            finding.undecided = view.protocol == Protocol::Udp
+                && view.address.to_canonical().is_multicast()
+                && self.host.groups.is_none();
             findings.push(finding);
         }
     }

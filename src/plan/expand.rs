@@ -178,6 +178,8 @@ impl Expander<'_> {
             Scope::Loopback => "loopback ",
         };
         let placeholder = selector.family.unwrap_or(Family::Ipv4).wildcard();
+        let wanted = format!("{scope}{family}address");
+        let article = if wanted.starts_with(['a', 'I']) { "an" } else { "a" };
         let reason = if interfaces.is_empty() {
             Reason {
                 errno: Errno::ENODEV,
@@ -189,7 +191,7 @@ impl Expander<'_> {
             Reason {
                 errno: Errno::EADDRNOTAVAIL,
                 code: Code::ADDRESS_NOT_HERE,
-                message: format!("no interface called {names} has a {scope}{family}address"),
+                message: format!("no interface called {names} has {article} {wanted}"),
                 hint: Some(
                     "`bindscope interfaces` shows the addresses; `scope` and `family` widen the choice"
                         .to_owned(),

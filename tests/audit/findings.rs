@@ -302,6 +302,11 @@ pub fn what_is_sent_to_many_is_heard_as_the_exposure_says() {
             "{address}: {codes:?}"
         );
     }
+    // TCP goes to one host: nobody connects.
+    let _tcp = here.run(|| TcpListener::bind("192.0.2.255:80")).unwrap();
+    let document = json_in(&here, &["audit", "--format", "json"]);
+    assert!(codes(&document).contains(&("BS1032".to_owned(), 80)), "{document:#}");
+    assert_eq!(document["sockets"][0]["socket"]["exposure"]["ipv4"], "none");
     let human = text(&run_in(&here, &["audit"])).0;
     assert!(human.contains("hosts on the link send to it, through eth0"), "{human}");
     drop(joiner);
@@ -385,7 +390,9 @@ pub fn a_watch_ends_with_its_reader_and_tells_of_interfaces() {
         (&["--watch=0s"][..], "no time"),
         (&["--watch=50ms"], "shortest"),
         (&["--watch", "--for", "soon"], "unit"),
-        (&["--watch", "--format", "json"], "go together"),
+        (&["--watch", "--format", "json"], "or write --format ndjson"),
+        (&["--format", "ndjson"], "add --watch for the changes"),
+        (&["--format", "ndjson", "--rehearse"], "help: write the report with --format json"),
         (&["--for", "3s"], "--watch"),
         (&["--write-policy", "-", "--format", "json"], "cannot be used with"),
     ] {

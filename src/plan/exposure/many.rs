@@ -51,9 +51,16 @@ impl Exposer<'_> {
                 ));
                 return Some(Exposure::Link);
             }
-            because(format!("{address} is a broadcast address, and there is no link to hear it on"));
             let itself =
                 matches!(class, AddrClass::Loopback | AddrClass::Broadcast) && up(true).next().is_some();
+            because(format!(
+                "{address} is a broadcast address, {}",
+                if itself {
+                    "which only this host itself can send to"
+                } else {
+                    "and there is no link to hear it on"
+                }
+            ));
             return Some(if itself { Exposure::Loopback } else { Exposure::None });
         }
         let joined = self.snapshot.groups.as_ref().map(|groups| groups.get(&address));

@@ -58,6 +58,8 @@ pub struct Twin {
     pub clients: Vec<(Source, Client)>,
     /// Who is beyond the default route.
     pub beyond: Option<Beyond>,
+    /// The other sources of a plan, whom nobody stands for, and why.
+    pub nobody: Vec<(Source, String)>,
     /// What of the host is not copied and could decide, one sentence each.
     pub left_out: Vec<String>,
     /// What a reader should know besides, one sentence each.
@@ -97,6 +99,17 @@ enum Role {
     Absent,
 }
 
+/// Where somebody is whose packets arrive on an interface of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seat {
+    /// At the far end of the wire of the interface with this index.
+    End(u32),
+    /// Beside whoever is at that end, by a macvlan interface on it.
+    Beside(u32),
+    /// On the interface of the host with this index, the other end of a veth pair, by a macvlan interface on it.
+    Here(u32),
+}
+
 /// The copy of the host that `snapshot` is of.
 #[must_use]
 pub fn of(snapshot: &Snapshot) -> Twin {
@@ -125,12 +138,14 @@ struct Builder<'a> {
     far: HashMap<u32, (usize, IfName)>,
     /// By the host's interface: who is on its wire.
     clients: BTreeMap<u32, (usize, Addresses)>,
+    /// The same: where that one is.
+    seats: BTreeMap<u32, Seat>,
     macs: HashMap<u32, [u8; 6]>,
     taken: HashSet<[u8; 6]>,
     twin: Twin,
 }
 
-/// The name and index of the interface of everybody who is on one wire.
+/// The name of the interface of everybody who is on one wire, and its index where that one has a wire of its own.
 fn eth0() -> IfName {
     IfName::from("eth0")
 }
@@ -151,6 +166,7 @@ impl<'a> Builder<'a> {
             roles: BTreeMap::new(),
             far: HashMap::new(),
             clients: BTreeMap::new(),
+            seats: BTreeMap::new(),
             macs: HashMap::new(),
             taken: HashSet::new(),
             twin: Twin { plan, ..Twin::default() },
@@ -244,20 +260,56 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The interface whose wire somebody must be on for packets to arrive on this one.
-    fn wire_of(&self, interface: &'a Interface) -> Option<&'a Interface> {
+    /// Where somebody must be for packets to arrive on an interface.
+    fn seat(&self, interface: &Interface) -> Option<Seat> {
         match self.role(interface.index) {
-            Role::Wire => Some(interface),
-            Role::Bridge => self.snapshot.interfaces.iter().find(|port| {
-                port.master == Some(interface.index)
-                    && (port.up, port.running, self.role(port.index)) == (true, true, Role::Wire)
-            }),
+            Role::Wire => Some(Seat::End(interface.index)),
+            Role::Bridge => {
+                let ports = self.ports(interface);
+                let other = |port: &Interface| match self.role(port.index) {
+                    Role::Pair(other) => {
+                        self.snapshot.interface(other).filter(|other| other.master.is_none())
+                    }
+                    _ => None,
+                };
+                let wire = ports.iter().find(|port| self.role(port.index) == Role::Wire);
+                let here = || ports.iter().find_map(|port| other(port)).map(|other| Seat::Here(other.index));
+                wire.map(|wire| Seat::End(wire.index)).or_else(here)
+            }
             Role::Macvlan(parent) => {
                 let parent = self.snapshot.interface(parent)?;
-                if parent.up && parent.running { self.wire_of(parent) } else { None }
+                let seat = if parent.up && parent.running { self.seat(parent)? } else { return None };
+                Some(if let Seat::End(wire) = seat { Seat::Beside(wire) } else { seat })
             }
-            Role::Pair(_) | Role::Absent => None,
+            Role::Pair(other) => {
+                let other = self.snapshot.interface(other)?;
+                let Some(master) = other.master.and_then(|master| self.snapshot.interface(master)) else {
+                    return other.master.is_none().then_some(Seat::Here(other.index));
+                };
+                // What comes in by another port is sent on.
+                let bridge = Some(master).filter(|one| one.up && self.role(one.index) == Role::Bridge)?;
+                let wire = self.ports(bridge).into_iter().find(|port| self.role(port.index) == Role::Wire);
+                wire.map(|wire| Seat::Beside(wire.index))
+            }
+            Role::Absent => None,
         }
+    }
+
+    /// The index of the interface `eth0` of whoever is on the wire of an interface of the host: one that is free where it is made.
+    fn zone(&self, interface: u32) -> u32 {
+        match self.seats.get(&interface) {
+            None | Some(Seat::End(_)) => ETH0,
+            _ => {
+                let highest = self.snapshot.interfaces.iter().map(|one| one.index).max().unwrap_or(ETH0);
+                highest.saturating_add(interface).min(i32::MAX.unsigned_abs())
+            }
+        }
+    }
+
+    /// The ports of a bridge that work.
+    fn ports(&self, bridge: &Interface) -> Vec<&'a Interface> {
+        let all = self.snapshot.interfaces.iter();
+        all.filter(|port| port.master == Some(bridge.index) && port.up && port.running).collect()
     }
 
     /// Chooses who is on which wire, and makes the nodes.
@@ -265,8 +317,7 @@ impl<'a> Builder<'a> {
         for source in reach::sources(self.snapshot) {
             let Source::Link(name) = &source else { continue };
             let Some(interface) = self.snapshot.interface_named(name) else { continue };
-            let wire = self.wire_of(interface).filter(|_| interface.running);
-            let Some(wire) = wire else {
+            let Some(seat) = self.seat(interface).filter(|_| interface.running) else {
                 let why = match self.role(interface.index) {
                     _ if !interface.running => "it has no carrier".to_owned(),
                     Role::Pair(other) => {
@@ -276,15 +327,18 @@ impl<'a> Builder<'a> {
                     _ => "it has no wire".to_owned(),
                 };
                 self.twin.notes.push(format!("nobody connects from link:{name}: {why}"));
+                self.twin.nobody.push((source, why));
                 continue;
             };
             let node = self.twin.plan.nodes.len();
             self.twin.plan.nodes.push(source.to_string());
             self.clients.insert(interface.index, (node, self.chooser.on_wire(interface)));
-            if !matches!(self.role(interface.index), Role::Macvlan(_)) {
-                self.far.insert(wire.index, (node, eth0()));
+            self.seats.insert(interface.index, seat);
+            if let Seat::End(wire) = seat {
+                self.far.insert(wire, (node, eth0()));
             }
-            self.twin.clients.push((source, Client { node, zone: ETH0 }));
+            let zone = self.zone(interface.index);
+            self.twin.clients.push((source, Client { node, zone }));
         }
         for interface in &self.snapshot.interfaces {
             if self.role(interface.index) == Role::Wire && !self.far.contains_key(&interface.index) {

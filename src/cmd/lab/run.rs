@@ -198,7 +198,12 @@ fn report(
     }
     sockets.extend(plan::missing_of(&opened.expansion, snapshot));
     let judged = unseen_as_unknown(&cells, &sockets);
-    let expectations = expect::judge(&chosen.profile.expectations, &sockets, &judged, false);
+    let mut expectations = expect::judge(&chosen.profile.expectations, &sockets, &judged, false);
+    let nobody = chosen.original.as_ref().map_or(&[][..], |(_, twin)| &twin.nobody);
+    for one in expectations.iter_mut().filter(|one| one.verdict == expect::Verdict::Undecided) {
+        let source = nobody.iter().find(|(source, _)| one.because.contains(&format!("{source} ")));
+        one.because.extend(source.map(|(_, why)| format!(": nobody connects from there, as {why}")));
+    }
     let mut notes = plan::notes_of(&opened.expansion, None);
     notes.extend(more_notes);
     let mut incomplete = lab.gaps.clone();

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Builder, COPIED, ETH0, Role, eth0, plain};
+use super::{Builder, COPIED, ETH0, Role, Seat, eth0, plain};
 use crate::lab::ops::{Action, loopback};
 use crate::model::{AddrState, IfName, Interface, InterfaceAddress, Route, RouteKind};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
@@ -57,16 +57,24 @@ impl<'a> Builder<'a> {
             let Role::Macvlan(parent) = self.role(interface.index) else { continue };
             let Some(parent) = snapshot.interface(parent) else { continue };
             let (link, parent) = (self.link(interface), parent.name.clone());
-            let mtu = link.mtu;
             self.twin.plan.push(0, Action::Macvlan { link, parent, other: None });
-            let far = self.wire_of(interface).and_then(|wire| self.far.get(&wire.index).cloned());
-            let (Some((at, parent)), Some((node, _))) = (far, self.clients.get(&interface.index)) else {
-                continue;
+        }
+        for (index, seat) in self.seats.clone() {
+            let place = match seat {
+                Seat::End(_) => continue,
+                Seat::Beside(wire) => self.far.get(&wire).cloned(),
+                Seat::Here(other) => snapshot.interface(other).map(|other| (0, other.name.clone())),
             };
-            let node = *node;
-            let mac = Some(self.fresh_mac(0xf, interface.index));
-            let link = LinkSpec { name: eth0(), mac, mtu, index: Some(ETH0) };
+            let (Some((at, parent)), Some((node, _))) = (place, self.clients.get(&index)) else { continue };
+            let (node, mtu) = (*node, snapshot.interface(index).and_then(|one| one.mtu));
+            let mac = Some(self.fresh_mac(0xf, index));
+            // Where that is looked up in the wrong namespace (measured on 6.1), the one of the parent must have neither name nor index.
+            let mut names = (index..).map(|number| IfName::from(format!("mv{number}").as_str()));
+            let Some(name) = names.find(|name| snapshot.interface_named(name).is_none()) else { continue };
+            let mtu = mtu.map(|mtu| mtu.min(65_535));
+            let link = LinkSpec { name: name.clone(), mac, mtu, index: Some(self.zone(index)) };
             self.twin.plan.push(at, Action::Macvlan { link, parent, other: Some(node) });
+            self.twin.plan.push(node, Action::Rename(name, eth0()));
             self.quick(node, &eth0(), true);
         }
         self.carriers();
@@ -202,7 +210,7 @@ impl<'a> Builder<'a> {
             }
         }
         for (index, (node, _)) in &self.clients {
-            if matches!(self.role(*index), Role::Macvlan(_)) {
+            if !matches!(self.seats.get(index), Some(Seat::End(_))) {
                 up.push((*node, eth0()));
             }
         }

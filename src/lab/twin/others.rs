@@ -6,17 +6,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::peers::Addresses;
-use super::{Builder, Role, eth0, families, plain};
+use super::{Builder, Role, Seat, eth0, families, plain};
 use crate::lab::ops::Action;
 use crate::model::addr::needs_zone;
 use crate::model::{Family, IfName};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
 
 impl Builder<'_> {
-    /// Whether a macvlan interface and its parent are on one wire: each answers ARP for the other, and who is first is heard.
+    /// Whether other interfaces of the host may be on the same wire, as a macvlan interface and its parent are: each answers ARP for
+    /// the other, and who is first is heard.
     pub(super) fn shares_its_wire(&self, index: u32) -> bool {
         let on = |role: &Role| *role == Role::Macvlan(index);
-        matches!(self.role(index), Role::Macvlan(_)) || self.roles.values().any(on)
+        let beside = matches!(self.seats.get(&index), Some(Seat::Beside(_) | Seat::Here(_)));
+        // The other ends of its ports.
+        let bridged = || {
+            let ports = self.snapshot.interfaces.iter().filter(|port| port.master == Some(index));
+            ports.into_iter().any(|port| matches!(self.role(port.index), Role::Pair(_)))
+        };
+        matches!(self.role(index), Role::Macvlan(_)) || beside || self.roles.values().any(on) || bridged()
     }
 
     /// The addresses of everybody on a wire.

@@ -111,6 +111,8 @@ pub fn tell_what_took_effect() {
         + &listener("everybody", "bind = '255.255.255.255'")
         + &listener("group", "bind = '224.0.0.1'")
         + &listener("subnet", "bind = '192.0.2.255'")
+        + &listener("joined", "protocol = 'udp'\nbind = '224.0.0.1'")
+        + &listener("unjoined", "protocol = 'udp'\nbind = '224.0.0.251'")
         + &listener("foreign", "bind = '203.0.113.7'\nwhen_missing = 'freebind'");
     let events = events(&host, &profile);
     let long = bound(&events, "long");
@@ -121,6 +123,9 @@ pub fn tell_what_took_effect() {
     for name in ["everybody", "group", "subnet"] {
         bound(&events, name);
         assert!(noticed(&events, name, "BS2024"), "{name} can never be reached: {events:?}");
+    }
+    for (name, exposure) in [("joined", "link"), ("unjoined", "none")] {
+        assert_eq!(bound(&events, name)["socket"]["exposure"]["ipv4"], exposure, "{name}");
     }
     bound(&events, "foreign");
     assert!(!noticed(&events, "foreign", "BS2024"));

@@ -7,7 +7,6 @@ use crate::model::SocketSpec;
 use crate::plan::expand::expand;
 use crate::profile::Profile;
 use crate::record::event::{ClosedSocket, Event};
-use crate::sys;
 
 use super::open::{self, Fate, Ground, Opened};
 use super::reporter::Reporter;
@@ -39,7 +38,7 @@ impl Follower {
     /// tried again after the next change.
     pub(super) fn fit(&mut self, acceptor: &mut Acceptor, reporter: &mut Reporter<'_>) -> io::Result<()> {
         // While the host cannot be read nothing is closed on a guess; the next change asks again.
-        let Ok(host) = sys::snapshot() else { return Ok(()) };
+        let Ok(host) = super::look() else { return Ok(()) };
         let wanted = expand(&self.profile, &host).sockets;
         let (stays, goes): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.open).into_iter().partition(|spec| wanted.contains(spec));

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::accept::{Acceptor, End, Surroundings};
 use crate::code::Code;
 use crate::diag::Problem;
+use crate::model::Snapshot;
 use crate::profile::Profile;
 use crate::record::event::{Event, Listening, SCHEMA, Started};
 use crate::record::time::Time;
@@ -86,7 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     sys::raise_file_limit();
     // Before the network is read, so that no change after that is missed.
     let monitor = Monitor::new().ok();
-    let mut host = sys::snapshot().map_err(|error| environment(error.to_string()))?;
+    let mut host = look().map_err(|error| environment(error.to_string()))?;
     let needs = confine::needs(&profile, &host);
     let (sink, of_sink) = output::open(args.output.as_deref(), args.keep_privileges)?;
     let mut reporter = Reporter::new(args.format, sink, context);
@@ -195,6 +196,11 @@ fn serve(
     let end = end.map_err(cannot_wait)?;
     acceptor.close(reporter, !matches!(end, End::Count | End::Observer)).map_err(cannot_wait)?;
     Ok((end, acceptor.starved().to_vec()))
+}
+
+/// This host, with the groups that its interfaces have joined.
+fn look() -> Result<Snapshot, sys::Error> {
+    Ok(Snapshot { groups: sys::groups(), ..sys::snapshot()? })
 }
 
 fn cannot_wait(error: std::io::Error) -> Failure {

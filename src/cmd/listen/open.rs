@@ -176,7 +176,7 @@ pub(super) fn one(
             // An address that was waited for was not usable when the host was read: who can reach it is known only now.
             if !spec.wait_for_address.is_zero()
                 && exposure.widest() == Exposure::None
-                && let Ok(now) = sys::snapshot()
+                && let Ok(now) = super::look()
             {
                 bound.view.exposure = exposure_of_view(&bound.view, &now);
             }
@@ -230,7 +230,7 @@ fn expansion_when_complete(
             }
         }
         std::thread::sleep(LOOK_AGAIN.min(wait.saturating_sub(begun.elapsed())));
-        *host = sys::snapshot().map_err(|error| super::environment(error.to_string()))?;
+        *host = super::look().map_err(|error| super::environment(error.to_string()))?;
     }
 }
 

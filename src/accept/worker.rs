@@ -409,7 +409,7 @@ fn socket_key(number: usize) -> u64 {
 
 /// The socket of a key; `None` for other keys.
 pub(super) fn socket_number(key: u64) -> Option<usize> {
-    (key >= FIRST_SOCKET && key % 2 == 0)
+    (key >= FIRST_SOCKET && key.is_multiple_of(2))
         .then(|| usize::try_from((key - FIRST_SOCKET) / 2).unwrap_or(usize::MAX))
 }
 

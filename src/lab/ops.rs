@@ -45,6 +45,8 @@ pub enum Action {
     },
     /// Make a bridge.
     Bridge(LinkSpec),
+    /// Make a VRF with a routing table.
+    Vrf(LinkSpec, u32),
     /// Make a macvlan interface on the wire of another one.
     Macvlan {
         /// The interface.
@@ -54,7 +56,7 @@ pub enum Action {
         /// The node that gets it, where that is not this one.
         other: Option<usize>,
     },
-    /// Make an interface a port of a bridge.
+    /// Make an interface a port of a bridge, or a part of a VRF.
     Port(IfName, IfName),
     /// Take an interface away.
     Delete(IfName),

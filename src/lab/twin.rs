@@ -90,6 +90,8 @@ pub struct Beyond {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Bridge,
+    /// With this routing table.
+    Vrf(u32),
     /// On the wire of the interface with this index.
     Macvlan(u32),
     /// A veth pair whose other end has this index.
@@ -219,14 +221,14 @@ impl<'a> Builder<'a> {
                     "{name} ({kind}) is one end of a veth pair: what its driver, or what it is made of, does to packets is not copied"
                 )),
                 Some(Role::Absent) => self.left_out(format!(
-                    "{name} ({kind}) is not copied: a lab has no VRF, so its interfaces stand outside of it and its table is asked by nobody"
+                    "{name} ({kind}) is not copied, as the snapshot does not tell its table: its interfaces stand outside of it and its table is asked by nobody"
                 )),
                 _ => {}
             }
             let master = interface.master.and_then(|master| snapshot.interface(master));
-            if let Some(master) = master
-                .filter(|master| !matches!(self.roles.get(&master.index), Some(Role::Bridge | Role::Absent)))
-            {
+            if let Some(master) = master.filter(|master| {
+                !matches!(self.roles.get(&master.index), Some(Role::Bridge | Role::Vrf(_) | Role::Absent))
+            }) {
                 self.left_out(format!("{name} is a part of {}, and stands alone in the twin", master.name));
             }
         }
@@ -291,7 +293,7 @@ impl<'a> Builder<'a> {
                 let wire = self.ports(bridge).into_iter().find(|port| self.role(port.index) == Role::Wire);
                 wire.map(|wire| Seat::Beside(wire.index))
             }
-            Role::Absent => None,
+            Role::Vrf(_) | Role::Absent => None,
         }
     }
 
@@ -403,7 +405,7 @@ fn role(snapshot: &Snapshot, interface: &Interface) -> Role {
     let link = interface.link.and_then(|link| snapshot.interface(link));
     match (interface.kind.as_deref(), link) {
         (Some("bridge"), _) => Role::Bridge,
-        (Some("vrf"), _) => Role::Absent,
+        (Some("vrf"), _) => interface.vrf_table.map_or(Role::Absent, Role::Vrf),
         (Some("macvlan"), Some(parent)) if !parent.loopback && parent.kind.as_deref() != Some("macvlan") => {
             Role::Macvlan(parent.index)
         }

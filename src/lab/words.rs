@@ -30,6 +30,9 @@ impl Plan {
             Action::Bridge(link) => {
                 vec![format!("ip -n {node} link add {} type bridge", link_words(link, ""))]
             }
+            Action::Vrf(link, table) => {
+                vec![format!("ip -n {node} link add {} type vrf table {table}", link_words(link, ""))]
+            }
             Action::Macvlan { link, parent, other } => {
                 let there = other.map_or_else(String::new, |other| format!(" netns {}", name(other)));
                 let words = link_words(link, "name ");

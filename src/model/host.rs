@@ -94,6 +94,9 @@ pub struct Interface {
     /// there is none here, or it is elsewhere.
     #[serde(default)]
     pub link: Option<u32>,
+    /// The routing table of a VRF; null for others.
+    #[serde(default)]
+    pub vrf_table: Option<u32>,
     /// Its addresses, sorted.
     pub addresses: Vec<InterfaceAddress>,
     /// Per-interface settings that decide binds and delivery: `ipv4.route_localnet`, `ipv4.rp_filter`, `ipv4.arp_ignore`,
@@ -198,6 +201,7 @@ impl Interface {
             mac: None,
             master: None,
             link: None,
+            vrf_table: None,
             addresses: Vec::new(),
             settings: BTreeMap::new(),
         }
@@ -355,6 +359,27 @@ pub struct Rule {
     pub table: Option<u32>,
     /// What it does: `lookup`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`.
     pub action: String,
+}
+
+impl Rule {
+    /// A rule without conditions, that is asked first and does nothing yet.
+    #[must_use]
+    pub fn any(family: Family) -> Rule {
+        Rule {
+            family,
+            priority: 0,
+            from: None,
+            to: None,
+            iif: None,
+            oif: None,
+            fwmark: None,
+            fwmask: None,
+            inverted: false,
+            suppress_prefix: None,
+            table: None,
+            action: String::new(),
+        }
+    }
 }
 
 impl Snapshot {

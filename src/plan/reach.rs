@@ -157,7 +157,7 @@ pub fn sources(snapshot: &Snapshot) -> Vec<Source> {
 }
 
 /// Interfaces on which packets of others can arrive: those that are up. A port of a bridge or bond is no wire of its own, as its
-/// packets arrive on the master, and a VRF is none, as they arrive on what is in it.
+/// packets arrive on the master, a VRF is none, as they arrive on what is in it, and nothing comes out of a dummy.
 pub fn wires(snapshot: &Snapshot) -> impl Iterator<Item = &Interface> {
     let enslaved = move |interface: &Interface| {
         interface
@@ -165,9 +165,9 @@ pub fn wires(snapshot: &Snapshot) -> impl Iterator<Item = &Interface> {
             .and_then(|index| snapshot.interface(index))
             .is_some_and(|master| master.kind.as_deref() != Some("vrf"))
     };
-    let is_vrf = |interface: &Interface| interface.kind.as_deref() == Some("vrf");
+    let has_none = |interface: &Interface| matches!(interface.kind.as_deref(), Some("vrf" | "dummy"));
     let all = snapshot.interfaces.iter();
-    all.filter(move |one| one.up && !one.loopback && !enslaved(one) && !is_vrf(one))
+    all.filter(move |one| one.up && !one.loopback && !enslaved(one) && !has_none(one))
 }
 
 /// Protocols and ports of the sockets, sorted; port 0 is not known yet.

@@ -447,7 +447,8 @@ fn csv_has_a_row_for_each_address() {
 }
 
 fn the_summary_binds_nothing_and_names_the_next_steps() {
-    let netns = Netns::new();
+    let (netns, other) = (Netns::new(), Netns::new());
+    netns.wire("eth0", &other, "far");
     netns.address("lo", "192.0.2.1/32");
     let _listener = netns.run(|| std::net::TcpListener::bind("127.0.0.1:4711")).unwrap();
     let _wide = netns.run(|| std::net::TcpListener::bind("0.0.0.0:4712")).unwrap();

@@ -1,5 +1,7 @@
 //! Twins of hosts against the hosts themselves: every cell of the copy connected for real, and the same cell in the original.
 
+mod kinds;
+
 use std::fmt::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -31,7 +33,8 @@ macro_rules! trials {
             let random = (0..4).map(|part| {
                 Trial::test(format!("twins_of_random_hosts_{part}"), move || { random_hosts(part); Ok(()) })
             });
-            random.chain([$(Trial::test(stringify!($name), || { $name(); Ok(()) })),*]).collect()
+            let own = [$(Trial::test(stringify!($name), || { $name(); Ok(()) })),*];
+            random.chain(own).chain(kinds::trials()).collect()
         }
     };
 }
@@ -43,7 +46,6 @@ trials! {
     the_twin_of_this_machine_is_asked_what_its_plan_is,
     a_snapshot_of_an_earlier_version_has_a_twin,
     neighbours_find_what_the_host_answers_for,
-    both_ends_of_a_pair_have_somebody,
 }
 
 fn random_hosts(part: usize) {
@@ -562,82 +564,6 @@ fn a_snapshot_of_an_earlier_version_has_a_twin() {
     assert!(reached > 0, "{cells:#?}");
     let output = program::run(&["lab", "run", "--twin", "/nonexistent"]);
     assert_eq!(output.status.code(), Some(2), "{:?}", program::text(&output));
-}
-
-/// Where both ends of a veth pair are on the host, alone or in a bridge, somebody connects all the same, and what is expected is decided.
-fn both_ends_of_a_pair_have_somebody() {
-    let (ns, far) = (Netns::new(), Netns::new());
-    ns.sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
-    ns.wire("eth0", &far, "eth0");
-    for words in [
-        "link add a0 type veth peer name a1",
-        "link add b0 type veth peer name b1",
-        "link add br0 type bridge",
-        "link set b1 master br0",
-        "link set eth0 master br0",
-        "address add 10.5.5.1/24 dev a0",
-        "address add 10.8.8.1/24 dev a1",
-        "address add 10.6.6.1/24 dev b0",
-        "address add 10.7.7.1/24 dev br0",
-        "-6 address add fd05::1/64 dev a0 nodad",
-        "-6 address add fe80::5/64 dev a0 nodad",
-        "link set a0 up",
-        "link set a1 up",
-        "link set b0 up",
-        "link set b1 up",
-        "link set br0 up",
-    ] {
-        ns.ip(words);
-    }
-    crate::support::snapshot::settle_usable(&ns);
-    let begun = Instant::now();
-    let runs = || {
-        let now = ns.run(bindscope::sys::snapshot).unwrap();
-        now.interfaces.iter().all(|one| one.loopback || one.running)
-    };
-    while !runs() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "a carrier is not noticed");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let specs = [
-        crate::host::spec(bindscope::model::Protocol::Tcp, "0.0.0.0", 4000),
-        crate::host::spec(bindscope::model::Protocol::Tcp, "::", 4001),
-    ];
-    let copy = Copy::of(&ns, &specs);
-    assert_eq!(copy.twin.notes, Vec::<String>::new());
-    let looked = copy.look(Duration::from_secs(3));
-    let wrong: Vec<_> = looked.cells.iter().filter(|cell| cell.agrees != Some(true)).collect();
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    for name in ["a0", "a1", "b0", "br0"] {
-        let source = format!("link:{name}");
-        let taken = looked.cells.iter().filter(|cell| {
-            let seen = cell.observed.as_ref();
-            cell.source.to_string() == source && seen.is_some_and(|seen| seen.ingress == Some(name.into()))
-        });
-        assert!(taken.count() >= 3, "{name}");
-    }
-    let profile = "schema = 1\n[[listener]]\nname = 'own'\nbind = '127.0.0.1'\nport = 4000\n[[listener]]\nname = 'all'\nbind = '0.0.0.0'\nport = 4001\n\
-         [[expect]]\nlistener = 'own'\nonly_from = ['host']\n[[expect]]\nlistener = 'all'\nreachable_from = ['link:a0']\n";
-    let profile = crate::support::program::toml_file(profile);
-    let judged = || {
-        let arguments = ["lab", "run", "--format", "json", "--twin", profile.path().to_str().unwrap()];
-        let output = ns.output(&mut bindscope(&arguments));
-        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-        document["expectations"].clone()
-    };
-    let now = judged();
-    assert_eq!((&now[0]["verdict"], &now[1]["verdict"]), (&"pass".into(), &"pass".into()), "{now}");
-    // Of a wire without a carrier it is said why.
-    ns.ip("link add c0 type veth peer name c1");
-    ns.ip("link set c0 up");
-    let now = judged();
-    assert_eq!((&now[0]["verdict"], &now[1]["verdict"]), (&"undecided".into(), &"pass".into()), "{now}");
-    let because = now[0]["because"].as_str().unwrap();
-    assert!(
-        because
-            .ends_with("link:c0 reaches it is not known: nobody connects from there, as it has no carrier"),
-        "{because}"
-    );
 }
 
 /// `arp_ignore`, which plans do not look at, since their sources are whoever gets through.

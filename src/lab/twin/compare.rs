@@ -14,7 +14,7 @@ pub fn differences(original: &Snapshot, copy: &Snapshot) -> Vec<String> {
         let name = &interface.name;
         match copy.interface_named(name) {
             // Said where it is left out.
-            None if interface.kind.as_deref() == Some("vrf") => {}
+            None if interface.kind.as_deref() == Some("vrf") && interface.vrf_table.is_none() => {}
             None => out.push(format!("{name} could not be copied")),
             Some(other) => of_interface(interface, other, &mut out),
         }
@@ -75,7 +75,7 @@ pub fn differences(original: &Snapshot, copy: &Snapshot) -> Vec<String> {
     // What is too much for a copy was said already.
     let known = |snapshot: &Snapshot| {
         let mut snapshot = snapshot.clone();
-        snapshot.rules.retain(|rule| !matches!(rule.action.as_str(), "other" | "goto" | "nop" | "l3mdev"));
+        snapshot.rules.retain(|rule| !matches!(rule.action.as_str(), "other" | "goto" | "nop"));
         rules(&snapshot)
     };
     sets("rule", &known(original), &known(copy), &mut out);

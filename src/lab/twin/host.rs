@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Builder, COPIED, ETH0, Role, Seat, eth0, plain};
+use super::{Builder, COPIED, ETH0, Role, Seat, eth0, families, plain};
 use crate::lab::ops::{Action, loopback};
-use crate::model::{AddrState, IfName, Interface, InterfaceAddress, Route, RouteKind};
+use crate::model::{AddrState, Family, IfName, Interface, InterfaceAddress, Route, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
 
 impl<'a> Builder<'a> {
@@ -24,6 +24,11 @@ impl<'a> Builder<'a> {
             let all = snapshot.interfaces.iter();
             all.filter(|interface| wanted(builder.role(interface.index))).collect()
         };
+        for vrf in of(self, |role| matches!(role, Role::Vrf(_))) {
+            let Role::Vrf(table) = self.role(vrf.index) else { continue };
+            let link = LinkSpec { mtu: vrf.mtu, ..self.link(vrf) };
+            self.twin.plan.push(0, Action::Vrf(link, table));
+        }
         for bridge in of(self, |role| role == Role::Bridge) {
             let link = self.link(bridge);
             self.twin.plan.push(0, Action::Bridge(link));
@@ -48,6 +53,7 @@ impl<'a> Builder<'a> {
         }
         for interface in of(self, |role| role != Role::Absent) {
             let master = interface.master.and_then(|master| snapshot.interface(master));
+            // What is in a VRF may have to be made still.
             if let Some(master) = master.filter(|master| self.role(master.index) == Role::Bridge) {
                 let action = Action::Port(interface.name.clone(), master.name.clone());
                 self.twin.plan.push(0, action);
@@ -76,6 +82,13 @@ impl<'a> Builder<'a> {
             self.twin.plan.push(at, Action::Macvlan { link, parent, other: Some(node) });
             self.twin.plan.push(node, Action::Rename(name, eth0()));
             self.quick(node, &eth0(), true);
+        }
+        for interface in of(self, |role| role != Role::Absent) {
+            let master = interface.master.and_then(|master| snapshot.interface(master));
+            if let Some(master) = master.filter(|master| matches!(self.role(master.index), Role::Vrf(_))) {
+                let action = Action::Port(interface.name.clone(), master.name.clone());
+                self.twin.plan.push(0, action);
+            }
         }
         self.carriers();
     }
@@ -348,8 +361,14 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn rules(&mut self) {
+        let vrfs = self.roles.values().any(|role| matches!(role, Role::Vrf(_)));
+        let mut gone: Vec<Rule> = families(self.snapshot).filter(|_| vrfs).map(rule_of_vrfs).collect();
         for rule in &self.snapshot.rules {
-            if matches!(rule.action.as_str(), "lookup" | "blackhole" | "unreachable" | "prohibit") {
+            if let Some(own) = gone.iter().position(|own| own == rule) {
+                gone.remove(own);
+            } else if vrfs && rule.action == "l3mdev" {
+                self.twin.plan.push(0, Action::Rule(rule.clone()));
+            } else if matches!(rule.action.as_str(), "lookup" | "blackhole" | "unreachable" | "prohibit") {
                 self.twin.plan.push(0, Action::Rule(rule.clone()));
             } else {
                 self.left_out(format!(
@@ -358,7 +377,8 @@ impl<'a> Builder<'a> {
                 ));
             }
         }
-        for rule in &self.snapshot.rules_gone {
+        // The first VRF brings a rule; without it somebody took it away.
+        for rule in self.snapshot.rules_gone.iter().chain(&gone) {
             self.twin.plan.push(0, Action::RemoveRule(rule.clone()));
         }
     }
@@ -372,6 +392,11 @@ impl<'a> Builder<'a> {
             self.twin.plan.push(0, Action::Up(lo.name.clone(), false));
         }
     }
+}
+
+/// The rule that comes with the first VRF (`vrf_add_fib_rules()`).
+fn rule_of_vrfs(family: Family) -> Rule {
+    Rule { priority: 1000, action: "l3mdev".to_owned(), ..Rule::any(family) }
 }
 
 fn is_automatic(interface: &Interface, address: &InterfaceAddress) -> bool {

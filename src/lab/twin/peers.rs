@@ -55,10 +55,15 @@ impl<'a> Chooser<'a> {
 
     /// The route of the table `main` that a packet of the host takes; policy rules are not asked.
     pub(super) fn route(&self, to: IpAddr) -> Option<&'a Route> {
+        self.route_in(TABLE_MAIN, to)
+    }
+
+    /// The same of another table.
+    fn route_in(&self, table: u32, to: IpAddr) -> Option<&'a Route> {
         let routes = self.snapshot.routes.iter().filter(|route| {
             let kinds =
                 [RouteKind::Unicast, RouteKind::Blackhole, RouteKind::Unreachable, RouteKind::Prohibit];
-            route.table == TABLE_MAIN && kinds.contains(&route.kind) && route.destination.contains(&to)
+            route.table == table && kinds.contains(&route.kind) && route.destination.contains(&to)
         });
         // The first of the best.
         routes.reduce(|best, other| {
@@ -71,9 +76,20 @@ impl<'a> Chooser<'a> {
 
     /// Whether nobody on the host has the address.
     fn is_free(&self, address: IpAddr) -> bool {
+        self.is_free_on(address, None)
+    }
+
+    /// The same, and what is a broadcast address to the VRF of an interface is not free either.
+    fn is_free_on(&self, address: IpAddr, interface: Option<u32>) -> bool {
         let broadcast = matches!(address, IpAddr::V4(v4)
-            if !matches!(self.local.ipv4(v4, None), Ipv4Kind::Foreign | Ipv4Kind::Unknown));
-        !broadcast && self.local.owner(address, None).is_none() && !self.local.has_address(address)
+            if !matches!(self.local.ipv4(v4, interface), Ipv4Kind::Foreign | Ipv4Kind::Unknown));
+        !broadcast && self.local.owner(address, interface).is_none() && !self.local.has_address(address)
+    }
+
+    /// The table of an interface: that of its VRF, if it is in one.
+    fn table_of(&self, interface: u32) -> u32 {
+        let master = self.snapshot.interface(interface).and_then(|one| one.master);
+        master.and_then(|master| self.snapshot.interface(master)?.vrf_table).unwrap_or(TABLE_MAIN)
     }
 
     /// Whether the host finds the address on the wire of `interface`.
@@ -81,7 +97,7 @@ impl<'a> Chooser<'a> {
         if self.snapshot.routes.is_empty() {
             return true;
         }
-        let route = self.route(address);
+        let route = self.route_in(self.table_of(interface), address);
         route.is_some_and(|route| {
             route.kind == RouteKind::Unicast && route.gateway.is_none() && route.interface == Some(interface)
         })
@@ -155,7 +171,9 @@ impl<'a> Chooser<'a> {
     /// An address of a network on the wire of `interface`, with the network where the host has an address of it too.
     fn neighbour(&self, interface: &Interface, net: IpNet, gateways: &[IpAddr]) -> Option<IpNet> {
         let mut candidates = candidates(net);
-        candidates.retain(|address| self.is_free(*address) && self.is_on_link(interface.index, *address));
+        candidates.retain(|address| {
+            self.is_free_on(*address, Some(interface.index)) && self.is_on_link(interface.index, *address)
+        });
         // A gateway is whoever forwards; it is chosen where there is nobody else.
         let other = candidates.iter().find(|address| !gateways.contains(address));
         let address = *other.or(candidates.first())?;

@@ -119,6 +119,15 @@ impl Network {
         self.add_link(link, b"bridge", &[], &[])
     }
 
+    /// A VRF whose routes are in `table`.
+    ///
+    /// # Errors
+    /// As [`Network::add_wire`].
+    pub fn add_vrf(&mut self, link: &LinkSpec, table: u32) -> Result<(), Error> {
+        const IFLA_VRF_TABLE: u16 = 1;
+        self.add_link(link, b"vrf", &[], &attribute(IFLA_VRF_TABLE, &table.to_ne_bytes()))
+    }
+
     /// A macvlan interface in mode `bridge` on `parent`, in this namespace or in the other.
     ///
     /// # Errors
@@ -168,7 +177,7 @@ impl Network {
         self.ask(if up { "put up" } else { "put down" }, name, (RTM_NEWLINK, 0), &message)
     }
 
-    /// Makes an interface a port of a bridge, or of nothing.
+    /// Makes an interface a port of a bridge, or a part of a VRF, or of nothing.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -176,7 +185,7 @@ impl Network {
         let master = master.map(index).transpose()?.unwrap_or(0);
         let mut message = link_message(index(name)?, 0, 0);
         message.extend(attribute(IFLA_MASTER, &master.to_ne_bytes()));
-        self.ask("set the bridge of", name, (RTM_NEWLINK, 0), &message)
+        self.ask("set the master of", name, (RTM_NEWLINK, 0), &message)
     }
 
     /// Renames an interface.
@@ -266,7 +275,6 @@ impl Network {
 
     fn addresses_are_ready(&mut self) -> Result<bool, Refusal> {
         const RTM_GETROUTE: u16 = 26;
-        const TABLE_LOCAL: u32 = 255;
         // A change of the other end may not have been noticed yet. Asking for each interface alone makes newer kernels look (see
         // `settle`); older ones look within a second, and until then an interface with a carrier is not running.
         let links = self.netlink.dump(RTM_GETLINK, &decode::link_request())?;
@@ -289,7 +297,7 @@ impl Network {
         let local: Vec<IpAddr> = routes
             .messages()
             .flat_map(|(_, payload)| decode::route(payload))
-            .filter(|route| route.table == TABLE_LOCAL && route.kind == RouteKind::Local)
+            .filter(|route| route.kind == RouteKind::Local)
             .map(|route| route.destination.addr())
             .collect();
         Ok(addresses.messages().filter_map(|(_, payload)| decode::address(payload)).all(
@@ -446,9 +454,10 @@ impl Network {
         const FRA_TABLE: u16 = 15;
         const FRA_FWMASK: u16 = 16;
         const FRA_OIFNAME: u16 = 17;
+        const FRA_L3MDEV: u16 = 19;
         const INVERT: u32 = 2;
         let action = match rule.action.as_str() {
-            "lookup" => 1,
+            "lookup" | "l3mdev" => 1,
             "blackhole" => 6,
             "unreachable" => 7,
             "prohibit" => 8,
@@ -475,6 +484,9 @@ impl Network {
             (FRA_TABLE, rule.table),
         ] {
             message.extend(value.map(|value| attribute(kind, &value.to_ne_bytes())).unwrap_or_default());
+        }
+        if rule.action == "l3mdev" {
+            message.extend(attribute(FRA_L3MDEV, &[1]));
         }
         let name = IfName::from(format!("with priority {}", rule.priority).as_str());
         self.ask(operation, &name, how, &message)

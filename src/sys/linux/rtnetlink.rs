@@ -142,6 +142,12 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
                 if let Some((_, kind)) = attributes(value).find(|(kind, _)| *kind == 1) {
                     interface.kind = Some(String::from_utf8_lossy(until_nul(kind)).into_owned());
                 }
+                // IFLA_INFO_DATA, IFLA_VRF_TABLE
+                let data = attributes(value).find(|(kind, _)| *kind == 2).map(|(_, data)| data);
+                if let Some(data) = data.filter(|_| interface.kind.as_deref() == Some("vrf")) {
+                    let table = attributes(data).find(|(kind, _)| *kind == 1);
+                    interface.vrf_table = table.and_then(|(_, table)| u32_of(table));
+                }
             }
             26 => link_settings(value, &mut interface.settings),
             37 => elsewhere = true,
@@ -376,7 +382,7 @@ pub fn rule(payload: &[u8]) -> Option<Rule> {
     let mut table = u32::from(*payload.get(4)?);
     let mut exact = *payload.get(3)? == 0;
     let inverted = u32::from_ne_bytes(read(payload, 8)?) & FIB_RULE_INVERT != 0;
-    let mut rule = Rule { inverted, ..any_rule(family) };
+    let mut rule = Rule { inverted, ..Rule::any(family) };
     let mut l3mdev = false;
     for (kind, value) in attributes(payload.get(12..)?) {
         match kind {
@@ -424,27 +430,9 @@ pub fn standard_rules(family: Family) -> Vec<Rule> {
         priority,
         table: Some(table),
         action: "lookup".to_owned(),
-        ..any_rule(family)
+        ..Rule::any(family)
     };
     all.iter().take(count).map(rule).collect()
-}
-
-/// A rule without conditions.
-fn any_rule(family: Family) -> Rule {
-    Rule {
-        family,
-        priority: 0,
-        from: None,
-        to: None,
-        iif: None,
-        oif: None,
-        fwmark: None,
-        fwmask: None,
-        inverted: false,
-        suppress_prefix: None,
-        table: None,
-        action: String::new(),
-    }
 }
 
 /// Whether it is one of the three that every Linux begins with: local, main, default.

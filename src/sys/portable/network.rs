@@ -43,6 +43,14 @@ impl Network {
     ///
     /// # Errors
     /// Never.
+    pub fn add_vrf(&mut self, _link: &LinkSpec, _table: u32) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
     pub fn add_macvlan(
         &mut self,
         _link: &LinkSpec,

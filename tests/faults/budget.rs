@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::behind;
 use crate::support::netns::Netns;
+use crate::support::program::{PATIENCE, bindscope, finish, text};
 use crate::support::tool;
 
 /// All calls of a run in `ns`; its output is thrown away.
@@ -76,4 +78,52 @@ pub fn sockets_are_read_in_bulk_and_owners_one_by_one() {
             ns.run(|| held.extend((first..first + 1_000).map(bind)));
         });
     }
+}
+
+/// Row 46: sockets and processes by the thousand are all told, with who holds them, within 100 MiB. `BINDSCOPE_LONG=inventory`
+/// makes it 50,000 sockets and 5,000 processes.
+pub fn many_sockets_and_processes_fit() {
+    const EACH: usize = 1_000;
+    let long = std::env::var("BINDSCOPE_LONG").is_ok_and(|long| long == "inventory");
+    let (holders, listeners, others) = if long { (5, 10, 5_000) } else { (2, 2, 200) };
+    let ns = Netns::new();
+    let mut held = Vec::new();
+    for holder in 1..=holders {
+        let listener = |number: usize| {
+            let first = 2_000 + number * EACH;
+            let last = first + EACH - 1;
+            format!(
+                "[[listener]]\nname = 'many{number}'\nbind = '127.0.0.{holder}'\nport = '{first}-{last}'\nreply = 'none'\n"
+            )
+        };
+        let listeners: String = (0..listeners).map(listener).collect();
+        let (directory, path) = crate::profile(&format!("[limits]\nmax_sockets = 65536\n{listeners}"));
+        let log = directory.path().join("log");
+        let mut command = bindscope(&["listen", "--format", "ndjson", "-o", log.to_str().unwrap(), &path]);
+        let child = ns.run(|| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()).unwrap();
+        held.push((child, log, directory));
+    }
+    for (_, log, _) in &held {
+        let begun = Instant::now();
+        while !std::fs::read_to_string(log).is_ok_and(|told| told.contains("\"event\":\"listening\"")) {
+            assert!(begun.elapsed() < PATIENCE, "it does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let mut sleepers: Vec<_> =
+        (0..others).map(|_| Command::new("sleep").arg("600").spawn().unwrap()).collect();
+    let mut audit = bindscope(&["audit", "--format", "csv"]);
+    let output = ns.run(|| finish(audit.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()));
+    for child in sleepers.iter_mut().chain(held.iter_mut().map(|(child, ..)| child)) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let (stdout, stderr) = text(&output);
+    let owned =
+        stdout.lines().filter(|line| line.contains(",127.0.0.") && line.contains("bindscope")).count();
+    assert_eq!(owned, holders * listeners * EACH, "{stderr}");
+    // Of whatever this process has waited for so far, the most; a child counts what this process had when it began, too.
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
+    eprintln!("{owned} sockets, {others} further processes, {} KiB at the most", usage.max_rss());
+    assert!(usage.max_rss() < 100 << 10, "{} KiB", usage.max_rss());
 }

@@ -82,6 +82,7 @@ fn main() -> ExitCode {
             "sockets_are_read_in_bulk_and_owners_one_by_one",
             budget::sockets_are_read_in_bulk_and_owners_one_by_one,
         ),
+        trial("many_sockets_and_processes_fit", budget::many_sockets_and_processes_fit),
         trial("rights_are_given_up_by_every_thread", rights::are_given_up_by_every_thread),
         trial("rights_are_kept_when_asked_for", rights::are_kept_when_asked_for),
         trial("rights_that_cannot_be_given_up_are_told", rights::that_cannot_be_given_up_are_told),

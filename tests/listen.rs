@@ -218,7 +218,7 @@ fn a_fifo_that_nobody_reads_is_an_error_instead_of_a_wait() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_quietly() {
+fn a_reader_that_goes_away_ends_it_and_the_arrivals_without_a_line_are_told() {
     let mut child = bindscope(&[&["listen", "--format", "ndjson"], &ONE[1..]].concat())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -246,7 +246,8 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     assert_eq!(wait(&mut child).code(), Some(0));
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    assert_eq!(stderr, "");
+    assert!(stderr.starts_with("warning[BS4005]: the reader of the output went away: "), "{stderr}");
+    assert_eq!(stderr.matches("BS4005").count(), 1, "{stderr}");
 }
 
 #[test]

@@ -57,12 +57,17 @@ pub struct Endpoint {
 }
 
 impl From<SocketAddr> for Endpoint {
+    // Inlined, the addresses are taken apart into bytes: 40 instructions more for a connection (`cargo bench --bench cost`).
+    #[inline(never)]
     fn from(address: SocketAddr) -> Endpoint {
-        let scope_id = match address {
-            SocketAddr::V6(v6) if v6.scope_id() != 0 => Some(v6.scope_id()),
-            _ => None,
-        };
-        Endpoint { address: address.ip().to_canonical(), port: address.port(), scope_id }
+        match address {
+            SocketAddr::V4(v4) => Endpoint { address: IpAddr::V4(*v4.ip()), port: v4.port(), scope_id: None },
+            SocketAddr::V6(v6) => Endpoint {
+                address: v6.ip().to_canonical(),
+                port: v6.port(),
+                scope_id: (v6.scope_id() != 0).then_some(v6.scope_id()),
+            },
+        }
     }
 }
 

@@ -288,7 +288,8 @@ impl Live {
         }
         let _ = write!(out, "\n{} accepted", summary.accepted);
         if summary.datagrams > 0 {
-            let _ = write!(out, ", {} datagrams", summary.datagrams);
+            let noun = if summary.datagrams == 1 { "datagram" } else { "datagrams" };
+            let _ = write!(out, ", {} {noun}", summary.datagrams);
         }
         if summary.dropped > 0 {
             let _ =

@@ -366,9 +366,9 @@ impl<'a> Builder<'a> {
         for rule in &self.snapshot.rules {
             if let Some(own) = gone.iter().position(|own| own == rule) {
                 gone.remove(own);
-            } else if vrfs && rule.action == "l3mdev" {
-                self.twin.plan.push(0, Action::Rule(rule.clone()));
-            } else if matches!(rule.action.as_str(), "lookup" | "blackhole" | "unreachable" | "prohibit") {
+            } else if vrfs && rule.action == "l3mdev"
+                || matches!(rule.action.as_str(), "lookup" | "blackhole" | "unreachable" | "prohibit")
+            {
                 self.twin.plan.push(0, Action::Rule(rule.clone()));
             } else {
                 self.left_out(format!(

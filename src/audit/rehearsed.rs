@@ -4,13 +4,19 @@ use super::{Finding, Report};
 use crate::code::Code;
 use crate::diag::Severity;
 use crate::model::rehearsal::Rehearsal;
+use crate::model::{Exposure, Protocol};
 
 /// Puts a rehearsal into the report: a finding for each socket that was reached otherwise than its exposure says.
 pub fn add(report: &mut Report, rehearsal: Rehearsal) {
     for one in &rehearsal.sockets {
         let (Some(seen), Some(socket)) = (one.observed, report.sockets.get(one.socket)) else { continue };
         let said = socket.view.exposure;
-        if seen == said {
+        // A rehearsal sends nothing to everybody on a link, which is how a UDP wildcard is reached where there is no IPv4 address.
+        let sent_to_all = socket.view.protocol == Protocol::Udp
+            && said.ipv4 == Exposure::Link
+            && seen.ipv4 < said.ipv4
+            && seen.ipv6 == said.ipv6;
+        if seen == said || sent_to_all {
             continue;
         }
         let wider = seen.ipv4 > said.ipv4 || seen.ipv6 > said.ipv6;
@@ -33,8 +39,8 @@ pub fn add(report: &mut Report, rehearsal: Rehearsal) {
 mod tests {
     use super::*;
     use crate::audit::tests::{host, report_of, socket};
+    use crate::model::FamilyExposure;
     use crate::model::rehearsal::Rehearsed;
-    use crate::model::{Exposure, FamilyExposure};
 
     fn found(seen: Option<FamilyExposure>) -> Vec<Severity> {
         let mut report = report_of(vec![socket("tcp 10.0.0.5:80")], host());

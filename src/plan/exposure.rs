@@ -203,7 +203,8 @@ impl<'a> Exposer<'a> {
                 });
             }
             let found = if facts.address.to_canonical().is_unspecified() {
-                self.wildcard(facts, family, &mut because)
+                let found = self.wildcard(facts, family, &mut because);
+                self.sent_to_all(facts, family, found, &mut because)
             } else {
                 self.specific(facts, &mut because)
             };

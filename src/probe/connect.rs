@@ -197,6 +197,8 @@ struct Engine<'a> {
     spare: [Option<Spare>; 2],
     seen: &'a mut dyn FnMut(usize, Observation),
     done: usize,
+    /// Whether a descriptor was missing to take a connection of ours: then silence is no sign of another program.
+    starved: bool,
 }
 
 /// A socket that nobody has answered yet.
@@ -257,6 +259,7 @@ impl<'a> Engine<'a> {
             spare: [None, None],
             seen,
             done: 0,
+            starved: false,
         })
     }
 
@@ -362,7 +365,12 @@ impl<'a> Engine<'a> {
                 self.wakes.extend(self.wake(index).map(|wake| Reverse((wake, index))));
                 Begun::UnderWay
             }
-            Err(Errno::EMFILE | Errno::ENFILE) if !self.clients.is_empty() => Begun::NotNow,
+            Err(errno) if is_starved(errno) && !self.clients.is_empty() => Begun::NotNow,
+            Err(errno) if is_starved(errno) => {
+                self.starved = true;
+                self.unseen(index);
+                Begun::Over
+            }
             Err(errno) => {
                 self.fail(index, errno, started);
                 Begun::Over
@@ -435,7 +443,14 @@ impl<'a> Engine<'a> {
     /// Takes every connection that waits at a listener, and greets it.
     fn accept(&mut self, taker: usize) {
         let listener = &self.listeners[taker].socket;
-        while let Ok((mut socket, peer)) = options::accept(listener) {
+        loop {
+            let (mut socket, peer) = match options::accept(listener) {
+                Ok(taken) => taken,
+                Err(error) => {
+                    self.starved |= is_starved(sys::errno_of(&error));
+                    return;
+                }
+            };
             let peer = peer.as_socket();
             let local = socket.local_addr().ok().and_then(|address| address.as_socket());
             let native6 = local.is_some_and(|local| !local.ip().to_canonical().is_ipv4());
@@ -552,6 +567,10 @@ impl<'a> Engine<'a> {
     }
 
     fn fail(&mut self, index: usize, errno: Errno, started: Instant) {
+        // A reset in answer to the SYN is ECONNREFUSED (`tcp_reset()` of `net/ipv4/tcp_input.c`): this one came from who had accepted.
+        if errno == Errno::ECONNRESET && self.attempts[index].protocol == Protocol::Tcp {
+            return self.stranger(index);
+        }
         let observation =
             Observation { errno: Some(errno), took: started.elapsed(), ..nothing(outcome_of(errno)) };
         self.finish(index, observation);
@@ -573,11 +592,10 @@ impl<'a> Engine<'a> {
                 continue;
             }
             if now < client.until {
-                // Cut short by the end of all: what would have come of it was not seen.
-                if let Some(client) = self.clients.remove(&index) {
-                    let _ = self.poller.remove(&client.socket);
-                }
-                self.done += 1;
+                // Cut short by the end of all.
+                self.unseen(index);
+            } else if self.starved && client.connected.is_some() {
+                self.unseen(index);
             } else if client.connected.is_some() && self.attempts[index].protocol == Protocol::Tcp {
                 // Connected, and nobody of ours has spoken.
                 self.stranger(index);
@@ -586,6 +604,14 @@ impl<'a> Engine<'a> {
                 self.finish(index, Observation { took, ..nothing(Outcome::Timeout) });
             }
         }
+    }
+
+    /// What would have come of it was not seen.
+    fn unseen(&mut self, index: usize) {
+        if let Some(client) = self.clients.remove(&index) {
+            let _ = self.poller.remove(&client.socket);
+        }
+        self.done += 1;
     }
 
     fn finish(&mut self, index: usize, observation: Observation) {
@@ -622,6 +648,11 @@ fn nothing(outcome: Outcome) -> Observation {
         errno: None,
         took: Duration::ZERO,
     }
+}
+
+/// Whether what is missing is a descriptor.
+fn is_starved(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE)
 }
 
 /// Whether a client whose port the kernel chose equal to its target is connected to itself (RFC 9293, 3.5: simultaneous open).

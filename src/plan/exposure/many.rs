@@ -2,11 +2,37 @@
 
 use std::net::IpAddr;
 
-use super::{Exposer, Facts};
-use crate::model::{AddrClass, Exposure, Interface, Protocol};
+use super::{Exposer, Facts, vrf_of};
+use crate::model::{AddrClass, Exposure, Family, Interface, Protocol};
 use crate::plan::local::Ipv4Kind;
 
 impl Exposer<'_> {
+    /// Of a UDP socket bound to a wildcard, which `found` is said of: datagrams to 255.255.255.255 and 224.0.0.1 reach it from every link,
+    /// whether or not the host has an IPv4 address there, as those to who waits for DHCP (`ip_route_input_slow()`).
+    pub(super) fn sent_to_all(
+        &self,
+        facts: &Facts<'_>,
+        family: Family,
+        found: Exposure,
+        because: &mut impl FnMut(String),
+    ) -> Exposure {
+        if facts.protocol != Protocol::Udp || family != Family::Ipv4 || found >= Exposure::Link {
+            return found;
+        }
+        let Ok(device) = self.device(facts) else { return found };
+        let wire = self.snapshot.interfaces.iter().find(|interface| {
+            device.is_none_or(|device| device.index == interface.index)
+                && self.comes_in(family, Some(interface), vrf_of(self.snapshot, interface), false)
+                && (device.is_some() || vrf_of(self.snapshot, interface).is_none() || self.hears_vrfs(facts))
+        });
+        let Some(wire) = wire else { return found };
+        because(format!(
+            "datagrams to 255.255.255.255 reach it, as hosts on the link of {} send them",
+            wire.name
+        ));
+        Exposure::Link
+    }
+
     /// Of a socket bound to a broadcast address or a group; `None` for what is neither. Such an address is none of the host's, and is
     /// heard on the link, whatever interface has the network (`ip_route_input_slow()`, `ip_check_mc_rcu()`).
     pub(super) fn to_many(
@@ -86,7 +112,7 @@ impl Exposer<'_> {
             });
             return Some(reach);
         }
-        if !itself.is_empty() {
+        if !itself.is_empty() || !links.is_empty() {
             because(format!("{address} is a group that only this host itself can send to"));
             return Some(Exposure::Loopback);
         }
@@ -156,13 +182,24 @@ mod tests {
             assert_eq!(udp(&host, form), expected, "{form}");
         }
         let group = |text: &str, interfaces: &[u32]| (text.parse().unwrap(), interfaces.to_vec());
-        host.groups = Some([group("224.0.0.251", &[1]), group("ff02::fb", &[2])].into());
+        host.groups =
+            Some([group("224.0.0.251", &[1]), group("ff02::fb", &[2]), group("ff01::1", &[2])].into());
         for (form, expected) in [
             ("224.0.0.251", "loopback/none"),
             ("224.0.0.252", "none/none"),
             ("ff02::fb", "none/link"),
             ("ff02::fb%eth1", "none/none"),
+            ("ff01::1", "none/loopback"),
         ] {
+            assert_eq!(udp(&host, form), expected, "{form}");
+        }
+        // Without an address on the wire, as who waits for DHCP.
+        for interface in host.interfaces.iter_mut().filter(|interface| !interface.loopback) {
+            interface.addresses.retain(|address| address.family == Family::Ipv6);
+        }
+        for (form, expected) in
+            [("0.0.0.0", "link/none"), ("0.0.0.0%eth0", "link/none"), ("0.0.0.0%lo", "loopback/none")]
+        {
             assert_eq!(udp(&host, form), expected, "{form}");
         }
     }

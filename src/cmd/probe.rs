@@ -197,7 +197,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     notes.extend(localhost_notes(&localhost, &chosen));
     let mut incomplete = subject.incomplete_because;
     if unseen > 0 {
-        incomplete.push(format!("{unseen} connections were not made before the deadline"));
+        incomplete.push(connect::why_unseen(unseen));
     }
     let report = plan::finish(
         PROBE_SCHEMA,

@@ -67,7 +67,7 @@ pub fn rehearse(
     let question = look::Question { rights, only: limit.as_ref() };
     let looked = look::ask(lab, twin, &opened, question, patience, &mut |_, _| {})?;
     if looked.unseen > 0 {
-        incomplete.push(format!("{} connections were not made before the deadline", looked.unseen));
+        incomplete.push(crate::probe::connect::why_unseen(looked.unseen));
     }
     for (index, like) in likes.iter().enumerate() {
         let outcome = opened.sockets.outcomes.get(index);

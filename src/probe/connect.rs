@@ -569,7 +569,7 @@ impl<'a> Engine<'a> {
     fn fail(&mut self, index: usize, errno: Errno, started: Instant) {
         // A reset in answer to the SYN is ECONNREFUSED (`tcp_reset()` of `net/ipv4/tcp_input.c`): this one came from who had accepted.
         if errno == Errno::ECONNRESET && self.attempts[index].protocol == Protocol::Tcp {
-            return self.stranger(index);
+            return self.finish(index, Observation { took: started.elapsed(), ..nothing(Outcome::Accepted) });
         }
         let observation =
             Observation { errno: Some(errno), took: started.elapsed(), ..nothing(outcome_of(errno)) };
@@ -648,6 +648,13 @@ fn nothing(outcome: Outcome) -> Observation {
         errno: None,
         took: Duration::ZERO,
     }
+}
+
+/// Why so many connections were not made, as a sentence.
+#[must_use]
+pub fn why_unseen(count: usize) -> String {
+    let noun = if count == 1 { "connection was" } else { "connections were" };
+    format!("{count} {noun} not made: the deadline came first, or there were too few descriptors (ulimit -n)")
 }
 
 /// Whether what is missing is a descriptor.

@@ -232,6 +232,45 @@ pub fn every_name_is_escaped_once() {
 }
 
 /// Broadcast addresses and groups are none of the host's, and yet heard: a peer sends to each, and the exposure says what comes.
+/// As who waits for DHCP: there is no IPv4 address on the wire, and yet what is sent to everybody arrives.
+pub fn a_udp_wildcard_is_open_to_the_link_without_an_address() {
+    let (here, there) = two_hosts();
+    here.ip("address flush dev eth0");
+    let udp = |address: &str, device: Option<&str>| -> UdpSocket {
+        here.run(|| {
+            let address: std::net::SocketAddr = address.parse().unwrap();
+            let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+            let socket = Socket::new(domain, Type::DGRAM, None).unwrap();
+            if address.is_ipv6() {
+                socket.set_only_v6(false).unwrap();
+            }
+            socket.bind_device(device.map(str::as_bytes)).unwrap();
+            socket.bind(&address.into()).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            socket.into()
+        })
+    };
+    let cases = [
+        ("0.0.0.0:67", None, "link"),
+        ("0.0.0.0:68", Some("eth0"), "link"),
+        ("0.0.0.0:69", Some("lo"), "loopback"),
+        ("[::]:70", None, "link"),
+    ];
+    let sockets = cases.map(|(address, device, _)| udp(address, device));
+    let far = there.run(|| UdpSocket::bind("192.0.2.2:0").unwrap());
+    far.set_broadcast(true).unwrap();
+    let document = json_in(&here, &["audit", "--format", "json"]);
+    for ((address, _, expected), socket) in cases.iter().zip(&sockets) {
+        let port = socket.local_addr().unwrap().port();
+        far.send_to(b"to everybody", ("255.255.255.255", port)).unwrap();
+        let heard = socket.recv(&mut [0; 16]).is_ok();
+        assert_eq!(heard, *expected == "link", "the kernel, at {address}");
+        let mut found = document["sockets"].as_array().unwrap().iter().map(|one| &one["socket"]);
+        let found = found.find(|socket| socket["port"] == port).unwrap();
+        assert_eq!(found["exposure"]["ipv4"], *expected, "{address}: {found:#}");
+    }
+}
+
 pub fn what_is_sent_to_many_is_heard_as_the_exposure_says() {
     let (here, there) = two_hosts();
     let (far_index, index) = (there.index("far"), here.index("eth0"));

@@ -54,6 +54,10 @@ fn main() -> ExitCode {
         trial("a_written_policy_covers_what_is_wrong", findings::a_written_policy_covers_what_is_wrong),
         trial("a_baseline_knows_its_limits", findings::a_baseline_knows_what_it_cannot_compare),
         trial("every_name_is_escaped_once", findings::every_name_is_escaped_once),
+        trial(
+            "udp_wildcards_without_an_address",
+            findings::a_udp_wildcard_is_open_to_the_link_without_an_address,
+        ),
         trial("what_is_sent_to_many", findings::what_is_sent_to_many_is_heard_as_the_exposure_says),
         trial("a_watch_ends_with_its_reader", findings::a_watch_ends_with_its_reader_and_tells_of_interfaces),
     ])

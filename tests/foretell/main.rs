@@ -8,6 +8,7 @@
     reason = "a test"
 )]
 
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod sweep;
@@ -22,6 +23,10 @@ use std::process::{Command, ExitCode, Output, Stdio};
 
 use libtest_mimic::Trial;
 use serde_json::Value;
+use strangers::{
+    a_server_that_resets_is_no_refusal, a_socket_that_is_there_already_takes_part,
+    without_descriptors_nothing_is_decided,
+};
 use support::netns::{Netns, harness};
 use support::program::{bindscope, finish, text};
 use sweep::{
@@ -40,6 +45,8 @@ fn main() -> ExitCode {
         a_probe_agrees_with_its_plan,
         every_address_of_this_host_is_tried_as_a_source,
         a_socket_that_is_there_already_takes_part,
+        a_server_that_resets_is_no_refusal,
+        without_descriptors_nothing_is_decided,
         a_firewall_shows_as_a_disagreement,
         a_firewall_is_named_where_it_can_be_seen,
         what_if_questions_are_answered,
@@ -218,35 +225,6 @@ fn every_address_of_this_host_is_tried_as_a_source() {
     }
     let human = run(&ns, &[&words[..], &["human", "--sources", "all"]].concat());
     assert!(String::from_utf8_lossy(&human.stdout).contains("from this host as 127.0.0.1\n"));
-}
-
-fn a_socket_that_is_there_already_takes_part() {
-    let (ns, _far) = host();
-    let _server = ns.run(|| TcpListener::bind("127.0.0.1:8095")).unwrap();
-    let words = ["--bind", "0.0.0.0:8095", "--bind", "192.0.2.1:8095", "--format", "json"];
-    let plan = json(&run(&ns, &[&["plan"][..], &words].concat()));
-    let binds: Vec<_> = plan["sockets"].as_array().unwrap().iter().map(|s| &s["bind"]["predicted"]).collect();
-    assert_eq!((&binds[0]["outcome"], &binds[0]["errno"]), (&"error".into(), &"EADDRINUSE".into()));
-    assert!(binds[0]["conflicts_with"][0].as_str().unwrap().contains("tcp 127.0.0.1:8095"));
-    assert_eq!(binds[1]["outcome"], "ok");
-    let stranger =
-        plan["cells"].as_array().unwrap().iter().find(|c| c["destination"] == "127.0.0.1").unwrap();
-    assert_eq!(stranger["predicted"]["why"], "BS3024");
-    assert!(stranger["predicted"]["listener"].is_null());
-    let output = run(&ns, &[&["probe", "--connect-timeout", "200ms"][..], &words].concat());
-    exits(&output, 0);
-    let report = json(&output);
-    assert_eq!(report["summary"]["disagree"], 0);
-    // The other says nothing: that is waited for, but is not the time it took to connect. Where it saw us arrive is its own.
-    let stranger =
-        report["cells"].as_array().unwrap().iter().find(|c| c["destination"] == "127.0.0.1").unwrap();
-    assert!(stranger["observed"]["micros"].as_u64().unwrap() < 200_000, "{stranger:#}");
-    let human = text(&run(&ns, &["probe", "--connect-timeout", "200ms", "--ports", "8095"])).0;
-    assert!(human.contains("not observable, foretold lo"), "{human}");
-    // Whether a shared port can be joined depends on a flag of the other's socket, which its owner can read.
-    let words = ["plan", "--bind", "127.0.0.1:8095,reuse_port=true", "--format", "json"];
-    let plan = json(&run(&ns, &words));
-    assert_ne!(plan["sockets"][0]["bind"]["predicted"]["outcome"], "ok");
 }
 
 fn a_firewall_shows_as_a_disagreement() {

@@ -228,7 +228,7 @@ pub fn a_lab_without_room_or_time_claims_nothing_false() {
     assert_eq!((exit, &few["summary"]["disagree"]), (Some(0), &0.into()), "{}", few["summary"]);
     let (cut, exit) = document(&format!("exec {program} lab run loopback --deadline 1ms --format json"));
     assert_eq!((exit, &cut["summary"]["disagree"]), (Some(3), &0.into()), "{}", cut["summary"]);
-    assert!(cut["incomplete_because"].to_string().contains("before the deadline"), "{cut}");
+    assert!(cut["incomplete_because"].to_string().contains("the deadline came first"), "{cut}");
     let (cut, exit) = document(&format!("exec {program} lab run tutorial --deadline 40ms --format json"));
     assert_eq!(cut["summary"]["disagree"], 0, "{}", cut["summary"]);
     assert!(matches!(exit, Some(1 | 3)) && cut["complete"] == false, "{cut}");

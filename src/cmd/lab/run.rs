@@ -209,7 +209,7 @@ fn report(
     let mut incomplete = lab.gaps.clone();
     incomplete.extend(uncaptured);
     if unseen > 0 {
-        incomplete.push(format!("{unseen} connections were not made before the deadline"));
+        incomplete.push(crate::probe::connect::why_unseen(unseen));
     }
     plan::finish(
         LAB_SCHEMA,

@@ -219,15 +219,8 @@ mod tests {
             ],
             routes: ["203.0.113.0/24", "203.0.114.9/32", "192.0.2.1/32"]
                 .map(|destination| Route {
-                    table: 255,
-                    kind: RouteKind::Local,
-                    destination: destination.parse().unwrap(),
                     interface: Some(1),
-                    gateway: None,
-                    source: None,
-                    metric: None,
-                    weight: None,
-                    metrics: Default::default(),
+                    ..Route::new(255, RouteKind::Local, destination.parse().unwrap())
                 })
                 .into(),
             ..Snapshot::default()

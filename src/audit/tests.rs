@@ -227,15 +227,8 @@ fn labels_local_routes_and_replaced_programs_are_noticed() {
     let mut odd = host();
     odd.interfaces[1].addresses[0].label = Some(IfName::from("lo"));
     odd.routes.push(crate::model::Route {
-        table: 255,
-        kind: crate::model::RouteKind::Local,
-        destination: "198.51.100.0/24".parse().unwrap(),
         interface: Some(1),
-        gateway: None,
-        source: None,
-        metric: None,
-        weight: None,
-        metrics: Default::default(),
+        ..crate::model::Route::new(255, crate::model::RouteKind::Local, "198.51.100.0/24".parse().unwrap())
     });
     let mut one = socket("tcp 0.0.0.0:80");
     Arc::make_mut(one.owners.as_mut().unwrap())[0].exe_deleted = true;

@@ -282,6 +282,24 @@ pub struct Route {
     pub metrics: BTreeMap<String, u32>,
 }
 
+impl Route {
+    /// A route of which no more is known: without interface, gateway, source and metrics.
+    #[must_use]
+    pub fn new(table: u32, kind: RouteKind, destination: IpNet) -> Route {
+        Route {
+            table,
+            kind,
+            destination,
+            interface: None,
+            gateway: None,
+            source: None,
+            metric: None,
+            weight: None,
+            metrics: BTreeMap::new(),
+        }
+    }
+}
+
 /// Names of [`Route::metrics`], by `RTAX_*` from 1; what decides nothing about packets of others has none.
 pub const ROUTE_METRICS: [&str; 17] = [
     "lock",

@@ -368,7 +368,7 @@ impl<'a> Engine<'a> {
             Err(errno) if is_starved(errno) && !self.clients.is_empty() => Begun::NotNow,
             Err(errno) if is_starved(errno) => {
                 self.starved = true;
-                self.unseen(index);
+                self.end(index);
                 Begun::Over
             }
             Err(errno) => {
@@ -591,11 +591,9 @@ impl<'a> Engine<'a> {
                 self.wakes.extend(self.wake(index).map(|wake| Reverse((wake, index))));
                 continue;
             }
-            if now < client.until {
-                // Cut short by the end of all.
-                self.unseen(index);
-            } else if self.starved && client.connected.is_some() {
-                self.unseen(index);
+            if now < client.until || self.starved && client.connected.is_some() {
+                // Cut short by the end of all, or nobody could be taken for want of descriptors.
+                self.end(index);
             } else if client.connected.is_some() && self.attempts[index].protocol == Protocol::Tcp {
                 // Connected, and nobody of ours has spoken.
                 self.stranger(index);
@@ -606,8 +604,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// What would have come of it was not seen.
-    fn unseen(&mut self, index: usize) {
+    /// Ends an attempt. Unless [`Engine::finish`] tells it, what came of it was not seen.
+    fn end(&mut self, index: usize) {
         if let Some(client) = self.clients.remove(&index) {
             let _ = self.poller.remove(&client.socket);
         }
@@ -615,11 +613,8 @@ impl<'a> Engine<'a> {
     }
 
     fn finish(&mut self, index: usize, observation: Observation) {
-        if let Some(client) = self.clients.remove(&index) {
-            let _ = self.poller.remove(&client.socket);
-        }
+        self.end(index);
         (self.seen)(index, observation);
-        self.done += 1;
     }
 }
 

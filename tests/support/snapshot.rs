@@ -161,15 +161,10 @@ fn route(route: &Value, table: u32, ipv4: bool, index: &impl Fn(&Value) -> Optio
     };
     let address = |key: &str| route[key].as_str().map(|text| text.parse().unwrap());
     Some(Route {
-        table,
-        kind,
-        destination,
         interface: index(&route["dev"]),
         gateway: address("gateway"),
         source: address("prefsrc"),
-        metric: None,
-        weight: None,
-        metrics: Default::default(),
+        ..Route::new(table, kind, destination)
     })
 }
 

@@ -287,15 +287,9 @@ mod tests {
 
     fn route(to: &str, interface: u32, gateway: Option<&str>) -> Route {
         Route {
-            table: TABLE_MAIN,
-            kind: RouteKind::Unicast,
-            destination: to.parse().unwrap(),
             interface: Some(interface),
             gateway: gateway.map(|text| text.parse().unwrap()),
-            source: None,
-            metric: None,
-            weight: None,
-            metrics: Default::default(),
+            ..Route::new(TABLE_MAIN, RouteKind::Unicast, to.parse().unwrap())
         }
     }
 

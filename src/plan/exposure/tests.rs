@@ -148,15 +148,8 @@ fn local_routes_count() {
     let mut host = host(vec![lo, interface(2, "eth0", &[])]);
     assert_eq!(exposure(&host, "0.0.0.0"), "loopback/none");
     host.routes.push(crate::model::Route {
-        table: 255,
-        kind: RouteKind::Local,
-        destination: "198.51.100.0/24".parse().unwrap(),
         interface: Some(1),
-        gateway: None,
-        source: None,
-        metric: None,
-        weight: None,
-        metrics: Default::default(),
+        ..crate::model::Route::new(255, RouteKind::Local, "198.51.100.0/24".parse().unwrap())
     });
     assert_eq!(exposure(&host, "0.0.0.0"), "global/none");
     assert_eq!(exposure(&host, "198.51.100.77"), "global/none");

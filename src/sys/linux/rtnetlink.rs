@@ -272,17 +272,11 @@ fn route_of(payload: &[u8]) -> Option<Vec<Route>> {
     if *payload.get(2)? != 0 || *payload.get(3)? != 0 {
         return None;
     }
-    let mut base = Route {
-        table: u32::from(*payload.get(4)?),
-        kind: route_kind(*payload.get(7)?),
-        destination: IpNet::new(family.wildcard(), length).ok()?,
-        interface: None,
-        gateway: None,
-        source: None,
-        metric: None,
-        weight: None,
-        metrics: BTreeMap::new(),
-    };
+    let mut base = Route::new(
+        u32::from(*payload.get(4)?),
+        route_kind(*payload.get(7)?),
+        IpNet::new(family.wildcard(), length).ok()?,
+    );
     let mut hops: Vec<Hop> = Vec::new();
     for (kind, value) in attributes(payload.get(12..)?) {
         match kind {

@@ -1,6 +1,7 @@
 //! The commands. This is the only place that knows the clock, the terminal, files to write, and exit codes.
 
 mod context;
+mod deferred;
 mod exit;
 
 pub mod audit;
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use context::{Color, Context};
+use deferred::Deferred;
 pub use exit::{Exit, Failure};
 
 /// What stands below the help.
@@ -62,35 +64,35 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Interfaces, addresses and their states, and what each bind form would cover
-    Interfaces(interfaces::Args),
+    Interfaces(Deferred<interfaces::Args>),
     /// Bind, accept, and report every arrival with its ingress interface
-    Listen(listen::Args),
+    Listen(Deferred<listen::Args>),
     /// What already listens here, who can reach it, and whether a policy allows it
-    Audit(audit::Args),
+    Audit(Deferred<audit::Args>),
     /// Established connections of this machine's servers, with their ingress interface where rights allow
-    Connections(connections::Args),
+    Connections(Deferred<connections::Args>),
     /// Foretell binds, conflicts and who reaches what; open no socket
-    Plan(plan::Args),
+    Plan(Deferred<plan::Args>),
     /// Bind, connect from this host to every address and port, and show prediction beside observation
-    Probe(probe::Args),
+    Probe(Deferred<probe::Args>),
     /// Make hosts out of thin air, and connect from them to the listeners, without root
-    Lab(lab::Args),
+    Lab(Deferred<lab::Args>),
     /// Two reports, or two profiles planned here, side by side
-    Diff(diff::Args),
+    Diff(Deferred<diff::Args>),
     /// What this user can and cannot see of this machine, and which switch would change it
-    Doctor(doctor::Args),
+    Doctor(Deferred<doctor::Args>),
     /// Check profiles, policies and lab files; bind nothing
-    Check(check::Args),
+    Check(Deferred<check::Args>),
     /// Write a commented profile to begin with
-    Init(init::Args),
+    Init(Deferred<init::Args>),
     /// The JSON Schema of profiles, policies or lab files
-    Schema(schema::Args),
+    Schema(Deferred<schema::Args>),
     /// What a code or a topic means, how to see it with ss and ip, and how to fix it
-    Explain(explain::Args),
+    Explain(Deferred<explain::Args>),
     /// A completion script for a shell
-    Completions(completions::Args),
+    Completions(Deferred<completions::Args>),
     /// The manual page, or that of a command
-    Man(completions::ManArgs),
+    Man(Deferred<completions::ManArgs>),
 }
 
 /// Runs the program with these arguments and says how it ended.
@@ -104,21 +106,21 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         let context = Context::new(cli.global.color, cli.global.quiet, cli.global.verbose);
         let result = match &cli.command {
             None => summary::run(&context),
-            Some(Command::Interfaces(args)) => interfaces::run(args, &context),
-            Some(Command::Listen(args)) => listen::run(args, &context),
-            Some(Command::Audit(args)) => audit::run(args, &context),
-            Some(Command::Connections(args)) => connections::run(args, &context),
-            Some(Command::Plan(args)) => plan::run(args, &context),
-            Some(Command::Probe(args)) => probe::run(args, &context),
-            Some(Command::Lab(args)) => lab::run(args, &context),
-            Some(Command::Diff(args)) => diff::run(args, &context),
-            Some(Command::Doctor(args)) => doctor::run(args, &context),
-            Some(Command::Check(args)) => check::run(args, &context),
-            Some(Command::Init(args)) => init::run(args, &context),
-            Some(Command::Schema(args)) => schema::run(args, &context),
-            Some(Command::Explain(args)) => explain::run(args, &context),
-            Some(Command::Completions(args)) => completions::run(args, &context),
-            Some(Command::Man(args)) => completions::man(args, &context),
+            Some(Command::Interfaces(Deferred(args))) => interfaces::run(args, &context),
+            Some(Command::Listen(Deferred(args))) => listen::run(args, &context),
+            Some(Command::Audit(Deferred(args))) => audit::run(args, &context),
+            Some(Command::Connections(Deferred(args))) => connections::run(args, &context),
+            Some(Command::Plan(Deferred(args))) => plan::run(args, &context),
+            Some(Command::Probe(Deferred(args))) => probe::run(args, &context),
+            Some(Command::Lab(Deferred(args))) => lab::run(args, &context),
+            Some(Command::Diff(Deferred(args))) => diff::run(args, &context),
+            Some(Command::Doctor(Deferred(args))) => doctor::run(args, &context),
+            Some(Command::Check(Deferred(args))) => check::run(args, &context),
+            Some(Command::Init(Deferred(args))) => init::run(args, &context),
+            Some(Command::Schema(Deferred(args))) => schema::run(args, &context),
+            Some(Command::Explain(Deferred(args))) => explain::run(args, &context),
+            Some(Command::Completions(Deferred(args))) => completions::run(args, &context),
+            Some(Command::Man(Deferred(args))) => completions::man(args, &context),
         };
         result.unwrap_or_else(|failure| context.report(&failure))
     })

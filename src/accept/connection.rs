@@ -16,8 +16,12 @@ use crate::sys::{Interest, Poller, Readiness, options, packet_info};
 const SPEAK: Duration = Duration::from_millis(250);
 
 /// How long to wait for the first words of a client that comes alone, while nothing else is to be done. Who connects to ask
-/// asks at once; reading then saves watching the connection, which is three system calls.
+/// asks at once; reading then saves watching the connection, which is three system calls. Others wait meanwhile: it is as short as
+/// the kernel can make it.
 const SPEAKS_SOON: Duration = Duration::from_micros(300);
+
+/// After a client that did not speak so soon, none of so many is waited for.
+const NOT_WAITED_FOR: u32 = 64;
 
 /// How long a connection may live, however busy it is.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -70,7 +74,7 @@ pub(super) struct Fresh<'a> {
     pub(super) arrival: &'a Arrival,
     /// That is to be described; else its bytes are echoed.
     pub(super) described: bool,
-    /// Nobody waits behind it.
+    /// Nothing else is to be done, and nobody waits behind it.
     pub(super) alone: bool,
     pub(super) idle: Duration,
 }
@@ -112,6 +116,8 @@ pub(super) struct Connections {
     open: HashMap<u64, Connection>,
     next: u64,
     timers: Timers,
+    /// How many are not waited for, since one has not spoken soon.
+    not_waited_for: u32,
 }
 
 impl Connections {
@@ -138,11 +144,11 @@ impl Connections {
             idle,
             watched: Interest::Read,
         };
-        let mut step = connection.readable(buffer, now, describe);
+        let patience = (alone && describe.is_some() && self.not_waited_for == 0).then_some(SPEAKS_SOON);
+        let step = connection.readable(buffer, now, describe, patience);
         let silent = connection.read == 0 && matches!(step, Step::Wait(_));
-        if silent && alone && describe.is_some() && poller.wait_for(&connection.socket, SPEAKS_SOON) {
-            step = connection.readable(buffer, now, describe);
-        }
+        self.not_waited_for =
+            if patience.is_some() && silent { NOT_WAITED_FOR } else { self.not_waited_for.saturating_sub(1) };
         match step {
             Step::Close(error) => Outcome::Closed { listener, error, moved: connection.moved() },
             step => {
@@ -169,7 +175,7 @@ impl Connections {
         let Some(connection) = self.open.get_mut(&id) else { return Outcome::Open };
         let now = Instant::now();
         let step = if connection.output.is_empty() && event.readable {
-            connection.readable(buffer, now, None)
+            connection.readable(buffer, now, None, None)
         } else {
             connection.writable(now)
         };
@@ -282,14 +288,24 @@ impl Connection {
     }
 
     /// Reads what is there, once, and answers when that suffices. `describe` is how it arrived, while it is not known for long
-    /// enough to keep that.
-    fn readable(&mut self, buffer: &mut [u8], now: Instant, describe: Option<&Arrival>) -> Step {
+    /// enough to keep that. Waits for it so long if there is a `patience`.
+    fn readable(
+        &mut self,
+        buffer: &mut [u8],
+        now: Instant,
+        describe: Option<&Arrival>,
+        patience: Option<Duration>,
+    ) -> Step {
         let room =
             if self.closing { buffer.len() } else { READ_LIMIT.saturating_sub(self.read).min(buffer.len()) };
         let Some(buffer) = buffer.get_mut(..room).filter(|buffer| !buffer.is_empty()) else {
             return self.finish(now);
         };
-        let bytes = match options::recv_now(&self.socket, buffer) {
+        let received = match patience {
+            Some(patience) => options::recv_soon(&self.socket, buffer, patience),
+            None => options::recv_now(&self.socket, buffer),
+        };
+        let bytes = match received {
             Ok(0) if self.closing => return Step::Close(None),
             Ok(0) => return self.ended(now, describe),
             Ok(count) => buffer.get(..count).unwrap_or_default(),

@@ -45,8 +45,9 @@ pub trait Observer {
     fn network_changed(&mut self, change: &Change, lost: &[&SocketView], found: &[&SocketView]);
     /// A connection ended whose later packets came in elsewhere than its handshake.
     fn path_changed(&mut self, _change: PathChange) {}
-    /// The loop is about to wait. `Break` ends it.
-    fn idle(&mut self) -> ControlFlow<()>;
+    /// The loop is about to wait at the moment `now`. `Break` ends it; else it waits no longer than until the moment that is
+    /// returned, if any, and asks again.
+    fn idle(&mut self, now: Instant) -> ControlFlow<(), Option<Instant>>;
 }
 
 /// A socket to serve.

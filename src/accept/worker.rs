@@ -46,6 +46,8 @@ pub(super) struct Worker {
     /// Whether a change of the network ends the run, so that the sockets can be fitted to it.
     stops_on_change: bool,
     paused: Vec<usize>,
+    /// Whether the wait ended with more than one thing to do.
+    busy: bool,
     pub(super) connections: Connections,
     pub(super) neighbourhood: Neighbourhood,
     pub(super) starved: Vec<String>,
@@ -72,6 +74,7 @@ impl Worker {
             leads,
             stops_on_change: false,
             paused: Vec::new(),
+            busy: false,
             connections: Connections::default(),
             neighbourhood,
             starved: Vec::new(),
@@ -128,10 +131,8 @@ impl Worker {
         let deadline = limits.and_then(|limits| limits.deadline);
         let mut ready = Vec::new();
         loop {
-            if observer.idle().is_break() {
-                return Ok(End::Observer);
-            }
             let now = Instant::now();
+            let ControlFlow::Continue(asks_again) = observer.idle(now) else { return Ok(End::Observer) };
             if self.crew.counted_all() {
                 return Ok(End::Count);
             }
@@ -149,16 +150,17 @@ impl Worker {
                 return Ok(End::NothingLeft);
             }
             let mut until = deadline;
-            let candidates =
-                [self.connections.next_deadline(), self.next_resumption(), self.neighbourhood.look_again()];
+            let candidates = [
+                asks_again,
+                self.connections.next_deadline(),
+                self.next_resumption(),
+                self.neighbourhood.look_again(),
+                limits.filter(|limits| !limits.wakes).map(|_| now + SHORT_WAIT),
+            ];
             for candidate in candidates.into_iter().flatten() {
                 until = Some(until.map_or(candidate, |until| until.min(candidate)));
             }
-            let mut timeout = until.map(|until| until.saturating_duration_since(now));
-            if limits.is_some_and(|limits| !limits.wakes) {
-                timeout = Some(timeout.map_or(SHORT_WAIT, |timeout| timeout.min(SHORT_WAIT)));
-            }
-            self.poller.wait(&mut ready, timeout)?;
+            self.poller.wait_until(&mut ready, until, now)?;
             // A change of the network that happened before an arrival must be known when its interface is named.
             let told = ready.len() >= Poller::BATCH || ready.iter().any(|event| event.key == MONITOR);
             let changes = self.neighbourhood.refresh_if_changed(told);
@@ -168,6 +170,7 @@ impl Worker {
             if self.leads {
                 self.tell_changes(&changes, observer);
             }
+            self.busy = ready.len() > 1;
             for event in &ready {
                 if self.handle(*event, observer).is_break() {
                     return Ok(End::Count);
@@ -243,7 +246,7 @@ impl Worker {
                         self.crew.took_none();
                         continue;
                     };
-                    self.take(number, socket, peer, waiting == 1, observer);
+                    self.take(number, socket, peer, waiting == 1 && !self.busy, observer);
                     if self.crew.took_last() {
                         return ControlFlow::Break(());
                     }
@@ -259,7 +262,8 @@ impl Worker {
         ControlFlow::Continue(())
     }
 
-    /// Attributes and reports one accepted connection, and begins to answer it. `alone` is whether nobody waits behind it.
+    /// Attributes and reports one accepted connection, and begins to answer it. `alone` is whether nothing else is to be done, and nobody
+    /// waits behind it.
     fn take(
         &mut self,
         number: usize,

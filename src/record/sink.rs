@@ -206,7 +206,13 @@ impl Sink {
         }
     }
 
-    /// Hands on what was gathered. To be called whenever the loop is about to wait.
+    /// Whether lines wait to be handed on.
+    #[must_use]
+    pub fn has_gathered(&self) -> bool {
+        !self.batch.lines.is_empty()
+    }
+
+    /// Hands on what was gathered.
     pub fn flush(&mut self) {
         if self.batch.lines.is_empty() {
             return;

@@ -505,7 +505,7 @@ impl Observer for Quiet<'_> {
 
     fn network_changed(&mut self, _change: &Change, _lost: &[&SocketView], _found: &[&SocketView]) {}
 
-    fn idle(&mut self) -> ControlFlow<()> {
-        if self.over.load(Ordering::Acquire) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    fn idle(&mut self, _now: Instant) -> ControlFlow<(), Option<Instant>> {
+        if self.over.load(Ordering::Acquire) { ControlFlow::Break(()) } else { ControlFlow::Continue(None) }
     }
 }

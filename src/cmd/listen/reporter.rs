@@ -26,6 +26,10 @@ const COMPLAINT_REST: Duration = Duration::from_secs(10);
 /// How long a reader of standard error may keep the sockets from being served.
 const BEFORE_ARRIVALS: Duration = Duration::from_secs(2);
 
+/// How long the lines of arrivals are gathered after others were written: whoever comes after a pause has its line at once, and a crowd
+/// costs no more than a hundred writes a second.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// Why lines are dropped, as the `dropped` event says it.
 const TOO_SLOW: &str = "the output does not take the lines as fast as they come";
 
@@ -39,6 +43,8 @@ pub(super) struct Reporter<'a> {
     common: Arc<Mutex<Common>>,
     wide_open: Vec<String>,
     serving: bool,
+    /// When gathered lines are to be written.
+    writes: Option<Instant>,
 }
 
 /// What the reporters of all threads share: columns that line up, and complaints that are not made twice.
@@ -71,6 +77,7 @@ impl<'a> Reporter<'a> {
             common,
             wide_open: Vec::new(),
             serving: false,
+            writes: None,
         }
     }
 
@@ -294,10 +301,16 @@ impl Observer for Reporter<'_> {
         self.event(&Event::PathChanged(ChangedPath { time: Time::new(SystemTime::now()), change }));
     }
 
-    fn idle(&mut self) -> ControlFlow<()> {
-        self.sink.flush();
+    fn idle(&mut self, now: Instant) -> ControlFlow<(), Option<Instant>> {
+        if self.sink.has_gathered() {
+            if let Some(writes) = self.writes.filter(|writes| *writes > now) {
+                return ControlFlow::Continue(Some(writes));
+            }
+            self.sink.flush();
+            self.writes = Some(now + GATHER);
+        }
         self.tell_dropped();
-        if self.sink.closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.sink.closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(None) }
     }
 }
 

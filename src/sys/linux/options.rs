@@ -1,6 +1,7 @@
 //! Socket options that other systems lack.
 
 use std::io;
+use std::time::Duration;
 
 use socket2::Socket;
 
@@ -114,6 +115,19 @@ pub fn accept(listener: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
 pub fn recv_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     use std::os::fd::AsRawFd;
     Ok(nix::sys::socket::recv(socket.as_raw_fd(), buffer, nix::sys::socket::MsgFlags::MSG_DONTWAIT)?)
+}
+
+/// Receives what comes within `patience`, which the kernel rounds up to whole ticks of its own (4 ms where CONFIG_HZ is 250); EAGAIN
+/// when nothing does. Such a wait costs less than one at the poller with a time limit, which needs a timer of the machine's.
+///
+/// # Errors
+/// As `recv(2)`; EINTR when a signal comes first.
+pub fn recv_soon(socket: &Socket, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
+    use std::os::fd::AsRawFd;
+    if socket.set_read_timeout(Some(patience)).is_err() {
+        return recv_now(socket, buffer);
+    }
+    Ok(nix::sys::socket::recv(socket.as_raw_fd(), buffer, nix::sys::socket::MsgFlags::empty())?)
 }
 
 /// Sends what there is room for. With `more`, the kernel holds a partial segment back until the close that follows, so

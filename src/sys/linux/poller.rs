@@ -3,11 +3,11 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::sys::{Interest, Readiness};
 
@@ -16,10 +16,19 @@ pub struct Poller {
     epoll: Epoll,
     events: Vec<EpollEvent>,
     bell: Option<Arc<EventFd>>,
+    alarm: Option<Alarm>,
 }
 
-/// The key of a poller's own bell.
+/// A timer that outlasts a wait. A time limit of each wait would be set and taken back by the kernel each time, which is dear where
+/// the timer is a virtual machine's; this one is set when it is needed sooner than it would ring.
+struct Alarm {
+    timer: TimerFd,
+    rings: Option<Instant>,
+}
+
+/// The keys of a poller's own bell and alarm.
 const BELL: u64 = u64::MAX;
+const ALARM: u64 = u64::MAX - 1;
 
 /// Ends the wait of a poller, from any thread.
 pub struct Waker(Arc<EventFd>);
@@ -41,11 +50,10 @@ impl Poller {
     /// # Errors
     /// As `epoll_create1(2)`.
     pub fn new() -> io::Result<Poller> {
-        Ok(Poller {
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            events: vec![EpollEvent::empty(); Poller::BATCH],
-            bell: None,
-        })
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        // Without an alarm each wait has a time limit of its own.
+        let alarm = Alarm::new(&epoll).ok();
+        Ok(Poller { epoll, events: vec![EpollEvent::empty(); Poller::BATCH], bell: None, alarm })
     }
 
     /// Begins to watch `source`.
@@ -99,19 +107,6 @@ impl Poller {
     /// Ends watching a source that its owner is about to close: the kernel does so by itself (epoll(7), question 6).
     pub fn forget(&self, _source: &impl AsFd) {}
 
-    /// Whether `source` can be read. Waits for that, at most `patience`, as long as nothing that is watched is ready: `source`
-    /// itself need not be watched.
-    #[must_use]
-    pub fn wait_for(&self, source: &impl AsFd, patience: Duration) -> bool {
-        let mut both = [
-            PollFd::new(source.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.epoll.0.as_fd(), PollFlags::POLLIN),
-        ];
-        // Interrupted or not: what counts is whether it is ready.
-        let _ = ppoll(&mut both, Some(patience.into()), None);
-        both[0].any().unwrap_or(true)
-    }
-
     /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced.
     ///
     /// # Errors
@@ -131,20 +126,66 @@ impl Poller {
             Err(nix::errno::Errno::EINTR) => 0,
             Err(error) => return Err(error.into()),
         };
-        let told = self.events.iter().take(count);
-        if let Some(bell) = self.bell.as_ref().filter(|_| told.clone().any(|event| event.data() == BELL)) {
-            let _ = nix::unistd::read(&**bell, &mut [0; 8]);
-        }
-        ready.extend(told.filter(|event| event.data() != BELL).map(|event| {
-            let flags = event.events();
-            let broken = flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
-            Readiness {
-                key: event.data(),
-                readable: broken || flags.contains(EpollFlags::EPOLLIN),
-                writable: broken || flags.contains(EpollFlags::EPOLLOUT),
+        for event in self.events.iter().take(count) {
+            match (event.data(), &self.bell, &mut self.alarm) {
+                (BELL, Some(bell), _) => drop(nix::unistd::read(&**bell, &mut [0; 8])),
+                (ALARM, _, Some(alarm)) => alarm.rang(),
+                _ => ready.push(readiness(event)),
             }
-        }));
+        }
         Ok(())
+    }
+
+    /// The same for whoever waits again and again: until something is ready, or the moment `until` has come. It may end sooner. `now`
+    /// is the present moment.
+    ///
+    /// # Errors
+    /// As `epoll_wait(2)`, but for EINTR.
+    pub fn wait_until(
+        &mut self,
+        ready: &mut Vec<Readiness>,
+        until: Option<Instant>,
+        now: Instant,
+    ) -> io::Result<()> {
+        let left = until.map(|until| until.saturating_duration_since(now));
+        let timeout = left.filter(|left| {
+            let will_ring = |alarm: &mut Alarm| alarm.rings_by(now + *left, *left);
+            left.is_zero() || !self.alarm.as_mut().is_some_and(will_ring)
+        });
+        self.wait(ready, timeout)
+    }
+}
+
+impl Alarm {
+    fn new(epoll: &Epoll) -> nix::Result<Alarm> {
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, ALARM))?;
+        Ok(Alarm { timer, rings: None })
+    }
+
+    /// Sees to it that it has rung at `moment`, so long from now. Returns whether it will have.
+    fn rings_by(&mut self, moment: Instant, left: Duration) -> bool {
+        if self.rings.is_none_or(|rings| rings > moment) {
+            let set = self.timer.set(Expiration::OneShot(left.into()), TimerSetTimeFlags::empty());
+            self.rings = set.is_ok().then_some(moment);
+        }
+        self.rings.is_some()
+    }
+
+    fn rang(&mut self) {
+        let _ = self.timer.wait();
+        self.rings = None;
+    }
+}
+
+fn readiness(event: &EpollEvent) -> Readiness {
+    let flags = event.events();
+    let broken = flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+    Readiness {
+        key: event.data(),
+        readable: broken || flags.contains(EpollFlags::EPOLLIN),
+        writable: broken || flags.contains(EpollFlags::EPOLLOUT),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Socket options where Linux's are absent: what cannot be done is refused, never ignored.
 
 use std::io::{self, Read as _};
+use std::time::Duration;
 
 use socket2::Socket;
 
@@ -128,6 +129,14 @@ pub fn accept(listener: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
 pub fn recv_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     let mut reader: &Socket = socket;
     reader.read(buffer)
+}
+
+/// Receives what is there: a non-blocking socket cannot be waited at.
+///
+/// # Errors
+/// As `recv`.
+pub fn recv_soon(socket: &Socket, buffer: &mut [u8], _patience: Duration) -> io::Result<usize> {
+    recv_now(socket, buffer)
 }
 
 /// Sends what there is room for; the socket is non-blocking.

@@ -3,7 +3,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use polling::{Event, Events, PollMode};
 
@@ -94,12 +94,6 @@ impl Poller {
         let _ = self.poller.delete(source);
     }
 
-    /// Whether `source` can be read: not known here without watching it, so that is to be tried.
-    #[must_use]
-    pub fn wait_for<S>(&self, _source: &S, _patience: Duration) -> bool {
-        true
-    }
-
     /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced.
     ///
     /// # Errors
@@ -117,6 +111,19 @@ impl Poller {
             writable: event.writable,
         }));
         Ok(())
+    }
+
+    /// The same until the moment `until` has come. `now` is the present moment.
+    ///
+    /// # Errors
+    /// As the system's poller, but for EINTR.
+    pub fn wait_until(
+        &mut self,
+        ready: &mut Vec<Readiness>,
+        until: Option<Instant>,
+        now: Instant,
+    ) -> io::Result<()> {
+        self.wait(ready, until.map(|until| until.saturating_duration_since(now)))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::plan::expect::{self, Judged, judge_shares};
 use crate::plan::predict::{BindOutcome, Holder};
 use crate::plan::reach::Destination;
 use crate::plan::report::{self, Asked, PROBE_SCHEMA, Plan, Questions, Report, Seen};
-use crate::probe::connect::{self, Attempt, Limits, Observation};
+use crate::probe::connect::{self, Attempt, Attempts, Limits, Observation};
 use crate::probe::opened::{Opened, in_names};
 use crate::profile::expect::{Expectation, Spread};
 use crate::profile::{self, Profile};
@@ -321,27 +321,31 @@ fn observe(
     context: &Context,
 ) -> Result<(Vec<Option<Seen>>, usize), Failure> {
     let mut indices = Vec::new();
-    let mut attempts = Vec::new();
     for (index, cell) in plan.matrix.cells.iter().enumerate() {
-        let (protocol, port) = plan.matrix.services[cell.service];
+        let (protocol, _) = plan.matrix.services[cell.service];
         // A datagram to somebody else's socket would be theirs to interpret.
         let ours = cell.predicted.takers.iter().all(|holder| matches!(holder, Holder::Own(_)));
         if plan.matrix.sources[cell.source] != Source::Host || (protocol == Protocol::Udp && !ours) {
             continue;
         }
+        indices.push(index);
+    }
+    let attempt = |index: usize| {
+        let cell = &plan.matrix.cells[indices[index]];
+        let (protocol, port) = plan.matrix.services[cell.service];
         let to = plan.matrix.destinations[cell.destination];
         let to = match to.address {
             IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, port, 0, to.zone)),
             IpAddr::V4(_) => SocketAddr::new(to.address, port),
         };
-        indices.push(index);
-        attempts.push(Attempt { protocol, to, patience: args.connect_timeout });
-    }
+        Attempt { protocol, to, patience: args.connect_timeout }
+    };
+    let attempts = Attempts { count: indices.len(), of: &attempt };
     let source = |index: usize| {
         let source = plan.matrix.cells[indices[index]].source_address;
         source.map(|source| (source.address, source.zone))
     };
-    let mut progress = Progress::new(attempts.len(), context);
+    let mut progress = Progress::new(attempts.count, context);
     let mut seen = vec![None; plan.matrix.cells.len()];
     let mut made = 0;
     let mut tell = |index: usize, observation: Observation| {
@@ -349,13 +353,13 @@ fn observe(
         made += 1;
     };
     let mut show = |done| progress.show(done);
-    let result = connect::run_from_here(&opened.bound, &attempts, limits, &source, &mut tell, &mut show);
+    let result = connect::run_from_here(&opened.bound, attempts, limits, &source, &mut tell, &mut show);
     progress.end();
     result.map_err(|error| {
         let problem = Problem::error(Code::BIND_FAILED, format!("cannot wait for connections: {error}"));
         Failure::new(Exit::Environment, problem)
     })?;
-    Ok((seen, attempts.len() - made))
+    Ok((seen, attempts.count - made))
 }
 
 /// Makes the connections that a `spread` wants to the first matching socket's address, and counts who takes them.
@@ -383,7 +387,7 @@ fn spread(
         IpAddr::V4(_) => SocketAddr::new(address, view.port),
     };
     let attempt = Attempt { protocol: view.protocol, to, patience: args.connect_timeout };
-    let attempts = vec![attempt; usize::try_from(wanted.connections).ok()?];
+    let attempts = Attempts { count: usize::try_from(wanted.connections).ok()?, of: &|_| attempt };
     let limits = Limits { deadline: Instant::now() + args.deadline, ..limits };
     let mut counts = vec![0; group.len()];
     let (mut lost, mut made) = (0, 0);
@@ -394,8 +398,8 @@ fn spread(
             None => lost += 1,
         }
     };
-    connect::run_from_here(bound, &attempts, limits, &|_| None, &mut tell, &mut |_| {}).ok()?;
-    (made == attempts.len()).then_some(())?;
+    connect::run_from_here(bound, attempts, limits, &|_| None, &mut tell, &mut |_| {}).ok()?;
+    (made == attempts.count).then_some(())?;
     Some(judge_shares(wanted, &counts, lost))
 }
 

@@ -30,8 +30,8 @@ use strangers::{
 use support::netns::{Netns, harness};
 use support::program::{bindscope, finish, text};
 use sweep::{
-    a_sweep_does_not_meet_itself, every_port_is_swept, others_addresses_are_refused,
-    silence_costs_one_timeout,
+    a_sweep_comes_from_where_the_kernel_chooses, a_sweep_does_not_meet_itself, every_port_is_swept,
+    others_addresses_are_refused, silence_costs_one_timeout,
 };
 
 fn main() -> ExitCode {
@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         ten_thousand_cells_take_seconds,
         every_port_is_swept,
         a_sweep_does_not_meet_itself,
+        a_sweep_comes_from_where_the_kernel_chooses,
         others_addresses_are_refused,
         silence_costs_one_timeout,
     ])

@@ -62,6 +62,30 @@ pub fn a_sweep_does_not_meet_itself() {
     }
 }
 
+/// Sockets that are used for many ports keep an address, and it is the one that the kernel chooses for each destination.
+pub fn a_sweep_comes_from_where_the_kernel_chooses() {
+    let ns = Netns::new();
+    ns.ip("address add 192.0.2.1/24 dev lo");
+    let places = ["127.0.0.1", "127.0.0.2", "192.0.2.1", "::1"];
+    let bound =
+        places.map(|place| if place == "::1" { "[::1]:9100".to_owned() } else { format!("{place}:9100") });
+    let binds: Vec<&str> = bound.iter().flat_map(|bound| ["--bind", bound]).collect();
+    let sweep = ["probe", "--ports", "9000-9199", "--destinations", &places.join(","), "--format", "json"];
+    let output = run(&ns, &[&sweep[..], &binds].concat());
+    exits(&output, 0);
+    let report = json(&output);
+    assert_eq!((ports(&report, "refused").len(), ports(&report, "accepted").len()), (4 * 199, 4));
+    for place in places {
+        let cell = report["cells"].as_array().unwrap().iter();
+        let cell = cell.clone().find(|cell| cell["destination"] == place && cell["port"] == 9100).unwrap();
+        let chosen = ns.run(|| {
+            let listener = TcpListener::bind((place, 0))?;
+            std::net::TcpStream::connect(listener.local_addr()?)?.local_addr()
+        });
+        assert_eq!(cell["observed"]["peer"], chosen.unwrap().ip().to_string(), "{place}");
+    }
+}
+
 /// Only this host is connected to.
 pub fn others_addresses_are_refused() {
     let (ns, far) = (Netns::new(), Netns::new());

@@ -1,0 +1,531 @@
+//! The engine: many connections at once, a bounded number in flight, each with its own patience.
+//!
+//! How one knows which socket answered: on TCP our listener is the one that speaks. It sends the run's nonce and the number of the
+//! accepted connection, so nothing is ever sent to a server that is not ours, and a stranger's banner proves itself strange. On
+//! UDP the client sends the nonce and its own number, and our socket that receives it is the answer.
+//!
+//! The client closes with a reset, so that no TIME_WAIT is left on the ports of listeners.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::RandomState;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use socket2::{SockAddr, Socket};
+
+use super::classify::outcome_of;
+use super::connect::{Attempt, Attempts, Limits, Observation, is_mapped};
+use super::spare::{Spare, Spares};
+use crate::bind::Bound;
+use crate::model::{Errno, Family, Outcome, Protocol};
+use crate::sys::{self, Connecting, Interest, Poller, options, packet_info};
+
+/// Bytes of a nonce, and of a greeting: the nonce and a number.
+const NONCE: usize = 16;
+const GREETING: usize = NONCE + 8;
+
+/// How often a datagram is sent before silence counts.
+const DATAGRAMS: u32 = 3;
+
+/// How often an attempt whose socket met itself is made again.
+const TRIALS: u32 = 3;
+
+/// With more than so many under way, those that are answered go before new ones: they would wait too long for their turn.
+const CROWD: usize = 256;
+
+/// How many attempts that are over at once are made before those under way are looked after.
+const QUICK: usize = 256;
+
+/// So many more attempts at an address are worth a socket that is of use to no other.
+const LONG: usize = 64;
+
+/// A number for this run that nobody else has.
+fn nonce() -> [u8; NONCE] {
+    let mut bytes = [0; NONCE];
+    for half in bytes.chunks_exact_mut(8) {
+        half.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
+    }
+    bytes
+}
+
+fn key(index: usize) -> u64 {
+    u64::try_from(index).unwrap_or(u64::MAX)
+}
+
+/// A connection that a listener of ours accepted.
+struct Accepted {
+    socket: Option<Socket>,
+    taker: usize,
+    ingress: Option<u32>,
+    local: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
+}
+
+struct Client {
+    socket: Socket,
+    started: Instant,
+    until: Instant,
+    /// How long it took to connect, once it is.
+    connected: Option<Duration>,
+    greeting: Vec<u8>,
+    datagrams: u32,
+}
+
+/// What is under way, and what it needs.
+pub(super) struct Engine<'a> {
+    listeners: &'a [Bound],
+    attempts: Attempts<'a>,
+    /// Whether an attempt may use the socket of another one of its family.
+    plain: &'a dyn Fn(usize) -> bool,
+    nonce: [u8; NONCE],
+    poller: Poller,
+    accepted: Vec<Accepted>,
+    clients: HashMap<usize, Client>,
+    /// When to look at a client again; entries of those that are gone stay until they are due.
+    wakes: BinaryHeap<Reverse<(Instant, usize)>>,
+    spares: Spares,
+    seen: &'a mut dyn FnMut(usize, Observation),
+    done: usize,
+    /// Whether a descriptor was missing to take a connection of ours: then silence is no sign of another program.
+    starved: bool,
+}
+
+/// What became of beginning an attempt.
+enum Begun {
+    UnderWay,
+    Over,
+    /// The system has no descriptor left for it now.
+    NotNow,
+}
+
+impl<'a> Engine<'a> {
+    pub(super) fn new(
+        listeners: &'a [Bound],
+        attempts: Attempts<'a>,
+        plain: &'a dyn Fn(usize) -> bool,
+        seen: &'a mut dyn FnMut(usize, Observation),
+    ) -> io::Result<Engine<'a>> {
+        Ok(Engine {
+            listeners,
+            attempts,
+            plain,
+            nonce: nonce(),
+            poller: Poller::new()?,
+            accepted: Vec::new(),
+            clients: HashMap::new(),
+            wakes: BinaryHeap::new(),
+            spares: Spares::default(),
+            seen,
+            done: 0,
+            starved: false,
+        })
+    }
+
+    fn attempt(&self, index: usize) -> Attempt {
+        (self.attempts.of)(index)
+    }
+
+    pub(super) fn run(
+        mut self,
+        limits: Limits,
+        open: &mut dyn FnMut(usize) -> io::Result<Socket>,
+        progress: &mut dyn FnMut(usize),
+    ) -> io::Result<()> {
+        for (index, bound) in self.listeners.iter().enumerate() {
+            self.poller.add(&bound.socket, key(index), Interest::Read)?;
+        }
+        let result = self.all(limits, open, progress);
+        for bound in self.listeners {
+            self.poller.remove(&bound.socket)?;
+        }
+        result
+    }
+
+    fn all(
+        &mut self,
+        limits: Limits,
+        open: &mut dyn FnMut(usize) -> io::Result<Socket>,
+        progress: &mut dyn FnMut(usize),
+    ) -> io::Result<()> {
+        let mut next = 0;
+        let mut ready = Vec::new();
+        // A full accept queue drops a SYN, and the next one comes a second later: what would look like a firewall.
+        let queues = self.listeners.iter().filter_map(|bound| bound.backlog);
+        let queue = queues.min().and_then(|queue| usize::try_from(queue).ok()).unwrap_or(usize::MAX);
+        let burst = queue.saturating_add(1).min(CROWD);
+        loop {
+            let (mut begun, mut over, mut room) = (0, 0, true);
+            let crowd = !ready.is_empty() && self.clients.len() >= CROWD;
+            while !crowd && room && next < self.attempts.count && begun < burst && over < QUICK {
+                let now = Instant::now();
+                room = self.clients.len() < limits.in_flight && now < limits.deadline;
+                if room {
+                    match self.start(next, now, open) {
+                        Begun::UnderWay => begun += 1,
+                        Begun::Over => over += 1,
+                        Begun::NotNow => {
+                            room = false;
+                            continue;
+                        }
+                    }
+                    next += 1;
+                }
+            }
+            progress(self.done);
+            let now = Instant::now();
+            let more = room && next < self.attempts.count;
+            if self.clients.is_empty() {
+                if more {
+                    continue;
+                }
+                if next == self.attempts.count || now >= limits.deadline {
+                    return Ok(());
+                }
+            }
+            let wake = self.wakes.peek().map_or(now, |Reverse((wake, _))| *wake);
+            let wait = wake.saturating_duration_since(now).min(Duration::from_millis(100));
+            self.poller.wait(&mut ready, Some(if more { Duration::ZERO } else { wait }))?;
+            for event in &ready {
+                let index = usize::try_from(event.key).unwrap_or(usize::MAX);
+                match self.listeners.get(index) {
+                    Some(bound) if bound.spec.protocol == Protocol::Tcp => self.accept(index),
+                    Some(_) => self.receive(index),
+                    None => self.advance(index - self.listeners.len()),
+                }
+            }
+            self.expire(limits.deadline);
+        }
+    }
+
+    /// Begins an attempt.
+    fn start(
+        &mut self,
+        index: usize,
+        started: Instant,
+        open: &mut dyn FnMut(usize) -> io::Result<Socket>,
+    ) -> Begun {
+        let attempt = self.attempt(index);
+        let begun = self.connect(index, &attempt, open).and_then(|(socket, connected)| {
+            let interest = if connected { Interest::Read } else { Interest::Write };
+            let added = self.poller.add(&socket, key(self.listeners.len() + index), interest);
+            added.map_err(|error| sys::errno_of(&error))?;
+            let until = started + attempt.patience;
+            let connected = connected.then(|| started.elapsed());
+            Ok(Client { socket, started, until, connected, greeting: Vec::new(), datagrams: 0 })
+        });
+        match begun {
+            Ok(client) => {
+                let itself = attempt.protocol == Protocol::Udp && meets_itself(&client.socket);
+                self.clients.insert(index, client);
+                if itself {
+                    self.fail(index, Errno::ECONNREFUSED, started);
+                    return Begun::Over;
+                }
+                if attempt.protocol == Protocol::Udp {
+                    self.send(index);
+                }
+                self.wakes.extend(self.wake(index).map(|wake| Reverse((wake, index))));
+                Begun::UnderWay
+            }
+            Err(errno) if is_starved(errno) && !self.clients.is_empty() => Begun::NotNow,
+            Err(errno) if is_starved(errno) => {
+                self.starved = true;
+                self.end(index);
+                Begun::Over
+            }
+            Err(errno) => {
+                self.fail(index, errno, started);
+                Begun::Over
+            }
+        }
+    }
+
+    /// A client's socket that connects, and whether it is connected already. One that meets itself tries again: a port that the
+    /// kernel chose says nothing of the one that was asked for.
+    fn connect(
+        &mut self,
+        index: usize,
+        attempt: &Attempt,
+        open: &mut dyn FnMut(usize) -> io::Result<Socket>,
+    ) -> Result<(Socket, bool), Errno> {
+        let to = SockAddr::from(attempt.to);
+        let plain = (self.plain)(index);
+        for _ in 0..TRIALS {
+            let spare = if plain { self.spares.take(attempt.to) } else { None };
+            let spare = match spare {
+                Some(spare) => spare,
+                None => Spare::new(opened(index, attempt, open).map_err(|error| sys::errno_of(&error))?),
+            };
+            let errno = match options::connect_now(&spare.socket, &to) {
+                Ok(Connecting::Pending) => return Ok((spare.socket, false)),
+                Ok(Connecting::Done) if attempt.protocol == Protocol::Tcp && meets_itself(&spare.socket) => {
+                    continue;
+                }
+                Ok(Connecting::Done) => return Ok((spare.socket, true)),
+                Err(error) => sys::errno_of(&error),
+            };
+            if errno == Errno::EADDRNOTAVAIL && spare.keeps_port() {
+                // Its port is in use towards this destination.
+                continue;
+            }
+            if plain && options::REFUSED_SOCKETS_CONNECT_AGAIN {
+                let same = |later| self.attempt(later).to.ip() == attempt.to.ip();
+                let long = index + LONG < self.attempts.count && same(index + LONG);
+                self.spares.put(spare, attempt.to, long);
+            }
+            return Err(errno);
+        }
+        Err(Errno::ECONNREFUSED)
+    }
+
+    /// When an attempt wants to be looked at again.
+    fn wake(&self, index: usize) -> Option<Instant> {
+        let client = self.clients.get(&index)?;
+        let again = client.started + self.attempt(index).patience / DATAGRAMS * client.datagrams;
+        let resend = self.attempt(index).protocol == Protocol::Udp && client.datagrams < DATAGRAMS;
+        Some(if resend { again.min(client.until) } else { client.until })
+    }
+
+    fn send(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(&index) else { return };
+        client.datagrams += 1;
+        let mut message = self.nonce.to_vec();
+        message.extend_from_slice(&key(index).to_be_bytes());
+        if let Err(error) = client.socket.send(&message) {
+            let errno = sys::errno_of(&error);
+            if errno != Errno::EAGAIN && errno != Errno::ENOBUFS {
+                let started = client.started;
+                self.fail(index, errno, started);
+            }
+        }
+    }
+
+    /// Takes every connection that waits at a listener, and greets it.
+    fn accept(&mut self, taker: usize) {
+        let listener = &self.listeners[taker].socket;
+        loop {
+            let (mut socket, peer) = match options::accept(listener) {
+                Ok(taken) => taken,
+                Err(error) => {
+                    self.starved |= is_starved(sys::errno_of(&error));
+                    return;
+                }
+            };
+            let peer = peer.as_socket();
+            let local = socket.local_addr().ok().and_then(|address| address.as_socket());
+            let native6 = local.is_some_and(|local| !local.ip().to_canonical().is_ipv4());
+            let ingress = packet_info::ingress_of_connection(&socket, native6).ok().flatten();
+            let mut greeting = self.nonce.to_vec();
+            greeting.extend_from_slice(&key(self.accepted.len()).to_be_bytes());
+            let _ = socket.write_all(&greeting);
+            self.accepted.push(Accepted { socket: Some(socket), taker, ingress, local, peer });
+        }
+    }
+
+    /// Takes every datagram that waits at a UDP socket of ours.
+    fn receive(&mut self, taker: usize) {
+        let mut buffer = [0; GREETING + 1];
+        while let Ok(datagram) = packet_info::receive(&self.listeners[taker].socket, &mut buffer) {
+            let Some(number) = self.number(buffer.get(..datagram.length).unwrap_or_default()) else {
+                continue;
+            };
+            if let Some(client) = self.clients.get(&number) {
+                let inet6 = self.listeners[taker].spec.domain() == Family::Ipv6;
+                let observation = Observation {
+                    outcome: Outcome::Accepted,
+                    taker: Some(taker),
+                    ingress: datagram.ingress,
+                    local: datagram
+                        .local
+                        .map(|ip| SocketAddr::new(ip.to_canonical(), self.attempt(number).to.port())),
+                    peer: Some(canonical(datagram.peer)),
+                    v4_mapped: inet6 && datagram.peer.ip().to_canonical().is_ipv4(),
+                    errno: None,
+                    took: client.started.elapsed(),
+                };
+                self.finish(number, observation);
+            }
+        }
+    }
+
+    /// The number in a greeting of this run.
+    fn number(&self, bytes: &[u8]) -> Option<usize> {
+        let (nonce, number) = bytes.split_at_checked(NONCE)?;
+        let number = u64::from_be_bytes(number.try_into().ok()?);
+        (nonce == self.nonce).then(|| usize::try_from(number).ok())?
+    }
+
+    /// Goes on with an attempt whose socket is ready.
+    fn advance(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(&index) else { return };
+        let started = client.started;
+        match client.socket.take_error() {
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => return self.fail(index, sys::errno_of(&error), started),
+        }
+        if (self.attempts.of)(index).protocol == Protocol::Udp {
+            return;
+        }
+        if client.connected.is_none() {
+            if client.socket.peer_addr().is_err() {
+                return;
+            }
+            client.connected = Some(started.elapsed());
+            if meets_itself(&client.socket) {
+                return self.fail(index, Errno::ECONNREFUSED, started);
+            }
+            let socket_key = key(self.listeners.len() + index);
+            if let Err(error) = self.poller.change(&client.socket, socket_key, Interest::Read) {
+                return self.fail(index, sys::errno_of(&error), started);
+            }
+        }
+        let mut buffer = [0; GREETING + 1];
+        match client.socket.read(&mut buffer) {
+            Ok(0) => self.stranger(index),
+            Ok(length) => {
+                client.greeting.extend_from_slice(&buffer[..length]);
+                if client.greeting.len() >= GREETING {
+                    self.greeted(index);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // A server that resets at once is a server.
+            Err(_) => self.stranger(index),
+        }
+    }
+
+    fn greeted(&mut self, index: usize) {
+        let number = self.clients.get(&index).and_then(|client| self.number(&client.greeting));
+        let Some(accepted) = number.and_then(|number| self.accepted.get_mut(number)) else {
+            return self.stranger(index);
+        };
+        let observation = Observation {
+            outcome: Outcome::Accepted,
+            taker: Some(accepted.taker),
+            ingress: accepted.ingress,
+            local: accepted.local.map(canonical),
+            peer: accepted.peer.map(canonical),
+            v4_mapped: accepted.local.is_some_and(|local| is_mapped(local.ip())),
+            errno: None,
+            took: self.clients.get(&index).and_then(|client| client.connected).unwrap_or_default(),
+        };
+        let socket = accepted.socket.take();
+        // A word in return, so that packets with data go this way too. Now it is known that it goes to none but us.
+        if let Some(client) = self.clients.get(&index) {
+            let _ = client.socket.send(&self.nonce);
+        }
+        self.finish(index, observation);
+        // Closed after the client has reset the connection.
+        drop(socket);
+    }
+
+    /// Somebody accepted, but not one of ours.
+    fn stranger(&mut self, index: usize) {
+        let Some(client) = self.clients.get(&index) else { return };
+        let took = client.connected.unwrap_or_else(|| client.started.elapsed());
+        self.finish(index, Observation { took, ..nothing(Outcome::Accepted) });
+    }
+
+    fn fail(&mut self, index: usize, errno: Errno, started: Instant) {
+        // A reset in answer to the SYN is ECONNREFUSED (`tcp_reset()` of `net/ipv4/tcp_input.c`): this one came from who had accepted.
+        if errno == Errno::ECONNRESET && self.attempt(index).protocol == Protocol::Tcp {
+            return self.finish(index, Observation { took: started.elapsed(), ..nothing(Outcome::Accepted) });
+        }
+        let observation =
+            Observation { errno: Some(errno), took: started.elapsed(), ..nothing(outcome_of(errno)) };
+        self.finish(index, observation);
+    }
+
+    /// Ends what has waited long enough, and sends datagrams again.
+    fn expire(&mut self, deadline: Instant) {
+        let now = Instant::now();
+        let over = now >= deadline;
+        while let Some(&Reverse((wake, index))) = self.wakes.peek() {
+            if wake > now && !over {
+                return;
+            }
+            self.wakes.pop();
+            let Some(client) = self.clients.get(&index) else { continue };
+            if now < client.until && !over {
+                self.send(index);
+                self.wakes.extend(self.wake(index).map(|wake| Reverse((wake, index))));
+                continue;
+            }
+            if now < client.until || self.starved && client.connected.is_some() {
+                // Cut short by the end of all, or nobody could be taken for want of descriptors.
+                self.end(index);
+            } else if client.connected.is_some() && self.attempt(index).protocol == Protocol::Tcp {
+                // Connected, and nobody of ours has spoken.
+                self.stranger(index);
+            } else {
+                let took = client.started.elapsed();
+                self.finish(index, Observation { took, ..nothing(Outcome::Timeout) });
+            }
+        }
+    }
+
+    /// Ends an attempt. Unless [`Engine::finish`] tells it, what came of it was not seen.
+    fn end(&mut self, index: usize) {
+        if let Some(client) = self.clients.remove(&index) {
+            let _ = self.poller.remove(&client.socket);
+        }
+        self.done += 1;
+    }
+
+    fn finish(&mut self, index: usize, observation: Observation) {
+        self.end(index);
+        (self.seen)(index, observation);
+    }
+}
+
+/// A client's socket that does not block, and resets its connection when it is closed.
+fn opened(
+    index: usize,
+    attempt: &Attempt,
+    open: &mut dyn FnMut(usize) -> io::Result<Socket>,
+) -> io::Result<Socket> {
+    let socket = open(index)?;
+    socket.set_nonblocking(true)?;
+    if attempt.protocol == Protocol::Tcp {
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
+    Ok(socket)
+}
+
+fn nothing(outcome: Outcome) -> Observation {
+    Observation {
+        outcome,
+        taker: None,
+        ingress: None,
+        local: None,
+        peer: None,
+        v4_mapped: false,
+        errno: None,
+        took: Duration::ZERO,
+    }
+}
+
+/// Whether what is missing is a descriptor.
+fn is_starved(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE)
+}
+
+/// Whether a client whose port the kernel chose equal to its target is connected to itself (RFC 9293, 3.5: simultaneous open).
+/// The peer is asked for, because `0.0.0.0` and `::` become the loopback address on the way.
+fn meets_itself(socket: &Socket) -> bool {
+    match (socket.local_addr(), socket.peer_addr()) {
+        (Ok(own), Ok(peer)) => own.as_socket().is_some_and(|own| Some(own) == peer.as_socket()),
+        _ => false,
+    }
+}
+
+/// With a v4-mapped address as the IPv4 one.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(IpAddr::V4(v4), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}

@@ -8,7 +8,7 @@ use super::{Context, Exit, Failure};
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::model::{Snapshot, crosscheck};
-use crate::plan::cover::{coverage, each_form};
+use crate::plan::cover::each_form;
 use crate::record::document;
 use crate::render;
 use crate::sys;
@@ -44,7 +44,7 @@ struct Forms<'a>(&'a Snapshot);
 impl serde::Serialize for Forms<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
-        each_form(self.0, |form| list.serialize_element(&form))?;
+        each_form(self.0, |form| list.serialize_element(form))?;
         list.end()
     }
 }
@@ -63,8 +63,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     match args.format {
         Format::Human => {
             let color = context.color && args.output.is_none();
-            let text = render::interfaces::human(&snapshot, &coverage(&snapshot), context.width, color);
-            context.emit(text.as_bytes(), output)?;
+            context
+                .emit_with(output, |out| render::interfaces::human(&snapshot, context.width, color, out))?;
         }
         Format::Csv => context.emit_with(output, |out| render::interfaces::csv(&snapshot, out))?,
         Format::Json => {

@@ -203,14 +203,19 @@ impl FamilyExposure {
 /// The text of an address for people: RFC 5952, v4-mapped as IPv4, and with `%zone` where a zone is given and needed.
 #[must_use]
 pub fn text(address: IpAddr, zone: Option<&IfName>) -> String {
+    let mut out = Vec::with_capacity(if address.is_ipv4() { 15 } else { 40 });
+    push_text(&mut out, address, zone);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Adds [`text`] to `out`.
+pub fn push_text(out: &mut Vec<u8>, address: IpAddr, zone: Option<&IfName>) {
     let canonical = address.to_canonical();
-    let mut out = Vec::new();
-    push(&mut out, canonical);
+    push(out, canonical);
     if let Some(zone) = zone.filter(|_| needs_zone(canonical)) {
         out.push(b'%');
-        crate::text::push_bytes(&mut out, zone.as_bytes());
+        crate::text::push_bytes(out, zone.as_bytes());
     }
-    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Adds the text of an address to `out`. IPv4 is written by hand: that is on the way of every connection, and the standard
@@ -248,11 +253,7 @@ pub fn push_with_port(out: &mut Vec<u8>, address: IpAddr, zone: Option<&IfName>,
     if address.is_ipv6() {
         out.push(b'[');
     }
-    push(out, address);
-    if let Some(zone) = zone.filter(|_| needs_zone(address)) {
-        out.push(b'%');
-        crate::text::push_bytes(out, zone.as_bytes());
-    }
+    push_text(out, address, zone);
     if address.is_ipv6() {
         out.push(b']');
     }

@@ -19,23 +19,23 @@ pub enum Reach {
     Nobody,
 }
 
-/// What one bind form would cover.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Coverage {
+/// What one bind form would cover. It borrows its texts, since there may be one for each of ten thousand addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Coverage<'a> {
     /// The form as it is written in a profile: `0.0.0.0`, `::`, `fe80::1%eth0`.
-    pub bind: String,
+    pub bind: &'a str,
     /// Address family of the socket.
     pub family: Family,
     /// IPV6_V6ONLY of the socket; null on AF_INET.
     pub v6only: Option<bool>,
     /// The local addresses at which it would be reached, sorted; networks where a local route makes more than one ours.
-    pub addresses: Vec<String>,
+    pub addresses: &'a [&'a str],
     /// Who can send there.
     pub reach: Reach,
     /// The interfaces of [`Reach::Link`].
-    pub interfaces: Vec<IfName>,
+    pub interfaces: &'a [IfName],
     /// Its exposure.
     pub exposure: FamilyExposure,
     /// Why, one sentence each.
-    pub because: Vec<String>,
+    pub because: &'a [String],
 }

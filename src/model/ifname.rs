@@ -1,5 +1,6 @@
 //! Interface names: bytes to the kernel, text to a person.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -43,6 +44,15 @@ impl IfName {
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
+    }
+
+    /// The text that [`fmt::Display`] shows.
+    #[must_use]
+    pub fn shown(&self) -> Cow<'_, str> {
+        match crate::text::plain_ascii(&self.0) {
+            Some(name) => Cow::Borrowed(name),
+            None => Cow::Owned(crate::text::escape_bytes(&self.0)),
+        }
     }
 
     /// Reads the escaped form that [`fmt::Display`] writes (`\xNN`, `\u{N}`, `\n`, `\\`); other text is taken as it is.
@@ -102,10 +112,7 @@ impl From<&str> for IfName {
 
 impl fmt::Display for IfName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match crate::text::plain_ascii(&self.0) {
-            Some(name) => f.pad(name),
-            None => f.pad(&crate::text::escape_bytes(&self.0)),
-        }
+        f.pad(&self.shown())
     }
 }
 

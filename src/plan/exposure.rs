@@ -123,8 +123,10 @@ pub fn network_exposure(network: IpNet) -> Exposure {
 pub struct Exposer<'a> {
     snapshot: &'a Snapshot,
     local: LocalAddresses,
-    /// By interface and address, since hosts with ten thousand addresses are looked up as often.
-    listed: FxHashMap<(u32, IpAddr), &'a InterfaceAddress>,
+    /// IPv6 addresses by interface and address, since hosts with ten thousand are looked up as often.
+    listed: FxHashMap<(u32, Ipv6Addr), &'a InterfaceAddress>,
+    /// Whether sockets without a device hear what comes in through VRFs: TCP, UDP.
+    hears_vrfs: [bool; 2],
     /// By VRF (its index; `None` outside of all) and family: what a wildcard gets.
     widest: Vec<(Option<u32>, Family, Exposure, String)>,
     /// Wires that are up, by index: their VRF, and whether they take IPv6.
@@ -137,13 +139,18 @@ impl<'a> Exposer<'a> {
     pub fn new(snapshot: &'a Snapshot) -> Exposer<'a> {
         let listed = snapshot
             .addresses()
-            .map(|(interface, address)| ((interface.index, address.address), address))
+            .filter_map(|(interface, address)| match address.address {
+                IpAddr::V4(_) => None,
+                IpAddr::V6(v6) => Some(((interface.index, v6), address)),
+            })
             .collect();
+        let hears_vrfs = ["net.ipv4.tcp_l3mdev_accept", "net.ipv4.udp_l3mdev_accept"]
+            .map(|name| snapshot.setting(name).is_some_and(|value| value != 0));
         let wires = reach::wires(snapshot)
             .map(|wire| (wire.index, (vrf_of(snapshot, wire), !reach::ipv6_is_off(wire))))
             .collect();
         let local = LocalAddresses::new(snapshot);
-        let mut new = Exposer { snapshot, local, listed, widest: Vec::new(), wires };
+        let mut new = Exposer { snapshot, local, listed, hears_vrfs, widest: Vec::new(), wires };
         for (interface, address) in snapshot.addresses() {
             // Link-local IPv6 addresses belong to their link; they are looked at with the device.
             if is_usable(interface, address) {
@@ -179,16 +186,22 @@ impl<'a> Exposer<'a> {
     /// The exposure of a socket.
     #[must_use]
     pub fn exposure(&self, facts: &Facts<'_>) -> FamilyExposure {
-        self.explain(facts).0
+        self.explain_to(facts, |_, _| {})
     }
 
     /// The exposure of a socket with the reasons for it.
     #[must_use]
     pub fn explain(&self, facts: &Facts<'_>) -> (FamilyExposure, Vec<Reason>) {
-        let mut exposure = FamilyExposure::default();
         let mut reasons = Vec::new();
+        let exposure = self.explain_to(facts, |family, text| reasons.push(Reason { family, text }));
+        (exposure, reasons)
+    }
+
+    /// As [`Exposer::explain`]; the reasons are handed out: the family that each is about, and [`Reason::text`].
+    pub fn explain_to(&self, facts: &Facts<'_>, mut reason: impl FnMut(Family, String)) -> FamilyExposure {
+        let mut exposure = FamilyExposure::default();
         for family in Family::BOTH {
-            let mut because = |text: String| reasons.push(Reason { family, text });
+            let mut because = |text: String| reason(family, text);
             if !facts.serves(family) {
                 continue;
             }
@@ -213,7 +226,7 @@ impl<'a> Exposer<'a> {
                 Family::Ipv6 => exposure.ipv6 = found,
             }
         }
-        (exposure, reasons)
+        exposure
     }
 
     fn device(&self, facts: &Facts<'_>) -> Result<Option<&'a Interface>, String> {
@@ -244,11 +257,7 @@ impl<'a> Exposer<'a> {
 
     /// Whether a socket without a device hears what comes in through VRFs.
     fn hears_vrfs(&self, facts: &Facts<'_>) -> bool {
-        let setting = match facts.protocol {
-            crate::model::Protocol::Tcp => "net.ipv4.tcp_l3mdev_accept",
-            crate::model::Protocol::Udp => "net.ipv4.udp_l3mdev_accept",
-        };
-        self.snapshot.setting(setting).is_some_and(|value| value != 0)
+        self.hears_vrfs[usize::from(facts.protocol == crate::model::Protocol::Udp)]
     }
 
     fn wildcard(&self, facts: &Facts<'_>, family: Family, because: &mut impl FnMut(String)) -> Exposure {
@@ -347,7 +356,11 @@ impl<'a> Exposer<'a> {
             because(format!("{text} is not an address of this host that can be used now"));
             return Exposure::None;
         };
-        let listed = self.listed.get(&(owner.index, address)).copied();
+        // IPv4 addresses can be used whatever their interface, and count by their class.
+        let listed = match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => self.listed.get(&(owner.index, v6)).copied(),
+        };
         if listed.is_some_and(|candidate| !is_usable(owner, candidate)) {
             because(format!("{text} cannot be used while {} is down or has IPv6 switched off", owner.name));
             return Exposure::None;
@@ -393,7 +406,7 @@ impl<'a> Exposer<'a> {
                 " is a ",
                 class.as_str(),
                 " address of ",
-                &owner.name.to_string(),
+                &owner.name.shown(),
                 "; under the weak host model it is reached through every interface",
             ]
             .concat(),

@@ -7,7 +7,6 @@ use std::io::{self, Read, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::coverage::Coverage;
 use crate::model::filters::PacketFilters;
 use crate::model::{Host, Interface, Route, Rule, Snapshot};
 
@@ -138,7 +137,7 @@ pub fn read<T: DeserializeOwned>(
 
 /// What `interfaces --format json` tells: all of a [`Snapshot`], and what each bind form would cover.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Interfaces<'a, C = Vec<Coverage>> {
+pub struct Interfaces<'a, C = serde::de::IgnoredAny> {
     /// Sorted by index.
     pub interfaces: Cow<'a, [Interface]>,
     /// See [`Snapshot::routes`].
@@ -163,11 +162,12 @@ pub struct Interfaces<'a, C = Vec<Coverage>> {
     /// Whether the C library's list was held against the kernel's; else the disagreements are those of labels alone.
     #[serde(default)]
     pub cross_checked: bool,
-    /// What each bind form would cover.
+    /// What each bind form would cover: a list of [`Coverage`](crate::model::coverage::Coverage). It follows from the rest, and so
+    /// is not read back.
     pub coverage: C,
 }
 
-/// The document of a snapshot. `coverage` is written as a list of [`Coverage`].
+/// The document of a snapshot. `coverage` is written as a list of [`Coverage`](crate::model::coverage::Coverage).
 #[must_use]
 pub fn of_snapshot<C: Serialize>(
     snapshot: &Snapshot,

@@ -1,23 +1,47 @@
 //! Interfaces and what bind forms cover, as text and as CSV.
 
-use std::fmt::Write as _;
-use std::io;
+use std::borrow::Cow;
+use std::io::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
 
 use super::row::Row;
 use crate::model::coverage::{Coverage, Reach};
-use crate::model::{AddrState, Exposure, Interface, InterfaceAddress, Snapshot};
-use crate::text::{csv_escaped, csv_field, escape};
+use crate::model::{AddrState, Exposure, Interface, InterfaceAddress, Snapshot, addr};
+use crate::plan::cover;
+use crate::text::{csv_escaped, csv_field, escape, push_bytes};
 
 const BOLD: Style = Style::new().bold();
 const WIDE: Style = AnsiColor::Yellow.on_default().bold();
 const NARROW: Style = AnsiColor::Green.on_default();
 
-/// `text` padded to `width`, then painted, so that colours do not disturb the columns.
-fn cell(text: &str, width: usize, style: Style, color: bool) -> String {
-    let padded = format!("{text:<width$}");
-    if color { format!("{style}{padded}{style:#}") } else { padded }
+/// Adds what `text` writes, padded to `width` characters and then painted, so that colours do not disturb the columns.
+fn cell(out: &mut Vec<u8>, width: usize, style: Style, color: bool, text: impl FnOnce(&mut Vec<u8>)) {
+    if color {
+        let _ = write!(out, "{style}");
+    }
+    let start = out.len();
+    text(out);
+    let written = out[start..].iter().filter(|byte| !matches!(byte, 0x80..=0xbf)).count();
+    out.resize(out.len() + width.saturating_sub(written), b' ');
+    if color {
+        let _ = write!(out, "{style:#}");
+    }
+}
+
+/// [`cell`] of a word of an exposure or class, in its colour.
+fn word(out: &mut Vec<u8>, word: &str, exposure: Exposure, color: bool) {
+    cell(out, 8, exposure_style(exposure), color, |out| out.extend_from_slice(word.as_bytes()));
+}
+
+/// Hands on a line without the blanks at its end, and begins the next one.
+fn end_line(line: &mut Vec<u8>, out: &mut impl io::Write) -> io::Result<()> {
+    let length = std::str::from_utf8(line).map_or(line.len(), |text| text.trim_end().len());
+    line.truncate(length);
+    line.push(b'\n');
+    out.write_all(line)?;
+    line.clear();
+    Ok(())
 }
 
 /// How an exposure is painted; its word says the same without colour.
@@ -42,13 +66,6 @@ fn flags(interface: &Interface) -> String {
     flags.into_iter().filter(|flag| flag.0).map(|flag| flag.1).collect::<Vec<_>>().join(", ")
 }
 
-/// `permanent, tentative`; empty when the system does not say.
-fn states(address: &InterfaceAddress) -> String {
-    let mut out = Vec::new();
-    join(&mut out, &address.state, ", ");
-    String::from_utf8(out).unwrap_or_default()
-}
-
 fn join(out: &mut Vec<u8>, states: &[AddrState], between: &str) {
     for (number, state) in states.iter().enumerate() {
         if number > 0 {
@@ -69,97 +86,140 @@ fn join(out: &mut Vec<u8>, states: &[AddrState], between: &str) {
     }
 }
 
-/// The whole report for a person: interfaces with their addresses, then the bind forms.
-#[must_use]
-pub fn human(snapshot: &Snapshot, coverage: &[Coverage], width: usize, color: bool) -> String {
-    let mut out = String::new();
+/// The whole report for a person: interfaces with their addresses, then the bind forms. It is made while it is written, since there
+/// may be ten thousand addresses.
+///
+/// # Errors
+/// When the writer fails.
+pub fn human(snapshot: &Snapshot, width: usize, color: bool, mut out: impl io::Write) -> io::Result<()> {
+    let mut line = Vec::new();
     for interface in &snapshot.interfaces {
-        let name = cell(&interface.name.to_string(), 0, BOLD, color);
-        let _ = write!(out, "{}: {name}  {}", interface.index, flags(interface));
+        let _ = write!(line, "{}: ", interface.index);
+        cell(&mut line, 0, BOLD, color, |out| push_bytes(out, interface.name.as_bytes()));
+        let _ = write!(line, "  {}", flags(interface));
         if let Some(kind) = &interface.kind {
-            let _ = write!(out, "  {}", escape(kind));
+            let _ = write!(line, "  {}", escape(kind));
         }
         if let Some(mtu) = interface.mtu {
-            let _ = write!(out, "  mtu {mtu}");
+            let _ = write!(line, "  mtu {mtu}");
         }
         if let Some(mac) = &interface.mac {
-            let _ = write!(out, "  {}", escape(mac));
+            let _ = write!(line, "  {}", escape(mac));
         }
         if let Some(master) = interface.master {
             let name = snapshot.interface(master).map_or_else(|| master.to_string(), |i| i.name.to_string());
-            let _ = write!(out, "  master {name}");
+            let _ = write!(line, "  master {name}");
         }
-        out.push('\n');
+        line.push(b'\n');
         if interface.addresses.is_empty() {
-            out.push_str("    no address\n");
+            line.extend_from_slice(b"    no address\n");
         }
-        let texts: Vec<String> = interface
-            .addresses
-            .iter()
-            .map(|address| format!("{}/{}", address.address, address.prefix))
-            .collect();
-        let column = texts.iter().map(String::len).max().unwrap_or(0);
-        for (address, text) in interface.addresses.iter().zip(&texts) {
-            let class =
-                cell(&address.class.to_string(), 8, exposure_style(Exposure::of(address.class)), color);
-            let mut line = format!("    {text:<column$}  {class}");
-            let mut more = vec![states(address)];
-            more.extend(address.scope_id.map(|id| format!("scope id {id}")));
-            more.extend(address.peer.map(|peer| format!("peer {peer}")));
-            let label = address.label.as_ref().filter(|label| **label != interface.name);
-            more.extend(label.map(|label| format!("label {label}")));
-            more.retain(|part| !part.is_empty());
-            let _ = write!(line, "  {}", more.join("  "));
-            out.push_str(line.trim_end());
-            out.push('\n');
+        out.write_all(&line)?;
+        line.clear();
+        let mut column = 0;
+        for address in &interface.addresses {
+            network(&mut line, address);
+            column = column.max(line.len());
+            line.clear();
+        }
+        for address in &interface.addresses {
+            line.extend_from_slice(b"    ");
+            cell(&mut line, column, Style::new(), false, |out| network(out, address));
+            line.extend_from_slice(b"  ");
+            word(&mut line, address.class.as_str(), Exposure::of(address.class), color);
+            line.extend_from_slice(b"  ");
+            details(&mut line, interface, address);
+            end_line(&mut line, &mut out)?;
         }
     }
-    out.push('\n');
-    forms(&mut out, coverage, width, color);
-    out
+    out.write_all(b"\n")?;
+    forms(snapshot, width, color, out)
+}
+
+/// `192.0.2.1/24`.
+fn network(out: &mut Vec<u8>, address: &InterfaceAddress) {
+    addr::push(out, address.address);
+    out.push(b'/');
+    out.extend_from_slice(itoa::Buffer::new().format(address.prefix).as_bytes());
+}
+
+/// What stands behind an address and its class: states and what only some have, two blanks in between.
+fn details(line: &mut Vec<u8>, interface: &Interface, address: &InterfaceAddress) {
+    join(line, &address.state, ", ");
+    let mut blanks = if address.state.is_empty() { "" } else { "  " };
+    let mut blanks = || std::mem::replace(&mut blanks, "  ");
+    if let Some(id) = address.scope_id {
+        let _ = write!(line, "{}scope id {id}", blanks());
+    }
+    if let Some(peer) = address.peer {
+        let _ = write!(line, "{}peer {peer}", blanks());
+    }
+    if let Some(label) = address.label.as_ref().filter(|label| **label != interface.name) {
+        let _ = write!(line, "{}label {label}", blanks());
+    }
+}
+
+/// Adds how a form of the table is called.
+fn called(out: &mut Vec<u8>, bind: &str, v6only: Option<bool>) {
+    out.extend_from_slice(bind.as_bytes());
+    match v6only {
+        Some(false) => out.extend_from_slice(b" dual-stack"),
+        Some(true) if bind == "::" => out.extend_from_slice(b" v6only"),
+        _ => {}
+    }
 }
 
 /// The table of bind forms.
-fn forms(out: &mut String, coverage: &[Coverage], width: usize, color: bool) {
-    let names: Vec<String> = coverage
-        .iter()
-        .map(|form| match form.v6only {
-            Some(false) => format!("{} dual-stack", form.bind),
-            Some(true) if form.bind == "::" => format!("{} v6only", form.bind),
-            _ => form.bind.clone(),
-        })
-        .collect();
-    let column = names.iter().map(String::len).max().unwrap_or(0).max("IF YOU BIND".len());
-    let _ = writeln!(out, "{:<column$}  {:<8}  {:<8}  YOU ARE REACHED AT", "IF YOU BIND", "IPv4", "IPv6");
-    for (form, name) in coverage.iter().zip(&names) {
-        let ipv4 = cell(&form.exposure.ipv4.to_string(), 8, exposure_style(form.exposure.ipv4), color);
-        let ipv6 = cell(&form.exposure.ipv6.to_string(), 8, exposure_style(form.exposure.ipv6), color);
-        let room = width.saturating_sub(column + 22).max(20);
-        let _ = writeln!(out, "{name:<column$}  {ipv4}  {ipv6}  {}", reach_text(form, room));
-    }
+fn forms(snapshot: &Snapshot, width: usize, color: bool, mut out: impl io::Write) -> io::Result<()> {
+    let mut line = Vec::new();
+    let mut column = "IF YOU BIND".len();
+    cover::each_bind(snapshot, |bind, v6only| {
+        called(&mut line, bind, v6only);
+        column = column.max(line.len());
+        line.clear();
+    });
+    writeln!(out, "{:<column$}  {:<8}  {:<8}  YOU ARE REACHED AT", "IF YOU BIND", "IPv4", "IPv6")?;
+    let room = width.saturating_sub(column + 22).max(20);
+    cover::each_form(snapshot, |form| {
+        cell(&mut line, column, Style::new(), false, |out| called(out, form.bind, form.v6only));
+        for exposure in [form.exposure.ipv4, form.exposure.ipv6] {
+            line.extend_from_slice(b"  ");
+            word(&mut line, exposure.as_str(), exposure, color);
+        }
+        line.extend_from_slice(b"  ");
+        line.extend_from_slice(reach_text(form, room).as_bytes());
+        line.push(b'\n');
+        out.write_all(&line)?;
+        line.clear();
+        Ok(())
+    })
 }
 
-fn reach_text(form: &Coverage, room: usize) -> String {
+fn reach_text(form: &Coverage<'_>, room: usize) -> Cow<'static, str> {
     let through = match form.reach {
-        Reach::AnyInterface => "through any interface".to_owned(),
-        Reach::ThisHost => "from this host only".to_owned(),
+        Reach::AnyInterface => Cow::Borrowed("through any interface"),
+        Reach::ThisHost => Cow::Borrowed("from this host only"),
         Reach::Nobody => {
-            return "nothing: ".to_owned() + form.because.last().map_or("no such address", String::as_str);
+            return ("nothing: ".to_owned() + form.because.last().map_or("no such address", String::as_str))
+                .into();
         }
         Reach::Link => {
             let names: Vec<String> = form.interfaces.iter().map(ToString::to_string).collect();
-            format!("from the link of {} only", names.join(", "))
+            format!("from the link of {} only", names.join(", ")).into()
         }
     };
     let count = form.addresses.len();
-    match form.addresses.as_slice() {
+    match form.addresses {
         [only] if *only == form.bind => through,
         all => {
             // All addresses where they fit, else how many: an address is never cut.
-            let list = all.join(" ");
-            let addresses =
-                if list.len() + through.len() + 2 <= room { list } else { format!("all {count} addresses") };
-            format!("{addresses}, {through}")
+            let length = all.iter().map(|address| address.len() + 1).sum::<usize>().saturating_sub(1);
+            let addresses = if length + through.len() + 2 <= room {
+                all.join(" ")
+            } else {
+                format!("all {count} addresses")
+            };
+            format!("{addresses}, {through}").into()
         }
     }
 }

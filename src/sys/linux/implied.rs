@@ -16,6 +16,8 @@ pub struct Implied {
     local: Vec<IpAddr>,
     /// Those of them that had a route.
     seen: Vec<bool>,
+    /// The one that most likely has the next route: the kernel has its table in order.
+    next: usize,
     /// First and last addresses of their networks and what they name as broadcast address, sorted.
     networks: Vec<IpAddr>,
 }
@@ -29,18 +31,25 @@ impl Implied {
             all.filter(move |address| address.family == family)
         };
         let mut local: Vec<IpAddr> = addresses().map(|address| address.address).collect();
-        local.sort_unstable();
+        // The addresses of an interface are sorted already, and often those of many: the stable sort makes use of that.
+        local.sort();
         local.dedup();
         let mut networks: Vec<IpAddr> = Vec::new();
+        let mut last = [None; 3];
         for address in addresses() {
-            networks.extend(address.broadcast);
-            if let Ok(net) = IpNet::new(address.peer.unwrap_or(address.address), address.prefix) {
-                networks.extend([net.network(), net.broadcast()]);
+            let net = IpNet::new(address.peer.unwrap_or(address.address), address.prefix).ok();
+            let first = net.map(|net| net.network());
+            let these =
+                [address.broadcast, first, net.map(|net| net.broadcast()).filter(|end| Some(*end) != first)];
+            // There may be a thousand addresses of one network.
+            if these != last {
+                networks.extend(these.iter().flatten());
+                last = these;
             }
         }
-        networks.sort_unstable();
+        networks.sort();
         networks.dedup();
-        Implied { seen: vec![false; local.len()], local, networks }
+        Implied { seen: vec![false; local.len()], local, next: 0, networks }
     }
 
     /// Whether an RTM_NEWROUTE tells only what follows from the addresses: local host routes, broadcast and anycast addresses of
@@ -66,11 +75,20 @@ impl Implied {
         if others {
             return self.networks.binary_search(&destination).is_ok();
         }
-        let Ok(place) = self.local.binary_search(&destination) else { return false };
+        let expected = self.local.get(self.next).is_some_and(|next| *next == destination);
+        let found = if expected { Ok(self.next) } else { self.local.binary_search(&destination) };
+        let Ok(place) = found else { return false };
+        self.next = place + 1;
         if let Some(seen) = self.seen.get_mut(place) {
             *seen = true;
         }
         true
+    }
+
+    /// Whether each of the addresses had one.
+    #[must_use]
+    pub fn has_seen_all(&self) -> bool {
+        self.seen.iter().all(|seen| *seen)
     }
 
     /// Whether one of the addresses had a route that says it is the host's.
@@ -82,6 +100,7 @@ impl Implied {
     /// Forgets which addresses had a route.
     pub fn begin(&mut self) {
         self.seen.fill(false);
+        self.next = 0;
     }
 }
 

@@ -238,7 +238,8 @@ fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>
         asked.push((family, found.2));
         Ok(consistent)
     });
-    for (interface, address) in snapshot.addresses() {
+    asked.retain(|(_, implied)| !implied.has_seen_all());
+    for (interface, address) in snapshot.addresses().filter(|_| !asked.is_empty()) {
         // IPv6 addresses get theirs when they may be used, and lose it with their interface.
         let waits = address.is(AddrState::Tentative) || address.is(AddrState::Dadfailed);
         let used = address.family == Family::Ipv4 || (interface.up && interface.running && !waits);

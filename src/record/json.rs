@@ -1,94 +1,425 @@
 //! Documents as JSON: the outer levels indented, a line for each entry of a list, and the entry itself on that line. So `diff` and
 //! `grep` work on entries, and a hundred thousand of them are not mostly blanks.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
-use serde::Serialize;
-use serde_json::ser::{Formatter, Serializer};
+use serde::ser::{self, Serialize, Serializer};
 
 /// Writes `value` and a newline. What lies deeper than `levels` containers is on one line.
 ///
 /// # Errors
 /// When the writer fails, or a map has other keys than strings.
 pub fn write(mut out: impl Write, value: &impl Serialize, levels: usize) -> io::Result<()> {
-    let lines = Lines { levels, depth: 0, filled: false };
-    value.serialize(&mut Serializer::with_formatter(&mut out, lines))?;
-    out.write_all(b"\n")
+    let text = Vec::with_capacity(2 * PIECE);
+    let mut json = Json { out: &mut out, text, levels, depth: 0 };
+    value.serialize(&mut json).map_err(|Error(error)| error)?;
+    json.text.push(b'\n');
+    json.out.write_all(&json.text)
 }
 
-struct Lines {
+/// So many bytes are gathered before they are handed on.
+const PIECE: usize = 16 << 10;
+
+/// The serializer. serde_json's own hands its writer five pieces for a field, and looks at each byte of each name and text by
+/// itself: that was half of what `interfaces --format json` executed. What is rare is still left to it.
+struct Json<'a> {
+    out: &'a mut dyn Write,
+    text: Vec<u8>,
     levels: usize,
     depth: usize,
-    /// Whether the container that ends now had an entry.
-    filled: bool,
 }
 
-impl Lines {
-    fn begin<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
+/// A failure of the writer, or what a value says against being written.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Error(io::Error);
+
+impl ser::Error for Error {
+    fn custom<T: Display>(message: T) -> Error {
+        Error(io::Error::other(message.to_string()))
+    }
+}
+
+/// Whether JSON has to write any of these bytes otherwise: control characters, quotes, backslashes. Eight at a time, by the
+/// well-known test for a zero byte.
+fn has_escapes(text: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = ONES << 7;
+    let (words, rest) = text.as_chunks::<8>();
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let found = words.iter().fold(0, |found, word| {
+        let word = u64::from_ne_bytes(*word);
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        found | control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')))
+    });
+    found & HIGH != 0 || rest.iter().any(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'))
+}
+
+impl<'b> Json<'b> {
+    #[inline(always)]
+    fn push(&mut self, text: &[u8]) {
+        self.text.extend_from_slice(text);
+    }
+
+    fn begin(&mut self, bracket: u8) {
         self.depth += 1;
-        self.filled = false;
-        out.write_all(bracket)
+        self.text.push(bracket);
     }
 
-    fn entry<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        if !first {
-            out.write_all(b",")?;
+    /// Hands on what was gathered, when it is enough.
+    fn hand_on(&mut self) -> Result<(), Error> {
+        if self.text.len() >= PIECE {
+            self.out.write_all(&self.text).map_err(Error)?;
+            self.text.clear();
         }
-        if self.depth <= self.levels { self.new_line(out) } else { Ok(()) }
+        Ok(())
     }
 
-    fn end<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
+    fn blanks(&self) -> usize {
+        (2 * self.depth).min(16)
+    }
+
+    /// Before an entry of the container that was begun last. Pieces of a fixed length are cheap to copy: what is too much goes again.
+    #[inline]
+    fn entry(&mut self, first: bool) {
+        let length = if self.depth <= self.levels { 1 + self.blanks() } else { 0 };
+        let length = self.text.len() + length + usize::from(!first);
+        self.push(if first { b"\n                 " } else { b",\n                " });
+        self.text.truncate(length);
+    }
+
+    fn end(&mut self, empty: bool, bracket: u8) {
         self.depth -= 1;
-        if self.filled && self.depth < self.levels {
-            self.new_line(out)?;
+        if !empty && self.depth < self.levels {
+            let length = self.text.len() + 1 + self.blanks();
+            self.push(b"\n                ");
+            self.text.truncate(length);
         }
-        self.filled = true;
-        out.write_all(bracket)
+        self.text.push(bracket);
     }
 
-    fn new_line<W: ?Sized + Write>(&self, out: &mut W) -> io::Result<()> {
-        const BLANKS: &[u8] = b"\n                ";
-        out.write_all(&BLANKS[..BLANKS.len().min(1 + 2 * self.depth)])
+    #[inline(always)]
+    fn colon(&mut self) {
+        self.push(b": ");
+        self.text.truncate(self.text.len() - usize::from(self.depth > self.levels));
+    }
+
+    /// Name of a field or variant: an identifier of this program, which has nothing to escape.
+    #[inline(always)]
+    fn name(&mut self, name: &str) {
+        debug_assert!(!has_escapes(name.as_bytes()));
+        self.text.push(b'"');
+        self.push(name.as_bytes());
+        self.text.push(b'"');
+    }
+
+    fn key(&mut self, key: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        let start = self.text.len();
+        key.serialize(&mut *self)?;
+        match self.text.get(start) {
+            Some(b'"') => Ok(()),
+            Some(b'0'..=b'9' | b'-' | b't' | b'f') => {
+                self.text.insert(start, b'"');
+                self.text.push(b'"');
+                Ok(())
+            }
+            _ => Err(ser::Error::custom("key must be a string")),
+        }
+    }
+
+    fn number(&mut self, number: impl itoa::Integer) -> Result<(), Error> {
+        self.push(itoa::Buffer::new().format(number).as_bytes());
+        Ok(())
+    }
+
+    fn left_to_serde_json(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        serde_json::to_writer(&mut self.text, value).map_err(ser::Error::custom)
+    }
+
+    fn container(&mut self, bracket: u8, ends: &'static [u8]) -> Container<'_, 'b> {
+        self.begin(bracket);
+        Container { json: self, empty: true, ends }
+    }
+
+    /// The object around a variant that has more than its name.
+    fn variant(&mut self, name: &'static str) -> Result<(), Error> {
+        self.begin(b'{');
+        self.entry(true);
+        self.name(name);
+        self.colon();
+        Ok(())
     }
 }
 
-impl Formatter for Lines {
-    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.begin(out, b"[")
-    }
+impl<'a, 'b> Serializer for &'a mut Json<'b> {
+    type Ok = ();
+    type Error = Error;
+    type SerializeSeq = Container<'a, 'b>;
+    type SerializeTuple = Container<'a, 'b>;
+    type SerializeTupleStruct = Container<'a, 'b>;
+    type SerializeTupleVariant = Container<'a, 'b>;
+    type SerializeMap = Container<'a, 'b>;
+    type SerializeStruct = Container<'a, 'b>;
+    type SerializeStructVariant = Container<'a, 'b>;
 
-    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.end(out, b"]")
-    }
-
-    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.entry(out, first)
-    }
-
-    fn end_array_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.filled = true;
+    fn serialize_bool(self, value: bool) -> Result<(), Error> {
+        self.push(if value { b"true" } else { b"false" });
         Ok(())
     }
 
-    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.begin(out, b"{")
+    fn serialize_i8(self, value: i8) -> Result<(), Error> {
+        self.number(value)
     }
 
-    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.end(out, b"}")
+    fn serialize_i16(self, value: i16) -> Result<(), Error> {
+        self.number(value)
     }
 
-    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.entry(out, first)
+    fn serialize_i32(self, value: i32) -> Result<(), Error> {
+        self.number(value)
     }
 
-    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        out.write_all(if self.depth <= self.levels { b": " } else { b":" })
+    fn serialize_i64(self, value: i64) -> Result<(), Error> {
+        self.number(value)
     }
 
-    fn end_object_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.filled = true;
+    fn serialize_i128(self, value: i128) -> Result<(), Error> {
+        self.number(value)
+    }
+
+    fn serialize_u8(self, value: u8) -> Result<(), Error> {
+        self.number(value)
+    }
+
+    fn serialize_u16(self, value: u16) -> Result<(), Error> {
+        self.number(value)
+    }
+
+    fn serialize_u32(self, value: u32) -> Result<(), Error> {
+        self.number(value)
+    }
+
+    fn serialize_u64(self, value: u64) -> Result<(), Error> {
+        self.number(value)
+    }
+
+    fn serialize_u128(self, value: u128) -> Result<(), Error> {
+        self.number(value)
+    }
+
+    fn serialize_f32(self, value: f32) -> Result<(), Error> {
+        self.left_to_serde_json(&value)
+    }
+
+    fn serialize_f64(self, value: f64) -> Result<(), Error> {
+        self.left_to_serde_json(&value)
+    }
+
+    fn serialize_char(self, value: char) -> Result<(), Error> {
+        self.left_to_serde_json(&value)
+    }
+
+    fn serialize_str(self, value: &str) -> Result<(), Error> {
+        if has_escapes(value.as_bytes()) {
+            return self.left_to_serde_json(value);
+        }
+        self.text.push(b'"');
+        self.push(value.as_bytes());
+        self.text.push(b'"');
         Ok(())
+    }
+
+    fn serialize_bytes(self, value: &[u8]) -> Result<(), Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_none(self) -> Result<(), Error> {
+        self.serialize_unit()
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Error> {
+        value.serialize(self)
+    }
+
+    #[inline]
+    fn serialize_unit(self) -> Result<(), Error> {
+        self.push(b"null");
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Error> {
+        self.serialize_unit()
+    }
+
+    #[inline(always)]
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Error> {
+        self.name(variant);
+        Ok(())
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<(), Error> {
+        self.variant(variant)?;
+        value.serialize(&mut *self)?;
+        self.end(false, b'}');
+        Ok(())
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Container<'a, 'b>, Error> {
+        Ok(self.container(b'[', b"]"))
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Container<'a, 'b>, Error> {
+        Ok(self.container(b'[', b"]"))
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Container<'a, 'b>, Error> {
+        Ok(self.container(b'[', b"]"))
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Container<'a, 'b>, Error> {
+        self.variant(variant)?;
+        Ok(self.container(b'[', b"]}"))
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Container<'a, 'b>, Error> {
+        Ok(self.container(b'{', b"}"))
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Container<'a, 'b>, Error> {
+        Ok(self.container(b'{', b"}"))
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Container<'a, 'b>, Error> {
+        self.variant(variant)?;
+        Ok(self.container(b'{', b"}}"))
+    }
+}
+
+/// A list or an object that is being written.
+struct Container<'a, 'b> {
+    json: &'a mut Json<'b>,
+    empty: bool,
+    /// Its bracket, and that of the object around it when it is a variant's.
+    ends: &'static [u8],
+}
+
+impl Container<'_, '_> {
+    fn element(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        self.json.hand_on()?;
+        self.json.entry(self.empty);
+        self.empty = false;
+        value.serialize(&mut *self.json)
+    }
+
+    // Where a type writes its fields their names are constants, and so many instructions are worth it.
+    #[inline(always)]
+    fn field(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        self.json.entry(self.empty);
+        self.empty = false;
+        self.json.name(name);
+        self.json.colon();
+        value.serialize(&mut *self.json)
+    }
+
+    fn finish(mut self) -> Result<(), Error> {
+        for bracket in self.ends {
+            self.json.end(self.empty, *bracket);
+            self.empty = false;
+        }
+        Ok(())
+    }
+}
+
+/// Lists are alike to this writer whatever they are to serde, and so are objects.
+macro_rules! containers {
+    ($trait:ident, element $method:ident) => {
+        impl ser::$trait for Container<'_, '_> {
+            type Ok = ();
+            type Error = Error;
+
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+                self.element(value)
+            }
+
+            fn end(self) -> Result<(), Error> {
+                self.finish()
+            }
+        }
+    };
+    ($trait:ident, field) => {
+        impl ser::$trait for Container<'_, '_> {
+            type Ok = ();
+            type Error = Error;
+
+            #[inline(always)]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), Error> {
+                self.field(name, value)
+            }
+
+            fn end(self) -> Result<(), Error> {
+                self.finish()
+            }
+        }
+    };
+}
+
+containers!(SerializeSeq, element serialize_element);
+containers!(SerializeTuple, element serialize_element);
+containers!(SerializeTupleStruct, element serialize_field);
+containers!(SerializeTupleVariant, element serialize_field);
+containers!(SerializeStruct, field);
+containers!(SerializeStructVariant, field);
+
+impl ser::SerializeMap for Container<'_, '_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
+        self.json.hand_on()?;
+        self.json.entry(self.empty);
+        self.empty = false;
+        self.json.key(key)?;
+        self.json.colon();
+        Ok(())
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        value.serialize(&mut *self.json)
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.finish()
     }
 }
 
@@ -113,5 +444,68 @@ mod tests {
             assert_eq!(serde_json::from_str::<serde_json::Value>(&text(levels)).unwrap(), value);
         }
         assert_eq!(text(20).trim_end(), serde_json::to_string_pretty(&value).unwrap());
+    }
+
+    /// What [`write`] makes of a value on one line, and serde_json.
+    fn both(value: &impl Serialize) -> (String, String) {
+        let mut out = Vec::new();
+        write(&mut out, value, 0).unwrap();
+        (String::from_utf8(out).unwrap(), serde_json::to_string(value).unwrap() + "\n")
+    }
+
+    #[test]
+    fn any_text_is_escaped_as_serde_json_does() {
+        for character in ('\0'..='\u{17f}').chain(['\u{2028}', '\u{ffff}', '\u{1f600}']) {
+            for place in 0..20 {
+                let text = format!("{}{character}{}", "a".repeat(place), "~".repeat(19 - place));
+                let (ours, theirs) = both(&text);
+                assert_eq!(ours, theirs);
+                assert_eq!(has_escapes(text.as_bytes()), theirs != format!("\"{text}\"\n"), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_kind_of_value_is_written_as_serde_json_does() {
+        #[derive(serde::Serialize)]
+        enum Kind {
+            Unit,
+            Newtype(Option<u8>),
+            Tuple(i8, char),
+            Struct { bytes: [u8; 2] },
+        }
+        #[derive(serde::Serialize)]
+        struct Unit;
+        #[derive(serde::Serialize)]
+        struct All(Unit, (), i128, f64, f32, bool, Vec<Kind>, std::collections::BTreeMap<u16, Kind>);
+        let kinds = || vec![Kind::Unit, Kind::Newtype(Some(7)), Kind::Newtype(None), Kind::Tuple(-1, '"')];
+        let map = [(5, Kind::Struct { bytes: [1, 2] }), (6, Kind::Unit)].into();
+        let all = All(Unit, (), i128::MIN, 0.1, f32::NAN, true, kinds(), map);
+        let (ours, theirs) = both(&all);
+        assert_eq!(ours, theirs);
+        let mut pretty = Vec::new();
+        write(&mut pretty, &all, 20).unwrap();
+        assert_eq!(
+            String::from_utf8(pretty).unwrap().trim_end(),
+            serde_json::to_string_pretty(&all).unwrap()
+        );
+        let by_list = std::collections::BTreeMap::from([([1], 2)]);
+        assert!(write(io::sink(), &by_list, 0).is_err());
+    }
+
+    #[test]
+    fn a_full_disk_is_told_by_its_error() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for count in [1, 2 * PIECE] {
+            assert_eq!(write(Full, &vec![1; count], 0).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::plan::expand::expand;
 use crate::plan::expect::{self, Judged, judge_shares};
 use crate::plan::predict::{BindOutcome, Holder};
 use crate::plan::reach::Destination;
-use crate::plan::report::{self, Asked, PROBE_SCHEMA, Plan, Questions, Report, Seen};
+use crate::plan::report::{self, Asked, Beside, CellReport, PROBE_SCHEMA, Plan, Questions, Report};
 use crate::probe::connect::{self, Attempt, Attempts, Limits, Observation};
 use crate::probe::opened::{Opened, in_names};
 use crate::profile::expect::{Expectation, Spread};
@@ -101,7 +101,7 @@ fn ports_of(ranges: &[RangeInclusive<u16>]) -> Vec<u16> {
     ports
 }
 
-/// How many connections are kept in a report at the most: some 400 bytes each.
+/// How many connections are kept in a report at the most: some 400 bytes each, where they are not alike.
 const MOST_CELLS: usize = 2_000_000;
 
 /// Why a sweep is too large.
@@ -169,9 +169,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         in_flight: in_flight(args.parallel, files, opened.bound.len()),
         deadline: Instant::now() + args.deadline,
     };
-    let (seen, unseen) = observe(&plan, &opened, args, limits, &subject.snapshot, context)?;
-    let cells = report::cells(&plan, &subject.snapshot, &seen);
-    drop(seen);
+    let mut cells = report::foretold_cells(&plan, &subject.snapshot);
+    let unseen = observe(&plan, &mut cells, &opened, args, limits, &subject.snapshot, context)?;
     let mut sockets = plan::sockets_of(&plan, &subject.snapshot);
     for (socket, observed) in sockets.iter_mut().zip(&opened.outcomes) {
         socket.bind.observed = Some(*observed);
@@ -274,7 +273,7 @@ fn localhost_addresses(snapshot: &Snapshot) -> Vec<IpAddr> {
 }
 
 /// What answers under the name localhost, by port.
-fn localhost_notes(addresses: &[IpAddr], cells: &[report::CellReport]) -> Vec<String> {
+fn localhost_notes(addresses: &[IpAddr], cells: &[CellReport]) -> Vec<String> {
     if addresses.is_empty() {
         return Vec::new();
     }
@@ -286,7 +285,7 @@ fn localhost_notes(addresses: &[IpAddr], cells: &[report::CellReport]) -> Vec<St
     let mut services: Vec<(Protocol, u16)> = cells.iter().map(|cell| (cell.protocol, cell.port)).collect();
     services.sort_unstable();
     services.dedup();
-    let mut by_place: HashMap<(Protocol, u16, &str), &report::CellReport> = HashMap::new();
+    let mut by_place: HashMap<(Protocol, u16, &str), &CellReport> = HashMap::new();
     for cell in cells.iter().filter(|cell| cell.source == Source::Host) {
         by_place.insert((cell.protocol, cell.port, &cell.destination), cell);
     }
@@ -311,15 +310,16 @@ fn localhost_notes(addresses: &[IpAddr], cells: &[report::CellReport]) -> Vec<St
     notes
 }
 
-/// Connects to every destination of the matrix from here. The second value counts what the deadline left untried.
+/// Connects to every destination of the matrix from here. Returns how many the deadline left untried.
 fn observe(
     plan: &Plan,
+    cells: &mut [CellReport],
     opened: &Opened,
     args: &Args,
     limits: Limits,
     snapshot: &Snapshot,
     context: &Context,
-) -> Result<(Vec<Option<Seen>>, usize), Failure> {
+) -> Result<usize, Failure> {
     let mut indices = Vec::new();
     for (index, cell) in plan.matrix.cells.iter().enumerate() {
         let (protocol, _) = plan.matrix.services[cell.service];
@@ -346,10 +346,10 @@ fn observe(
         source.map(|source| (source.address, source.zone))
     };
     let mut progress = Progress::new(attempts.count, context);
-    let mut seen = vec![None; plan.matrix.cells.len()];
+    let mut beside = Beside::new(plan);
     let mut made = 0;
     let mut tell = |index: usize, observation: Observation| {
-        seen[indices[index]] = Some(in_names(&observation, &opened.owners, snapshot));
+        beside.put(cells, indices[index], &in_names(&observation, &opened.owners, snapshot));
         made += 1;
     };
     let mut show = |done| progress.show(done);
@@ -359,7 +359,7 @@ fn observe(
         let problem = Problem::error(Code::BIND_FAILED, format!("cannot wait for connections: {error}"));
         Failure::new(Exit::Environment, problem)
     })?;
-    Ok((seen, attempts.count - made))
+    Ok(attempts.count - made)
 }
 
 /// Makes the connections that a `spread` wants to the first matching socket's address, and counts who takes them.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::build::Lab;
@@ -150,7 +151,8 @@ pub(super) fn look_from(
                 continue;
             };
             let ingress = observed.ingress.as_ref();
-            observed.packets = Some(witness.seen(cell.protocol, peer, local, ingress, &snapshot));
+            Arc::make_mut(observed).packets =
+                Some(witness.seen(cell.protocol, peer, local, ingress, &snapshot));
         }
     }
     let uncaptured = match witness {
@@ -194,7 +196,7 @@ fn matrix(
             old.sources.iter().position(|source| matches!(source, Source::Link(link) if link == name))?;
         let same =
             |cell: &&Cell| (cell.source, cell.destination, cell.service) == (source, destination, service);
-        old.cells.iter().find(same).map(|cell| cell.predicted.clone())
+        old.cells.iter().find(same).map(|cell| Reach::clone(&cell.predicted))
     };
     // Asking for a link-local address of another link leaves an unanswered neighbour behind, and all namespaces share a table of
     // 1024 of them (`net.ipv6.neigh.default.gc_thresh3`); a large lab leaves these questions out.
@@ -226,7 +228,7 @@ fn matrix(
                     source_address: None,
                     destination,
                     service,
-                    predicted,
+                    predicted: predicted.into(),
                 });
                 zones.push(zone);
             }

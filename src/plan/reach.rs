@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -59,8 +60,8 @@ pub struct Cell {
     pub destination: usize,
     /// Protocol and port.
     pub service: usize,
-    /// What will come of it.
-    pub predicted: Reach,
+    /// What will come of it; the same for many, as a rule.
+    pub predicted: Arc<Reach>,
 }
 
 /// Every source, destination and port, and what comes of each.
@@ -205,13 +206,22 @@ pub fn predict_asked(
     asked: &dyn Fn(usize, usize, usize) -> bool,
 ) -> Matrix {
     let host = HostView::new(snapshot, local);
+    let used: BTreeSet<_> = binds.tables.entries.iter().map(|entry| (entry.protocol, entry.port)).collect();
     let mut cells = Vec::new();
     for (source, from) in axes.sources.iter().enumerate() {
         for (destination, to) in axes.destinations.iter().enumerate() {
             let path = host.path(from, *to);
+            // Ports without any socket differ in nothing.
+            let mut unused: [Option<Arc<Reach>>; 2] = [None, None];
             for (service, &(protocol, port)) in axes.services.iter().enumerate() {
                 if asked(source, destination, service) {
-                    let predicted = arrive(binds, path, protocol, port);
+                    let answer = || Arc::new(arrive(binds, path, protocol, port));
+                    let predicted = if used.contains(&(protocol, port)) {
+                        answer()
+                    } else {
+                        let same = &mut unused[usize::from(protocol == Protocol::Udp)];
+                        Arc::clone(same.get_or_insert_with(answer))
+                    };
                     cells.push(Cell { source, source_address: None, destination, service, predicted });
                 }
             }
@@ -249,7 +259,7 @@ pub fn predict_from_addresses(
         for (destination, to) in matrix.destinations.iter().enumerate() {
             let Some(path) = host.path_from(*address, interfaces, *to) else { continue };
             for (service, &(protocol, port)) in matrix.services.iter().enumerate() {
-                let predicted = arrive(binds, path, protocol, port);
+                let predicted = Arc::new(arrive(binds, path, protocol, port));
                 cells.push(Cell { source, source_address: Some(*address), destination, service, predicted });
             }
         }

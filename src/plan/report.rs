@@ -1,6 +1,7 @@
 //! What is foretold, as the document that `plan` writes; with what was seen beside it, the one of `probe` and `lab run`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -248,7 +249,7 @@ pub struct ObservedBind {
     pub errno: Option<Errno>,
 }
 
-/// One question, what is foretold, and what was seen.
+/// One question, what is foretold, and what was seen. Cells share what they have in common: a sweep has many alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellReport {
     /// Who connects.
@@ -259,13 +260,13 @@ pub struct CellReport {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The address connected to, a link-local one with its zone.
-    pub destination: String,
+    pub destination: Arc<str>,
     /// The port.
     pub port: u16,
     /// What is foretold.
-    pub predicted: PredictedCell,
+    pub predicted: Arc<PredictedCell>,
     /// What was seen; null where nobody looked.
-    pub observed: Option<ObservedCell>,
+    pub observed: Option<Arc<ObservedCell>>,
     /// Whether both are the same; null where nobody looked or nothing was foretold.
     pub agrees: Option<bool>,
 }
@@ -364,51 +365,98 @@ pub fn destination_text(destination: Destination, snapshot: &Snapshot) -> String
 }
 
 /// A foretold cell in names.
-#[must_use]
-pub fn cell_report(
-    plan: &Plan,
-    cell: &Cell,
-    snapshot: &Snapshot,
-    destination: &str,
-    seen: Option<&Seen>,
-) -> CellReport {
-    let (protocol, port) = plan.matrix.services[cell.service];
+fn predicted_cell(plan: &Plan, cell: &Cell, snapshot: &Snapshot) -> PredictedCell {
     let predicted = &cell.predicted;
     let mut among: Vec<&str> = predicted.takers.iter().map(|&holder| plan.name(holder)).collect();
     among.sort_unstable();
     among.dedup();
     let own = predicted.takers.iter().all(|holder| matches!(holder, Holder::Own(_)));
     let one = (among.len() == 1 && own && predicted.outcome.is_some()).then(|| among[0].to_owned());
-    let ingress = predicted.ingress.and_then(|index| snapshot.interface(index)).map(|i| i.name.clone());
-    let source = &plan.matrix.sources[cell.source];
-    let agrees = seen.and_then(|seen| {
-        let outcome = predicted.outcome?;
-        let strangers = predicted.takers.iter().any(|holder| matches!(holder, Holder::Foreign(_)));
-        let taker = match seen.taker {
-            Some(taker) => predicted.takers.contains(&Holder::Own(taker)),
-            None => predicted.takers.is_empty() || strangers,
+    let here = plan.matrix.sources[cell.source] == Source::Host;
+    PredictedCell {
+        outcome: predicted.outcome,
+        among: if one.is_some() { Vec::new() } else { among.into_iter().map(str::to_owned).collect() },
+        listener: one,
+        ingress: predicted.ingress.and_then(|index| snapshot.interface(index)).map(|i| i.name.clone()),
+        peer_is_local: (predicted.outcome == Some(Outcome::Accepted)).then_some(here),
+        why: predicted.why,
+    }
+}
+
+/// All cells in names, with nothing seen yet.
+#[must_use]
+pub fn foretold_cells(plan: &Plan, snapshot: &Snapshot) -> Vec<CellReport> {
+    let text = |to| destination_text(to, snapshot);
+    let destinations: Vec<Arc<str>> = plan.matrix.destinations.iter().map(|&to| text(to).into()).collect();
+    let mut last: Option<(&Cell, Arc<PredictedCell>)> = None;
+    let mut cells = Vec::with_capacity(plan.matrix.cells.len());
+    for cell in &plan.matrix.cells {
+        let alike =
+            |(other, _): &(&Cell, _)| (other.source, &other.predicted) == (cell.source, &cell.predicted);
+        let predicted = match last.take().filter(alike) {
+            Some((_, predicted)) => predicted,
+            None => predicted_cell(plan, cell, snapshot).into(),
         };
-        // A stranger does not tell where it saw us arrive.
-        let ingress = seen.ingress == ingress || (strangers && seen.taker.is_none());
-        Some(outcome == seen.outcome && taker && ingress)
-    });
-    CellReport {
-        source: source.clone(),
-        source_address: cell.source_address.map(|address| destination_text(address, snapshot)),
-        protocol,
-        destination: destination.to_owned(),
-        port,
-        predicted: PredictedCell {
-            outcome: predicted.outcome,
-            among: if one.is_some() { Vec::new() } else { among.into_iter().map(str::to_owned).collect() },
-            listener: one,
-            ingress,
-            peer_is_local: (predicted.outcome == Some(Outcome::Accepted)).then_some(*source == Source::Host),
-            why: predicted.why,
-        },
-        observed: seen.map(|seen| ObservedCell {
+        last = Some((cell, Arc::clone(&predicted)));
+        let (protocol, port) = plan.matrix.services[cell.service];
+        cells.push(CellReport {
+            source: plan.matrix.sources[cell.source].clone(),
+            source_address: cell.source_address.map(text),
+            protocol,
+            destination: Arc::clone(&destinations[cell.destination]),
+            port,
+            predicted,
+            observed: None,
+            agrees: None,
+        });
+    }
+    cells
+}
+
+/// All cells in names. `seen` is by the cells of the matrix; empty in a plan.
+#[must_use]
+pub fn cells(plan: &Plan, snapshot: &Snapshot, seen: &[Option<Seen>]) -> Vec<CellReport> {
+    let mut cells = foretold_cells(plan, snapshot);
+    let mut beside = Beside::new(plan);
+    for (index, seen) in seen.iter().enumerate() {
+        if let Some(seen) = seen {
+            beside.put(&mut cells, index, seen);
+        }
+    }
+    cells
+}
+
+/// Puts what is seen beside what is foretold.
+pub struct Beside<'a> {
+    plan: &'a Plan,
+    /// Seen lately, by the time it took: the refusals of a sweep differ in little else.
+    lately: [Option<Arc<ObservedCell>>; 32],
+}
+
+impl<'a> Beside<'a> {
+    /// For the cells of `plan`.
+    #[must_use]
+    pub fn new(plan: &'a Plan) -> Beside<'a> {
+        Beside { plan, lately: [const { None }; 32] }
+    }
+
+    /// Puts it into the cell with this index.
+    pub fn put(&mut self, cells: &mut [CellReport], index: usize, seen: &Seen) {
+        let cell = &mut cells[index];
+        let predicted = &self.plan.matrix.cells[index].predicted;
+        cell.agrees = predicted.outcome.map(|outcome| {
+            let strangers = predicted.takers.iter().any(|holder| matches!(holder, Holder::Foreign(_)));
+            let taker = match seen.taker {
+                Some(taker) => predicted.takers.contains(&Holder::Own(taker)),
+                None => predicted.takers.is_empty() || strangers,
+            };
+            // A stranger does not tell where it saw us arrive.
+            let ingress = seen.ingress == cell.predicted.ingress || (strangers && seen.taker.is_none());
+            outcome == seen.outcome && taker && ingress
+        });
+        let observed = ObservedCell {
             outcome: seen.outcome,
-            listener: seen.taker.map(|taker| plan.name(Holder::Own(taker)).to_owned()),
+            listener: seen.taker.map(|taker| self.plan.name(Holder::Own(taker)).to_owned()),
             ingress: seen.ingress.clone(),
             local: seen.local.map(|address| address.ip()),
             peer: seen.peer.map(|address| address.ip()),
@@ -416,25 +464,12 @@ pub fn cell_report(
             errno: seen.errno,
             micros: seen.micros,
             packets: None,
-        }),
-        agrees,
+        };
+        let place = seen.micros % self.lately.len() as u64;
+        let lately = &mut self.lately[usize::try_from(place).unwrap_or(0)];
+        let alike = lately.take().filter(|other| **other == observed);
+        cell.observed = Some(Arc::clone(lately.insert(alike.unwrap_or_else(|| observed.into()))));
     }
-}
-
-/// All cells in names. `seen` is by the cells of the matrix; empty in a plan.
-#[must_use]
-pub fn cells(plan: &Plan, snapshot: &Snapshot, seen: &[Option<Seen>]) -> Vec<CellReport> {
-    let destinations: Vec<String> =
-        plan.matrix.destinations.iter().map(|&to| destination_text(to, snapshot)).collect();
-    plan.matrix
-        .cells
-        .iter()
-        .enumerate()
-        .map(|(index, cell)| {
-            let seen = seen.get(index).and_then(Option::as_ref);
-            cell_report(plan, cell, snapshot, &destinations[cell.destination], seen)
-        })
-        .collect()
 }
 
 /// What is foretold of a bind, in names and words.

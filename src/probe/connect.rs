@@ -102,7 +102,7 @@ pub fn run(
     let mut seen = vec![None; attempts.len()];
     let mut tell = |index: usize, observation| seen[index] = Some(observation);
     let attempts = Attempts { count: attempts.len(), of: &|index| attempts[index] };
-    Engine::new(listeners, attempts, &|_| false, &mut tell)?.run(limits, open, progress)?;
+    Engine::new(listeners, attempts, &|_, _| false, &mut tell)?.run(limits, open, progress)?;
     Ok(seen)
 }
 
@@ -120,8 +120,7 @@ pub fn run_from_here(
     seen: &mut dyn FnMut(usize, Observation),
     progress: &mut dyn FnMut(usize),
 ) -> io::Result<()> {
-    let plain = |index: usize| {
-        let attempt = (attempts.of)(index);
+    let plain = |index: usize, attempt: &Attempt| {
         // A zone stays with the socket.
         let zone = matches!(attempt.to, SocketAddr::V6(v6) if v6.scope_id() != 0);
         attempt.protocol == Protocol::Tcp && !zone && !is_mapped(attempt.to.ip()) && source(index).is_none()

@@ -79,7 +79,7 @@ pub(super) struct Engine<'a> {
     listeners: &'a [Bound],
     attempts: Attempts<'a>,
     /// Whether an attempt may use the socket of another one of its family.
-    plain: &'a dyn Fn(usize) -> bool,
+    plain: &'a dyn Fn(usize, &Attempt) -> bool,
     nonce: [u8; NONCE],
     poller: Poller,
     accepted: Vec<Accepted>,
@@ -105,7 +105,7 @@ impl<'a> Engine<'a> {
     pub(super) fn new(
         listeners: &'a [Bound],
         attempts: Attempts<'a>,
-        plain: &'a dyn Fn(usize) -> bool,
+        plain: &'a dyn Fn(usize, &Attempt) -> bool,
         seen: &'a mut dyn FnMut(usize, Observation),
     ) -> io::Result<Engine<'a>> {
         Ok(Engine {
@@ -252,7 +252,7 @@ impl<'a> Engine<'a> {
         open: &mut dyn FnMut(usize) -> io::Result<Socket>,
     ) -> Result<(Socket, bool), Errno> {
         let to = SockAddr::from(attempt.to);
-        let plain = (self.plain)(index);
+        let plain = (self.plain)(index, attempt);
         for _ in 0..TRIALS {
             let spare = if plain { self.spares.take(attempt.to) } else { None };
             let spare = match spare {
@@ -272,8 +272,8 @@ impl<'a> Engine<'a> {
                 continue;
             }
             if plain && options::REFUSED_SOCKETS_CONNECT_AGAIN {
-                let same = |later| self.attempt(later).to.ip() == attempt.to.ip();
-                let long = index + LONG < self.attempts.count && same(index + LONG);
+                let Attempts { count, of } = self.attempts;
+                let long = || index + LONG < count && of(index + LONG).to.ip() == attempt.to.ip();
                 self.spares.put(spare, attempt.to, long);
             }
             return Err(errno);
@@ -469,7 +469,10 @@ impl<'a> Engine<'a> {
 
     /// Ends an attempt. Unless [`Engine::finish`] tells it, what came of it was not seen.
     fn end(&mut self, index: usize) {
-        if let Some(client) = self.clients.remove(&index) {
+        // A sweep mostly has none.
+        if !self.clients.is_empty()
+            && let Some(client) = self.clients.remove(&index)
+        {
             let _ = self.poller.remove(&client.socket);
         }
         self.done += 1;

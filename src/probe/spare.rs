@@ -54,7 +54,7 @@ impl Spares {
     }
 
     /// Takes back a socket that was refused by `to`, where `long` says that many more attempts are to follow.
-    pub(super) fn put(&mut self, mut spare: Spare, to: SocketAddr, long: bool) {
+    pub(super) fn put(&mut self, mut spare: Spare, to: SocketAddr, long: impl FnOnce() -> bool) {
         let place = &mut self.0[side(to)];
         if place.as_ref().and_then(|other| other.kept.as_ref()).is_some_and(|kept| kept.is_for(to)) {
             return;
@@ -62,7 +62,7 @@ impl Spares {
         spare.refusals += 1;
         if spare.refusals == REFUSALS {
             // Without a port it goes on as before.
-            spare.kept = keep(&spare.socket, to, long).ok();
+            spare.kept = keep(&spare.socket, to, long()).ok();
         }
         *place = Some(spare);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::model::{Errno, Exposure, IfName, Outcome, PacketsSeen, Protocol};
 use crate::plan::expect::Verdict;
@@ -201,7 +202,8 @@ type Seen<'a> = (Outcome, Option<&'a str>, Option<&'a IfName>, Option<Errno>);
 /// Whatever of a cell makes another row: all that [`row_of`] looks at, so that a row is written once for many cells.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Likeness<'a> {
-    predicted: &'a PredictedCell,
+    /// Compared by its place first, which cells share.
+    predicted: &'a Arc<PredictedCell>,
     observed: Option<Seen<'a>>,
     packets: Option<&'a PacketsSeen>,
     agrees: Option<bool>,
@@ -255,7 +257,7 @@ fn reach(out: &mut String, report: &Report, paint: &Paint, width: usize) {
     for cell in &report.cells {
         let source = sources.number((&cell.source, cell.source_address.as_deref()), || source_of(cell));
         let row = rows.number(likeness(cell), || row_of(cell));
-        let destination = destinations.number(cell.destination.as_str(), || printable(&cell.destination));
+        let destination = destinations.number(&*cell.destination, || printable(&cell.destination));
         lines.push(((cell.protocol, cell.port), [source, row, destination]));
     }
     lines.sort_unstable();
@@ -423,7 +425,7 @@ fn fields(cell: &CellReport) -> [String; 16] {
     [
         cell.source.to_string(),
         cell.protocol.to_string(),
-        cell.destination.clone(),
+        cell.destination.to_string(),
         cell.port.to_string(),
         predicted.outcome.map_or_else(|| "unknown".to_owned(), |outcome| outcome.to_string()),
         predicted.listener.as_deref().map_or_else(|| predicted.among.join(" "), escape),

@@ -580,7 +580,7 @@ fn neighbours_find_what_the_host_answers_for() {
     let looked = copy.look(Duration::from_secs(3));
     let outcome = |source: &str, to: &str| {
         let cell =
-            looked.cells.iter().find(|cell| cell.source.to_string() == source && cell.destination == to);
+            looked.cells.iter().find(|cell| cell.source.to_string() == source && *cell.destination == *to);
         cell.unwrap().observed.as_ref().unwrap().outcome
     };
     assert_eq!(outcome("link:eth0", "10.1.0.1"), Outcome::Accepted);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -226,9 +227,10 @@ fn unseen_as_unknown(cells: &[CellReport], sockets: &[SocketReport]) -> Vec<Cell
     let names: Vec<String> = sockets.iter().filter_map(|socket| socket.socket.listener.clone()).collect();
     let mut cells = cells.to_vec();
     for cell in cells.iter_mut().filter(|cell| cell.observed.is_none()) {
-        cell.predicted.outcome = None;
-        cell.predicted.listener = None;
-        cell.predicted.among.clone_from(&names);
+        let predicted = Arc::make_mut(&mut cell.predicted);
+        predicted.outcome = None;
+        predicted.listener = None;
+        predicted.among.clone_from(&names);
     }
     cells
 }
@@ -260,7 +262,7 @@ fn changes(before: &[CellReport], after: &[CellReport]) -> Vec<ChangedCell> {
     fn by_key(cells: &[CellReport]) -> BTreeMap<Key<'_>, &CellReport> {
         cells
             .iter()
-            .map(|cell| ((&cell.source, cell.protocol, cell.destination.as_str(), cell.port), cell))
+            .map(|cell| ((&cell.source, cell.protocol, &*cell.destination, cell.port), cell))
             .collect()
     }
     let (old, new) = (by_key(before), by_key(after));

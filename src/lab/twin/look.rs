@@ -116,7 +116,8 @@ fn add_beyond(matrix: &mut Matrix, twin: &Twin, snapshot: &Snapshot) {
             let predicted = if snapshot.rules.is_empty() && snapshot.rules_gone.is_empty() {
                 cell.predicted.clone()
             } else {
-                Reach { outcome: None, takers: Vec::new(), ingress: None, why: Code::REACH_UNKNOWN }
+                let why = Code::REACH_UNKNOWN;
+                Reach { outcome: None, takers: Vec::new(), ingress: None, why }.into()
             };
             Cell { source, predicted, ..cell.clone() }
         })

@@ -169,7 +169,7 @@ fn vrfs_are_copied() {
     let taken = |source: &str, to: &str, port: u16| {
         let mut cells = looked.cells.iter();
         let cell = cells
-            .find(|cell| cell.source.to_string() == source && cell.destination == to && cell.port == port)
+            .find(|cell| cell.source.to_string() == source && *cell.destination == *to && cell.port == port)
             .unwrap_or_else(|| panic!("{source} {to} {port}"));
         cell.observed.as_ref().unwrap().outcome == Outcome::Accepted
     };
@@ -220,7 +220,7 @@ fn dummies_and_vlans_are_wires() {
     for (source, to) in [("link:eth0", "10.3.0.1"), ("link:eth0.7", "10.5.0.1"), ("link:eth0.7", "10.3.0.1")]
     {
         let mut cells = looked.cells.iter();
-        let found = cells.find(|cell| cell.source.to_string() == source && cell.destination == to);
+        let found = cells.find(|cell| cell.source.to_string() == source && *cell.destination == *to);
         assert_eq!(found.unwrap().observed.as_ref().unwrap().outcome, Outcome::Accepted, "{source} {to}");
     }
 }

@@ -44,7 +44,7 @@ struct Forms<'a>(&'a Snapshot);
 impl serde::Serialize for Forms<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
-        each_form(self.0, |form| list.serialize_element(form))?;
+        each_form(self.0, true, |form| list.serialize_element(form))?;
         list.end()
     }
 }

@@ -208,6 +208,16 @@ pub fn text(address: IpAddr, zone: Option<&IfName>) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
+/// Shows [`text`], which is made when it is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Text<'a>(pub IpAddr, pub Option<&'a IfName>);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&text(self.0, self.1))
+    }
+}
+
 /// Adds [`text`] to `out`.
 pub fn push_text(out: &mut Vec<u8>, address: IpAddr, zone: Option<&IfName>) {
     let canonical = address.to_canonical();

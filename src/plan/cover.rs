@@ -1,11 +1,14 @@
 //! What each form of bind would cover on a host: the wildcards, loopback, and every address.
 
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::exposure::{Exposer, Facts, is_usable};
 use crate::model::addr::{self, needs_zone};
 use crate::model::coverage::{Coverage, Reach};
-use crate::model::{AddrClass, Exposure, Family, IfName, Interface, Protocol, RouteKind, Snapshot};
+use crate::model::{
+    AddrClass, Exposure, Family, FamilyExposure, IfName, Interface, Protocol, RouteKind, Snapshot,
+};
 
 /// A bind form: a wildcard or one address, with the interface that is its zone.
 #[derive(Clone, Copy)]
@@ -55,12 +58,14 @@ impl Form<'_> {
     }
 }
 
-/// Hands out what every form covers, wildcards first, then the addresses in the order of the snapshot.
+/// Hands out what every form covers, wildcards first, then the addresses in the order of the snapshot. Without `why` only those
+/// forms have reasons that nobody reaches.
 ///
 /// # Errors
 /// What `each` returns ends it.
 pub fn each_form<E>(
     snapshot: &Snapshot,
+    why: bool,
     mut each: impl FnMut(&Coverage<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let exposer = Exposer::new(snapshot);
@@ -72,11 +77,11 @@ pub fn each_form<E>(
     let cut = |end| std::str::from_utf8(&texts[std::mem::replace(&mut start, end)..end]).unwrap_or_default();
     let both: Vec<&str> = ends.into_iter().map(cut).collect();
     let (all4, all6) = both.split_at(count);
-    let (mut bind, mut because) = (Vec::new(), Vec::new());
+    let (mut bind, mut because) = (Vec::new(), Sentences::default());
     for form in forms(snapshot) {
         let Form { address, zone, v6only, wildcard } = form;
         let bind = form.written(&mut bind);
-        because.clear();
+        because.count = 0;
         let facts = Facts {
             address,
             scope_id: zone.map(|zone| zone.index),
@@ -84,7 +89,13 @@ pub fn each_form<E>(
             v6only,
             protocol: Protocol::Tcp,
         };
-        let exposure = exposer.explain_to(&facts, |_, sentence| because.push(sentence));
+        let mut exposure = FamilyExposure::default();
+        if !why {
+            exposure = exposer.exposure(&facts);
+        }
+        if exposure == FamilyExposure::default() {
+            exposure = exposer.explain_to(&facts, |_, sentence| because.push(sentence));
+        }
         let reach = match exposure.widest() {
             Exposure::None => Reach::Nobody,
             Exposure::Loopback => Reach::ThisHost,
@@ -109,10 +120,29 @@ pub fn each_form<E>(
                 .filter(|_| reach == Reach::Link)
                 .map_or(&[], |zone| std::slice::from_ref(&zone.name)),
             exposure,
-            because: &because,
+            because: &because.texts[..because.count],
         })?;
     }
     Ok(())
+}
+
+/// Sentences whose memory is used again.
+#[derive(Default)]
+struct Sentences {
+    texts: Vec<String>,
+    count: usize,
+}
+
+impl Sentences {
+    fn push(&mut self, sentence: fmt::Arguments<'_>) {
+        if self.count == self.texts.len() {
+            self.texts.push(String::new());
+        }
+        let text = &mut self.texts[self.count];
+        text.clear();
+        let _ = text.write_fmt(sentence);
+        self.count += 1;
+    }
 }
 
 /// Adds to `texts` every address of a family that can be reached now, and the networks of local routes. Returns where each ends.
@@ -150,7 +180,7 @@ mod tests {
     #[test]
     fn an_empty_host_covers_nothing() {
         let mut binds = Vec::new();
-        let each = each_form(&Snapshot { ipv6_available: true, ..Snapshot::default() }, |form| {
+        let each = each_form(&Snapshot { ipv6_available: true, ..Snapshot::default() }, true, |form| {
             binds.push(form.bind.to_owned());
             if form.reach == Reach::Nobody && form.addresses.is_empty() { Ok(()) } else { Err(binds.clone()) }
         });

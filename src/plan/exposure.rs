@@ -6,6 +6,7 @@
 
 mod many;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -193,26 +194,33 @@ impl<'a> Exposer<'a> {
     #[must_use]
     pub fn explain(&self, facts: &Facts<'_>) -> (FamilyExposure, Vec<Reason>) {
         let mut reasons = Vec::new();
-        let exposure = self.explain_to(facts, |family, text| reasons.push(Reason { family, text }));
+        let exposure = self.explain_to(facts, |family, text| {
+            reasons.push(Reason { family, text: text.to_string() });
+        });
         (exposure, reasons)
     }
 
-    /// As [`Exposer::explain`]; the reasons are handed out: the family that each is about, and [`Reason::text`].
-    pub fn explain_to(&self, facts: &Facts<'_>, mut reason: impl FnMut(Family, String)) -> FamilyExposure {
+    /// As [`Exposer::explain`]; the reasons are handed out: the family that each is about, and what makes [`Reason::text`], which
+    /// costs nothing unless it is written.
+    pub fn explain_to(
+        &self,
+        facts: &Facts<'_>,
+        mut reason: impl FnMut(Family, fmt::Arguments<'_>),
+    ) -> FamilyExposure {
         let mut exposure = FamilyExposure::default();
         for family in Family::BOTH {
-            let mut because = |text: String| reason(family, text);
+            let mut because = |text: fmt::Arguments<'_>| reason(family, text);
             if !facts.serves(family) {
                 continue;
             }
             if facts.address.is_ipv6() && !self.snapshot.ipv6_available {
-                because("this kernel makes no IPv6 sockets".to_owned());
+                because(format_args!("this kernel makes no IPv6 sockets"));
                 continue;
             }
             if family == Family::Ipv4 && facts.address.is_ipv6() && facts.address.is_unspecified() {
                 because(match facts.v6only {
-                    Some(_) => "it is dual-stack: it takes IPv4 too".to_owned(),
-                    None => "whether it takes IPv4 too is not known; it counts as if it did".to_owned(),
+                    Some(_) => format_args!("it is dual-stack: it takes IPv4 too"),
+                    None => format_args!("whether it takes IPv4 too is not known; it counts as if it did"),
                 });
             }
             let found = if facts.address.to_canonical().is_unspecified() {
@@ -260,11 +268,16 @@ impl<'a> Exposer<'a> {
         self.hears_vrfs[usize::from(facts.protocol == crate::model::Protocol::Udp)]
     }
 
-    fn wildcard(&self, facts: &Facts<'_>, family: Family, because: &mut impl FnMut(String)) -> Exposure {
+    fn wildcard(
+        &self,
+        facts: &Facts<'_>,
+        family: Family,
+        because: &mut impl FnMut(fmt::Arguments<'_>),
+    ) -> Exposure {
         let device = match self.device(facts) {
             Ok(device) => device,
             Err(reason) => {
-                because(reason);
+                because(format_args!("{reason}"));
                 return Exposure::None;
             }
         };
@@ -273,12 +286,12 @@ impl<'a> Exposer<'a> {
             let entries =
                 self.widest.iter().filter(|entry| entry.1 == family && (all_vrfs || entry.0.is_none()));
             let Some(widest) = entries.max_by_key(|entry| entry.2) else {
-                because(format!("this host has no {family} address that can be used"));
+                because(format_args!("this host has no {family} address that can be used"));
                 return Exposure::None;
             };
-            because(format!("a wildcard takes every address; the widest is {}", widest.3));
+            because(format_args!("a wildcard takes every address; the widest is {}", widest.3));
             if !self.comes_in(family, None, None, all_vrfs) && widest.2 > Exposure::Loopback {
-                because(NO_WIRE.to_owned());
+                because(format_args!("{NO_WIRE}"));
                 return Exposure::Loopback;
             }
             return self.route_localnet(family, widest.2, None, because);
@@ -287,12 +300,12 @@ impl<'a> Exposer<'a> {
             device.addresses.iter().filter(|address| address.family == family && is_usable(device, address));
         let own = own.map(|address| class_on(device, address)).max();
         if device.loopback {
-            because(format!("it is bound to device {}, which nobody else reaches", device.name));
+            because(format_args!("it is bound to device {}, which nobody else reaches", device.name));
             return if own.is_some() { Exposure::Loopback } else { Exposure::None };
         }
         let vrf = vrf_of(self.snapshot, device);
         if !self.comes_in(family, Some(device), vrf, false) {
-            because(nothing_arrives(device));
+            because(format_args!("{}", nothing_arrives(device)));
             return if own.is_some() { Exposure::Loopback } else { Exposure::None };
         }
         let elsewhere = self
@@ -319,33 +332,33 @@ impl<'a> Exposer<'a> {
             _ => Some(new),
         });
         let Some((exposure, what)) = widest.filter(|(exposure, _)| *exposure > Exposure::Loopback) else {
-            because(format!("no {family} address can be reached through its device {}", device.name));
+            because(format_args!("no {family} address can be reached through its device {}", device.name));
             return self.route_localnet(family, Exposure::None, Some(device), because);
         };
-        because(format!(
+        because(format_args!(
             "hosts that arrive through its device {} reach every address of this host; the widest is {what}",
             device.name
         ));
         exposure
     }
 
-    fn specific(&self, facts: &Facts<'_>, because: &mut impl FnMut(String)) -> Exposure {
+    fn specific(&self, facts: &Facts<'_>, because: &mut impl FnMut(fmt::Arguments<'_>)) -> Exposure {
         let address = facts.address.to_canonical();
         let class = AddrClass::of(address);
         let zone = facts.scope_id;
         let device = match self.device(facts) {
             Ok(device) => device,
             Err(reason) => {
-                because(reason);
+                because(format_args!("{reason}"));
                 return Exposure::None;
             }
         };
-        let text = addr::text(address, device.map(|device| &device.name));
+        let text = addr::Text(address, device.map(|device| &device.name));
         if let Some(many) = self.to_many(facts, address, class, device, because) {
             return many;
         }
         if !matches!(class, AddrClass::Loopback | AddrClass::Link | AddrClass::Private | AddrClass::Global) {
-            because(format!("{text} is a {class} address; nothing that is sent to one host goes to it"));
+            because(format_args!("{text} is a {class} address; nothing that is sent to one host goes to it"));
             return Exposure::None;
         }
         let zone = zone.or_else(|| device.map(|device| device.index));
@@ -353,7 +366,7 @@ impl<'a> Exposer<'a> {
         let owner = owner.or_else(|| self.local.owner_in_a_vrf(address).filter(|_| device.is_none()));
         let owner = owner.and_then(|index| self.snapshot.interface(index));
         let Some(owner) = owner else {
-            because(format!("{text} is not an address of this host that can be used now"));
+            because(format_args!("{text} is not an address of this host that can be used now"));
             return Exposure::None;
         };
         // IPv4 addresses can be used whatever their interface, and count by their class.
@@ -362,27 +375,32 @@ impl<'a> Exposer<'a> {
             IpAddr::V6(v6) => self.listed.get(&(owner.index, v6)).copied(),
         };
         if listed.is_some_and(|candidate| !is_usable(owner, candidate)) {
-            because(format!("{text} cannot be used while {} is down or has IPv6 switched off", owner.name));
+            because(format_args!(
+                "{text} cannot be used while {} is down or has IPv6 switched off",
+                owner.name
+            ));
             return Exposure::None;
         }
         let exposure = listed.map_or_else(|| Exposure::of(class), |candidate| class_on(owner, candidate));
         if let Some(device) = device {
             if device.loopback {
-                because(format!("it is bound to device {}, which nobody else reaches", device.name));
+                because(format_args!("it is bound to device {}, which nobody else reaches", device.name));
                 return if owner.loopback { Exposure::Loopback } else { Exposure::None };
             }
             let vrf = vrf_of(self.snapshot, device);
             if !self.comes_in(Family::of(address), Some(device), vrf, false) {
-                because(nothing_arrives(device));
+                because(format_args!("{}", nothing_arrives(device)));
                 return if owner.index == device.index { Exposure::Loopback } else { Exposure::None };
             }
         } else if let Some(vrf) = vrf_of(self.snapshot, owner).filter(|_| !self.hears_vrfs(facts)) {
             let vrf = self.snapshot.interface(vrf).map_or_else(String::new, |vrf| vrf.name.to_string());
-            because(format!("{text} is in the VRF {vrf}, which a socket without a device does not hear"));
+            because(format_args!(
+                "{text} is in the VRF {vrf}, which a socket without a device does not hear"
+            ));
             return Exposure::None;
         }
         if exposure == Exposure::Loopback {
-            because(format!("{text} is reached by this host itself only"));
+            because(format_args!("{text} is reached by this host itself only"));
             if device.is_some() {
                 return self.route_localnet(Family::of(address), Exposure::None, device, because);
             }
@@ -392,25 +410,21 @@ impl<'a> Exposer<'a> {
         let through = device.or(Some(owner).filter(|_| needs_zone(address)));
         let anywhere = vrf.is_none() && self.hears_vrfs(facts);
         if !self.comes_in(Family::of(address), through, vrf, anywhere) {
-            because(NO_WIRE.to_owned());
+            because(format_args!("{NO_WIRE}"));
             return Exposure::Loopback;
         }
-        because(match (needs_zone(address), device) {
-            (true, _) => format!("{text} is reached from the link of {} only", owner.name),
-            (false, Some(device)) => {
-                format!("{text} is a {class} address, reached through device {}", device.name)
+        let name = &owner.name;
+        match device {
+            _ if needs_zone(address) => {
+                because(format_args!("{text} is reached from the link of {name} only"))
             }
-            // Put together by hand: there may be one for each of ten thousand addresses.
-            (false, None) => [
-                &text,
-                " is a ",
-                class.as_str(),
-                " address of ",
-                &owner.name.shown(),
-                "; under the weak host model it is reached through every interface",
-            ]
-            .concat(),
-        });
+            Some(device) => {
+                because(format_args!("{text} is a {class} address, reached through device {}", device.name));
+            }
+            None => because(format_args!(
+                "{text} is a {class} address of {name}; under the weak host model it is reached through every interface"
+            )),
+        }
         exposure
     }
 
@@ -421,7 +435,7 @@ impl<'a> Exposer<'a> {
         family: Family,
         exposure: Exposure,
         device: Option<&Interface>,
-        because: &mut impl FnMut(String),
+        because: &mut impl FnMut(fmt::Arguments<'_>),
     ) -> Exposure {
         if family != Family::Ipv4 || exposure >= Exposure::Link {
             return exposure;
@@ -437,7 +451,7 @@ impl<'a> Exposer<'a> {
         let has_loopback = self.local.owner(IpAddr::V4(Ipv4Addr::LOCALHOST), None).is_some();
         match open.filter(|_| has_loopback) {
             Some(interface) => {
-                because(format!(
+                because(format_args!(
                     "route_localnet is on for {}: hosts on that link reach 127.0.0.0/8 of this host",
                     interface.name
                 ));

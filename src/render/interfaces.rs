@@ -180,7 +180,7 @@ fn forms(snapshot: &Snapshot, width: usize, color: bool, mut out: impl io::Write
     });
     writeln!(out, "{:<column$}  {:<8}  {:<8}  YOU ARE REACHED AT", "IF YOU BIND", "IPv4", "IPv6")?;
     let room = width.saturating_sub(column + 22).max(20);
-    cover::each_form(snapshot, |form| {
+    cover::each_form(snapshot, false, |form| {
         cell(&mut line, column, Style::new(), false, |out| called(out, form.bind, form.v6only));
         for exposure in [form.exposure.ipv4, form.exposure.ipv6] {
             line.extend_from_slice(b"  ");

@@ -1,5 +1,6 @@
 //! Broadcast addresses and multicast groups: none of the host's addresses, and yet heard.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::{Exposer, Facts, vrf_of};
@@ -14,7 +15,7 @@ impl Exposer<'_> {
         facts: &Facts<'_>,
         family: Family,
         found: Exposure,
-        because: &mut impl FnMut(String),
+        because: &mut impl FnMut(fmt::Arguments<'_>),
     ) -> Exposure {
         if facts.protocol != Protocol::Udp || family != Family::Ipv4 || found >= Exposure::Link {
             return found;
@@ -26,7 +27,7 @@ impl Exposer<'_> {
                 && (device.is_some() || vrf_of(self.snapshot, interface).is_none() || self.hears_vrfs(facts))
         });
         let Some(wire) = wire else { return found };
-        because(format!(
+        because(format_args!(
             "datagrams to 255.255.255.255 reach it, as hosts on the link of {} send them",
             wire.name
         ));
@@ -41,7 +42,7 @@ impl Exposer<'_> {
         address: IpAddr,
         class: AddrClass,
         device: Option<&Interface>,
-        because: &mut impl FnMut(String),
+        because: &mut impl FnMut(fmt::Arguments<'_>),
     ) -> Option<Exposure> {
         // Binding to a link-local group with a zone binds the device (`__inet6_bind()`).
         let device = device.map(|device| device.index).or(facts.scope_id);
@@ -54,7 +55,7 @@ impl Exposer<'_> {
         }
         if facts.protocol == Protocol::Tcp {
             let kind = if broadcast { "broadcast address" } else { "group" };
-            because(format!("{address} is a {kind}, and TCP connections go to one host only"));
+            because(format_args!("{address} is a {kind}, and TCP connections go to one host only"));
             return Some(Exposure::None);
         }
         let up = |loopback: bool| {
@@ -72,14 +73,14 @@ impl Exposer<'_> {
             let links: Vec<&Interface> = up(false).collect();
             if class != AddrClass::Loopback && !links.is_empty() {
                 let links = names(&links);
-                because(format!(
+                because(format_args!(
                     "{address} is a broadcast address: hosts on the link send to it, through {links}"
                 ));
                 return Some(Exposure::Link);
             }
             let itself =
                 matches!(class, AddrClass::Loopback | AddrClass::Broadcast) && up(true).next().is_some();
-            because(format!(
+            because(format_args!(
                 "{address} is a broadcast address, {}",
                 if itself {
                     "which only this host itself can send to"
@@ -97,26 +98,27 @@ impl Exposer<'_> {
         let (links, itself): (Vec<&Interface>, Vec<&Interface>) =
             (up(false).filter(member).collect(), up(true).filter(member).collect());
         if joined.is_none() {
-            because(format!("which interfaces have joined {address} is not known; it counts as if all had"));
+            because(format_args!(
+                "which interfaces have joined {address} is not known; it counts as if all had"
+            ));
         }
         let reach = reach_of_group(address);
         if !links.is_empty() && reach > Exposure::Loopback {
             let links = names(&links);
-            because(match reach {
-                Exposure::Link => {
-                    format!("{address} is a group: hosts on the link send to it, through {links}")
-                }
-                _ => format!(
+            if reach == Exposure::Link {
+                because(format_args!("{address} is a group: hosts on the link send to it, through {links}"));
+            } else {
+                because(format_args!(
                     "{address} is a group, joined on {links}: hosts on the link send to it, and whoever routers forward it for"
-                ),
-            });
+                ));
+            }
             return Some(reach);
         }
         if !itself.is_empty() || !links.is_empty() {
-            because(format!("{address} is a group that only this host itself can send to"));
+            because(format_args!("{address} is a group that only this host itself can send to"));
             return Some(Exposure::Loopback);
         }
-        because(format!("{address} is a group that no interface in question has joined"));
+        because(format_args!("{address} is a group that no interface in question has joined"));
         Some(Exposure::None)
     }
 }

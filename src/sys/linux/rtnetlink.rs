@@ -235,27 +235,24 @@ pub fn address(payload: &[u8]) -> Option<(u32, InterfaceAddress)> {
 }
 
 fn states(family: Family, flags: u32) -> Vec<AddrState> {
-    let first = match family {
-        Family::Ipv4 => AddrState::Secondary,
-        Family::Ipv6 => AddrState::Temporary,
-    };
-    let mut states: Vec<AddrState> = [
-        (0x01, first),
-        (0x02, AddrState::Nodad),
-        (0x04, AddrState::Optimistic),
-        (0x08, AddrState::Dadfailed),
-        (0x20, AddrState::Deprecated),
-        (0x40, AddrState::Tentative),
-        (0x80, AddrState::Permanent),
-    ]
-    .into_iter()
-    .filter(|(bit, _)| flags & bit != 0)
-    .map(|(_, state)| state)
-    .collect();
-    if flags & 0x80 == 0 {
-        states.push(AddrState::Dynamic);
+    let (mut secondary, mut temporary) = (0x01, 0);
+    if family == Family::Ipv6 {
+        (secondary, temporary) = (temporary, secondary);
     }
-    states.sort_unstable();
+    // In their own order.
+    let all = [
+        (AddrState::Permanent, flags & 0x80),
+        (AddrState::Dynamic, !flags & 0x80),
+        (AddrState::Tentative, flags & 0x40),
+        (AddrState::Dadfailed, flags & 0x08),
+        (AddrState::Optimistic, flags & 0x04),
+        (AddrState::Deprecated, flags & 0x20),
+        (AddrState::Temporary, flags & temporary),
+        (AddrState::Secondary, flags & secondary),
+        (AddrState::Nodad, flags & 0x02),
+    ];
+    let mut states = Vec::with_capacity(2);
+    states.extend(all.into_iter().filter(|(_, set)| *set != 0).map(|(state, _)| state));
     states
 }
 

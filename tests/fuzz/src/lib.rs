@@ -241,7 +241,7 @@ pub fn snapshot(data: &[u8]) {
         return;
     }
     let mut binds = Vec::new();
-    let Ok(()) = each_form(&host, |form| {
+    let Ok(()) = each_form(&host, true, |form| {
         binds.push(form.bind.to_owned());
         Ok::<(), std::convert::Infallible>(())
     });

@@ -66,7 +66,7 @@ fn take(all: bool) -> Result<Snapshot, Error> {
     // Asked of /proc, since whoever reads a snapshot is promised that no socket of these families is made.
     // Where there is no /proc to ask, nothing speaks against it.
     let proc_net = std::path::Path::new("/proc/thread-self/net");
-    let ipv6_available = !proc_net.exists() || proc_net.join("if_inet6").exists();
+    let ipv6_available = proc_net.join("if_inet6").exists() || !proc_net.exists();
     let mut snapshot = Snapshot { host: host(), ipv6_available, ..Snapshot::default() };
     if all {
         snapshot.settings = settings(&mut gaps);
@@ -99,10 +99,7 @@ fn take(all: bool) -> Result<Snapshot, Error> {
 /// Which host this is.
 pub(super) fn host() -> Host {
     use std::os::unix::fs::MetadataExt as _;
-    let read = |name| {
-        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
-        Some(text.trim().to_owned())
-    };
+    let read = |name| Some(setting(&format!("/proc/sys/kernel/{name}")).ok()?.trim().to_owned());
     Host {
         name: listing::host_name(),
         system: "linux".to_owned(),

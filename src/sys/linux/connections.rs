@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
-use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
+use super::sock_diag::{self, DiagSocket, DumpError, Peer, Query, SockDiag, state};
 use super::{borrow, packet_info, proc_net, processes};
 use crate::model::addr::needs_zone;
 use crate::model::{IfName, Owners};
@@ -30,8 +30,10 @@ pub fn connections(serves: &dyn Fn(u16) -> bool) -> ServerConnections {
         Err(refusal) => read_tables(serves, &refusal, &mut connections),
     };
     let because = &mut connections.incomplete_because;
-    let native: HashMap<u64, bool> =
-        found.iter().map(|socket| (u64::from(socket.inode), !socket.peer.to_canonical().is_ipv4())).collect();
+    let native: HashMap<u64, bool> = found
+        .iter()
+        .map(|(socket, peer)| (u64::from(socket.inode), !peer.0.to_canonical().is_ipv4()))
+        .collect();
     let mut read: HashMap<u64, Result<(u32, Option<IfName>), &'static str>> = HashMap::new();
     let holders = processes::holders(
         &native.keys().copied().filter(|inode| *inode != 0).collect(),
@@ -45,7 +47,7 @@ pub fn connections(serves: &dyn Fn(u16) -> bool) -> ServerConnections {
     let incomplete = holders.incomplete_because();
     let mut list: Vec<ServerConnection> = found
         .into_iter()
-        .map(|socket| {
+        .map(|(socket, peer)| {
             let inode = (socket.inode != 0).then_some(u64::from(socket.inode));
             let owners = inode.and_then(|inode| holders.owners.get(&inode).cloned());
             let owners =
@@ -53,7 +55,7 @@ pub fn connections(serves: &dyn Fn(u16) -> bool) -> ServerConnections {
             let ingress = inode.and_then(|inode| read.get(&inode).cloned()).unwrap_or(Err(NO_OWNER));
             ServerConnection {
                 local: address(socket.local, socket.local_port, socket.device),
-                peer: address(socket.peer, socket.peer_port, socket.device),
+                peer: address(peer.0, peer.1, socket.device),
                 device_index: (socket.device != 0).then_some(socket.device),
                 inode,
                 uid: socket.uid,
@@ -74,18 +76,21 @@ pub fn connections(serves: &dyn Fn(u16) -> bool) -> ServerConnections {
 }
 
 /// What sock_diag tells.
-fn dump(serves: &dyn Fn(u16) -> bool, connections: &mut ServerConnections) -> io::Result<Vec<DiagSocket>> {
+fn dump(
+    serves: &dyn Fn(u16) -> bool,
+    connections: &mut ServerConnections,
+) -> io::Result<Vec<(DiagSocket, Peer)>> {
     let mut kernel = SockDiag::open()?;
-    let mut found: Vec<DiagSocket> = Vec::new();
+    let mut found = Vec::new();
     let states = 1 << state::ESTABLISHED | 1 << state::CLOSE_WAIT;
     for family in FAMILIES {
         let part = std::cell::RefCell::new(Vec::new());
         let answer = kernel.dump(
             Query { family, protocol: sock_diag::TCP, states, port: 0 },
             || part.borrow_mut().clear(),
-            |socket| {
+            |socket, peer| {
                 if serves(socket.local_port) {
-                    part.borrow_mut().push(socket);
+                    part.borrow_mut().push((socket, peer));
                 }
             },
         );
@@ -107,7 +112,7 @@ fn read_tables(
     serves: &dyn Fn(u16) -> bool,
     refusal: &io::Error,
     connections: &mut ServerConnections,
-) -> Vec<DiagSocket> {
+) -> Vec<(DiagSocket, Peer)> {
     connections.incomplete_because.push(format!(
         "sock_diag does not tell the connections ({refusal}); /proc/net/tcp and /proc/net/tcp6 are read instead, which do not \
          tell the device a socket is bound to"
@@ -117,22 +122,23 @@ fn read_tables(
         let path = format!("/proc/thread-self/net/{file}");
         match proc_net::connections(&path) {
             Ok(rows) => {
-                found.extend(rows.into_iter().filter(|row| serves(row.local.port())).map(|row| DiagSocket {
-                    family,
-                    state: state::ESTABLISHED,
-                    local: row.local.ip(),
-                    local_port: row.local.port(),
-                    peer: row.peer.ip(),
-                    peer_port: row.peer.port(),
-                    device: 0,
-                    receive_queue: 0,
-                    send_queue: 0,
-                    uid: row.uid,
-                    inode: u32::try_from(row.inode).unwrap_or(0),
-                    cookie: 0,
-                    v6only: None,
-                    cgroup: None,
-                }))
+                for row in rows.into_iter().filter(|row| serves(row.local.port())) {
+                    let socket = DiagSocket {
+                        family,
+                        state: state::ESTABLISHED,
+                        local: row.local.ip(),
+                        local_port: row.local.port(),
+                        device: 0,
+                        receive_queue: 0,
+                        send_queue: 0,
+                        uid: row.uid,
+                        inode: u32::try_from(row.inode).unwrap_or(0),
+                        cookie: 0,
+                        v6only: None,
+                        cgroup: None,
+                    };
+                    found.push((socket, (row.peer.ip(), row.peer.port())));
+                }
             }
             // A kernel without IPv6 has no such file, and no such connections.
             Err(error) if error.kind() == io::ErrorKind::NotFound && file == "tcp6" => {}

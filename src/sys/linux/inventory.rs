@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
-use super::{borrow, cgroup, processes};
+use super::{borrow, cgroup, memory, processes};
 use crate::model::addr::needs_zone;
 use crate::model::kernel::KernelRelease;
 use crate::model::{
@@ -51,21 +51,22 @@ fn read_sockets(options: &InventoryOptions, netns: Option<u64>, inventory: &mut 
         }
     };
     // So many at once lie in a mapping of their own, which grows without being copied; what is not used of it is never there.
-    let mut dumped = Vec::with_capacity(4096);
+    let mut dumped = Vec::with_capacity(8192);
     for (protocol, number, states) in [
         (Protocol::Tcp, sock_diag::TCP, 1 << state::LISTEN),
         (Protocol::Udp, sock_diag::UDP, 1 << state::CLOSE),
     ] {
         let start = dumped.len();
+        let query = |family| Query { family, protocol: number, states, port: 0 };
+        if protocol == Protocol::Tcp {
+            // One walk through the kernel's table instead of two.
+            if dump(&mut kernel, query(libc::AF_UNSPEC as u8), protocol, &mut dumped).is_ok() {
+                continue;
+            }
+            dumped.truncate(start);
+        }
         for family in FAMILIES {
-            let from = dumped.len();
-            let sockets = std::cell::RefCell::new(&mut dumped);
-            let answer = kernel.dump(
-                Query { family, protocol: number, states, port: 0 },
-                || sockets.borrow_mut().truncate(from),
-                |socket| sockets.borrow_mut().push((protocol, socket)),
-            );
-            match answer {
+            match dump(&mut kernel, query(family), protocol, &mut dumped) {
                 Ok(()) => {}
                 Err(DumpError::Interrupted) => {
                     inventory.all_sockets = false;
@@ -96,6 +97,27 @@ fn read_sockets(options: &InventoryOptions, netns: Option<u64>, inventory: &mut 
     inventory.sockets = sockets;
 }
 
+/// Adds what a dump tells to `dumped`.
+fn dump(
+    kernel: &mut SockDiag,
+    query: Query,
+    protocol: Protocol,
+    dumped: &mut Vec<(Protocol, DiagSocket)>,
+) -> Result<(), DumpError> {
+    let from = dumped.len();
+    let sockets = std::cell::RefCell::new(dumped);
+    let restart = || sockets.borrow_mut().truncate(from);
+    kernel.dump(query, restart, |socket, _| {
+        let mut list = sockets.borrow_mut();
+        if list.len() == list.capacity() {
+            let more = list.len();
+            list.reserve(more);
+            memory::in_large_pages(&list);
+        }
+        list.push((protocol, socket));
+    })
+}
+
 /// The sockets of dumps of one namespace, each once, as [`ListeningSocket::order`] sorts them. Port, protocol, family and the most of
 /// an address fit into one number, which decides between nearly all of them.
 fn ordered(dumped: &[(Protocol, DiagSocket)], netns: Option<u64>, names: &mut Names) -> Vec<ListeningSocket> {
@@ -112,6 +134,7 @@ fn ordered(dumped: &[(Protocol, DiagSocket)], netns: Option<u64>, names: &mut Na
     let mut places: Vec<(u64, usize)> = dumped.iter().map(key).zip(0..).collect();
     places.sort_unstable_by_key(|(key, _)| *key);
     let mut sockets = Vec::with_capacity(places.len());
+    memory::in_large_pages(&sockets);
     let mut alike = Vec::new();
     for run in places.chunk_by(|(one, _), (two, _)| one == two) {
         let start = sockets.len();
@@ -163,7 +186,7 @@ fn read_mptcp(kernel: &mut SockDiag, inventory: &mut Inventory) -> Vec<DiagSocke
         let found = std::cell::RefCell::new(Vec::new());
         let query = Query { family, protocol: sock_diag::MPTCP, states: 1 << state::LISTEN, port: 0 };
         let answer =
-            kernel.dump(query, || found.borrow_mut().clear(), |socket| found.borrow_mut().push(socket));
+            kernel.dump(query, || found.borrow_mut().clear(), |socket, _| found.borrow_mut().push(socket));
         match answer {
             Ok(()) => {}
             Err(DumpError::Interrupted) => inventory
@@ -246,7 +269,7 @@ fn cgroups_of<'a>(sockets: impl Iterator<Item = &'a DiagSocket>) -> FxHashMap<u6
         // Sockets of one program come one after the other.
         if socket.cgroup != last {
             last = socket.cgroup;
-            wanted.extend(last);
+            wanted.extend(last.map(u64::from));
         }
     }
     if wanted.is_empty() {
@@ -307,7 +330,7 @@ fn listening(
         queue,
         device_known: true,
         device_index: (socket.device != 0).then_some(socket.device),
-        cgroup: socket.cgroup.and_then(|id| names.cgroups.get(&id)).cloned(),
+        cgroup: socket.cgroup.and_then(|id| names.cgroups.get(&id.get())).cloned(),
         owners: None,
     }
 }
@@ -421,7 +444,7 @@ pub fn port_holder(protocol: Protocol, address: IpAddr, port: u16) -> Vec<Listen
         let answer = kernel.dump(
             query,
             || part.borrow_mut().clear(),
-            |socket| {
+            |socket, _| {
                 if socket.local_port == port && competes(address, &socket) {
                     part.borrow_mut().push(listening(&socket, protocol, netns, &mut names));
                 }
@@ -490,8 +513,6 @@ mod tests {
                 state: state::LISTEN,
                 local,
                 local_port: [1, 80, 65535][part(7, 3) as usize],
-                peer: local,
-                peer_port: 0,
                 device: 0,
                 receive_queue: 0,
                 send_queue: 0,

@@ -11,6 +11,7 @@ pub mod groups;
 mod implied;
 pub mod inherit;
 pub mod inventory;
+mod memory;
 pub mod monitor;
 pub mod namespaces;
 pub mod netlink;

@@ -66,7 +66,7 @@ fn dump(protocol: u32) -> Option<io::Error> {
         states: 1 << state::LISTEN | 1 << state::CLOSE,
         port: 1,
     };
-    match kernel.dump(query, || {}, |_| {}) {
+    match kernel.dump(query, || {}, |_, _| {}) {
         Ok(()) | Err(DumpError::Interrupted) => None,
         Err(DumpError::Refused(error)) => Some(error),
     }

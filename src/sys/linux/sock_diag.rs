@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
@@ -40,15 +41,13 @@ const ATTEMPTS: usize = 10;
 /// The kernel fills datagrams of at most 32 KiB in a dump (`netlink_dump()` of `net/netlink/af_netlink.c`).
 const BUFFER: usize = 64 * 1024;
 
-/// What the kernel has told of one socket.
+/// What the kernel has told of one socket, but for its peer. There may be a hundred thousand of them, so it is kept short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DiagSocket {
     pub family: u8,
     pub state: u8,
     pub local: IpAddr,
     pub local_port: u16,
-    pub peer: IpAddr,
-    pub peer_port: u16,
     /// The device it is bound to, not the interface anything arrived on; 0 is none.
     pub device: u32,
     pub receive_queue: u32,
@@ -60,13 +59,16 @@ pub(super) struct DiagSocket {
     /// INET_DIAG_SKV6ONLY: given for AF_INET6 in LISTEN and CLOSE only.
     pub v6only: Option<bool>,
     /// INET_DIAG_CGROUP_ID.
-    pub cgroup: Option<u64>,
+    pub cgroup: Option<NonZero<u64>>,
 }
+
+/// Address and port of a socket's peer; of a socket without one they mean nothing.
+pub(super) type Peer = (IpAddr, u16);
 
 /// What a dump asks for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Query {
-    /// AF_INET or AF_INET6.
+    /// AF_INET or AF_INET6; for [`TCP`] also AF_UNSPEC, which is both in one walk through the kernel's table.
     pub family: u8,
     /// [`TCP`], [`UDP`] or [`MPTCP`].
     pub protocol: u32,
@@ -105,7 +107,7 @@ impl SockDiag {
         &mut self,
         query: Query,
         mut restart: impl FnMut(),
-        mut each: impl FnMut(DiagSocket),
+        mut each: impl FnMut(DiagSocket, Peer),
     ) -> Result<(), DumpError> {
         for _ in 0..ATTEMPTS {
             restart();
@@ -120,7 +122,7 @@ impl SockDiag {
     }
 
     /// Reads one whole dump; returns whether it was interrupted.
-    fn receive(&mut self, each: &mut impl FnMut(DiagSocket)) -> io::Result<bool> {
+    fn receive(&mut self, each: &mut impl FnMut(DiagSocket, Peer)) -> io::Result<bool> {
         let mut interrupted = false;
         loop {
             let length = match self.socket.recv(&mut self.buffer.as_mut_slice(), libc::MSG_TRUNC) {
@@ -149,7 +151,10 @@ impl SockDiag {
                     }
                     libc::NLMSG_NOOP => {}
                     libc::NLMSG_OVERRUN => return Err(invalid("answers were lost")),
-                    _ => each(parse(message.payload)?),
+                    _ => {
+                        let (socket, peer) = parse(message.payload)?;
+                        each(socket, peer);
+                    }
                 }
             }
         }
@@ -208,6 +213,9 @@ impl<'a> Message<'a> {
 fn request(query: Query, sequence: u32) -> Vec<u8> {
     /// SOCK_DIAG_BY_FAMILY of `linux/sock_diag.h`.
     const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    if i32::from(query.family) == libc::AF_UNSPEC {
+        return request_of_both_families(query, sequence);
+    }
     /// INET_DIAG_REQ_PROTOCOL of `linux/inet_diag.h`: the protocol where eight bits do not hold it.
     const INET_DIAG_REQ_PROTOCOL: u16 = 3;
     let mut id =
@@ -228,11 +236,28 @@ fn request(query: Query, sequence: u32) -> Vec<u8> {
         payload.extend(INET_DIAG_REQ_PROTOCOL.to_ne_bytes());
         payload.extend(query.protocol.to_ne_bytes());
     }
+    message(SOCK_DIAG_BY_FAMILY, sequence, &payload)
+}
+
+/// The request that was there before [SOCK_DIAG_BY_FAMILY](request), for TCP alone. It never had a family, and the kernel answers it
+/// with both (`inet_diag_dump_compat()` of `net/ipv4/inet_diag.c`).
+fn request_of_both_families(query: Query, sequence: u32) -> Vec<u8> {
+    /// TCPDIAG_GETSOCK of `linux/inet_diag.h`.
+    const TCPDIAG_GETSOCK: u16 = 18;
+    // `struct inet_diag_req`: four bytes that stay 0, the socket that is asked for, states, and what no kernel has read.
+    let mut payload = [0; 60];
+    payload[4..6].copy_from_slice(&query.port.to_be_bytes());
+    payload[52..56].copy_from_slice(&query.states.to_ne_bytes());
+    message(TCPDIAG_GETSOCK, sequence, &payload)
+}
+
+/// A request for a dump as netlink(7) wants it.
+fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
     let length = u32::try_from(Message::HEADER + payload.len()).unwrap_or(0);
     let mut out = Vec::with_capacity(Message::HEADER + payload.len());
     out.extend(length.to_ne_bytes());
-    out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
     out.extend(flags.to_ne_bytes());
     out.extend(sequence.to_ne_bytes());
     out.extend(0u32.to_ne_bytes());
@@ -246,7 +271,7 @@ const MESSAGE: usize = 72;
 /// The fields of `struct inet_diag_msg` of `linux/inet_diag.h`, and the attributes behind it. Read by hand: the codec reads field by
 /// field through a check of each, which was 3 % of an audit of 10,000 sockets, and this is a quarter of that
 /// (`docs/performance.md`). `the_codec_agrees` keeps the two together.
-fn parse(payload: &[u8]) -> io::Result<DiagSocket> {
+fn parse(payload: &[u8]) -> io::Result<(DiagSocket, Peer)> {
     /// Attributes of `linux/inet_diag.h`.
     const INET_DIAG_SKV6ONLY: u16 = 11;
     const INET_DIAG_CGROUP_ID: u16 = 21;
@@ -266,17 +291,17 @@ fn parse(payload: &[u8]) -> io::Result<DiagSocket> {
     for (kind, value) in attributes(&payload[MESSAGE..]) {
         match (kind, value) {
             (INET_DIAG_SKV6ONLY, [value, ..]) => v6only = Some(*value != 0),
-            (INET_DIAG_CGROUP_ID, value) => cgroup = read(value, 0).map(u64::from_ne_bytes),
+            (INET_DIAG_CGROUP_ID, value) => {
+                cgroup = read(value, 0).map(u64::from_ne_bytes).and_then(NonZero::new)
+            }
             _ => {}
         }
     }
-    Ok(DiagSocket {
+    let socket = DiagSocket {
         family: header[0],
         state: header[1],
         local: address(8),
         local_port: half(4),
-        peer: address(24),
-        peer_port: half(6),
         device: word(40),
         receive_queue: word(56),
         send_queue: word(60),
@@ -285,7 +310,8 @@ fn parse(payload: &[u8]) -> io::Result<DiagSocket> {
         cookie: u64::from_ne_bytes(read(header, 44).unwrap_or_default()),
         v6only,
         cgroup,
-    })
+    };
+    Ok((socket, (address(24), half(6))))
 }
 
 /// Takes bytes as an answer of sock_diag's. Returns how many sockets came of them.
@@ -324,9 +350,12 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_with_unknown_attributes() {
-        let socket = parse(&answer()).unwrap();
+        let (socket, _) = parse(&answer()).unwrap();
         assert_eq!((socket.local, socket.local_port), ("::1".parse().unwrap(), 443));
-        assert_eq!((socket.v6only, socket.cgroup, socket.uid, socket.inode), (Some(true), Some(5), 7, 99));
+        assert_eq!(
+            (socket.v6only, socket.cgroup, socket.uid, socket.inode),
+            (Some(true), NonZero::new(5), 7, 99)
+        );
     }
 
     #[test]
@@ -338,15 +367,45 @@ mod tests {
             payload[0] = family as u8;
             // The codec knows fewer timers than there are numbers.
             payload[2] = 0;
-            let (ours, theirs) = (parse(&payload).unwrap(), InetResponseHeader::parse(&payload[..]).unwrap());
+            let (ours, peer) = parse(&payload).unwrap();
+            let theirs = InetResponseHeader::parse(&payload[..]).unwrap();
             let id = &theirs.socket_id;
             assert_eq!((ours.family, ours.state), (theirs.family, theirs.state));
             assert_eq!((ours.local, ours.local_port), (id.source_address, id.source_port));
-            assert_eq!((ours.peer, ours.peer_port), (id.destination_address, id.destination_port));
+            assert_eq!(peer, (id.destination_address, id.destination_port));
             assert_eq!((ours.device, ours.cookie), (id.interface_id, u64::from_ne_bytes(id.cookie)));
             assert_eq!((ours.receive_queue, ours.send_queue), (theirs.recv_queue, theirs.send_queue));
             assert_eq!((ours.uid, ours.inode), (theirs.uid, theirs.inode));
         }
+    }
+
+    #[test]
+    fn one_dump_tells_the_listeners_of_both_families() {
+        let listeners = ["127.0.0.1:0", "[::1]:0", "[::]:0"].map(std::net::TcpListener::bind);
+        let ports: Vec<u16> =
+            listeners.iter().flatten().map(|one| one.local_addr().unwrap().port()).collect();
+        let mut kernel = SockDiag::open().unwrap();
+        let mut told = |family: i32, port| {
+            let found = std::cell::RefCell::new(Vec::new());
+            let query = Query { family: family as u8, protocol: TCP, states: 1 << state::LISTEN, port };
+            let each = |socket: DiagSocket, _| {
+                if ports.contains(&socket.local_port) {
+                    found.borrow_mut().push(socket);
+                }
+            };
+            kernel.dump(query, || found.borrow_mut().clear(), each).unwrap();
+            found.into_inner()
+        };
+        let mut both = told(libc::AF_UNSPEC, 0);
+        let mut each = told(libc::AF_INET, 0);
+        each.extend(told(libc::AF_INET6, 0));
+        both.sort_by_key(|socket| socket.inode);
+        each.sort_by_key(|socket| socket.inode);
+        assert_eq!(both, each);
+        assert!(both.len() >= ports.len(), "{both:?}");
+        assert!(
+            ports.iter().all(|&port| told(libc::AF_UNSPEC, port).iter().all(|one| one.local_port == port))
+        );
     }
 
     #[test]

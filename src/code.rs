@@ -156,6 +156,13 @@ impl Code {
         Code::ALL.iter().find(|(code, _)| *code == self).map_or("", |(_, title)| title)
     }
 
+    /// Its text, such as `BS2001`.
+    #[must_use]
+    pub fn text(self) -> [u8; 6] {
+        let digit = |divisor: u16| b'0' + (self.0 / divisor % 10) as u8;
+        [b'B', b'S', digit(1000), digit(100), digit(10), digit(1)]
+    }
+
     /// The code with this text, such as `BS2001`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Code> {
@@ -167,7 +174,7 @@ impl Code {
 
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BS{:04}", self.0)
+        f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -179,7 +186,7 @@ impl fmt::Debug for Code {
 
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 

@@ -333,13 +333,14 @@ impl Judge<'_> {
             .map_or_else(String::new, |rule| format!("allow {}", rule.id))
     }
 
-    fn place_of(&self, outcome: &Outcome) -> Place {
+    fn place_of(&self, outcome: &Outcome) -> Box<Place> {
         let rule = outcome.rule.and_then(|position| self.policy.allow.get(position));
         self.place(rule.map_or(&self.policy.places, |rule| &rule.places), outcome.key)
     }
 
-    fn place(&self, places: &Places, key: &str) -> Place {
-        Place { file: self.policy.origin.clone(), text: Arc::clone(&self.text), span: places.of(key) }
+    fn place(&self, places: &Places, key: &str) -> Box<Place> {
+        let file = self.policy.origin.clone();
+        Box::new(Place { file, text: Arc::clone(&self.text), span: places.of(key) })
     }
 }
 

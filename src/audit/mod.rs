@@ -65,7 +65,7 @@ pub struct Finding {
     pub rule: Option<String>,
     /// The place in the policy that decided.
     #[serde(serialize_with = "place")]
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// Whether the evidence that would decide is missing.
     pub undecided: bool,
     /// Why the policy waives it; null when it does not.
@@ -112,7 +112,7 @@ impl Finding {
 }
 
 /// A place as JSON has it: file, line and column from 1.
-fn place<S: serde::Serializer>(place: &Option<Place>, serializer: S) -> Result<S::Ok, S::Error> {
+fn place<S: serde::Serializer>(place: &Option<Box<Place>>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Spot<'a> {
         file: &'a str,
@@ -153,7 +153,7 @@ pub struct Check {
     pub because: String,
     /// The place in the policy that decided.
     #[serde(serialize_with = "place")]
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
 }
 
 /// The document of `bindscope audit`.
@@ -331,30 +331,14 @@ impl Report {
     /// The findings that count, by the position of their socket: one look for all sockets.
     #[must_use]
     pub fn counting_by_socket(&self) -> BySocket<'_> {
-        let mut starts = vec![0; self.sockets.len() + 1];
-        let counting = || {
-            let about = |(place, finding): (usize, &Finding)| {
-                finding.counts().then_some(finding.socket).flatten().map(|socket| (socket, place))
-            };
-            self.findings
-                .iter()
-                .enumerate()
-                .filter_map(about)
-                .filter(|(socket, _)| *socket < self.sockets.len())
-        };
-        for (socket, _) in counting() {
-            starts[socket + 1] += 1;
+        // They are sorted by socket.
+        let mut starts = Vec::with_capacity(self.sockets.len() + 1);
+        let mut next = 0;
+        for socket in 0..=self.sockets.len() {
+            starts.push(next);
+            next += self.findings[next..].iter().take_while(|one| one.socket == Some(socket)).count();
         }
-        for socket in 1..starts.len() {
-            starts[socket] += starts[socket - 1];
-        }
-        let mut next = starts.clone();
-        let mut order = vec![0; starts.last().copied().unwrap_or(0)];
-        for (socket, place) in counting() {
-            order[next[socket]] = place;
-            next[socket] += 1;
-        }
-        BySocket { findings: &self.findings, starts, order }
+        BySocket { findings: &self.findings, starts }
     }
 
     /// Whether no socket was found, and that is no proof that there is none.
@@ -413,10 +397,8 @@ impl Report {
 #[derive(Debug)]
 pub struct BySocket<'a> {
     findings: &'a [Finding],
-    /// Where the findings of each socket begin in `order`, and where the last one's end.
+    /// Where the findings of each socket begin, and where the last one's end.
     starts: Vec<usize>,
-    /// Positions of findings.
-    order: Vec<usize>,
 }
 
 impl<'a> BySocket<'a> {
@@ -429,8 +411,8 @@ impl<'a> BySocket<'a> {
     /// Those about the socket at this position of the report.
     pub fn of(&self, socket: usize) -> impl Iterator<Item = &'a Finding> {
         let range = self.starts.get(socket).zip(self.starts.get(socket + 1));
-        let places = range.and_then(|(from, to)| self.order.get(*from..*to)).unwrap_or_default();
-        places.iter().filter_map(|place| self.findings.get(*place))
+        let about = range.and_then(|(from, to)| self.findings.get(*from..*to)).unwrap_or_default();
+        about.iter().filter(|finding| finding.counts())
     }
 }
 

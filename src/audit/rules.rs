@@ -11,7 +11,7 @@ use crate::diag::Severity;
 use crate::model::addr::needs_zone;
 use crate::model::{
     AddrClass, Exposure, Family, FamilyExposure, IfName, Interface, ListeningSocket, Owner, Protocol,
-    Snapshot, SocketState, SocketView,
+    Snapshot, SocketState,
 };
 use crate::plan::exposure::{Exposer, Facts, Reason};
 use crate::plan::local::{Ipv4Kind, LocalAddresses};
@@ -21,22 +21,13 @@ use crate::plan::local::{Ipv4Kind, LocalAddresses};
 pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
     let exposer = Exposer::new(&site.host);
     let known = Known::of(&site.host);
-    // A host has few addresses and many sockets: what decides the exposure is the same for most of them.
-    let mut explained: FxHashMap<Decisive, (FamilyExposure, Vec<Reason>)> = FxHashMap::default();
+    // A host has few addresses and many sockets: most are bound like another one.
+    let mut bound: FxHashMap<Decisive, Bound> = FxHashMap::default();
     let mut findings = Vec::new();
     for (place, socket) in site.sockets.iter_mut().enumerate() {
-        let (exposure, reasons) = explained
-            .entry(decisive(&socket.view))
-            .or_insert_with(|| exposer.explain(&Facts::of_view(&socket.view)));
-        socket.view.exposure = *exposure;
-        let about = About {
-            socket,
-            reasons,
-            host: &site.host,
-            known: &known,
-            local: exposer.local(),
-            place: first + place,
-        };
+        let bound = bound.entry(decisive(socket)).or_insert_with(|| Bound::of(socket, &exposer));
+        socket.view.exposure = bound.exposure;
+        let about = About { socket, bound, host: &site.host, known: &known, place: first + place };
         about.v6only_unknown(&mut findings);
         about.wildcard(&mut findings);
         about.wider_in_ipv6(&mut findings);
@@ -61,11 +52,44 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
     findings
 }
 
-/// What of a socket decides its exposure: [`Facts`] that stay when the socket is changed.
-type Decisive = (IpAddr, Option<u32>, Option<IfName>, Option<bool>, Protocol);
+/// What of a socket decides [`Bound`]: [`Facts`] that stay when the socket is changed, and the device's index.
+type Decisive = (IpAddr, Option<u32>, Option<IfName>, Option<u32>, Option<bool>, Protocol);
 
-fn decisive(view: &SocketView) -> Decisive {
-    (view.address, view.scope_id, view.device.clone(), view.v6only, view.protocol)
+fn decisive(socket: &ListeningSocket) -> Decisive {
+    let view = &socket.view;
+    (view.address, view.scope_id, view.device.clone(), socket.device_index, view.v6only, view.protocol)
+}
+
+/// What is the same of all sockets that are bound alike.
+struct Bound {
+    exposure: FamilyExposure,
+    reasons: Vec<Reason>,
+    class: AddrClass,
+    /// The interface through which the address is this host's own.
+    owner: Option<u32>,
+    /// Whether the address is a broadcast address or a group.
+    to_many: bool,
+}
+
+impl Bound {
+    fn of(socket: &ListeningSocket, exposer: &Exposer<'_>) -> Bound {
+        let view = &socket.view;
+        let (exposure, reasons) = exposer.explain(&Facts::of_view(view));
+        let to_many = match view.address.to_canonical() {
+            IpAddr::V4(v4) if !v4.is_unspecified() => matches!(
+                exposer.local().ipv4(v4, socket.device_index),
+                Ipv4Kind::Broadcast | Ipv4Kind::Multicast
+            ),
+            address => address.is_multicast(),
+        };
+        Bound {
+            exposure,
+            reasons,
+            class: AddrClass::of(view.address),
+            owner: exposer.local().owner(view.address, view.scope_id),
+            to_many,
+        }
+    }
 }
 
 /// What is asked of the host for every socket, looked up once.
@@ -108,10 +132,9 @@ impl Known {
 /// A socket with all that is known of it.
 struct About<'a> {
     socket: &'a ListeningSocket,
-    reasons: &'a [Reason],
+    bound: &'a Bound,
     host: &'a Snapshot,
     known: &'a Known,
-    local: &'a LocalAddresses,
     place: usize,
 }
 
@@ -124,6 +147,7 @@ impl About<'_> {
     fn because(&self) -> String {
         let families = Family::BOTH.into_iter().filter_map(|family| {
             let texts: Vec<&str> = self
+                .bound
                 .reasons
                 .iter()
                 .filter(|reason| reason.family == family)
@@ -187,21 +211,9 @@ impl About<'_> {
         }
     }
 
-    /// Whether it is bound to a broadcast address or a group.
-    fn is_to_many(&self) -> bool {
-        let view = &self.socket.view;
-        match view.address.to_canonical() {
-            IpAddr::V4(v4) if !v4.is_unspecified() => matches!(
-                self.local.ipv4(v4, self.socket.device_index),
-                Ipv4Kind::Broadcast | Ipv4Kind::Multicast
-            ),
-            address => address.is_multicast(),
-        }
-    }
-
     fn to_many(&self, findings: &mut Vec<Finding>) {
         let view = &self.socket.view;
-        if self.is_to_many() {
+        if self.bound.to_many {
             let mut finding = self
                 .finding(Code::SENT_TO_MANY, Severity::Note, self.because())
                 .help("bind an address of the host when one receiver is meant; for a group, SO_BINDTODEVICE limits the links");
@@ -216,8 +228,8 @@ impl About<'_> {
         let view = &self.socket.view;
         let gone = !view.address.is_unspecified()
             && !is_mapped_wildcard(view.address)
-            && !self.is_to_many()
-            && self.local.owner(view.address, view.scope_id).is_none();
+            && !self.bound.to_many
+            && self.bound.owner.is_none();
         if gone {
             findings.push(
                 self.finding(
@@ -250,11 +262,9 @@ impl About<'_> {
 
     fn address_not_interface(&self, findings: &mut Vec<Finding>) {
         let view = &self.socket.view;
-        let class = AddrClass::of(view.address);
-        let specific =
-            matches!(class, AddrClass::Private | AddrClass::Global) && self.socket.device_index.is_none();
-        let owner = self.local.owner(view.address, view.scope_id);
-        let Some(owner) = owner.filter(|_| specific && self.socket.device_known) else { return };
+        let specific = matches!(self.bound.class, AddrClass::Private | AddrClass::Global)
+            && self.socket.device_index.is_none();
+        let Some(owner) = self.bound.owner.filter(|_| specific && self.socket.device_known) else { return };
         let Some(others) = listed(&self.known.up, |index| index != owner) else { return };
         let on = self
             .host
@@ -276,7 +286,7 @@ impl About<'_> {
 
     fn others_may_join(&self, findings: &mut Vec<Finding>) {
         let view = &self.socket.view;
-        let multicast = AddrClass::of(view.address) == AddrClass::Multicast;
+        let multicast = self.bound.class == AddrClass::Multicast;
         if view.protocol == Protocol::Udp && view.reuse_address == Some(true) && !multicast {
             findings.push(
                 self.finding(
@@ -292,9 +302,7 @@ impl About<'_> {
 
     fn loopback_from_outside(&self, findings: &mut Vec<Finding>) {
         let view = &self.socket.view;
-        let loopback =
-            AddrClass::of(view.address) == AddrClass::Loopback && Family::of(view.address) == Family::Ipv4;
-        if !loopback {
+        if self.bound.class != AddrClass::Loopback || Family::of(view.address) != Family::Ipv4 {
             return;
         }
         let device = self.socket.device_index;
@@ -446,7 +454,12 @@ fn who(socket: &ListeningSocket) -> String {
 
 /// Sockets of different programs on one port, of which each gets a part of the traffic.
 fn shadowed(site: &Site, places: &[usize], first: usize, findings: &mut Vec<Finding>) {
-    if places.len() < 2 {
+    let one_program = |pair: &[usize]| {
+        let (one, two) = (&site.sockets[pair[0]], &site.sockets[pair[1]]);
+        one.owners == two.owners && (one.owners.is_some() || one.uid == two.uid)
+    };
+    // Also where there is one only.
+    if places.windows(2).all(one_program) {
         return;
     }
     // One of each kind stands for all: a program may have thousands that share a port.

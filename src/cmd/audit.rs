@@ -137,7 +137,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         baseline.apply(&path.to_string_lossy(), &mut look.report);
     }
     write(&look.report, args, context)?;
-    Ok(look.exit(policy.as_ref()))
+    let exit = look.exit(policy.as_ref());
+    // The program ends here, and the kernel takes back all memory at once.
+    std::mem::forget(look);
+    Ok(exit)
 }
 
 fn now() -> String {

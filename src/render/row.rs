@@ -46,6 +46,15 @@ impl Row {
         });
     }
 
+    /// The fields of another row.
+    pub fn fields(&mut self, other: &Row) {
+        self.field(|out| out.extend_from_slice(&other.0));
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     pub fn end(&mut self, mut out: impl io::Write) -> io::Result<()> {
         self.0.extend_from_slice(b"\r\n");
         out.write_all(&self.0)?;

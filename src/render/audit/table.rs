@@ -1,11 +1,12 @@
 //! As CSV (RFC 4180) and as a Markdown table.
 
 use std::borrow::Cow;
-use std::io::{self, Write as _};
+use std::io;
+use std::sync::Arc;
 
 use super::{address, families, level, owners};
 use crate::audit::Report;
-use crate::model::Owner;
+use crate::model::{ListeningSocket, Owner};
 use crate::render::markdown::cell;
 use crate::render::row::Row;
 use crate::text::{csv_escaped, csv_field, printable};
@@ -20,42 +21,82 @@ pub fn csv(report: &Report, mut out: impl io::Write) -> io::Result<()> {
           queue_length,queue_limit,owners_known,pids,commands,exes,users,units,findings\r\n",
     )?;
     let findings = report.counting_by_socket();
-    let mut row = Row::default();
+    // A program that has a thousand sockets has them alike: what the row before had as well is taken from there.
+    let mut before: Option<&ListeningSocket> = None;
+    let (mut row, mut kind, mut owners) = (Row::default(), Row::default(), Row::default());
     for (place, socket) in report.sockets.iter().enumerate() {
-        let view = &socket.view;
-        row.text(view.protocol.as_str());
-        row.address(Some(view.address));
-        row.number(Some(view.port));
-        row.family(view.family);
-        row.truth(view.v6only);
-        let device = view.device.as_ref().map(ToString::to_string);
-        row.text(&device.map_or_else(String::new, csv_escaped));
-        row.text(socket.state.as_str());
-        row.truth(Some(socket.mptcp));
-        let known = report.exposure_known(socket);
-        for exposure in [view.exposure.ipv4, view.exposure.ipv6] {
-            row.text(if known { exposure.as_str() } else { "unknown" });
+        if !before.is_some_and(|before| alike(before, socket)) {
+            kind.clear();
+            write_kind(&mut kind, socket, report.exposure_known(socket));
         }
-        row.number(socket.netns);
-        row.number(socket.uid);
+        if !before.is_some_and(|before| same_owners(before, socket)) {
+            owners.clear();
+            write_owners(&mut owners, socket);
+        }
+        before = Some(socket);
+        row.text(socket.view.protocol.as_str());
+        row.address(Some(socket.view.address));
+        row.number(Some(socket.view.port));
+        row.fields(&kind);
         row.number(socket.inode);
         row.number(socket.queue.map(|queue| queue.length));
         row.number(socket.queue.and_then(|queue| queue.limit));
-        row.truth(Some(socket.owners.is_some()));
-        let owners = socket.known_owners();
-        each(&mut row, owners, |owner| Some(owner.pid.to_string().into()));
-        each(&mut row, owners, |owner| Some(owner.command.as_str().into()));
-        each(&mut row, owners, |owner| owner.exe.as_deref().map(Cow::from));
-        each(&mut row, owners, |owner| owner.user.as_deref().map(Cow::from));
-        each(&mut row, owners, |owner| owner.unit.as_deref().map(Cow::from));
+        row.fields(&owners);
         row.field(|out| {
             for (number, finding) in findings.of(place).enumerate() {
-                let _ = write!(out, "{}{}", if number > 0 { ";" } else { "" }, finding.code);
+                if number > 0 {
+                    out.push(b';');
+                }
+                out.extend_from_slice(&finding.code.text());
             }
         });
         row.end(&mut out)?;
     }
     Ok(())
+}
+
+/// Whether [`write_kind`] writes the same of both.
+fn alike(one: &ListeningSocket, two: &ListeningSocket) -> bool {
+    let of = |socket: &ListeningSocket| {
+        let view = &socket.view;
+        ((view.family, view.v6only, view.exposure), (socket.state, socket.mptcp, socket.netns, socket.uid))
+    };
+    of(one) == of(two) && one.view.device == two.view.device
+}
+
+/// The fields from the family to the user, which few sockets have for themselves.
+fn write_kind(row: &mut Row, socket: &ListeningSocket, exposure_known: bool) {
+    let view = &socket.view;
+    row.family(view.family);
+    row.truth(view.v6only);
+    let device = view.device.as_ref().map(ToString::to_string);
+    row.text(&device.map_or_else(String::new, csv_escaped));
+    row.text(socket.state.as_str());
+    row.truth(Some(socket.mptcp));
+    for exposure in [view.exposure.ipv4, view.exposure.ipv6] {
+        row.text(if exposure_known { exposure.as_str() } else { "unknown" });
+    }
+    row.number(socket.netns);
+    row.number(socket.uid);
+}
+
+/// Whether both certainly have the same owners.
+fn same_owners(one: &ListeningSocket, two: &ListeningSocket) -> bool {
+    match (&one.owners, &two.owners) {
+        (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+        (one, two) => one.is_none() && two.is_none(),
+    }
+}
+
+/// The fields of the processes.
+fn write_owners(row: &mut Row, socket: &ListeningSocket) {
+    row.truth(Some(socket.owners.is_some()));
+    let owners = socket.known_owners();
+    each(row, owners, |owner| Some(owner.pid.to_string().into()));
+    each(row, owners, |owner| Some(owner.command.as_str().into()));
+    each(row, owners, |owner| owner.exe.as_deref().map(Cow::from));
+    each(row, owners, |owner| owner.user.as_deref().map(Cow::from));
+    each(row, owners, |owner| owner.unit.as_deref().map(Cow::from));
 }
 
 /// What each owner has of something, between semicolons.

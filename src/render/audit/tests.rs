@@ -29,7 +29,7 @@ fn hostile() -> Report {
     report.incomplete_because.push("no \u{1b}[2J\n::warning::x".to_owned());
     report.findings[0].waived = None;
     report.findings[0].place =
-        Some(Place { file: "a b\u{1b},:é.toml".to_owned(), text: "x\ny".into(), span: 2..3 });
+        Some(Place { file: "a b\u{1b},:é.toml".to_owned(), text: "x\ny".into(), span: 2..3 }.into());
     report.checks.push(Check {
         name: "tcp <a>\n".to_owned(),
         socket: Some(0),

@@ -2,14 +2,19 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use socket2::Socket;
 
 use crate::sys::{Interest, Poller, Waker};
 
+/// How often to look whether it is one's turn before falling asleep over it: longer than a turn takes.
+const LOOKS: u32 = 2_000;
+
 /// The threads of a run.
 #[derive(Default)]
 pub(super) struct Crew {
+    accepting: Mutex<()>,
     quota: Option<Quota>,
     stopped: AtomicBool,
     /// One for each thread; none when there is one thread only.
@@ -25,6 +30,10 @@ struct Quota {
 }
 
 impl Crew {
+    /// How many connections one of several threads accepts before another does. Two accepts at one listener wait for each other in
+    /// the kernel (`lock_sock()`), asleep; a turn of several is over before the others are done with theirs.
+    pub(super) const AT_A_TIME: u32 = 8;
+
     /// The threads of these pollers, which take at most `count` arrivals together.
     ///
     /// # Errors
@@ -32,6 +41,7 @@ impl Crew {
     pub(super) fn new(pollers: &mut [Poller], count: Option<u64>) -> io::Result<Crew> {
         let alone = pollers.len() < 2;
         Ok(Crew {
+            accepting: Mutex::new(()),
             quota: count.map(|count| Quota { to_begin: count.into(), to_tell: count.into() }),
             stopped: AtomicBool::new(false),
             wakers: if alone {
@@ -45,6 +55,17 @@ impl Crew {
     /// Whether there is one thread only.
     pub(super) fn is_one(&self) -> bool {
         self.wakers.is_empty()
+    }
+
+    /// The turn to accept, as long as the guard lives.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        for _ in 0..LOOKS {
+            if let Ok(turn) = self.accepting.try_lock() {
+                return turn;
+            }
+            std::hint::spin_loop();
+        }
+        self.accepting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to watch a socket; one of the threads that do so is woken when it is ready.

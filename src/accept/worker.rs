@@ -233,33 +233,85 @@ impl Worker {
             served.unasked = if waiting == 1 { UNASKED } else { 0 };
             waiting
         };
-        for _ in 0..waiting.min(most) {
-            let Some(served) = self.served.get_mut(number) else { break };
-            if !self.crew.may_take() {
-                break;
+        let alone = waiting == 1 && !self.busy;
+        let most = waiting.min(most);
+        if !self.crew.is_one() {
+            return self.accept_by_turns(number, most, alone, observer);
+        }
+        for _ in 0..most {
+            let ControlFlow::Continue(accepted) = self.accept(number, observer) else { break };
+            let Some((socket, peer)) = accepted else { continue };
+            self.take(number, socket, peer, alone, observer);
+            if self.crew.took_last() {
+                return ControlFlow::Break(());
             }
-            match options::accept(&served.bound.socket) {
-                Ok((socket, peer)) => {
-                    served.backoff.succeeded();
-                    let Some(peer) = peer.as_socket() else {
-                        observer.error("accept: a peer of no known family", 1);
-                        self.crew.took_none();
-                        continue;
-                    };
-                    self.take(number, socket, peer, waiting == 1 && !self.busy, observer);
-                    if self.crew.took_last() {
-                        return ControlFlow::Break(());
-                    }
-                }
-                Err(error) => {
-                    self.crew.took_none();
-                    if !self.failed(number, "accept", &error, observer) {
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The same where other threads accept, too: each accepts some while the others look at theirs.
+    fn accept_by_turns(
+        &mut self,
+        number: usize,
+        most: u32,
+        alone: bool,
+        observer: &mut impl Observer,
+    ) -> ControlFlow<()> {
+        let crew = Arc::clone(&self.crew);
+        let (mut left, mut fresh) = (most, Vec::new());
+        while left > 0 {
+            let turn = crew.turn();
+            let some = left.min(Crew::AT_A_TIME);
+            left -= some;
+            for _ in 0..some {
+                match self.accept(number, observer) {
+                    ControlFlow::Continue(accepted) => fresh.extend(accepted),
+                    ControlFlow::Break(()) => {
+                        left = 0;
                         break;
                     }
                 }
             }
+            drop(turn);
+            for (socket, peer) in fresh.drain(..) {
+                self.take(number, socket, peer, alone, observer);
+                if crew.took_last() {
+                    return ControlFlow::Break(());
+                }
+            }
         }
         ControlFlow::Continue(())
+    }
+
+    /// Accepts one connection; none when that one failed. `Break` when it is not worth while to go on.
+    #[inline(always)]
+    fn accept(
+        &mut self,
+        number: usize,
+        observer: &mut impl Observer,
+    ) -> ControlFlow<(), Option<(socket2::Socket, SocketAddr)>> {
+        let Some(served) = self.served.get_mut(number) else { return ControlFlow::Break(()) };
+        if !self.crew.may_take() {
+            return ControlFlow::Break(());
+        }
+        let error = match options::accept(&served.bound.socket) {
+            Ok((socket, peer)) => {
+                served.backoff.succeeded();
+                if let Some(peer) = peer.as_socket() {
+                    return ControlFlow::Continue(Some((socket, peer)));
+                }
+                observer.error("accept: a peer of no known family", 1);
+                self.crew.took_none();
+                return ControlFlow::Continue(None);
+            }
+            Err(error) => error,
+        };
+        self.crew.took_none();
+        if self.failed(number, "accept", &error, observer) {
+            ControlFlow::Continue(None)
+        } else {
+            ControlFlow::Break(())
+        }
     }
 
     /// Attributes and reports one accepted connection, and begins to answer it. `alone` is whether nothing else is to be done, and nobody

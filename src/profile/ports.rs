@@ -1,5 +1,6 @@
 //! Ports: a number, a range as `"8000-8009"`, or a list of either; 0 lets the kernel choose.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::value::{Problems, Value, integer, kind_of, one_or_many};
@@ -30,7 +31,8 @@ pub fn parse(text: &str) -> Result<RangeInclusive<u16>, String> {
 /// The ports that `value` is, in its order; a problem for each that is none, and for one that stands there twice.
 pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
     let mut ports = Vec::new();
-    let mut taken = vec![false; 65_536];
+    // The last port of each range by its first one.
+    let mut taken = BTreeMap::new();
     for value in one_or_many(value) {
         let result = match (integer(value.get_ref()), value.get_ref().as_str()) {
             (Some(number), _) => match u16::try_from(number) {
@@ -43,11 +45,14 @@ pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
         match result {
             Ok(range) => {
                 // 0 may stand there several times: the kernel chooses another port for each.
-                if range.clone().any(|port| port != 0 && taken[usize::from(port)]) {
+                let before = taken.range(..=range.end()).next_back();
+                if before.is_some_and(|(_, last)| last >= range.start()) {
                     problems.add(Code::BAD_PORT, value.span(), "this port is in the list already");
                     continue;
                 }
-                range.clone().for_each(|port| taken[usize::from(port)] = true);
+                if range != (0..=0) {
+                    taken.insert(*range.start(), *range.end());
+                }
                 ports.extend(range);
             }
             Err((shown, reason)) => {

@@ -1,10 +1,12 @@
-//! The NDJSON line of an arrival. It is what serde makes of an [`ArrivalEvent`]; since most lines of a socket differ in time
+//! The NDJSON lines of arrivals and of bound sockets. One of an arrival is what serde makes of an [`ArrivalEvent`]; since most lines of a socket differ in time
 //! and peer only, the rest is kept and used again. A busy server does little else than write these lines, and that is a tenth
 //! of the instructions (`cargo bench --bench cost` counts them).
 
-use super::event::ArrivalEvent;
+use serde::Serialize;
+
+use super::event::{ArrivalEvent, BoundSocket, Event};
 use super::time::{Time, set_digits};
-use crate::model::{Arrival, addr};
+use crate::model::{Arrival, SocketView, addr};
 
 /// How many kinds of lines are kept.
 const KINDS: usize = 64;
@@ -89,12 +91,68 @@ impl Lines {
     }
 }
 
+/// What is before the port of a socket. No name holds it, as with [`BEFORE_ADDRESS`].
+const BEFORE_PORT: &[u8] = b",\"port\":";
+
+/// Writes the lines of sockets that were opened: those of a range of ports differ in the port only.
+#[derive(Debug, Default)]
+pub struct BoundLines {
+    /// The last one of its kind, and what is before and behind its port.
+    known: Option<(BoundSocket, Vec<u8>, Vec<u8>)>,
+}
+
+impl BoundLines {
+    /// Adds the line of [`Event::Bound`] with its newline to `out`.
+    pub fn bound(&mut self, out: &mut Vec<u8>, bound: &BoundSocket) {
+        if !self.known.as_ref().is_some_and(|(like, ..)| differ_in_port_only(like, bound)) {
+            self.known = around_the_port(bound);
+        }
+        let Some((_, before, behind)) = &self.known else { return whole(out, &Event::Bound(bound.clone())) };
+        out.extend_from_slice(before);
+        out.extend_from_slice(itoa::Buffer::new().format(bound.socket.port).as_bytes());
+        out.extend_from_slice(behind);
+    }
+}
+
+/// The line of a socket before and behind its port; `None` would be a line without one.
+fn around_the_port(bound: &BoundSocket) -> Option<(BoundSocket, Vec<u8>, Vec<u8>)> {
+    let mut line = Vec::new();
+    whole(&mut line, &Event::Bound(bound.clone()));
+    let port = line.windows(BEFORE_PORT.len()).position(|bytes| bytes == BEFORE_PORT)?;
+    let (before, behind) = line.split_at_checked(port + BEFORE_PORT.len())?;
+    let digits = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    Some((bound.clone(), before.to_vec(), behind.get(digits..)?.to_vec()))
+}
+
+fn differ_in_port_only(one: &BoundSocket, other: &BoundSocket) -> bool {
+    let (BoundSocket { socket: a, .. }, BoundSocket { socket: b, .. }) = (one, other);
+    let SocketView {
+        listener,
+        protocol,
+        family,
+        address,
+        port: _,
+        scope_id,
+        device,
+        v6only,
+        reuse_address,
+        reuse_port,
+        exposure,
+    } = a;
+    (one.backlog, one.no_packet_info, one.inherited) == (other.backlog, other.no_packet_info, other.inherited)
+        && *address == b.address
+        && (*protocol, *family, *scope_id, *v6only) == (b.protocol, b.family, b.scope_id, b.v6only)
+        && (*reuse_address, *reuse_port, *exposure) == (b.reuse_address, b.reuse_port, b.exposure)
+        && *device == b.device
+        && *listener == b.listener
+}
+
 /// Adds the line of a connection that was closed at once, since its listener was full.
 pub fn over_limit(out: &mut Vec<u8>, time: Time, arrival: &Arrival) {
     whole(out, &ArrivalEvent::Accepted { time, arrival, over_limit: true });
 }
 
-fn whole(out: &mut Vec<u8>, event: &ArrivalEvent<'_>) {
+fn whole(out: &mut Vec<u8>, event: &impl Serialize) {
     // Events have string keys only, so they always have a JSON form, and a vector always has room.
     let _ = serde_json::to_writer(&mut *out, event);
     out.push(b'\n');
@@ -149,6 +207,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Endpoint, Evidence, Family, IfName, Ingress, Protocol};
+    use crate::record::event::Backlog;
 
     fn endpoints() -> impl Strategy<Value = Endpoint> {
         let address = prop_oneof![
@@ -245,6 +304,57 @@ mod tests {
                     Some((bytes, truncated)) => ArrivalEvent::Datagram { time, arrival, bytes, truncated },
                 };
                 serde_json::to_writer(&mut expected, &event).unwrap();
+                expected.push(b'\n');
+            }
+            prop_assert_eq!(String::from_utf8(out), String::from_utf8(expected));
+        }
+
+        /// Sockets one after the other, of which each differs from the one before in a fact or two.
+        #[test]
+        fn bound_lines_are_what_serde_writes(
+            steps in prop::collection::vec((any::<u16>(), 0..14, arrivals(), any::<Option<bool>>()), 1..20),
+        ) {
+            let (mut lines, mut out, mut expected) = (BoundLines::default(), Vec::new(), Vec::new());
+            let mut bound = BoundSocket {
+                socket: SocketView {
+                    listener: Some("a".to_owned()),
+                    protocol: Protocol::Tcp,
+                    family: Family::Ipv4,
+                    address: IpAddr::V4([127, 0, 0, 1].into()),
+                    port: 0,
+                    scope_id: None,
+                    device: None,
+                    v6only: None,
+                    reuse_address: Some(true),
+                    reuse_port: None,
+                    exposure: crate::model::FamilyExposure::default(),
+                },
+                backlog: None,
+                no_packet_info: None,
+                inherited: false,
+            };
+            for (port, changed, other, truth) in steps {
+                let socket = &mut bound.socket;
+                socket.port = port;
+                match changed {
+                    0 => socket.listener = truth.map(|_| other.listener),
+                    1 => socket.address = other.local.address,
+                    2 => socket.device = other.ingress.name,
+                    3 => socket.scope_id = other.local.scope_id,
+                    4 => socket.v6only = truth,
+                    5 => socket.reuse_port = truth,
+                    6 => socket.reuse_address = truth,
+                    7 => (socket.protocol, socket.family) = (other.protocol, other.family),
+                    8 => socket.exposure.ipv4 = crate::model::Exposure::Link,
+                    9 => bound.inherited = !bound.inherited,
+                    10 => bound.no_packet_info = truth.map(|_| crate::model::Errno::EPERM),
+                    11 => bound.backlog = other.local.scope_id.map(|effective| {
+                        Backlog { requested: other.peer.scope_id, effective: Some(effective) }
+                    }),
+                    _ => {}
+                }
+                lines.bound(&mut out, &bound);
+                serde_json::to_writer(&mut expected, &Event::Bound(bound.clone())).unwrap();
                 expected.push(b'\n');
             }
             prop_assert_eq!(String::from_utf8(out), String::from_utf8(expected));

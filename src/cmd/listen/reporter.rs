@@ -11,7 +11,7 @@ use crate::code::Code;
 use crate::diag::{Problem, Severity};
 use crate::model::{Arrival, Change, PathChange, SocketView};
 use crate::record::event::{ChangedPath, Dropped, Event, FilledQueue, Network, Notice};
-use crate::record::line::{self, Lines};
+use crate::record::line::{self, BoundLines, Lines};
 use crate::record::sink::Sink;
 use crate::record::tally::Tally;
 use crate::record::time::Time;
@@ -40,6 +40,7 @@ pub(super) struct Reporter<'a> {
     tally: Tally,
     context: &'a Context,
     lines: Lines,
+    bound: BoundLines,
     common: Arc<Mutex<Common>>,
     wide_open: Vec<String>,
     serving: bool,
@@ -74,6 +75,7 @@ impl<'a> Reporter<'a> {
             tally: Tally::default(),
             context,
             lines: Lines::default(),
+            bound: BoundLines::default(),
             common,
             wide_open: Vec::new(),
             serving: false,
@@ -112,7 +114,10 @@ impl<'a> Reporter<'a> {
         }
         self.sink.line(false, |out| match self.format {
             Format::Human => out.extend_from_slice(lock(&self.common).live.event(event).as_bytes()),
-            Format::Ndjson => json_line(out, event),
+            Format::Ndjson => match event {
+                Event::Bound(bound) => self.bound.bound(out, bound),
+                _ => json_line(out, event),
+            },
         });
         // Thousands of sockets are opened one after the other: their lines may go together.
         if !matches!(event, Event::Bound(_)) {

@@ -64,6 +64,7 @@ pub fn with_other_threads(mut confinement: Confinement) -> Confinement {
         for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
             let mask = field(set).and_then(|hex| u64::from_str_radix(hex, 16).ok());
             names = match (names, mask) {
+                (Some(names), Some(0)) => Some(names),
                 (Some(mut names), Some(mask)) => {
                     names.extend(caps::all().into_iter().filter(|cap| mask & cap.bitmask() != 0).map(name));
                     Some(names)
@@ -98,16 +99,12 @@ fn name(capability: Capability) -> String {
     capability.to_string()
 }
 
-/// What is left to the calling thread, sorted; `None` when that cannot be told.
+/// What is left to the calling thread, sorted; `None` when that cannot be told. What is ambient is permitted and inheritable, too
+/// (capabilities(7)).
 fn left() -> Option<Vec<String>> {
     let mut left = Vec::new();
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
-        match caps::read(None, set) {
-            Ok(capabilities) => left.extend(capabilities.into_iter().map(name)),
-            // Linux before 4.3 has no ambient set.
-            Err(_) if matches!(set, CapSet::Ambient) => {}
-            Err(_) => return None,
-        }
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        left.extend(caps::read(None, set).ok()?.into_iter().map(name));
     }
     left.sort();
     left.dedup();
@@ -129,8 +126,12 @@ fn drop_capabilities(needs: &Needs) -> Result<(), caps::errors::CapsError> {
     // What a program started from here could get by file capabilities. Only who has CAP_SETPCAP may; for the others
     // PR_SET_NO_NEW_PRIVS does the same.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
-        for capability in caps::runtime::thread_all_supported() {
-            caps::drop(None, CapSet::Bounding, capability)?;
+        for capability in caps::all() {
+            let dropped = caps::drop(None, CapSet::Bounding, capability);
+            // What this kernel does not know cannot be dropped, and is not there.
+            if dropped.is_err() && caps::has_cap(None, CapSet::Bounding, capability).is_ok() {
+                dropped?;
+            }
         }
     }
     if caps::runtime::ambient_set_supported().is_ok() {

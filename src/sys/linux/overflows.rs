@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 /// Larger than `/proc/net/netstat` is: some 4 KiB on Linux 6.
-const LARGEST: usize = 64 << 10;
+const LARGEST: usize = 16 << 10;
 
 /// The counter `ListenOverflows` of the network namespace that this was made in, over all listeners there
 /// (`tcp_v4_syn_recv_sock()` and `tcp_conn_request()` of the kernel count one for each SYN or ACK that finds the queue full).
@@ -32,14 +32,10 @@ impl Overflows {
     }
 
     fn read(&self) -> Option<u64> {
-        let mut bytes = Vec::new();
-        while bytes.len() < LARGEST {
-            let mut part = [0; 4096];
-            match self.file.read_at(&mut part, bytes.len() as u64).ok()? {
-                0 => break,
-                count => bytes.extend_from_slice(part.get(..count)?),
-            }
-        }
+        // In one read, since the kernel writes all of it anew for each.
+        let mut bytes = vec![0; LARGEST];
+        let count = self.file.read_at(&mut bytes, 0).ok()?;
+        bytes.truncate(count);
         listen_overflows(std::str::from_utf8(&bytes).ok()?)
     }
 }

@@ -1,5 +1,6 @@
 //! `bindscope diff`: two reports, or two profiles planned here, side by side.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -9,6 +10,7 @@ use super::{Context, Exit, Failure, plan, source};
 use crate::code::Code;
 use crate::diag::Problem;
 use crate::plan::compare::{comparable, compare, kind_of};
+use crate::profile::Profile;
 use crate::render;
 
 /// The largest report that is read, in bytes: some half a million cells.
@@ -17,7 +19,7 @@ const LARGEST_REPORT: u64 = 256 << 20;
 /// Arguments of `bindscope diff`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A report written with --format json, or a profile
+    /// A report written with --format json, or a profile; - for standard input
     a: String,
     /// Another one
     b: String,
@@ -49,6 +51,10 @@ enum Format {
 /// # Errors
 /// Exit 2 for what is no report and no profile, and for two reports of kinds that have nothing in common.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    if args.a == "-" && args.b == "-" {
+        let problem = Problem::error(Code::COMMAND_LINE, "standard input can be read only once");
+        return Err(Failure::usage(vec![problem.help("name a file for one of the two")]));
+    }
     let (a, b) = match (document(&args.a, args), document(&args.b, args)) {
         (Ok(a), Ok(b)) => (a, b),
         (a, b) => {
@@ -84,20 +90,30 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     })
 }
 
-/// A report from a file, or the plan of a profile here.
+/// A report from a file or from standard input, or the plan of a profile here.
 fn document(name: &str, args: &Args) -> Result<Value, Failure> {
-    let path = Path::new(name);
-    let is_report = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-    if !is_report {
-        let profile = source::load_named(name.as_ref())?;
+    let planned = |profile: Profile| -> Result<Value, Failure> {
         let report = plan::of_profile(&profile, args.host.subject()?);
-        return Ok(serde_json::to_value(report).unwrap_or_default());
-    }
+        Ok(serde_json::to_value(report).unwrap_or_default())
+    };
     let bad = |message: String| {
         let problem = Problem::error(Code::BAD_REPORT, format!("{name}: {message}"));
         Failure::usage(vec![problem.help("reports are written with --format json")])
     };
-    let text = foretell::read_text(path, LARGEST_REPORT).map_err(bad)?;
+    let path = Path::new(name);
+    let text = if name == "-" {
+        let text = foretell::text_of(io::stdin().lock(), LARGEST_REPORT).map_err(bad)?;
+        // No TOML begins like that.
+        if !text.trim_start().starts_with('{') {
+            let file = source::file_of("<stdin>".to_owned(), None, text.into_bytes())?;
+            return planned(source::parse(&file).map_err(Failure::usage)?);
+        }
+        text
+    } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        foretell::read_text(path, LARGEST_REPORT).map_err(bad)?
+    } else {
+        return planned(source::load_named(name.as_ref())?);
+    };
     let document: Value = serde_json::from_str(&text).map_err(|error| bad(format!("not JSON: {error}")))?;
     match document["schema"].as_str() {
         Some(schema) if !schema.starts_with("bindscope.") => {

@@ -1,6 +1,6 @@
 //! What `plan`, `probe` and `diff` share: the host they are about, and the sockets of a profile on it.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::{Exit, Failure};
@@ -167,9 +167,16 @@ pub fn elsewhere(path: &Path) -> Result<Subject, Failure> {
 /// # Errors
 /// One sentence.
 pub fn read_text(path: &Path, largest: u64) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    text_of(std::fs::File::open(path).map_err(|error| error.to_string())?, largest)
+}
+
+/// The text of whatever can be read to its end, up to `largest` bytes.
+///
+/// # Errors
+/// One sentence.
+pub fn text_of(source: impl io::Read, largest: u64) -> Result<String, String> {
     let mut text = String::new();
-    file.take(largest + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    source.take(largest + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > largest { Err(format!("it is larger than {largest} bytes")) } else { Ok(text) }
 }
 

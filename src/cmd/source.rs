@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read as _, Write as _};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use super::{Exit, Failure};
 use crate::code::Code;
@@ -146,7 +146,7 @@ pub struct SourceFile {
     /// What is in it.
     pub text: String,
     /// Where it is; `None` for standard input.
-    pub path: Option<std::path::PathBuf>,
+    pub path: Option<PathBuf>,
 }
 
 /// Parses the profile in a file, with the one that it extends.
@@ -204,6 +204,14 @@ pub fn read(name: &OsStr) -> Result<SourceFile, Problem> {
         let bytes = read_file(path, &origin)?;
         (origin, Some(path.to_owned()), bytes)
     };
+    file_of(origin, path, bytes)
+}
+
+/// What was read, as text.
+///
+/// # Errors
+/// When it is longer than 1 MiB, or not UTF-8.
+pub fn file_of(origin: String, path: Option<PathBuf>, bytes: Vec<u8>) -> Result<SourceFile, Problem> {
     if bytes.len() as u64 > LONGEST {
         return Err(unreadable(&origin, "it is longer than 1 MiB", "is it a profile?"));
     }

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         a_host_in_disorder_is_foretold,
         nothing_bound_is_the_environments_fault,
         two_profiles_and_two_reports_are_compared,
+        one_side_is_read_from_standard_input,
         reports_without_common_questions_are_refused,
         names_are_escaped_in_every_format,
         connections_spread_over_a_group,
@@ -551,6 +552,36 @@ fn two_profiles_and_two_reports_are_compared() {
     let output = run(&ns, &["diff", &first, &second, "--format", "csv"]);
     exits(&output, 1);
     assert!(text(&output).0.contains("host to tcp 198.51.100.1 port 8081,,accepted by all4 on eth1"));
+}
+
+/// Standard input has either a report or a profile, and one of the two sides alone.
+fn one_side_is_read_from_standard_input() {
+    let ns = Netns::new();
+    let profile = "schema = 1\n[[listener]]\nname = 'one'\nbind = '127.0.0.1'\nport = 8081\n";
+    let (_a, profile_path) = file("one.toml", profile);
+    let report = text(&run(&ns, &["plan", &profile_path, "--format", "json"])).0;
+    let (_b, report_path) = file("plan.json", &report);
+    let diff = |words: [&str; 2], input: &str| {
+        let (_c, input) = file("input", input);
+        let mut command = bindscope(&["diff", words[0], words[1]]);
+        run_command(&ns, command.stdin(std::fs::File::open(input).unwrap()))
+    };
+    for input in [profile, &report, &format!("\n {report}")] {
+        exits(&diff(["-", &report_path], input), 0);
+        exits(&diff([&profile_path, "-"], input), 0);
+        exits(&diff(["-", "loopback"], input), 1);
+    }
+    for (words, input, said) in [
+        (["-", "-"], profile, "only once"),
+        (["-", "loopback"], "{\"schema\":\"bindscope.plan/7\"}", "newer than this version"),
+        (["loopback", "-"], "{", "not JSON"),
+        (["loopback", "-"], "[[listner]]", "<stdin>"),
+        (["loopback", "-"], &"#".repeat((1 << 20) + 1), "longer than 1 MiB"),
+    ] {
+        let output = diff(words, input);
+        exits(&output, 2);
+        assert!(text(&output).1.contains(said), "{:?}", text(&output));
+    }
 }
 
 fn reports_without_common_questions_are_refused() {

@@ -314,17 +314,22 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String) -> Report 
             ));
             found.clear();
         }
-        report.findings.append(&mut found);
-        if report.sockets.is_empty() {
-            report.sockets = std::mem::take(&mut site.sockets);
-        } else {
-            report.sockets.append(&mut site.sockets);
-        }
+        add(&mut report.findings, found);
+        add(&mut report.sockets, std::mem::take(&mut site.sockets));
         report.incomplete_because.extend_from_slice(&site.host.incomplete_because);
         report.namespaces.push(site.namespace.clone());
     }
     report.settle();
     report
+}
+
+/// Adds a list to another one, and copies nothing when it is the first.
+fn add<T>(to: &mut Vec<T>, mut list: Vec<T>) {
+    if to.is_empty() {
+        *to = list;
+    } else {
+        to.append(&mut list);
+    }
 }
 
 impl Report {

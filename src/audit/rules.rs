@@ -23,7 +23,8 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
     let known = Known::of(&site.host);
     // A host has few addresses and many sockets: most are bound like another one.
     let mut bound: FxHashMap<Decisive, Bound> = FxHashMap::default();
-    let mut findings = Vec::new();
+    // Room for one each, which is none of the machine's memory before it is used: so that no list is copied to a longer one.
+    let mut findings = Vec::with_capacity(site.sockets.len());
     for (place, socket) in site.sockets.iter_mut().enumerate() {
         let bound = bound.entry(decisive(socket)).or_insert_with(|| Bound::of(socket, &exposer));
         socket.view.exposure = bound.exposure;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use support::program::{Listening, bindscope, finish, run, text, wait};
+use support::program::{Listening, bindscope, copy_program, finish, run, text, wait};
 
 /// Whether the program is built with the Linux side of `sys`.
 const LINUX: bool = cfg!(all(target_os = "linux", not(bindscope_portable)));
@@ -150,7 +150,7 @@ fn a_privileged_port_is_explained_to_a_user() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let program = directory.path().join("bindscope");
-    std::fs::copy(env!("CARGO_BIN_EXE_bindscope"), &program).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_bindscope"), &program);
     let mut command = Command::new(&program);
     command.args(["listen", "--bind", "127.0.0.1:80", "--for", "50ms"]).uid(65534).gid(65534);
     let child = command.current_dir("/").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

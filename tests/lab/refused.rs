@@ -139,7 +139,7 @@ pub fn a_program_that_cannot_be_read_builds_a_lab() {
         let output = within(&format!("exec {start} {} lab run loopback --format csv", copy.display()));
         assert_eq!(output.status.code(), Some(0), "{start}: {}", program::text(&output).1);
     };
-    std::fs::copy(PROGRAM, &copy).unwrap();
+    program::copy_program(PROGRAM, &copy);
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o111)).unwrap();
     run(ORDINARY);
 }

@@ -29,6 +29,12 @@ pub fn run(arguments: &[&str]) -> Output {
     finish(bindscope(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
+/// Copies a program by another program. A child that another thread starts holds what this process has open until it executes its
+/// own program, and while a file is open to be written nobody can execute it (ETXTBSY).
+pub fn copy_program(from: &str, to: &std::path::Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
+}
+
 /// A file of its own with this text, readable by everybody.
 #[must_use]
 pub fn toml_file(text: &str) -> tempfile::NamedTempFile {

@@ -9,7 +9,7 @@ use crate::code::Code;
 use crate::diag::Problem;
 use crate::model::{Snapshot, crosscheck};
 use crate::plan::cover::each_form;
-use crate::record::document;
+use crate::record::{coverage, document};
 use crate::render;
 use crate::sys;
 
@@ -44,7 +44,12 @@ struct Forms<'a>(&'a Snapshot);
 impl serde::Serialize for Forms<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
-        each_form(self.0, true, |form| list.serialize_element(form))?;
+        // The document, and the list.
+        let mut forms = coverage::Forms::new(LEVELS, 2);
+        each_form(self.0, true, |form| match forms.text(form) {
+            Some(text) => list.serialize_element(&text),
+            None => list.serialize_element(form),
+        })?;
         list.end()
     }
 }

@@ -214,7 +214,13 @@ pub struct Text<'a>(pub IpAddr, pub Option<&'a IfName>);
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&text(self.0, self.1))
+        match self.0.to_canonical() {
+            IpAddr::V4(v4) => {
+                let (text, length) = decimal(v4);
+                f.write_str(std::str::from_utf8(&text[..length]).unwrap_or_default())
+            }
+            canonical => f.write_str(&text(canonical, self.1)),
+        }
     }
 }
 
@@ -228,33 +234,39 @@ pub fn push_text(out: &mut Vec<u8>, address: IpAddr, zone: Option<&IfName>) {
     }
 }
 
-/// Adds the text of an address to `out`. IPv4 is written by hand: that is on the way of every connection, and the standard
-/// library takes some ten times the instructions for it (`cargo bench --bench cost`).
+/// Adds the text of an address to `out`.
 pub fn push(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
-            let mut text = [0; 15];
-            let mut length = 0;
-            for (number, octet) in v4.octets().into_iter().enumerate() {
-                if number > 0 {
-                    text[length] = b'.';
-                    length += 1;
-                }
-                if octet >= 100 {
-                    text[length] = b'0' + octet / 100;
-                    length += 1;
-                }
-                if octet >= 10 {
-                    text[length] = b'0' + octet / 10 % 10;
-                    length += 1;
-                }
-                text[length] = b'0' + octet % 10;
-                length += 1;
-            }
+            let (text, length) = decimal(v4);
             out.extend_from_slice(&text[..length]);
         }
         IpAddr::V6(v6) => drop(write!(out, "{v6}")),
     }
+}
+
+/// The text of an IPv4 address, and its length in bytes. It is written by hand: that is on the way of every connection, and the
+/// standard library takes some ten times the instructions for it (`cargo bench --bench cost`).
+fn decimal(v4: Ipv4Addr) -> ([u8; 15], usize) {
+    let mut text = [0; 15];
+    let mut length = 0;
+    for (number, octet) in v4.octets().into_iter().enumerate() {
+        if number > 0 {
+            text[length] = b'.';
+            length += 1;
+        }
+        if octet >= 100 {
+            text[length] = b'0' + octet / 100;
+            length += 1;
+        }
+        if octet >= 10 {
+            text[length] = b'0' + octet / 10 % 10;
+            length += 1;
+        }
+        text[length] = b'0' + octet % 10;
+        length += 1;
+    }
+    (text, length)
 }
 
 /// Adds [`text_with_port`] to `out`.

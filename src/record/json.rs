@@ -18,6 +18,29 @@ pub fn write(mut out: impl Write, value: &impl Serialize, levels: usize) -> io::
     json.out.write_all(&json.text)
 }
 
+/// As [`write`], without the newline: the text that `value` has within `depth` containers.
+///
+/// # Errors
+/// When a map has other keys than strings.
+pub fn part(value: &impl Serialize, levels: usize, depth: usize) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut json = Json { out: &mut out, text: Vec::new(), levels, depth };
+    value.serialize(&mut json).map_err(|Error(error)| error)?;
+    let rest = json.text;
+    out.extend_from_slice(&rest);
+    Ok(out)
+}
+
+/// JSON that is made already, as [`part`] does. [`write`] puts it into the document as it is; to other serializers it is bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Made<'a>(pub &'a [u8]);
+
+impl Serialize for Made<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
 /// So many bytes are gathered before they are handed on.
 const PIECE: usize = 16 << 10;
 
@@ -43,7 +66,8 @@ impl ser::Error for Error {
 
 /// Whether JSON has to write any of these bytes otherwise: control characters, quotes, backslashes. Eight at a time, by the
 /// well-known test for a zero byte.
-fn has_escapes(text: &[u8]) -> bool {
+#[must_use]
+pub fn has_escapes(text: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGH: u64 = ONES << 7;
     let (words, rest) = text.as_chunks::<8>();
@@ -230,8 +254,10 @@ impl<'a, 'b> Serializer for &'a mut Json<'b> {
         Ok(())
     }
 
+    /// Of [`Made`]: nothing else has bytes.
     fn serialize_bytes(self, value: &[u8]) -> Result<(), Error> {
-        value.serialize(self)
+        self.push(value);
+        Ok(())
     }
 
     fn serialize_none(self) -> Result<(), Error> {

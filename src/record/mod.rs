@@ -1,5 +1,6 @@
 //! Events as they are written, and sinks that never block the loop.
 
+pub mod coverage;
 pub mod document;
 pub mod event;
 pub mod json;

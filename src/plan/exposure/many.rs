@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use super::{Exposer, Facts, vrf_of};
 use crate::model::{AddrClass, Exposure, Family, Interface, Protocol};
-use crate::plan::local::Ipv4Kind;
 
 impl Exposer<'_> {
     /// Of a UDP socket bound to a wildcard, which `found` is said of: datagrams to 255.255.255.255 and 224.0.0.1 reach it from every link,
@@ -39,17 +38,12 @@ impl Exposer<'_> {
     pub(super) fn to_many(
         &self,
         facts: &Facts<'_>,
-        address: IpAddr,
-        class: AddrClass,
+        (address, class, broadcast): (IpAddr, AddrClass, bool),
         device: Option<&Interface>,
         because: &mut impl FnMut(fmt::Arguments<'_>),
     ) -> Option<Exposure> {
         // Binding to a link-local group with a zone binds the device (`__inet6_bind()`).
         let device = device.map(|device| device.index).or(facts.scope_id);
-        let broadcast = match address {
-            IpAddr::V4(v4) => matches!(self.local.ipv4(v4, device), Ipv4Kind::Broadcast),
-            IpAddr::V6(_) => false,
-        };
         if !broadcast && class != AddrClass::Multicast {
             return None;
         }

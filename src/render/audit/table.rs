@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::{address, families, level, owners};
 use crate::audit::Report;
@@ -21,17 +22,15 @@ pub fn csv(report: &Report, mut out: impl io::Write) -> io::Result<()> {
           queue_length,queue_limit,owners_known,pids,commands,exes,users,units,findings\r\n",
     )?;
     let findings = report.counting_by_socket();
-    // A program that has a thousand sockets has them alike: what the row before had as well is taken from there.
+    // A program that has a thousand sockets has them alike: what the row before had as well is taken from there. Several such
+    // programs may take turns, so the owners of each are kept.
     let mut before: Option<&ListeningSocket> = None;
-    let (mut row, mut kind, mut owners) = (Row::default(), Row::default(), Row::default());
+    let (mut row, mut kind) = (Row::default(), Row::default());
+    let mut owners: FxHashMap<Option<*const Owner>, Row> = FxHashMap::default();
     for (place, socket) in report.sockets.iter().enumerate() {
         if !before.is_some_and(|before| alike(before, socket)) {
             kind.clear();
             write_kind(&mut kind, socket, report.exposure_known(socket));
-        }
-        if !before.is_some_and(|before| same_owners(before, socket)) {
-            owners.clear();
-            write_owners(&mut owners, socket);
         }
         before = Some(socket);
         row.text(socket.view.protocol.as_str());
@@ -41,7 +40,8 @@ pub fn csv(report: &Report, mut out: impl io::Write) -> io::Result<()> {
         row.number(socket.inode);
         row.number(socket.queue.map(|queue| queue.length));
         row.number(socket.queue.and_then(|queue| queue.limit));
-        row.fields(&owners);
+        let list = socket.owners.as_ref().map(|owners| owners.as_ptr());
+        row.fields(owners.entry(list).or_insert_with(|| owners_of(socket)));
         row.field(|out| {
             for (number, finding) in findings.of(place).enumerate() {
                 if number > 0 {
@@ -80,23 +80,17 @@ fn write_kind(row: &mut Row, socket: &ListeningSocket, exposure_known: bool) {
     row.number(socket.uid);
 }
 
-/// Whether both certainly have the same owners.
-fn same_owners(one: &ListeningSocket, two: &ListeningSocket) -> bool {
-    match (&one.owners, &two.owners) {
-        (Some(one), Some(two)) => Arc::ptr_eq(one, two),
-        (one, two) => one.is_none() && two.is_none(),
-    }
-}
-
 /// The fields of the processes.
-fn write_owners(row: &mut Row, socket: &ListeningSocket) {
+fn owners_of(socket: &ListeningSocket) -> Row {
+    let mut row = Row::default();
     row.truth(Some(socket.owners.is_some()));
     let owners = socket.known_owners();
-    each(row, owners, |owner| Some(owner.pid.to_string().into()));
-    each(row, owners, |owner| Some(owner.command.as_str().into()));
-    each(row, owners, |owner| owner.exe.as_deref().map(Cow::from));
-    each(row, owners, |owner| owner.user.as_deref().map(Cow::from));
-    each(row, owners, |owner| owner.unit.as_deref().map(Cow::from));
+    each(&mut row, owners, |owner| Some(owner.pid.to_string().into()));
+    each(&mut row, owners, |owner| Some(owner.command.as_str().into()));
+    each(&mut row, owners, |owner| owner.exe.as_deref().map(Cow::from));
+    each(&mut row, owners, |owner| owner.user.as_deref().map(Cow::from));
+    each(&mut row, owners, |owner| owner.unit.as_deref().map(Cow::from));
+    row
 }
 
 /// What each owner has of something, between semicolons.

@@ -173,6 +173,7 @@ const INITIAL_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
 /// Looks for the holders of the sockets with the inodes `wanted`. `each` is told of every descriptor found.
 pub(super) fn holders(wanted: &FxHashSet<u64>, mut each: impl FnMut(&Process, i32, u64)) -> Holders {
     let mut holders = Holders::default();
+    holders.owners.reserve(wanted.len());
     let mut users = Users::default();
     let mut shared: FxHashMap<u64, Vec<Owner>> = FxHashMap::default();
     let mut buffer = [MaybeUninit::uninit(); 16 << 10];

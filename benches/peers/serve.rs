@@ -1,5 +1,7 @@
-//! Works of a server: connections queued up and then drained, or one after the other.
+//! Works of a server: connections queued up and then drained, or one after the other. Each round has servers of its own: what one
+//! process costs differs from the next by a tenth and more, and stays so for its life.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -62,6 +64,8 @@ struct Server {
     sparse: usize,
     /// Every connection there was.
     made: usize,
+    /// The lines that it writes, if they are ours.
+    log: Option<String>,
     /// Reads what the server writes to a pipe.
     reader: Option<Child>,
 }
@@ -87,7 +91,8 @@ impl Server {
         }
         let child = ns.run(|| command.spawn()).unwrap();
         drop(command);
-        let mut server = Server { ns, child, request, client_ends: false, sparse: SPARSE, made: 0, reader };
+        let mut server =
+            Server { ns, child, request, client_ends: false, sparse: SPARSE, made: 0, log: None, reader };
         let begun = Instant::now();
         while server.ns.run(|| TcpStream::connect(("127.0.0.1", PORT))).is_err() {
             assert!(begun.elapsed() < Duration::from_secs(20), "{program} does not listen");
@@ -159,18 +164,27 @@ impl Drop for Server {
     }
 }
 
-type Servers = Vec<(&'static str, Server)>;
+type Start<'a> = Box<dyn Fn() -> Server + 'a>;
+type Servers<'a> = Vec<(&'static str, Start<'a>)>;
 
-fn sides(servers: &mut Servers, drained: bool) -> Vec<Side<'_>> {
-    let side = servers.iter_mut().map(|(name, server)| Side {
+fn sides<'a>(files: &'a Files, servers: Servers<'a>, drained: bool) -> Vec<Side<'a>> {
+    let side = |(name, start): (&'static str, Start<'a>)| Side {
         name,
-        run: Box::new(move || if drained { server.drained() } else { server.one_by_one() }),
-    });
-    side.collect()
+        run: Box::new(move || {
+            let mut server = start();
+            let mut measure = || if drained { server.drained() } else { server.one_by_one() };
+            // The first time is for pages that are touched for the first time.
+            measure();
+            let cost = measure();
+            files.look_whether_all_are_told(&mut server);
+            cost
+        }),
+    };
+    servers.into_iter().map(side).collect()
 }
 
-/// A directory with what the servers need.
-struct Files(tempfile::TempDir);
+/// A directory with what the servers need, and how many connections were looked for in their lines.
+struct Files(tempfile::TempDir, Cell<usize>);
 
 impl Files {
     fn path(&self, name: &str) -> String {
@@ -193,11 +207,31 @@ impl Files {
     fn ours(&self, reply: &str, threads: &str, request: Option<&'static [u8]>) -> Server {
         let (profile, log) = (self.profile(reply), self.path(&format!("{reply}-{threads}.ndjson")));
         let arguments = ["listen", "--format", "ndjson", "--threads", threads, "-o", &log, &profile];
-        Server::start(OURS, &arguments, request, false)
+        let mut server = Server::start(OURS, &arguments, request, false);
+        server.log = Some(log);
+        server
+    }
+
+    /// Ends it in an orderly way and looks at its summary and its lines, if they are ours.
+    fn look_whether_all_are_told(&self, server: &mut Server) {
+        let Some(log) = server.log.take() else { return };
+        signal(&server.child, Signal::SIGTERM);
+        server.child.wait().unwrap();
+        let text = std::fs::read_to_string(&log).unwrap();
+        let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let lines = text.lines().filter(|line| line.starts_with("{\"event\":\"accepted\"")).count();
+        let accepted = usize::try_from(summary["accepted"].as_u64().unwrap()).unwrap();
+        assert_eq!((accepted, lines), (server.made, server.made), "{summary}");
+        self.1.set(self.1.get() + lines);
+        std::fs::remove_file(log).unwrap();
+    }
+
+    fn say_how_many_were_told(&self) {
+        println!("  {} connections of ours, each told once", self.1.take());
     }
 
     /// nginx in one process, with a line in its log for each connection or request. `block` is a stream or http server.
-    fn nginx(&self, block: &str, drained: bool) -> Option<Server> {
+    fn nginx(&self, block: &str, drained: bool) -> Option<Start<'_>> {
         let request = block.starts_with("http").then_some(REQUEST);
         let modules = "/usr/lib/nginx/modules/ngx_stream_module.so";
         if !installed("nginx") || (request.is_none() && !Path::new(modules).is_file()) {
@@ -214,11 +248,11 @@ impl Files {
                 .replace("DIRECTORY", self.0.path().to_str().unwrap())
         );
         let file = self.write(&format!("nginx-{}.conf", &block[..4]), &configuration);
-        Some(Server::start("nginx", &["-c", &file], request, false))
+        Some(Box::new(move || Server::start("nginx", &["-c", &file], request, false)))
     }
 
     /// haproxy in one process and thread, with a line in a log for each connection or request.
-    fn haproxy(&self, frontend: &str, request: Option<&'static [u8]>) -> Option<Server> {
+    fn haproxy(&self, frontend: &str, request: Option<&'static [u8]>) -> Option<Start<'_>> {
         if !installed("haproxy") {
             return None;
         }
@@ -227,7 +261,7 @@ impl Files {
              timeout client 20s\n  timeout connect 20s\n  timeout server 20s\nfrontend bench\n  bind 127.0.0.1:{PORT} backlog 16384\n{frontend}"
         );
         let file = self.write(&format!("haproxy-{}.cfg", request.is_some()), &configuration);
-        Some(Server::start("haproxy", &["-db", "-f", &file], request, false))
+        Some(Box::new(move || Server::start("haproxy", &["-db", "-f", &file], request, false)))
     }
 }
 
@@ -246,88 +280,87 @@ const NGINX_HTTP: &str = "http {
 }";
 
 /// Programs that take a connection, tell of it, and close it.
-fn others(files: &Files, drained: bool) -> Servers {
-    let mut servers = Vec::new();
-    servers.extend(files.nginx(NGINX_STREAM, drained).map(|server| ("nginx stream, access_log", server)));
+fn others(files: &Files, drained: bool) -> Servers<'_> {
+    let mut servers: Servers<'_> = Vec::new();
+    servers.extend(files.nginx(NGINX_STREAM, drained).map(|start| ("nginx stream, access_log", start)));
     let reject = "  mode tcp\n  option tcplog\n  tcp-request content reject\n";
-    servers.extend(files.haproxy(reject, None).map(|server| ("haproxy tcp reject, tcplog", server)));
+    servers.extend(files.haproxy(reject, None).map(|start| ("haproxy tcp reject, tcplog", start)));
     if installed("python3") {
-        servers.push(("python3 tutorial loop, pipe", Server::start("python3", &["-c", PYTHON], None, true)));
+        let start = || Server::start("python3", &["-c", PYTHON], None, true);
+        servers.push(("python3 tutorial loop, pipe", Box::new(start)));
     }
     // Its descriptors end at 1024 (select), and socat's queue is short: they take part only where connections come one by one.
     if !drained && installed("ncat") {
-        let mut ncat = Server::start("ncat", &["-lkv", "-m", "1000", "127.0.0.1", "900"], None, false);
-        ncat.client_ends = true;
-        ncat.sparse = FEW;
-        servers.push(("ncat -lkv", ncat));
+        let start = || {
+            let mut ncat = Server::start("ncat", &["-lkv", "-m", "1000", "127.0.0.1", "900"], None, false);
+            ncat.client_ends = true;
+            ncat.sparse = FEW;
+            ncat
+        };
+        servers.push(("ncat -lkv", Box::new(start)));
     }
     if !drained && installed("socat") {
-        let arguments = ["TCP4-LISTEN:900,bind=127.0.0.1,fork,reuseaddr", "OPEN:/dev/null"];
-        let mut socat = Server::start("socat", &arguments, None, false);
-        socat.sparse = FEW;
-        servers.push(("socat fork", socat));
+        let start = || {
+            let arguments = ["TCP4-LISTEN:900,bind=127.0.0.1,fork,reuseaddr", "OPEN:/dev/null"];
+            let mut socat = Server::start("socat", &arguments, None, false);
+            socat.sparse = FEW;
+            socat
+        };
+        servers.push(("socat fork", Box::new(start)));
     }
     servers
 }
 
 pub fn all(bench: &mut Bench) {
-    let files = Files(tempfile::tempdir().unwrap());
+    let files = &Files(tempfile::tempdir().unwrap(), Cell::new(0));
     let bare = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
-    let limit = || ("bare accept loop", Server::start(&bare, &["--bare=accept", "0"], None, false));
+    let limit = || {
+        let bare = bare.clone();
+        let start: Start<'_> = Box::new(move || Server::start(&bare, &["--bare=accept", "0"], None, false));
+        ("bare accept loop", start)
+    };
     for (drained, how, goal) in [(true, "queued up and drained", 1.06), (false, "one by one", 1.15)] {
         let name = format!("accept, attribute, record: {how}");
         if bench.wants(&name) {
-            let mut servers = vec![limit(), ("bindscope to a file", files.ours("none", "1", None))];
-            servers.extend(others(&files, drained));
-            bench.work(&name, Some(goal), sides(&mut servers, drained));
-            not_one_miscounted(&mut servers[1].1, &files.path("none-1.ndjson"));
+            let ours: Start<'_> = Box::new(|| files.ours("none", "1", None));
+            let mut servers = vec![limit(), ("bindscope to a file", ours)];
+            servers.extend(others(files, drained));
+            bench.work(&name, Some(goal), sides(files, servers, drained));
+            files.say_how_many_were_told();
         }
         let name = format!("live view for people on a pipe: {how}");
         if bench.wants(&name) {
-            let ours = Server::start(OURS, &["listen", &files.profile("none")], None, true);
-            let mut servers = vec![limit(), ("bindscope on a pipe", ours)];
-            bench.work(&name, Some(1.25), sides(&mut servers, drained));
+            let ours: Start<'_> =
+                Box::new(|| Server::start(OURS, &["listen", &files.profile("none")], None, true));
+            let servers = vec![limit(), ("bindscope on a pipe", ours)];
+            bench.work(&name, Some(1.25), sides(files, servers, drained));
         }
         let name = format!("answer an HTTP request: {how}");
         if bench.wants(&name) {
-            let naive = Server::start(&bare, &["--bare=answer", "600"], Some(REQUEST), false);
-            let mut servers = vec![
-                ("bare loop that does not cork", naive),
-                ("bindscope describe, to a file", files.ours("describe", "1", Some(REQUEST))),
-            ];
+            let naive: Start<'_> =
+                Box::new(|| Server::start(&bare, &["--bare=answer", "600"], Some(REQUEST), false));
+            let ours: Start<'_> = Box::new(|| files.ours("describe", "1", Some(REQUEST)));
+            let mut servers =
+                vec![("bare loop that does not cork", naive), ("bindscope describe, to a file", ours)];
             let answer = NGINX_HTTP.replace("ANSWER", &"x".repeat(600));
             servers
-                .extend(files.nginx(&answer, drained).map(|server| ("nginx return 200, access_log", server)));
+                .extend(files.nginx(&answer, drained).map(|start| ("nginx return 200, access_log", start)));
             let reply = format!(
                 "  mode http\n  option httplog\n  option httpclose\n  http-request return status 200 content-type text/plain string {}\n",
                 "x".repeat(600)
             );
             servers.extend(
-                files.haproxy(&reply, Some(REQUEST)).map(|server| ("haproxy return 200, httplog", server)),
+                files.haproxy(&reply, Some(REQUEST)).map(|start| ("haproxy return 200, httplog", start)),
             );
-            bench.work(&name, Some(0.75), sides(&mut servers, drained));
+            bench.work(&name, Some(0.75), sides(files, servers, drained));
+            files.say_how_many_were_told();
         }
     }
     let name = "two threads: queued up and drained";
     if bench.wants(name) {
-        let mut servers = vec![limit(), ("bindscope --threads 2", files.ours("none", "2", None))];
-        bench.work_by_wall(name, Some(1.0 / 1.75), sides(&mut servers, true));
-        not_one_miscounted(&mut servers[1].1, &files.path("none-2.ndjson"));
+        let ours: Start<'_> = Box::new(|| files.ours("none", "2", None));
+        let servers = vec![limit(), ("bindscope --threads 2", ours)];
+        bench.work_by_wall(name, Some(1.0 / 1.75), sides(files, servers, true));
+        files.say_how_many_were_told();
     }
-}
-
-/// Ends it in an orderly way and looks at its summary and its lines.
-fn not_one_miscounted(server: &mut Server, log: &str) {
-    signal(&server.child, Signal::SIGTERM);
-    server.child.wait().unwrap();
-    let text = std::fs::read_to_string(log).unwrap();
-    let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-    let lines = text.lines().filter(|line| line.starts_with("{\"event\":\"accepted\"")).count();
-    assert_eq!(
-        (summary["accepted"].as_u64().unwrap() as usize, lines),
-        (server.made, server.made),
-        "{summary}"
-    );
-    println!("  {} connections, each told once", server.made);
-    std::fs::remove_file(log).unwrap();
 }

@@ -8,13 +8,16 @@ use crate::model::{Family, FamilyExposure, IfName};
 /// Stands for what differs in what is kept.
 const ANY: &str = "@";
 
+/// Family, IPV6_V6ONLY, reach, exposure and interfaces of a form.
+type Common = (Family, Option<bool>, Reach, FamilyExposure, Vec<IfName>);
+
 /// The texts of forms.
 #[derive(Debug)]
 pub struct Forms {
     levels: usize,
     depth: usize,
     /// What the last one has in common with those like it.
-    like: Option<(Family, Option<bool>, Reach, FamilyExposure, Vec<IfName>)>,
+    like: Option<Common>,
     /// Its text around the address, the address again, and the reason.
     pieces: [Vec<u8>; 4],
     text: Vec<u8>,

@@ -11,7 +11,7 @@ use serde::ser::{self, Serialize, Serializer};
 /// # Errors
 /// When the writer fails, or a map has other keys than strings.
 pub fn write(mut out: impl Write, value: &impl Serialize, levels: usize) -> io::Result<()> {
-    let text = Vec::with_capacity(2 * PIECE);
+    let text = Vec::with_capacity(PIECE + PIECE / 4);
     let mut json = Json { out: &mut out, text, levels, depth: 0 };
     value.serialize(&mut json).map_err(|Error(error)| error)?;
     json.text.push(b'\n');
@@ -41,8 +41,8 @@ impl Serialize for Made<'_> {
     }
 }
 
-/// So many bytes are gathered before they are handed on.
-const PIECE: usize = 16 << 10;
+/// So many bytes are gathered before they are handed on: as many as the buffer of the output has, which then copies none of them.
+const PIECE: usize = 64 << 10;
 
 /// The serializer. serde_json's own hands its writer five pieces for a field, and looks at each byte of each name and text by
 /// itself: that was half of what `interfaces --format json` executed. What is rare is still left to it.

@@ -151,10 +151,10 @@ impl Worker {
     fn take_ready(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
         let mut ready = Vec::new();
         for _ in 0..LAST_ROUNDS as usize + self.served.0.len() / Poller::BATCH {
-            if self.poller.wait(&mut ready, Some(Duration::ZERO)).is_err() {
+            let Ok(full) = self.poller.wait(&mut ready, Some(Duration::ZERO)) else {
                 return (0..self.served.0.len()).try_for_each(|number| self.take_waiting(number, observer));
-            }
-            let mut all = ready.len() < Poller::BATCH;
+            };
+            let mut all = !full;
             for event in &ready {
                 if let Some(number) = socket_number(event.key) {
                     all = false;

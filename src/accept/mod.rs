@@ -48,6 +48,8 @@ pub trait Observer {
     /// The loop is about to wait at the moment `now`. `Break` ends it; else it waits no longer than until the moment that is
     /// returned, if any, and asks again.
     fn idle(&mut self, now: Instant) -> ControlFlow<(), Option<Instant>>;
+    /// The loop ends, or waits for open connections to end: what was held back is told now.
+    fn pauses(&mut self) {}
 }
 
 /// A socket to serve.
@@ -215,6 +217,7 @@ impl Acceptor {
             other.forget_all();
         }
         self.first.close(observer, take_waiting);
+        observer.pauses();
         for other in &mut self.others {
             self.first.connections.adopt(&mut other.connections, &other.poller, &self.first.poller);
         }

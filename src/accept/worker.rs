@@ -128,6 +128,12 @@ impl Worker {
         observer: &mut impl Observer,
         limits: Option<&Limits<'_>>,
     ) -> io::Result<End> {
+        let end = self.serve_on(observer, limits);
+        observer.pauses();
+        end
+    }
+
+    fn serve_on(&mut self, observer: &mut impl Observer, limits: Option<&Limits<'_>>) -> io::Result<End> {
         let deadline = limits.and_then(|limits| limits.deadline);
         let mut ready = Vec::new();
         loop {
@@ -160,9 +166,9 @@ impl Worker {
             for candidate in candidates.into_iter().flatten() {
                 until = Some(until.map_or(candidate, |until| until.min(candidate)));
             }
-            self.poller.wait_until(&mut ready, until, now)?;
+            let full = self.poller.wait_until(&mut ready, until, now)?;
             // A change of the network that happened before an arrival must be known when its interface is named.
-            let told = ready.len() >= Poller::BATCH || ready.iter().any(|event| event.key == MONITOR);
+            let told = full || ready.iter().any(|event| event.key == MONITOR);
             let changes = self.neighbourhood.refresh_if_changed(told);
             if let Some(failure) = self.neighbourhood.take_failure() {
                 observer.error(&failure, 1);
@@ -314,8 +320,8 @@ impl Worker {
         }
     }
 
-    /// Attributes and reports one accepted connection, and begins to answer it. `alone` is whether nothing else is to be done, and nobody
-    /// waits behind it.
+    /// Attributes and reports one accepted connection, and begins to answer it. `alone` is whether nothing else
+    /// is to be done, as far as is known.
     fn take(
         &mut self,
         number: usize,
@@ -363,6 +369,10 @@ impl Worker {
         observer.arrived(&self.arrival, None);
         if spec.reply == Reply::None {
             return;
+        }
+        if alone {
+            // Its first words may be waited for. What it is told when nobody reads any more is told again before the next wait.
+            let _ = observer.idle(Instant::now());
         }
         let idle = spec.idle_timeout;
         let (arrival, described) = (&self.arrival, spec.reply == Reply::Describe);

@@ -32,7 +32,7 @@ pub fn parse(text: &str) -> Result<RangeInclusive<u16>, String> {
 pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
     let mut ports = Vec::new();
     // The last port of each range by its first one.
-    let mut taken = BTreeMap::new();
+    let mut taken: BTreeMap<u16, u16> = BTreeMap::new();
     for value in one_or_many(value) {
         let result = match (integer(value.get_ref()), value.get_ref().as_str()) {
             (Some(number), _) => match u16::try_from(number) {
@@ -46,8 +46,12 @@ pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
             Ok(range) => {
                 // 0 may stand there several times: the kernel chooses another port for each.
                 let before = taken.range(..=range.end()).next_back();
-                if before.is_some_and(|(_, last)| last >= range.start()) {
-                    problems.add(Code::BAD_PORT, value.span(), "this port is in the list already");
+                if let Some((first, _)) = before.filter(|(_, last)| *last >= range.start()) {
+                    let message = match range.end() - range.start() {
+                        0 => "this port is in the list already".to_owned(),
+                        _ => format!("port {} is in the list already", first.max(range.start())),
+                    };
+                    problems.add(Code::BAD_PORT, value.span(), message);
                     continue;
                 }
                 if range != (0..=0) {
@@ -68,6 +72,32 @@ pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_stands_in_one_range() {
+        use crate::profile;
+        for (ports, message) in [
+            ("[0, 0, 80, '8000-8009', 65535]", None),
+            ("[80, 81, 80]", Some("this port is in the list already")),
+            ("['8000-8009', 7999, '8009-8010']", Some("port 8009 is in the list already")),
+            ("[8005, '8000-8009']", Some("port 8005 is in the list already")),
+            ("['1-65535', 65535]", Some("this port is in the list already")),
+        ] {
+            let text = format!(
+                "schema = 1\nname = 'p'\n[[listener]]\nname = 'a'\nbind = '127.0.0.1'\nport = {ports}\n[limits]\nmax_sockets = 65536\n"
+            );
+            match (profile::parse("p.toml", &text), message) {
+                (Ok(_), None) => {}
+                (Err(problems), Some(message)) => {
+                    assert!(
+                        problems.iter().any(|problem| problem.message == message),
+                        "{ports}: {problems:?}"
+                    );
+                }
+                (other, _) => panic!("{ports}: {other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn ranges_run_upwards() {

@@ -1,4 +1,4 @@
-//! The NDJSON lines of arrivals and of bound sockets. One of an arrival is what serde makes of an [`ArrivalEvent`]; since most lines of a socket differ in time
+//! The NDJSON lines of arrivals and of bound sockets. They are what serde makes of the events; since most lines of a socket differ in time
 //! and peer only, the rest is kept and used again. A busy server does little else than write these lines, and that is a tenth
 //! of the instructions (`cargo bench --bench cost` counts them).
 
@@ -97,54 +97,70 @@ const BEFORE_PORT: &[u8] = b",\"port\":";
 /// Writes the lines of sockets that were opened: those of a range of ports differ in the port only.
 #[derive(Debug, Default)]
 pub struct BoundLines {
-    /// The last one of its kind, and what is before and behind its port.
-    known: Option<(BoundSocket, Vec<u8>, Vec<u8>)>,
+    known: Option<BoundKind>,
+}
+
+/// Sockets that differ in the port at the most.
+#[derive(Debug)]
+struct BoundKind {
+    /// One of them.
+    like: BoundSocket,
+    /// Up to its port.
+    before: Vec<u8>,
+    /// Behind its port.
+    behind: Vec<u8>,
 }
 
 impl BoundLines {
     /// Adds the line of [`Event::Bound`] with its newline to `out`.
     pub fn bound(&mut self, out: &mut Vec<u8>, bound: &BoundSocket) {
-        if !self.known.as_ref().is_some_and(|(like, ..)| differ_in_port_only(like, bound)) {
-            self.known = around_the_port(bound);
+        if !self.known.as_ref().is_some_and(|kind| kind.has(bound)) {
+            self.known = BoundKind::new(bound);
         }
-        let Some((_, before, behind)) = &self.known else { return whole(out, &Event::Bound(bound.clone())) };
-        out.extend_from_slice(before);
+        let Some(kind) = &self.known else { return whole(out, &Event::Bound(bound.clone())) };
+        out.extend_from_slice(&kind.before);
         out.extend_from_slice(itoa::Buffer::new().format(bound.socket.port).as_bytes());
-        out.extend_from_slice(behind);
+        out.extend_from_slice(&kind.behind);
     }
 }
 
-/// The line of a socket before and behind its port; `None` would be a line without one.
-fn around_the_port(bound: &BoundSocket) -> Option<(BoundSocket, Vec<u8>, Vec<u8>)> {
-    let mut line = Vec::new();
-    whole(&mut line, &Event::Bound(bound.clone()));
-    let port = line.windows(BEFORE_PORT.len()).position(|bytes| bytes == BEFORE_PORT)?;
-    let (before, behind) = line.split_at_checked(port + BEFORE_PORT.len())?;
-    let digits = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    Some((bound.clone(), before.to_vec(), behind.get(digits..)?.to_vec()))
-}
+impl BoundKind {
+    /// `None` would be a line without a port.
+    fn new(bound: &BoundSocket) -> Option<BoundKind> {
+        let mut line = Vec::new();
+        whole(&mut line, &Event::Bound(bound.clone()));
+        let port = line.windows(BEFORE_PORT.len()).position(|bytes| bytes == BEFORE_PORT)?;
+        let (before, behind) = line.split_at_checked(port + BEFORE_PORT.len())?;
+        let digits = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let behind = behind.get(digits..)?.to_vec();
+        Some(BoundKind { like: bound.clone(), before: before.to_vec(), behind })
+    }
 
-fn differ_in_port_only(one: &BoundSocket, other: &BoundSocket) -> bool {
-    let (BoundSocket { socket: a, .. }, BoundSocket { socket: b, .. }) = (one, other);
-    let SocketView {
-        listener,
-        protocol,
-        family,
-        address,
-        port: _,
-        scope_id,
-        device,
-        v6only,
-        reuse_address,
-        reuse_port,
-        exposure,
-    } = a;
-    (one.backlog, one.no_packet_info, one.inherited) == (other.backlog, other.no_packet_info, other.inherited)
-        && *address == b.address
-        && (*protocol, *family, *scope_id, *v6only) == (b.protocol, b.family, b.scope_id, b.v6only)
-        && (*reuse_address, *reuse_port, *exposure) == (b.reuse_address, b.reuse_port, b.exposure)
-        && *device == b.device
-        && *listener == b.listener
+    fn has(&self, bound: &BoundSocket) -> bool {
+        let BoundSocket { socket, backlog, no_packet_info, inherited } = &self.like;
+        let SocketView {
+            listener,
+            protocol,
+            family,
+            address,
+            port: _,
+            scope_id,
+            device,
+            v6only,
+            reuse_address,
+            reuse_port,
+            exposure,
+        } = socket;
+        let other = &bound.socket;
+        *address == other.address
+            && *listener == other.listener
+            && *device == other.device
+            && (*protocol, *family, *scope_id) == (other.protocol, other.family, other.scope_id)
+            && (*v6only, *reuse_address, *reuse_port) == (other.v6only, other.reuse_address, other.reuse_port)
+            && *exposure == other.exposure
+            && (*backlog, *no_packet_info, *inherited)
+                == (bound.backlog, bound.no_packet_info, bound.inherited)
+    }
 }
 
 /// Adds the line of a connection that was closed at once, since its listener was full.

@@ -9,6 +9,7 @@ mod accept;
 mod budget;
 mod cost;
 mod files;
+mod gathering;
 mod network;
 mod peers;
 mod rights;
@@ -32,6 +33,9 @@ fn main() -> ExitCode {
         trial("errors_of_one_connection_are_passed_over", accept::errors_of_one_connection_are_passed_over),
         trial("interrupted_calls_lose_nothing", accept::interrupted_calls_lose_nothing),
         trial("a_signal_in_a_burst_counts_all_that_were_accepted", accept::a_signal_in_a_burst),
+        trial("a_full_batch_hides_no_change", gathering::a_full_batch_hides_no_change_of_the_network),
+        trial("a_full_batch_hides_nobody", gathering::a_full_batch_hides_nobody_who_waits_at_the_end),
+        trial("lines_are_not_held_back_at_the_end", gathering::lines_are_not_held_back_at_the_end),
         trial("peers_that_are_slow_for_a_minute_are_closed", peers::that_are_slow_for_a_minute),
         trial("peers_that_never_read_hold_up_nobody", peers::that_never_read),
         trial("closed_streams_are_not_taken_by_sockets", streams::closed_streams_are_not_taken_by_sockets),

@@ -245,6 +245,7 @@ fn explained(
         holders = open
             .iter()
             .filter(|other| other.bound.view.port == spec.port && other.bound.spec.protocol == spec.protocol)
+            .filter(|other| overlap(&other.bound.view, spec))
             .map(|other| {
                 format!("listener {} of this profile ({})", other.bound.spec.listener, other.bound.view)
             })
@@ -260,6 +261,16 @@ fn explained(
         }
     }
     failure::explain(spec, failure.phase, failure.errno, &failure.object, &holders, host)
+}
+
+/// Whether an address is common to both.
+fn overlap(view: &SocketView, spec: &SocketSpec) -> bool {
+    let covers = |(address, dual): (IpAddr, bool), other: IpAddr| {
+        address.is_unspecified() && (dual || address.is_ipv6() == other.is_ipv6())
+    };
+    let (one, other) = (view.address.to_canonical(), spec.address.to_canonical());
+    let dual = (view.v6only == Some(false), spec.v6only != V6Only::On && spec.domain() == Family::Ipv6);
+    one == other || covers((one, dual.0), other) || covers((other, dual.1), one)
 }
 
 /// Takes over an inherited socket: asks for the ingress interface (later than one would like, so that connections already

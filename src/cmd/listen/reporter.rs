@@ -26,8 +26,8 @@ const COMPLAINT_REST: Duration = Duration::from_secs(10);
 /// How long a reader of standard error may keep the sockets from being served.
 const BEFORE_ARRIVALS: Duration = Duration::from_secs(2);
 
-/// How long the lines of arrivals are gathered after others were written: whoever comes after a pause has its line at once, and a crowd
-/// costs no more than a hundred writes a second.
+/// How long the lines of arrivals are gathered after others were written. Whoever comes after a pause has its line at once; those of a
+/// crowd cost few writes more than their bytes.
 const GATHER: Duration = Duration::from_millis(10);
 
 /// Why lines are dropped, as the `dropped` event says it.
@@ -304,6 +304,10 @@ impl Observer for Reporter<'_> {
 
     fn path_changed(&mut self, change: PathChange) {
         self.event(&Event::PathChanged(ChangedPath { time: Time::new(SystemTime::now()), change }));
+    }
+
+    fn pauses(&mut self) {
+        self.flush();
     }
 
     fn idle(&mut self, now: Instant) -> ControlFlow<(), Option<Instant>> {

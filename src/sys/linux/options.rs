@@ -117,7 +117,7 @@ pub fn recv_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(nix::sys::socket::recv(socket.as_raw_fd(), buffer, nix::sys::socket::MsgFlags::MSG_DONTWAIT)?)
 }
 
-/// Receives what comes within `patience`, which the kernel rounds up to whole ticks of its own (4 ms where CONFIG_HZ is 250); EAGAIN
+/// Receives what comes within `patience`, which the kernel rounds up to ticks of its own, and one more (`schedule_timeout()`); EAGAIN
 /// when nothing does. Such a wait costs less than one at the poller with a time limit, which needs a timer of the machine's.
 ///
 /// # Errors

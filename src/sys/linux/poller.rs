@@ -107,11 +107,12 @@ impl Poller {
     /// Ends watching a source that its owner is about to close: the kernel does so by itself (epoll(7), question 6).
     pub fn forget(&self, _source: &impl AsFd) {}
 
-    /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced.
+    /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced. Returns whether more
+    /// may be ready than one wait takes.
     ///
     /// # Errors
     /// As `epoll_wait(2)`, but for EINTR.
-    pub fn wait(&mut self, ready: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
+    pub fn wait(&mut self, ready: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<bool> {
         ready.clear();
         let timeout = match timeout {
             None => EpollTimeout::NONE,
@@ -133,11 +134,12 @@ impl Poller {
                 _ => ready.push(readiness(event)),
             }
         }
-        Ok(())
+        // Bell and alarm have taken a place, too.
+        Ok(count >= Poller::BATCH)
     }
 
-    /// The same for whoever waits again and again: until something is ready, or the moment `until` has come. It may end sooner. `now`
-    /// is the present moment.
+    /// The same for whoever waits again and again, as of `now`: until something is ready, or the moment `until` has come. It may end
+    /// sooner.
     ///
     /// # Errors
     /// As `epoll_wait(2)`, but for EINTR.
@@ -146,13 +148,14 @@ impl Poller {
         ready: &mut Vec<Readiness>,
         until: Option<Instant>,
         now: Instant,
-    ) -> io::Result<()> {
-        let left = until.map(|until| until.saturating_duration_since(now));
-        let timeout = left.filter(|left| {
-            let will_ring = |alarm: &mut Alarm| alarm.rings_by(now + *left, *left);
-            left.is_zero() || !self.alarm.as_mut().is_some_and(will_ring)
-        });
-        self.wait(ready, timeout)
+    ) -> io::Result<bool> {
+        let Some(until) = until else { return self.wait(ready, None) };
+        let left = until.saturating_duration_since(now);
+        let will_ring = match &mut self.alarm {
+            Some(alarm) if !left.is_zero() => alarm.ring_by(until, left),
+            _ => false,
+        };
+        self.wait(ready, if will_ring { None } else { Some(left) })
     }
 }
 
@@ -164,8 +167,8 @@ impl Alarm {
         Ok(Alarm { timer, rings: None })
     }
 
-    /// Sees to it that it has rung at `moment`, so long from now. Returns whether it will have.
-    fn rings_by(&mut self, moment: Instant, left: Duration) -> bool {
+    /// Sees to it that it rings at `moment`, which is so long from now, unless it rings sooner anyway. Returns whether it can.
+    fn ring_by(&mut self, moment: Instant, left: Duration) -> bool {
         if self.rings.is_none_or(|rings| rings > moment) {
             let set = self.timer.set(Expiration::OneShot(left.into()), TimerSetTimeFlags::empty());
             self.rings = set.is_ok().then_some(moment);

@@ -94,11 +94,12 @@ impl Poller {
         let _ = self.poller.delete(source);
     }
 
-    /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced.
+    /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced. Returns whether more
+    /// may be ready than one wait takes.
     ///
     /// # Errors
     /// As the system's poller, but for EINTR.
-    pub fn wait(&mut self, ready: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
+    pub fn wait(&mut self, ready: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<bool> {
         ready.clear();
         self.events.clear();
         match self.poller.wait(&mut self.events, timeout) {
@@ -110,7 +111,7 @@ impl Poller {
             readable: event.readable,
             writable: event.writable,
         }));
-        Ok(())
+        Ok(ready.len() >= Poller::BATCH)
     }
 
     /// The same until the moment `until` has come. `now` is the present moment.
@@ -122,7 +123,7 @@ impl Poller {
         ready: &mut Vec<Readiness>,
         until: Option<Instant>,
         now: Instant,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         self.wait(ready, until.map(|until| until.saturating_duration_since(now)))
     }
 }

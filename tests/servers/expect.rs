@@ -60,20 +60,22 @@ fn settles(site: &Site, server: &mut Server, expected: &[&str], exe: &Path, user
         lines.sort();
         let witness = site.here.run(ss);
         let readable = sockets.iter().all(|socket| socket.owners.is_some() && socket.inode.is_some());
-        let same = lines == expected && readable && spelled(&sockets) == witness;
+        let owners = || sockets.iter().flat_map(|socket| socket.known_owners());
+        let found: BTreeSet<Option<&str>> = owners().map(|owner| owner.user.as_deref()).collect();
+        // A worker is root's until it has changed its user.
+        let theirs = found == users.iter().map(|user| Some(*user)).collect();
+        let same = lines == expected && readable && theirs && spelled(&sockets) == witness;
         if !same && began.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(50));
             continue;
         }
         assert_eq!(lines, expected, "{}", server.said());
         assert_eq!(spelled(&sockets), witness);
-        let owners = || sockets.iter().flat_map(|socket| socket.known_owners());
         for owner in owners() {
             assert_eq!(owner.exe.as_deref(), exe.to_str(), "{owner:?}");
             assert_eq!((owner.exe_deleted, owner.exe_here), (false, Some(true)), "{owner:?}");
         }
-        let found: BTreeSet<&str> = owners().map(|owner| owner.user.as_deref().unwrap()).collect();
-        assert_eq!(found, users.iter().copied().collect(), "{sockets:#?}");
+        assert!(theirs, "{users:?}: {sockets:#?}");
         a_written_policy_holds(site);
         return report;
     }

@@ -1,6 +1,6 @@
 //! `bindscope diff`: two reports, or two profiles planned here, side by side.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -102,13 +102,17 @@ fn document(name: &str, args: &Args) -> Result<Value, Failure> {
     };
     let path = Path::new(name);
     let text = if name == "-" {
-        let text = foretell::text_of(io::stdin().lock(), LARGEST_REPORT).map_err(bad)?;
-        // No TOML begins like that.
-        if !text.trim_start().starts_with('{') {
-            let file = source::file_of("<stdin>".to_owned(), None, text.into_bytes())?;
+        let mut input = io::stdin().lock();
+        let mut start = Vec::new();
+        let read = input.by_ref().take(source::LONGEST + 1).read_to_end(&mut start);
+        read.map_err(|error| bad(error.to_string()))?;
+        // JSON begins with a brace here, and no TOML does; some shells put a mark before whatever they pass on.
+        let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();
+        if text.first() != Some(&b'{') {
+            let file = source::file_of("<stdin>".to_owned(), None, start)?;
             return planned(source::parse(&file).map_err(Failure::usage)?);
         }
-        text
+        foretell::text_of(text.chain(input), LARGEST_REPORT).map_err(bad)?
     } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
         foretell::read_text(path, LARGEST_REPORT).map_err(bad)?
     } else {

@@ -12,7 +12,7 @@ use crate::sys;
 use crate::text::escape;
 
 /// The longest file that is read.
-const LONGEST: u64 = 1024 * 1024;
+pub(super) const LONGEST: u64 = 1024 * 1024;
 
 /// The profile and listeners that a command is given.
 #[derive(Debug, Clone, clap::Args)]

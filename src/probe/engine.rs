@@ -267,8 +267,8 @@ impl<'a> Engine<'a> {
                 Ok(Connecting::Done) => return Ok((spare.socket, true)),
                 Err(error) => sys::errno_of(&error),
             };
-            if errno == Errno::EADDRNOTAVAIL && spare.keeps_port() {
-                // Its port is in use towards this destination.
+            if errno != Errno::ECONNREFUSED && spare.keeps_port() {
+                // Its port is in use towards this destination, or its address is gone: nothing is said of the destination itself.
                 continue;
             }
             if plain && options::REFUSED_SOCKETS_CONNECT_AGAIN {

@@ -18,7 +18,7 @@ pub fn write(mut out: impl Write, value: &impl Serialize, levels: usize) -> io::
     json.out.write_all(&json.text)
 }
 
-/// As [`write`], without the newline: the text that `value` has within `depth` containers.
+/// As [`write()`], without the newline: the text that `value` has within `depth` containers.
 ///
 /// # Errors
 /// When a map has other keys than strings.
@@ -31,7 +31,7 @@ pub fn part(value: &impl Serialize, levels: usize, depth: usize) -> io::Result<V
     Ok(out)
 }
 
-/// JSON that is made already, as [`part`] does. [`write`] puts it into the document as it is; to other serializers it is bytes.
+/// JSON that is made already, as [`part`] does. [`write()`] puts it into the document as it is; to other serializers it is bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Made<'a>(pub &'a [u8]);
 
@@ -472,7 +472,7 @@ mod tests {
         assert_eq!(text(20).trim_end(), serde_json::to_string_pretty(&value).unwrap());
     }
 
-    /// What [`write`] makes of a value on one line, and serde_json.
+    /// What [`write()`] makes of a value on one line, and serde_json.
     fn both(value: &impl Serialize) -> (String, String) {
         let mut out = Vec::new();
         write(&mut out, value, 0).unwrap();

@@ -8,6 +8,7 @@
     reason = "a test"
 )]
 
+mod standard_input;
 mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
@@ -23,6 +24,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 
 use libtest_mimic::Trial;
 use serde_json::Value;
+use standard_input::one_side_is_read_from_standard_input;
 use strangers::{
     a_server_that_resets_is_no_refusal, a_socket_that_is_there_already_takes_part,
     without_descriptors_nothing_is_decided,
@@ -30,8 +32,9 @@ use strangers::{
 use support::netns::{Netns, harness};
 use support::program::{bindscope, finish, text};
 use sweep::{
-    a_sweep_comes_from_where_the_kernel_chooses, a_sweep_does_not_meet_itself, every_port_is_swept,
-    others_addresses_are_refused, silence_costs_one_timeout,
+    a_source_that_goes_away_is_no_verdict, a_sweep_comes_from_where_the_kernel_chooses,
+    a_sweep_does_not_meet_itself, every_port_is_swept, others_addresses_are_refused,
+    silence_costs_one_timeout,
 };
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         every_port_is_swept,
         a_sweep_does_not_meet_itself,
         a_sweep_comes_from_where_the_kernel_chooses,
+        a_source_that_goes_away_is_no_verdict,
         others_addresses_are_refused,
         silence_costs_one_timeout,
     ])
@@ -555,35 +559,6 @@ fn two_profiles_and_two_reports_are_compared() {
 }
 
 /// Standard input has either a report or a profile, and one of the two sides alone.
-fn one_side_is_read_from_standard_input() {
-    let ns = Netns::new();
-    let profile = "schema = 1\n[[listener]]\nname = 'one'\nbind = '127.0.0.1'\nport = 8081\n";
-    let (_a, profile_path) = file("one.toml", profile);
-    let report = text(&run(&ns, &["plan", &profile_path, "--format", "json"])).0;
-    let (_b, report_path) = file("plan.json", &report);
-    let diff = |words: [&str; 2], input: &str| {
-        let (_c, input) = file("input", input);
-        let mut command = bindscope(&["diff", words[0], words[1]]);
-        run_command(&ns, command.stdin(std::fs::File::open(input).unwrap()))
-    };
-    for input in [profile, &report, &format!("\n {report}")] {
-        exits(&diff(["-", &report_path], input), 0);
-        exits(&diff([&profile_path, "-"], input), 0);
-        exits(&diff(["-", "loopback"], input), 1);
-    }
-    for (words, input, said) in [
-        (["-", "-"], profile, "only once"),
-        (["-", "loopback"], "{\"schema\":\"bindscope.plan/7\"}", "newer than this version"),
-        (["loopback", "-"], "{", "not JSON"),
-        (["loopback", "-"], "[[listner]]", "<stdin>"),
-        (["loopback", "-"], &"#".repeat((1 << 20) + 1), "longer than 1 MiB"),
-    ] {
-        let output = diff(words, input);
-        exits(&output, 2);
-        assert!(text(&output).1.contains(said), "{:?}", text(&output));
-    }
-}
-
 fn reports_without_common_questions_are_refused() {
     let ns = Netns::new();
     let (_a, plan) = file("plan.json", r#"{"schema":"bindscope.plan/1","cells":[]}"#);

@@ -1,13 +1,13 @@
 //! `probe --ports`: this host's own ports and addresses, whoever listens there.
 
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::support;
 use crate::support::netns::Netns;
-use crate::support::program::text;
+use crate::support::program::{bindscope, finish, text};
 use crate::{exits, json, run};
 
 /// Ports whose outcome is this, in order.
@@ -84,6 +84,23 @@ pub fn a_sweep_comes_from_where_the_kernel_chooses() {
         });
         assert_eq!(cell["observed"]["peer"], chosen.unwrap().ip().to_string(), "{place}");
     }
+}
+
+/// The address that a socket has kept for the sweep goes away meanwhile: that is no word on the ports that are left.
+pub fn a_source_that_goes_away_is_no_verdict() {
+    let (ns, far) = (Netns::new(), Netns::new());
+    ns.wire("eth0", &far, "f0");
+    ns.ip("address add 10.70.0.1/32 dev eth0");
+    ns.ip("route add local 10.200.0.0/16 dev lo src 10.70.0.1");
+    let sweep = ["probe", "--ports", "1-65535", "--destinations", "10.200.5.5", "--format", "json"];
+    let mut command = bindscope(&sweep);
+    let child = ns.run(|| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    ns.ip("route replace local 10.200.0.0/16 dev lo");
+    ns.ip("address del 10.70.0.1/32 dev eth0");
+    let output = finish(child);
+    exits(&output, 0);
+    assert_eq!(ports(&json(&output), "refused").len(), 65_535);
 }
 
 /// Only this host is connected to.

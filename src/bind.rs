@@ -132,12 +132,7 @@ fn open_once(
         socket.listen(backlog).map_err(|error| fail(Phase::Listen, "queue", error))?;
     }
     let (reuse_address, reuse_port) = options::reuse_as_set(&socket, spec.reuse_address, spec.reuse_port);
-    let v6only = match spec.v6only {
-        V6Only::On => Some(true),
-        V6Only::Off => Some(false),
-        V6Only::System => None,
-    };
-    let view = what_it_is(&socket, v6only)
+    let view = what_it_is(&socket, spec.v6only.as_set())
         .map_err(|error| fail(Phase::Bind, "effective options", error))
         .map(|bare| SocketView {
             listener: Some(spec.listener.clone()),

@@ -291,6 +291,23 @@ pub fn text_with_port(address: IpAddr, zone: Option<&IfName>, port: u16) -> Stri
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Whether two sockets that are bound to these addresses want the same packets (`inet_rcv_saddr_equal()` of
+/// `net/ipv4/inet_connection_sock.c`). Each stands with its IPV6_V6ONLY; where that is unknown it is taken for off.
+#[must_use]
+pub fn overlap(
+    (one, one_v6only): (IpAddr, Option<bool>),
+    (other, other_v6only): (IpAddr, Option<bool>),
+) -> bool {
+    let (one, other) = (one.to_canonical(), other.to_canonical());
+    match (one, other) {
+        (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
+            one == other || one.is_unspecified() || other.is_unspecified()
+        }
+        (IpAddr::V4(_), IpAddr::V6(v6)) => v6.is_unspecified() && other_v6only != Some(true),
+        (IpAddr::V6(v6), IpAddr::V4(_)) => v6.is_unspecified() && one_v6only != Some(true),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -48,6 +48,18 @@ pub enum V6Only {
     System,
 }
 
+impl V6Only {
+    /// What it is set to; `None` where it is left to the system.
+    #[must_use]
+    pub fn as_set(self) -> Option<bool> {
+        match self {
+            V6Only::On => Some(true),
+            V6Only::Off => Some(false),
+            V6Only::System => None,
+        }
+    }
+}
+
 /// The system call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

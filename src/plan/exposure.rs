@@ -17,7 +17,7 @@ use super::reach;
 use crate::model::addr::{self, needs_zone};
 use crate::model::{
     AddrClass, AddrState, Exposure, Family, FamilyExposure, IfName, Interface, InterfaceAddress, Route,
-    RouteKind, Snapshot, SocketSpec, SocketView, V6Only,
+    RouteKind, Snapshot, SocketSpec, SocketView,
 };
 
 /// What of a socket decides its exposure.
@@ -43,11 +43,10 @@ impl<'a> Facts<'a> {
             address: spec.address,
             scope_id: (spec.scope_id != 0).then_some(spec.scope_id),
             device: spec.device.as_ref(),
-            v6only: match spec.v6only {
-                V6Only::On => Some(true),
-                V6Only::Off => Some(false),
-                V6Only::System => snapshot.setting("net.ipv6.bindv6only").map(|value| value != 0),
-            },
+            v6only: spec
+                .v6only
+                .as_set()
+                .or_else(|| snapshot.setting("net.ipv6.bindv6only").map(|value| value != 0)),
             protocol: spec.protocol,
         }
     }

@@ -9,6 +9,7 @@ use crate::bind::{self, BindFailure, Bound};
 use crate::cmd::{Exit, Failure};
 use crate::code::Code;
 use crate::diag::Problem;
+use crate::model::addr::overlap;
 use crate::model::socket::Reply;
 use crate::model::{
     AddrClass, Errno, Exposure, Family, FamilyExposure, Phase, Protocol, Snapshot, SocketSpec, SocketView,
@@ -245,7 +246,10 @@ fn explained(
         holders = open
             .iter()
             .filter(|other| other.bound.view.port == spec.port && other.bound.spec.protocol == spec.protocol)
-            .filter(|other| overlap(&other.bound.view, spec))
+            .filter(|other| {
+                let view = &other.bound.view;
+                overlap((view.address, view.v6only), (spec.address, spec.v6only.as_set()))
+            })
             .map(|other| {
                 format!("listener {} of this profile ({})", other.bound.spec.listener, other.bound.view)
             })
@@ -261,16 +265,6 @@ fn explained(
         }
     }
     failure::explain(spec, failure.phase, failure.errno, &failure.object, &holders, host)
-}
-
-/// Whether an address is common to both.
-fn overlap(view: &SocketView, spec: &SocketSpec) -> bool {
-    let covers = |(address, dual): (IpAddr, bool), other: IpAddr| {
-        address.is_unspecified() && (dual || address.is_ipv6() == other.is_ipv6())
-    };
-    let (one, other) = (view.address.to_canonical(), spec.address.to_canonical());
-    let dual = (view.v6only == Some(false), spec.v6only != V6Only::On && spec.domain() == Family::Ipv6);
-    one == other || covers((one, dual.0), other) || covers((other, dual.1), one)
 }
 
 /// Takes over an inherited socket: asks for the ingress interface (later than one would like, so that connections already

@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
 use super::{borrow, cgroup, memory, processes};
-use crate::model::addr::needs_zone;
+use crate::model::addr::{needs_zone, overlap};
 use crate::model::kernel::KernelRelease;
 use crate::model::{
     Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owners, Protocol, Queue, SocketState,
@@ -445,7 +445,7 @@ pub fn port_holder(protocol: Protocol, address: IpAddr, port: u16) -> Vec<Listen
             query,
             || part.borrow_mut().clear(),
             |socket, _| {
-                if socket.local_port == port && competes(address, &socket) {
+                if socket.local_port == port && overlap((address, None), (socket.local, socket.v6only)) {
                     part.borrow_mut().push(listening(&socket, protocol, netns, &mut names));
                 }
             },
@@ -458,19 +458,6 @@ pub fn port_holder(protocol: Protocol, address: IpAddr, port: u16) -> Vec<Listen
     found.truncate(MOST);
     attach_owners(&mut found, false);
     found
-}
-
-/// Whether a bind to `address` and the socket want the same packets (`inet_rcv_saddr_equal()` of
-/// `net/ipv4/inet_connection_sock.c`), taking an unknown IPV6_V6ONLY of either for off.
-fn competes(address: IpAddr, socket: &DiagSocket) -> bool {
-    let (one, other) = (address.to_canonical(), socket.local.to_canonical());
-    match (one, other) {
-        (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
-            one == other || one.is_unspecified() || other.is_unspecified()
-        }
-        (IpAddr::V4(_), IpAddr::V6(v6)) => v6.is_unspecified() && socket.v6only != Some(true),
-        (IpAddr::V6(v6), IpAddr::V4(_)) => v6.is_unspecified(),
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ruleset::Ruleset;
+
 /// The tables of packet filters in a network namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketFilters {
@@ -9,6 +11,9 @@ pub struct PacketFilters {
     pub tables: Vec<String>,
     /// Why there may be more; null when all were seen.
     pub unseen: Option<String>,
+    /// The rules themselves; null where they were not read.
+    #[serde(default)]
+    pub ruleset: Option<Ruleset>,
 }
 
 /// What a report says of packet filters. `None`: nobody looked, as on another host's behalf.
@@ -36,6 +41,7 @@ mod tests {
         let filters = |tables: &[&str], unseen: Option<&str>| PacketFilters {
             tables: tables.iter().map(|table| (*table).to_owned()).collect(),
             unseen: unseen.map(str::to_owned),
+            ruleset: None,
         };
         assert!(note(Some(&filters(&[], None))).ends_with("no table of a packet filter here"));
         assert!(note(Some(&filters(&["iptables nat"], None))).ends_with("some here: iptables nat"));

@@ -17,6 +17,7 @@ pub mod inventory;
 pub mod kernel;
 pub mod reach;
 pub mod rehearsal;
+pub mod ruleset;
 pub mod socket;
 pub mod topology;
 

@@ -6,5 +6,5 @@ use crate::model::filters::PacketFilters;
 #[must_use]
 pub fn packet_filters() -> PacketFilters {
     let unseen = Some("this program looks for them on Linux only".to_owned());
-    PacketFilters { tables: Vec::new(), unseen }
+    PacketFilters { tables: Vec::new(), unseen, ruleset: None }
 }

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use bindscope::model::{IfName, Interface, InterfaceAddress, Protocol, Snapshot, SocketSpec};
-use bindscope::plan::available::Rights;
-use bindscope::plan::report::{Plan, cells};
+use bindscope::plan::bind_check::Rights;
+use bindscope::report::matrix::{Plan, cells};
 
 fn address(number: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(0x0a00_0001 + u32::try_from(number).unwrap()))

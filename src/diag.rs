@@ -7,7 +7,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
-use crate::text::{escape, printable};
+use crate::escape::{escape, printable};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ impl Place {
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct Diagnostic {
     /// Its code.
     pub code: Code,
     /// How bad it is.
@@ -57,29 +57,29 @@ pub struct Problem {
     pub help: Vec<String>,
 }
 
-impl Problem {
+impl Diagnostic {
     /// An error without a place.
     #[must_use]
-    pub fn error(code: Code, message: impl Into<String>) -> Problem {
-        Problem { code, severity: Severity::Error, message: message.into(), place: None, help: Vec::new() }
+    pub fn error(code: Code, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { code, severity: Severity::Error, message: message.into(), place: None, help: Vec::new() }
     }
 
     /// A warning without a place.
     #[must_use]
-    pub fn warning(code: Code, message: impl Into<String>) -> Problem {
-        Problem { severity: Severity::Warning, ..Problem::error(code, message) }
+    pub fn warning(code: Code, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, message) }
     }
 
     /// The same, at a place.
     #[must_use]
-    pub fn at(mut self, place: Place) -> Problem {
+    pub fn at(mut self, place: Place) -> Diagnostic {
         self.place = Some(place);
         self
     }
 
     /// The same, with one more way out.
     #[must_use]
-    pub fn help(mut self, help: impl Into<String>) -> Problem {
+    pub fn help(mut self, help: impl Into<String>) -> Diagnostic {
         self.help.push(help.into());
         self
     }
@@ -90,7 +90,7 @@ const LONGEST_SHOWN_LINE: usize = 4096;
 
 /// A problem as text for a person, with the source line and a caret where there is a place. Ends with a newline.
 #[must_use]
-pub fn render(problem: &Problem, color: bool) -> String {
+pub fn render(problem: &Diagnostic, color: bool) -> String {
     let level = match problem.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn names_are_escaped_once() {
         let name = IfName::from_bytes(b"e\x1b[31m");
-        let problem = Problem::warning(Code::INTERNAL, format!("{name} and \x1b[2J")).help("a \\ stays");
+        let problem = Diagnostic::warning(Code::INTERNAL, format!("{name} and \x1b[2J")).help("a \\ stays");
         let shown = render(&problem, false);
         assert_eq!(shown, "warning[BS9001]: e\\x1b[31m and \\x1b[2J\n  = help: a \\ stays\n");
     }

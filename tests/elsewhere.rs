@@ -58,6 +58,6 @@ fn connections_summary_and_doctor_say_what_is_not_known() {
     for name in ["sockets", "owners", "connections"] {
         let line = report["lines"].as_array().unwrap().iter().find(|line| line["name"] == name).unwrap();
         assert_eq!(line["state"], "no", "{line:#}");
-        assert!(line["way_out"].is_null(), "no switch of this system changes it: {line:#}");
+        assert!(line["remedy"].is_null(), "no switch of this system changes it: {line:#}");
     }
 }

@@ -1,7 +1,7 @@
 //! The profile language: what it reads, and what it says about what it cannot read.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test")]
 
-use bindscope::diag::{self, Problem};
+use bindscope::diag::{self, Diagnostic};
 use bindscope::model::{Family, V6Only};
 use bindscope::profile::{self, Bind, FileKind, Profile, Selector, builtin, flag, lab, policy, schema};
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ fn example(name: &str) -> String {
     std::fs::read_to_string(format!("tests/data/examples/{name}.toml")).unwrap()
 }
 
-fn rendered(problems: &[Problem]) -> String {
+fn rendered(problems: &[Diagnostic]) -> String {
     problems.iter().map(|problem| diag::render(problem, false)).collect()
 }
 
@@ -123,7 +123,7 @@ fn what_a_text_may_hold_besides_is_no_danger() {
 }
 
 /// Every span lies within its text, on the boundaries of characters, and can be shown.
-fn sound(problems: &[Problem]) {
+fn sound(problems: &[Diagnostic]) {
     assert!(!problems.is_empty());
     for problem in problems {
         if let Some(place) = &problem.place {

@@ -27,7 +27,7 @@ type Found = (Option<String>, Facts);
 /// it, since a container's 0.0.0.0 is not the host's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    own: bool,
+    current: bool,
     protocol: Protocol,
     address: IpAddr,
     port: u16,
@@ -77,7 +77,7 @@ struct Earlier {
 #[derive(Deserialize)]
 struct EarlierNamespace {
     inode: Option<u64>,
-    own: bool,
+    current: bool,
 }
 
 #[derive(Deserialize)]
@@ -109,7 +109,7 @@ impl Baseline {
         }
         let earlier: Earlier = serde_json::from_value(document).map_err(|error| none(&error))?;
         let own = |socket: &ListeningSocket| {
-            earlier.namespaces.iter().find(|one| one.inode == socket.netns).is_none_or(|one| one.own)
+            earlier.namespaces.iter().find(|one| one.inode == socket.netns).is_none_or(|one| one.current)
         };
         let mut baseline = Baseline::default();
         for socket in &earlier.sockets {
@@ -133,7 +133,7 @@ impl Baseline {
     pub fn apply(&self, name: &str, report: &mut Report) {
         report.baseline = Some(name.to_owned());
         let own = |report: &Report, socket: &ListeningSocket| {
-            report.namespaces.iter().find(|one| one.inode == socket.netns).is_none_or(|one| one.own)
+            report.namespaces.iter().find(|one| one.inode == socket.netns).is_none_or(|one| one.current)
         };
         let keys: Vec<(Key, Facts)> = report
             .sockets
@@ -173,5 +173,5 @@ impl Baseline {
 
 fn key(socket: &ListeningSocket, own: bool) -> Key {
     let view = &socket.view;
-    Key { own, protocol: view.protocol, address: view.address, port: view.port, uid: socket.uid }
+    Key { current: own, protocol: view.protocol, address: view.address, port: view.port, uid: socket.uid }
 }

@@ -104,7 +104,7 @@ fn process(socket: &ListeningSocket) -> Option<Program> {
     let owners = socket.owners.as_ref()?;
     let mut of: BTreeSet<(&str, &str)> = BTreeSet::new();
     for owner in owners.iter().filter(|owner| owner.pid != 1 || owners.len() == 1) {
-        let exe = owner.exe.as_deref().filter(|_| owner.exe_here == Some(true) || owner.exe_deleted)?;
+        let exe = owner.exe.as_deref().filter(|_| owner.exe_visible == Some(true) || owner.exe_deleted)?;
         of.insert((exe, owner.user.as_deref()?));
     }
     match of.into_iter().collect::<Vec<_>>().as_slice() {
@@ -122,7 +122,7 @@ fn quoted(text: &str) -> String {
                 out.push('\\');
                 out.push(c);
             }
-            c if c.is_control() || crate::text::escape(c.encode_utf8(&mut [0; 4])).len() > c.len_utf8() => {
+            c if c.is_control() || crate::escape::escape(c.encode_utf8(&mut [0; 4])).len() > c.len_utf8() => {
                 let _ = write!(out, "\\U{:08X}", u32::from(c));
             }
             c => out.push(c),

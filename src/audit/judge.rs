@@ -62,7 +62,7 @@ impl Judge<'_> {
                 socket: Some(place),
                 verdict: outcome.verdict,
                 because: outcome.because.clone(),
-                place: at.clone(),
+                location: at.clone(),
             });
             if outcome.verdict == Verdict::Pass {
                 continue;
@@ -72,7 +72,7 @@ impl Judge<'_> {
             let mut finding = Finding::new(code, Severity::Error, Some(place), outcome.because.clone());
             finding.help = outcome.help.map(Into::into);
             finding.rule = outcome.rule.map(|_| self.rule_name(outcome.rule));
-            finding.place = at;
+            finding.location = at;
             finding.undecided = undecided;
             report.findings.push(finding);
         }
@@ -255,7 +255,7 @@ impl Judge<'_> {
                 let mut finding = Finding::new(Code::ALLOW_UNUSED, Severity::Note, None, message)
                     .help("remove it, or say `require = true` if it must be there");
                 finding.rule = Some(name);
-                finding.place = Some(self.place(&rule.places, "id"));
+                finding.location = Some(self.place(&rule.places, "id"));
                 report.findings.push(finding);
             }
             return;
@@ -277,11 +277,17 @@ impl Judge<'_> {
             let mut finding = Finding::new(code, Severity::Error, None, because.clone())
                 .help("start the service, or look whether it listens elsewhere");
             finding.rule = Some(name.clone());
-            finding.place = place.clone();
+            finding.location = place.clone();
             finding.undecided = undecided;
             report.findings.push(finding);
         }
-        report.checks.push(Check { name: format!("{name} is there"), socket: None, verdict, because, place });
+        report.checks.push(Check {
+            name: format!("{name} is there"),
+            socket: None,
+            verdict,
+            because,
+            location: place,
+        });
     }
 
     fn waive(&self, waiver: &Waive, report: &mut Report) {
@@ -309,7 +315,7 @@ impl Judge<'_> {
             let message = format!("the waiver of {} ended with {last}: {}", waiver.code, waiver.reason);
             let mut finding = Finding::new(Code::WAIVER_EXPIRED, Severity::Warning, None, message)
                 .help("solve what it was for, or decide anew and write a later date");
-            finding.place = place("expires");
+            finding.location = place("expires");
             report.findings.push(finding);
         } else if !matched && waiver.unmatched != Unmatched::Ignore {
             let severity =
@@ -317,7 +323,7 @@ impl Judge<'_> {
             let message = format!("the waiver of {} covers nothing: {}", waiver.code, waiver.reason);
             let mut finding = Finding::new(Code::WAIVER_UNUSED, severity, None, message)
                 .help("remove it: it would hide the next finding of this kind");
-            finding.place = place("code");
+            finding.location = place("code");
             report.findings.push(finding);
         }
     }
@@ -453,7 +459,7 @@ fn one_process(matches: &Match, owner: &Owner) -> Process {
     if matches.exe.is_empty() {
         return Process::Yes;
     }
-    match (owner.exe.as_deref(), owner.exe_here) {
+    match (owner.exe.as_deref(), owner.exe_visible) {
         (None, _) => Process::Unknown(format!("the executable of {who} could not be read")),
         (Some(exe), _) if !any(&matches.exe, exe) => Process::No(format!("{who} runs {exe}")),
         // A deleted file cannot be compared any more; its path is the kernel's word.

@@ -41,7 +41,7 @@ pub struct Namespace {
     /// Its name under `/run/netns`, or else a process in it as `pid 12 (nginx)`. Unescaped.
     pub name: Option<String>,
     /// Whether it is the namespace that this program runs in.
-    pub own: bool,
+    pub current: bool,
     /// Whether all its sockets are in the report; false also where `/proc/net` alone could be read.
     pub complete: bool,
     /// Whether its interfaces could be read, without which nothing is known of who reaches its sockets.
@@ -64,8 +64,8 @@ pub struct Finding {
     /// The policy's rule that it is about, as `allow ssh`.
     pub rule: Option<String>,
     /// The place in the policy that decided.
-    #[serde(serialize_with = "place")]
-    pub place: Option<Box<Place>>,
+    #[serde(serialize_with = "location")]
+    pub location: Option<Box<Place>>,
     /// Whether the evidence that would decide is missing.
     pub undecided: bool,
     /// Why the policy waives it; null when it does not.
@@ -90,7 +90,7 @@ impl Finding {
             message: message.into(),
             help: None,
             rule: None,
-            place: None,
+            location: None,
             undecided: false,
             waived: None,
             known: false,
@@ -112,14 +112,14 @@ impl Finding {
 }
 
 /// A place as JSON has it: file, line and column from 1.
-fn place<S: serde::Serializer>(place: &Option<Box<Place>>, serializer: S) -> Result<S::Ok, S::Error> {
+fn location<S: serde::Serializer>(location: &Option<Box<Place>>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Spot<'a> {
         file: &'a str,
         line: usize,
         column: usize,
     }
-    place
+    location
         .as_ref()
         .map(|place| {
             let (line, column) = place.line_column();
@@ -152,8 +152,8 @@ pub struct Check {
     /// Why. Unescaped.
     pub because: String,
     /// The place in the policy that decided.
-    #[serde(serialize_with = "place")]
-    pub place: Option<Box<Place>>,
+    #[serde(serialize_with = "location")]
+    pub location: Option<Box<Place>>,
 }
 
 /// The document of `bindscope audit`.

@@ -14,7 +14,7 @@ use crate::model::{
     Snapshot, SocketState,
 };
 use crate::plan::exposure::{Exposer, Facts, Reason};
-use crate::plan::local::{Ipv4Kind, LocalAddresses};
+use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 
 /// Fills in the exposure of every socket of `site` and returns what is remarkable. Positions of sockets count from `first`.
 #[must_use]

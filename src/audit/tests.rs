@@ -49,7 +49,7 @@ pub(crate) fn owner(pid: u32, command: &str, exe: &str) -> Owner {
         command: command.to_owned(),
         exe: Some(exe.to_owned()),
         exe_deleted: false,
-        exe_here: Some(true),
+        exe_visible: Some(true),
         user: Some("root".to_owned()),
         uid: Some(0),
         unit: Some(format!("{command}.service")),
@@ -107,7 +107,8 @@ pub(crate) fn socket(text: &str) -> ListeningSocket {
 }
 
 pub(crate) fn report_of(sockets: Vec<ListeningSocket>, host: Snapshot) -> Report {
-    let namespace = Namespace { inode: Some(1), name: None, own: true, complete: true, exposure_known: true };
+    let namespace =
+        Namespace { inode: Some(1), name: None, current: true, complete: true, exposure_known: true };
     report(&mut [Site { namespace, host, sockets }], Vec::new(), "2026-01-02T03:04:05.000006Z".to_owned())
 }
 

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Context, Exit, Failure, source};
+use super::{Context, Exit, Failure, profile_args};
 use crate::audit::baseline::Baseline;
 use crate::audit::judge::Judge;
 use crate::audit::{self, Namespace, Report, Site, Verdict, draft};
 use crate::code::Code;
-use crate::diag::{Problem, Severity};
+use crate::diag::{Diagnostic, Severity};
 use crate::model::{ListeningSocket, Snapshot};
 use crate::profile::policy::{self, Policy};
 use crate::record::time::Time;
@@ -119,7 +119,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
                 "leave --format out, or write --format ndjson",
             ),
         };
-        return Err(Failure::usage(vec![Problem::error(Code::COMMAND_LINE, message).help(help)]));
+        return Err(Failure::usage(vec![Diagnostic::error(Code::COMMAND_LINE, message).help(help)]));
     }
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
     let policy = args.policy.as_deref().map(read_policy).transpose()?;
@@ -154,7 +154,7 @@ struct Read {
 }
 
 fn read_policy(name: &OsStr) -> Result<Read, Failure> {
-    let file = source::read(name).map_err(|problem| Failure::usage(vec![problem]))?;
+    let file = profile_args::read(name).map_err(|problem| Failure::usage(vec![problem]))?;
     let policy = policy::parse(&file.origin, &file.text).map_err(Failure::usage)?;
     Ok(Read { policy, text: file.text.as_str().into() })
 }
@@ -236,12 +236,12 @@ fn write_policy(look: &Look, path: &Path, context: &Context) -> Result<Exit, Fai
                 _ => "choose another file, or - for standard output",
             };
             let problem =
-                Problem::error(Code::OUTPUT_FAILED, format!("cannot write the policy {shown}: {error}"));
+                Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write the policy {shown}: {error}"));
             Failure::new(Exit::Output, problem.help(help))
         })?;
     }
     for because in &look.report.incomplete_because {
-        context.say(&Problem::warning(
+        context.say(&Diagnostic::warning(
             Code::POLICY_UNDECIDED,
             format!("the policy may lack something: {because}"),
         ));
@@ -269,7 +269,7 @@ fn gather(args: &Args, all_namespaces: bool) -> Gathered {
             let name = Namespace {
                 inode: Some(namespace.inode),
                 name: namespace.name.clone(),
-                own: namespace.own,
+                current: namespace.current,
                 complete: true,
                 exposure_known: true,
             };
@@ -289,7 +289,8 @@ fn gather(args: &Args, all_namespaces: bool) -> Gathered {
     } else {
         let look = look(&options);
         let inode = look.host.host.netns.or_else(|| look.sockets.first().and_then(|socket| socket.netns));
-        gathered.add(Namespace { inode, name: None, own: true, complete: true, exposure_known: true }, look);
+        gathered
+            .add(Namespace { inode, name: None, current: true, complete: true, exposure_known: true }, look);
     }
     if args.no_owners {
         gathered.because.push("owners were not looked for (--no-owners)".to_owned());
@@ -315,7 +316,7 @@ fn look(options: &InventoryOptions) -> Seen {
         because.push(error.to_string());
         crate::model::Snapshot::default()
     });
-    host.groups = super::summary::groups_of(&inventory.sockets);
+    host.groups = super::overview::groups_of(&inventory.sockets);
     Seen { host, sockets: inventory.sockets, because, all_sockets: inventory.all_sockets }
 }
 
@@ -337,7 +338,7 @@ fn write(report: &Report, args: &Args, context: &Context) -> Result<(), Failure>
         Format::Csv => context.emit_with(output, |out| render::audit::csv(report, out)),
         Format::Sarif => {
             let log = render::audit::sarif(report).map_err(|error| {
-                Failure::new(Exit::Internal, Problem::error(Code::INTERNAL, error.to_string()))
+                Failure::new(Exit::Internal, Diagnostic::error(Code::INTERNAL, error.to_string()))
             })?;
             context.emit(&log, output)
         }
@@ -360,7 +361,7 @@ fn style(args: &Args, context: &Context) -> render::audit::Style {
 fn read_baseline(path: &std::path::Path) -> Result<Baseline, Failure> {
     let problem = |message: String| {
         Failure::usage(vec![
-            Problem::error(Code::BASELINE, message)
+            Diagnostic::error(Code::BASELINE, message)
                 .help("make one with `bindscope audit --format json -o FILE`"),
         ])
     };

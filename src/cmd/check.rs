@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use super::{Context, Exit, Failure, source};
-use crate::diag::Problem;
+use super::{Context, Exit, Failure, profile_args};
+use crate::diag::Diagnostic;
+use crate::escape::escape;
 use crate::profile::{self, FileKind, lab, policy};
-use crate::text::escape;
 
 /// Arguments of `bindscope check`.
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut good = String::new();
     let mut problems = Vec::new();
     for name in &args.files {
-        match source::read_or_builtin(name)
+        match profile_args::read_or_builtin(name)
             .map_err(|problem| vec![problem])
             .and_then(|file| Ok((holds(&file, args.strict)?, file)))
         {
@@ -42,10 +42,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
 }
 
 /// What a file holds, in a few words.
-fn holds(file: &source::SourceFile, strict: bool) -> Result<String, Vec<Problem>> {
+fn holds(file: &profile_args::SourceFile, strict: bool) -> Result<String, Vec<Diagnostic>> {
     Ok(match profile::kind_of(&file.text) {
         FileKind::Profile => {
-            let profile = source::parse(file)?;
+            let profile = profile_args::parse(file)?;
             let open = if strict { profile::without_reason(&profile) } else { Vec::new() };
             if !open.is_empty() {
                 return Err(open);

@@ -2,7 +2,7 @@
 
 use super::{Cli, Context, Exit, Failure};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 
 /// Arguments of `bindscope completions`.
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,7 @@ pub fn man(args: &ManArgs, context: &Context) -> Result<Exit, Failure> {
     };
     let mut page = Vec::new();
     clap_mangen::Man::new(shown).render(&mut page).map_err(|error| {
-        Failure::new(Exit::Internal, Problem::error(Code::INTERNAL, format!("manual page: {error}")))
+        Failure::new(Exit::Internal, Diagnostic::error(Code::INTERNAL, format!("manual page: {error}")))
     })?;
     context.emit(&page, None)?;
     Ok(Exit::Success)
@@ -61,6 +61,6 @@ fn command() -> clap::Command {
 
 fn unknown(name: &str, program: &clap::Command) -> Failure {
     let names: Vec<&str> = program.get_subcommands().map(clap::Command::get_name).collect();
-    let problem = Problem::error(Code::UNKNOWN_NAME, format!("there is no command {name}"));
+    let problem = Diagnostic::error(Code::UNKNOWN_NAME, format!("there is no command {name}"));
     Failure::usage(vec![problem.help(format!("the commands are {}", names.join(", ")))])
 }

@@ -8,7 +8,7 @@ use super::{Context, Exit, Failure};
 use crate::attribute::{AddressBook, KernelIngress, Raw, attribute};
 use crate::audit::served::{Connection, Connections, listener_of};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 use crate::model::{Evidence, IfName, Protocol, SocketState};
 use crate::record::event::ingress_key;
 use crate::record::time::Time;
@@ -59,7 +59,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let snapshot = sys::snapshot();
     let book = snapshot.as_ref().ok().map(AddressBook::new);
     if let Ok(snapshot) = &snapshot {
-        super::summary::expose(&mut inventory.sockets, snapshot);
+        super::overview::expose(&mut inventory.sockets, snapshot);
     }
     let mut by_ingress: BTreeMap<IfName, usize> = BTreeMap::new();
     let mut connections = Vec::new();
@@ -108,7 +108,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         Format::Human => render::connections::human(&document).into_bytes(),
         Format::Csv => render::connections::csv(&document).into_bytes(),
         Format::Json => render::connections::json(&document).map_err(|error| {
-            Failure::new(Exit::Internal, Problem::error(Code::INTERNAL, error.to_string()))
+            Failure::new(Exit::Internal, Diagnostic::error(Code::INTERNAL, error.to_string()))
         })?,
     };
     context.emit(&bytes, args.output.as_deref())?;

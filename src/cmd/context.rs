@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::exit::{Exit, Failure};
 use crate::code::Code;
-use crate::diag::{self, Problem, Severity};
+use crate::diag::{self, Diagnostic, Severity};
 
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -91,7 +91,7 @@ impl Context {
         match result {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
                 Exit::Output,
-                Problem::error(Code::OUTPUT_FAILED, format!("cannot write {name}: {error}"))
+                Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write {name}: {error}"))
                     .help("choose another file with -o FILE, or make room"),
             )),
             _ => Ok(()),
@@ -99,7 +99,7 @@ impl Context {
     }
 
     /// Shows a problem on standard error. Notes are left out under `-q`.
-    pub fn say(&self, problem: &Problem) {
+    pub fn say(&self, problem: &Diagnostic) {
         if self.quiet && problem.severity == Severity::Note {
             return;
         }
@@ -109,7 +109,7 @@ impl Context {
     /// Shows a problem on standard error unless that would take longer than `patience`: for loops that must go on when nobody
     /// reads. Returns whether it was shown (or left out on purpose).
     #[must_use]
-    pub fn say_within(&self, problem: &Problem, patience: std::time::Duration) -> bool {
+    pub fn say_within(&self, problem: &Diagnostic, patience: std::time::Duration) -> bool {
         if self.quiet && problem.severity == Severity::Note {
             return true;
         }

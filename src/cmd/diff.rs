@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::foretell::{self, HostArgs};
-use super::{Context, Exit, Failure, plan, source};
+use super::target_host::{self, HostArgs};
+use super::{Context, Exit, Failure, plan, profile_args};
 use crate::code::Code;
-use crate::diag::Problem;
-use crate::plan::compare::{comparable, compare, kind_of};
+use crate::diag::Diagnostic;
 use crate::profile::Profile;
 use crate::render;
+use crate::report::report_diff::{comparable, compare, kind_of};
 
 /// The largest report that is read, in bytes: some half a million cells.
 const LARGEST_REPORT: u64 = 256 << 20;
@@ -52,7 +52,7 @@ enum Format {
 /// Exit 2 for what is no report and no profile, and for two reports of kinds that have nothing in common.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if args.a == "-" && args.b == "-" {
-        let problem = Problem::error(Code::COMMAND_LINE, "standard input can be read only once");
+        let problem = Diagnostic::error(Code::COMMAND_LINE, "standard input can be read only once");
         return Err(Failure::usage(vec![problem.help("name a file for one of the two")]));
     }
     let (a, b) = match (document(&args.a, args), document(&args.b, args)) {
@@ -67,7 +67,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     };
     let (first, second) = (kind_of(&a).unwrap_or_default(), kind_of(&b).unwrap_or_default());
     if !comparable(first, second) {
-        let problem = Problem::error(
+        let problem = Diagnostic::error(
             Code::BAD_REPORT,
             format!("a {first} report and a {second} report have nothing in common"),
         );
@@ -97,26 +97,26 @@ fn document(name: &str, args: &Args) -> Result<Value, Failure> {
         Ok(serde_json::to_value(report).unwrap_or_default())
     };
     let bad = |message: String| {
-        let problem = Problem::error(Code::BAD_REPORT, format!("{name}: {message}"));
+        let problem = Diagnostic::error(Code::BAD_REPORT, format!("{name}: {message}"));
         Failure::usage(vec![problem.help("reports are written with --format json")])
     };
     let path = Path::new(name);
     let text = if name == "-" {
         let mut input = io::stdin().lock();
         let mut start = Vec::new();
-        let read = input.by_ref().take(source::LONGEST + 1).read_to_end(&mut start);
+        let read = input.by_ref().take(profile_args::LONGEST + 1).read_to_end(&mut start);
         read.map_err(|error| bad(error.to_string()))?;
         // JSON begins with a brace here, and no TOML does; some shells put a mark before whatever they pass on.
         let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();
         if text.first() != Some(&b'{') {
-            let file = source::file_of("<stdin>".to_owned(), None, start)?;
-            return planned(source::parse(&file).map_err(Failure::usage)?);
+            let file = profile_args::file_of("<stdin>".to_owned(), None, start)?;
+            return planned(profile_args::parse(&file).map_err(Failure::usage)?);
         }
-        foretell::text_of(text.chain(input), LARGEST_REPORT).map_err(bad)?
+        target_host::text_of(text.chain(input), LARGEST_REPORT).map_err(bad)?
     } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
-        foretell::read_text(path, LARGEST_REPORT).map_err(bad)?
+        target_host::read_text(path, LARGEST_REPORT).map_err(bad)?
     } else {
-        return planned(source::load_named(name.as_ref())?);
+        return planned(profile_args::load_named(name.as_ref())?);
     };
     let document: Value = serde_json::from_str(&text).map_err(|error| bad(format!("not JSON: {error}")))?;
     match document["schema"].as_str() {

@@ -8,16 +8,16 @@ use serde::Serialize;
 
 use super::{Context, Exit, Failure, interfaces};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
+use crate::escape::printable;
 use crate::model;
 use crate::model::confinement::{Confinement, Needs};
-use crate::model::kernel::KnownDifference;
+use crate::model::kernel_release::KnownDifference;
 use crate::model::{IfName, Snapshot};
-use crate::plan::available::Rights;
-use crate::probe::kernel::{self, Place};
+use crate::plan::bind_check::Rights;
+use crate::probe::kernel_check::{self, Place};
 use crate::record::time::Time;
-use crate::sys::{self, Sight, netns};
-use crate::text::printable;
+use crate::sys::{self, Visibility, netns};
 
 /// Arguments of `bindscope doctor`.
 #[derive(Debug, clap::Args)]
@@ -58,7 +58,7 @@ struct Line {
     state: State,
     detail: String,
     /// The switch that would change it.
-    way_out: Option<String>,
+    remedy: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,19 +77,19 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Kernel {
     /// `namespace` or `loopback`.
-    place: &'static str,
+    location: &'static str,
     sequences: usize,
     agree: usize,
     /// Sequences of wildcards, which are not bound among the sockets of others.
-    left_out: usize,
+    skipped: usize,
     /// In what kernels of this release are known to differ from others.
     known: Vec<String>,
     differences: Vec<String>,
 }
 
 impl Kernel {
-    fn new(place: &'static str, replay: kernel::Replay, host: &model::Host) -> Kernel {
-        let kernel::Replay { sequences, agree, left_out, differences } = replay;
+    fn new(location: &'static str, replay: kernel_check::Replay, host: &model::Host) -> Kernel {
+        let kernel_check::Replay { sequences, agree, skipped, differences } = replay;
         let known = KnownDifference::ALL.into_iter().filter_map(|difference| {
             let sentence = difference.sentence();
             match difference.applies_to(host) {
@@ -98,7 +98,7 @@ impl Kernel {
                 None => Some(format!("{sentence}; not certain, as the release does not tell it")),
             }
         });
-        Kernel { place, sequences, agree, left_out, known: known.collect(), differences }
+        Kernel { location, sequences, agree, skipped, known: known.collect(), differences }
     }
 }
 
@@ -107,7 +107,7 @@ impl Kernel {
 /// # Errors
 /// Exit 4 when `--kernel` cannot bind anything; output that cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let sight = sys::sight();
+    let sight = sys::visibility();
     let snapshot = sys::snapshot();
     let mut lines = sockets(&sight);
     lines.extend(interfaces(&sight, snapshot.as_ref()));
@@ -119,19 +119,19 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let lab = netns::prepare().and_then(|()| netns::Namespace::new());
     lines.push(match &lab {
         Ok(_) => line("lab", State::Yes, "network namespaces of our own can be made", None),
-        Err(refusal) => line("lab", State::No, &refusal.to_string(), Some(refusal.way_out.clone())),
+        Err(refusal) => line("lab", State::No, &refusal.to_string(), Some(refusal.remedy.clone())),
     });
     let kernel = match (args.kernel, lab) {
         (false, _) => None,
         // The rules are those of Linux, where the sockets of others can be seen.
         (true, Err(refusal)) if sight.sock_diag.is_empty() => {
-            let problem = Problem::error(Code::CANNOT_SEE, format!("no namespace to bind in: {refusal}"));
-            return Err(Failure::new(Exit::Environment, problem.help(refusal.way_out)));
+            let problem = Diagnostic::error(Code::CANNOT_SEE, format!("no namespace to bind in: {refusal}"));
+            return Err(Failure::new(Exit::Environment, problem.help(refusal.remedy)));
         }
         (true, lab) => Some(replay(lab.as_ref().ok(), sight.uid).map_err(|because| {
             Failure::new(
                 Exit::Environment,
-                Problem::error(Code::KERNEL_DIFFERS, format!("the binds cannot be tried: {because}")),
+                Diagnostic::error(Code::KERNEL_DIFFERS, format!("the binds cannot be tried: {because}")),
             )
         })?),
     };
@@ -149,7 +149,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         Format::Human => human(&report).into_bytes(),
         Format::Json => {
             let mut bytes = serde_json::to_vec_pretty(&report).map_err(|error| {
-                Failure::new(Exit::Internal, Problem::error(Code::INTERNAL, error.to_string()))
+                Failure::new(Exit::Internal, Diagnostic::error(Code::INTERNAL, error.to_string()))
             })?;
             bytes.push(b'\n');
             bytes
@@ -160,12 +160,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Ok(if differs { Exit::Finding } else { Exit::Success })
 }
 
-fn line(name: &'static str, state: State, detail: &str, way_out: Option<String>) -> Line {
-    Line { name, state, detail: detail.to_owned(), way_out }
+fn line(name: &'static str, state: State, detail: &str, remedy: Option<String>) -> Line {
+    Line { name, state, detail: detail.to_owned(), remedy }
 }
 
 /// What can be seen of other programs' sockets.
-fn sockets(sight: &Sight) -> Vec<Line> {
+fn sockets(sight: &Visibility) -> Vec<Line> {
     let mut lines = Vec::new();
     let mptcp = sight.settings.get("net.mptcp.enabled").is_some_and(|on| *on != 0);
     let refused: Vec<String> = sight
@@ -179,12 +179,12 @@ fn sockets(sight: &Sight) -> Vec<Line> {
     } else if refused.is_empty() {
         line("sockets", State::Yes, "sock_diag tells every socket of this network namespace", None)
     } else {
-        let way_out = "allow AF_NETLINK sockets (seccomp filter, RestrictAddressFamilies=), or load the modules tcp_diag, udp_diag and mptcp_diag";
+        let remedy = "allow AF_NETLINK sockets (seccomp filter, RestrictAddressFamilies=), or load the modules tcp_diag, udp_diag and mptcp_diag";
         line(
             "sockets",
             State::Partly,
             &format!("sock_diag is refused ({}); /proc/net is read instead", refused.join("; ")),
-            Some(way_out.to_owned()),
+            Some(remedy.to_owned()),
         )
     });
     let rights = ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
@@ -267,12 +267,12 @@ fn sockets(sight: &Sight) -> Vec<Line> {
             }
             _ => {
                 let detail = format!("{detail}; {closed} of them may not be entered, and are seen from outside only");
-                let way_out = if sight.capabilities.contains(&"CAP_SYS_ADMIN") {
+                let remedy = if sight.capabilities.contains(&"CAP_SYS_ADMIN") {
                     "run outside this user namespace: CAP_SYS_ADMIN counts in the one that owns the network namespace"
                 } else {
                     "run as root, or with CAP_SYS_ADMIN"
                 };
-                line("namespaces", State::Partly, &detail, Some(way_out.to_owned()))
+                line("namespaces", State::Partly, &detail, Some(remedy.to_owned()))
             }
         });
     }
@@ -284,20 +284,20 @@ fn no_proc() -> Option<String> {
 }
 
 /// Whether the interfaces can be seen, without which nothing is known of who reaches a socket.
-fn interfaces(sight: &Sight, snapshot: Result<&Snapshot, &sys::Error>) -> Option<Line> {
-    let way_out = || {
+fn interfaces(sight: &Visibility, snapshot: Result<&Snapshot, &sys::Error>) -> Option<Line> {
+    let remedy = || {
         let netlink = "allow AF_NETLINK sockets (seccomp filter, RestrictAddressFamilies=)";
         (!sight.sock_diag.is_empty()).then(|| netlink.to_owned())
     };
     match snapshot {
         Err(error) => {
             let detail = format!("{error}: who can reach a socket is unknown");
-            Some(line("interfaces", State::No, &detail, way_out()))
+            Some(line("interfaces", State::No, &detail, remedy()))
         }
         Ok(snapshot) if !snapshot.complete => {
             let no_processes = sight.processes == 0 && !sight.sock_diag.is_empty();
-            let way_out = if no_processes { no_proc() } else { way_out() };
-            Some(line("interfaces", State::Partly, &snapshot.incomplete_because.join("; "), way_out))
+            let remedy = if no_processes { no_proc() } else { remedy() };
+            Some(line("interfaces", State::Partly, &snapshot.incomplete_because.join("; "), remedy))
         }
         Ok(snapshot) => {
             let detail = format!("{} are seen, with their addresses and routes", snapshot.interfaces.len());
@@ -331,7 +331,7 @@ fn agreement(disagreements: &[String]) -> Line {
 }
 
 /// What decides binds here. `low_ports` is the right to bind them.
-fn addresses(sight: &Sight, snapshot: Option<&Snapshot>, low_ports: bool) -> Vec<Line> {
+fn addresses(sight: &Visibility, snapshot: Option<&Snapshot>, low_ports: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     let on = |name: &str| sight.settings.get(name).is_some_and(|value| *value != 0);
     let lo6 = snapshot.map(|snapshot| {
@@ -369,7 +369,7 @@ fn addresses(sight: &Sight, snapshot: Option<&Snapshot>, low_ports: bool) -> Vec
     }
     if let Some(start) = sight.settings.get("net.ipv4.ip_unprivileged_port_start") {
         let may = *start == 0 || low_ports;
-        let way_out = (!may).then(|| {
+        let remedy = (!may).then(|| {
             "run with CAP_NET_BIND_SERVICE in the user namespace that owns this network namespace, or lower net.ipv4.ip_unprivileged_port_start".to_owned()
         });
         let detail = if may {
@@ -377,7 +377,7 @@ fn addresses(sight: &Sight, snapshot: Option<&Snapshot>, low_ports: bool) -> Vec
         } else {
             format!("ports below {start} may not be bound")
         };
-        lines.push(line("low ports", if may { State::Yes } else { State::Partly }, &detail, way_out));
+        lines.push(line("low ports", if may { State::Yes } else { State::Partly }, &detail, remedy));
     }
     if let Some(limit) = sight.descriptors {
         let state = if limit < 1024 { State::Partly } else { State::Yes };
@@ -426,8 +426,8 @@ fn privileges(confinement: &Confinement) -> Line {
         detail.push_str("; ");
         detail.push_str(reason);
     }
-    let way_out = (state != State::Yes).then(|| "see `bindscope explain BS4007`".to_owned());
-    line("privileges", state, &detail, way_out)
+    let remedy = (state != State::Yes).then(|| "see `bindscope explain BS4007`".to_owned());
+    line("privileges", state, &detail, remedy)
 }
 
 /// Replays the tables in `namespace`, or on loopback where none can be made.
@@ -435,7 +435,8 @@ fn replay(namespace: Option<&netns::Namespace>, uid: u32) -> Result<Kernel, Stri
     let Some(namespace) = namespace else {
         let snapshot = sys::snapshot().map_err(|error| error.to_string())?;
         let rights = Rights { uid, privileged_ports: false, transparent: false };
-        let replay = kernel::replay(Place::Loopback, &snapshot, rights).map_err(|error| error.to_string())?;
+        let replay =
+            kernel_check::replay(Place::Loopback, &snapshot, rights).map_err(|error| error.to_string())?;
         return Ok(Kernel::new("loopback", replay, &snapshot.host));
     };
     let rights = Rights { uid: 0, privileged_ports: true, transparent: true };
@@ -445,7 +446,7 @@ fn replay(namespace: Option<&netns::Namespace>, uid: u32) -> Result<Kernel, Stri
             .map_err(|error| error.to_string())?;
         let snapshot = sys::snapshot().map_err(|error| error.to_string())?;
         let replay =
-            kernel::replay(Place::Namespace, &snapshot, rights).map_err(|error| error.to_string())?;
+            kernel_check::replay(Place::Namespace, &snapshot, rights).map_err(|error| error.to_string())?;
         Ok(Kernel::new("namespace", replay, &snapshot.host))
     };
     namespace.run(in_there).map_err(|error| error.to_string())?
@@ -466,8 +467,8 @@ fn human(report: &Report) -> String {
             State::No => "NO",
         };
         out.push_str(&format!("{:<12} {state:<7} {}\n", line.name, printable(&line.detail)));
-        if let Some(way_out) = &line.way_out {
-            out.push_str(&format!("{:<20} change it: {}\n", "", printable(way_out)));
+        if let Some(remedy) = &line.remedy {
+            out.push_str(&format!("{:<20} change it: {}\n", "", printable(remedy)));
         }
     }
     if let Some(kernel) = &report.kernel {
@@ -475,10 +476,10 @@ fn human(report: &Report) -> String {
             "\n{} of {} sequences of binds went as foretold\n",
             kernel.agree, kernel.sequences
         ));
-        if kernel.left_out > 0 {
+        if kernel.skipped > 0 {
             out.push_str(&format!(
                 "{} more bind wildcards, which is done in a namespace only, and none can be made here\n",
-                kernel.left_out
+                kernel.skipped
             ));
         }
         for known in &kernel.known {
@@ -495,13 +496,13 @@ fn human(report: &Report) -> String {
 mod tests {
     use super::*;
 
-    fn seeing() -> Sight {
-        Sight {
+    fn seeing() -> Visibility {
+        Visibility {
             capabilities: vec!["CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_NET_BIND_SERVICE"],
             sock_diag: vec![("TCP", None), ("UDP", None)],
             processes: 9,
             namespaces: 2,
-            ..Sight::default()
+            ..Visibility::default()
         }
     }
 
@@ -513,26 +514,26 @@ mod tests {
     fn each_thing_that_cannot_be_seen_names_its_switch() {
         assert!(sockets(&seeing()).iter().all(|line| line.state == State::Yes));
         let denied = || Some(std::io::Error::from_raw_os_error(1));
-        let cases: [(&[&str], Sight); 8] = [
-            (&["sockets"], Sight { sock_diag: vec![("TCP", denied()), ("UDP", None)], ..seeing() }),
-            (&["owners", "connections", "namespaces"], Sight { processes_unreadable: 4, ..seeing() }),
-            (&["owners", "namespaces"], Sight { processes_hidden_because: Some("hidepid"), ..seeing() }),
-            (&["owners", "namespaces"], Sight { processes: 0, ..seeing() }),
-            (&["connections"], Sight { borrow: denied(), ..seeing() }),
-            (&["connections"], Sight { capabilities: vec!["CAP_SYS_ADMIN"], ..seeing() }),
-            (&["namespaces"], Sight { namespaces_closed: 1, ..seeing() }),
-            (&["namespaces"], Sight { namespaces: 0, ..seeing() }),
+        let cases: [(&[&str], Visibility); 8] = [
+            (&["sockets"], Visibility { sock_diag: vec![("TCP", denied()), ("UDP", None)], ..seeing() }),
+            (&["owners", "connections", "namespaces"], Visibility { processes_unreadable: 4, ..seeing() }),
+            (&["owners", "namespaces"], Visibility { processes_hidden_because: Some("hidepid"), ..seeing() }),
+            (&["owners", "namespaces"], Visibility { processes: 0, ..seeing() }),
+            (&["connections"], Visibility { borrow: denied(), ..seeing() }),
+            (&["connections"], Visibility { capabilities: vec!["CAP_SYS_ADMIN"], ..seeing() }),
+            (&["namespaces"], Visibility { namespaces_closed: 1, ..seeing() }),
+            (&["namespaces"], Visibility { namespaces: 0, ..seeing() }),
         ];
         for (names, sight) in cases {
             let lines = sockets(&sight);
             let lacking: Vec<&Line> = lines.iter().filter(|line| line.state != State::Yes).collect();
-            assert!(lacking.iter().all(|line| line.way_out.is_some()), "{lacking:?}");
+            assert!(lacking.iter().all(|line| line.remedy.is_some()), "{lacking:?}");
             assert_eq!(lacking.iter().map(|line| line.name).collect::<Vec<_>>(), names);
         }
         let unknown =
-            Sight { sock_diag: vec![("TCP", None), ("UDP", None), ("MPTCP", denied())], ..seeing() };
+            Visibility { sock_diag: vec![("TCP", None), ("UDP", None), ("MPTCP", denied())], ..seeing() };
         assert_eq!(state(&sockets(&unknown), "sockets"), State::Yes, "there is no MPTCP to be seen");
-        assert!(sockets(&Sight::default()).iter().all(|line| line.state == State::No));
+        assert!(sockets(&Visibility::default()).iter().all(|line| line.state == State::No));
     }
 
     #[test]
@@ -553,7 +554,7 @@ mod tests {
             privileges(&Confinement { landlock: None, weaker_because: weaker_because.clone(), ..full });
         assert!(partly.state == State::Partly && partly.detail.ends_with("; Landlock is not there: why"));
         let no = privileges(&Confinement { weaker_because, ..Confinement::default() });
-        assert!(no.state == State::No && no.way_out.is_some());
+        assert!(no.state == State::No && no.remedy.is_some());
     }
 
     #[test]
@@ -565,9 +566,9 @@ mod tests {
 
     #[test]
     fn the_states_of_ipv6_are_told_apart() {
-        let with = |sight: Sight| addresses(&sight, Some(&Snapshot::default()), true)[0].detail.clone();
+        let with = |sight: Visibility| addresses(&sight, Some(&Snapshot::default()), true)[0].detail.clone();
         let mut all = vec![
-            with(Sight { ipv6_sockets: Some(std::io::Error::from_raw_os_error(97)), ..seeing() }),
+            with(Visibility { ipv6_sockets: Some(std::io::Error::from_raw_os_error(97)), ..seeing() }),
             with(seeing()),
             addresses(&seeing(), None, true)[0].detail.clone(),
         ];

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::diag::Problem;
-use crate::text::escape;
+use crate::diag::Diagnostic;
+use crate::escape::escape;
 
 /// The exit codes; the same table stands in `bindscope explain exit-codes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,19 +72,19 @@ pub struct Failure {
     /// How the program ends.
     pub exit: Exit,
     /// What is wrong; shown in this order.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<Diagnostic>,
 }
 
 impl Failure {
     /// A failure with one problem.
     #[must_use]
-    pub fn new(exit: Exit, problem: Problem) -> Failure {
+    pub fn new(exit: Exit, problem: Diagnostic) -> Failure {
         Failure { exit, problems: vec![problem] }
     }
 
     /// Bad usage or a bad profile.
     #[must_use]
-    pub fn usage(problems: Vec<Problem>) -> Failure {
+    pub fn usage(problems: Vec<Diagnostic>) -> Failure {
         Failure { exit: Exit::Usage, problems }
     }
 }

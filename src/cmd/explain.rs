@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{Context, Exit, Failure};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 use crate::explain::{self, Page};
 use crate::render::markdown;
 
@@ -35,7 +35,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
 }
 
 fn pages(names: &[String]) -> Result<String, Failure> {
-    let (mut found, mut unknown): (Vec<&str>, Vec<Problem>) = (Vec::new(), Vec::new());
+    let (mut found, mut unknown): (Vec<&str>, Vec<Diagnostic>) = (Vec::new(), Vec::new());
     for name in names {
         match explain::find(name) {
             Ok(page) => found.push(page.markdown),
@@ -45,8 +45,8 @@ fn pages(names: &[String]) -> Result<String, Failure> {
     if unknown.is_empty() { Ok(found.join("\n")) } else { Err(Failure::usage(unknown)) }
 }
 
-fn no_page(name: &str, near: &[&str]) -> Problem {
-    let problem = Problem::error(Code::UNKNOWN_NAME, format!("no code and no topic is called {name}"));
+fn no_page(name: &str, near: &[&str]) -> Diagnostic {
+    let problem = Diagnostic::error(Code::UNKNOWN_NAME, format!("no code and no topic is called {name}"));
     let problem = match near {
         [] => problem,
         near => problem.help(format!("did you mean {}?", near.join(" or "))),

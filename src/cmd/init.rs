@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::{Context, Exit, Failure};
 use crate::code::Code;
-use crate::diag::Problem;
-use crate::text::escape;
+use crate::diag::Diagnostic;
+use crate::escape::escape;
 
 /// Arguments of `bindscope init`.
 #[derive(Debug, clap::Args)]
@@ -39,14 +39,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         File::create_new(&args.file).and_then(|mut file| file.write_all(STARTER.as_bytes())).map_err(
             |error| {
                 if error.kind() == ErrorKind::AlreadyExists {
-                    let problem = Problem::error(Code::FILE_EXISTS, format!("{shown} exists already"));
+                    let problem = Diagnostic::error(Code::FILE_EXISTS, format!("{shown} exists already"));
                     Failure::new(
                         Exit::Usage,
                         problem.help("choose another name, or write over it with --force"),
                     )
                 } else {
                     let problem =
-                        Problem::error(Code::OUTPUT_FAILED, format!("cannot write {shown}: {error}"));
+                        Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write {shown}: {error}"));
                     Failure::new(Exit::Output, problem.help("choose another file"))
                 }
             },

@@ -6,11 +6,11 @@ use serde::ser::SerializeSeq as _;
 
 use super::{Context, Exit, Failure};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 use crate::model::{Snapshot, crosscheck};
-use crate::plan::cover::each_form;
-use crate::record::{coverage, document};
+use crate::plan::bind_forms::each_form;
 use crate::render;
+use crate::report::{bind_forms, document};
 use crate::sys;
 
 /// Arguments of `bindscope interfaces`.
@@ -45,7 +45,7 @@ impl serde::Serialize for Forms<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
         // The document, and the list.
-        let mut forms = coverage::Forms::new(LEVELS, 2);
+        let mut forms = bind_forms::Forms::new(LEVELS, 2);
         each_form(self.0, true, |form| match forms.text(form) {
             Some(text) => list.serialize_element(&text),
             None => list.serialize_element(form),
@@ -92,7 +92,7 @@ pub(super) fn checked_snapshot(cross_check: bool, all: bool) -> Result<(Snapshot
     let take = || {
         let taken = if all { sys::snapshot() } else { sys::addresses() };
         taken.map_err(|error| {
-            Failure::new(Exit::Environment, Problem::error(Code::HOST_UNREADABLE, error.to_string()))
+            Failure::new(Exit::Environment, Diagnostic::error(Code::HOST_UNREADABLE, error.to_string()))
         })
     };
     let mut snapshot = take()?;
@@ -122,9 +122,9 @@ pub(super) fn second_opinion(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// What a reader of the snapshot must know of it.
-pub(super) fn problems(snapshot: &Snapshot) -> Vec<Problem> {
+pub(super) fn problems(snapshot: &Snapshot) -> Vec<Diagnostic> {
     let gaps =
-        snapshot.incomplete_because.iter().map(|gap| Problem::warning(Code::HOST_INCOMPLETE, gap.clone()));
+        snapshot.incomplete_because.iter().map(|gap| Diagnostic::warning(Code::HOST_INCOMPLETE, gap.clone()));
     let disagreements = snapshot.disagreements.iter().map(|sentence| {
         // The sentences are the document's; a label is told from the rest by its word.
         let (code, help) = if sentence.contains(" its label is ") {
@@ -135,7 +135,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<Problem> {
         } else {
             (Code::SOURCES_DISAGREE, "`ip address` shows what the kernel has; bindscope goes by that")
         };
-        Problem::warning(code, sentence.clone()).help(help)
+        Diagnostic::warning(code, sentence.clone()).help(help)
     });
     gaps.chain(disagreements).collect()
 }

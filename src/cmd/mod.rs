@@ -1,8 +1,8 @@
 //! The commands. This is the only place that knows the clock, the terminal, files to write, and exit codes.
 
 mod context;
-mod deferred;
 mod exit;
+mod lazy_args;
 
 pub mod audit;
 pub mod check;
@@ -11,16 +11,16 @@ pub mod connections;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
-pub mod foretell;
 pub mod init;
 pub mod interfaces;
 pub mod lab;
 pub mod listen;
+pub mod overview;
 pub mod plan;
 pub mod probe;
+pub mod profile_args;
 pub mod schema;
-pub mod source;
-pub mod summary;
+pub mod target_host;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -28,8 +28,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use context::{Color, Context};
-use deferred::Deferred;
 pub use exit::{Exit, Failure};
+use lazy_args::Deferred;
 
 /// What stands below the help.
 const EXIT_CODES: &str = "Exit codes: 0 done and held, 1 a finding, 2 bad usage or profile, 3 undecided (evidence is missing, or nothing was \
@@ -105,7 +105,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         };
         let context = Context::new(cli.global.color, cli.global.quiet, cli.global.verbose);
         let result = match &cli.command {
-            None => summary::run(&context),
+            None => overview::run(&context),
             Some(Command::Interfaces(Deferred(args))) => interfaces::run(args, &context),
             Some(Command::Listen(Deferred(args))) => listen::run(args, &context),
             Some(Command::Audit(Deferred(args))) => audit::run(args, &context),

@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
-use super::foretell::{HostArgs, Subject};
-use super::source::ProfileArgs;
+use super::profile_args::ProfileArgs;
+use super::target_host::{HostArgs, TargetHost};
 use super::{Context, Exit, Failure};
 use crate::model::filters::{self, PacketFilters};
 use crate::model::{FamilyExposure, Phase, Snapshot};
 use crate::plan::expand::{Expansion, expand};
-use crate::plan::expect::{self, Verdict};
 use crate::plan::exposure::{Exposer, Facts};
 use crate::plan::predict::BindOutcome;
-use crate::plan::report::{
-    self, BindReport, PLAN_SCHEMA, Plan, PredictedBind, Questions, Report, SocketReport, Summary,
-};
 use crate::profile::Profile;
 use crate::render;
+use crate::report::expectations::{self, Verdict};
+use crate::report::matrix::{
+    self, BindReport, PLAN_SCHEMA, Plan, PredictedBind, Questions, Report, SocketReport, Summary,
+};
 
 /// Arguments of `bindscope plan`.
 #[derive(Debug, clap::Args)]
@@ -72,21 +72,21 @@ pub(super) fn evidence(host: &Snapshot) -> Exit {
 }
 
 /// The plan of a profile on a host.
-pub(super) fn of_profile(profile: &Profile, subject: Subject) -> Report {
+pub(super) fn of_profile(profile: &Profile, subject: TargetHost) -> Report {
     let expansion = expand(profile, &subject.snapshot);
     let Expansion { sockets, .. } = &expansion;
     let plan = Plan::new(sockets.clone(), &subject.snapshot, subject.rights, subject.foreign, &[]);
-    let cells = report::cells(&plan, &subject.snapshot, &[]);
+    let cells = matrix::cells(&plan, &subject.snapshot, &[]);
     let mut sockets = sockets_of(&plan, &subject.snapshot);
     sockets.extend(missing_of(&expansion, &subject.snapshot));
-    let expectations = expect::judge(&profile.expectations, &sockets, &cells, false);
+    let expectations = expectations::judge(&profile.expectations, &sockets, &cells, false);
     finish(
         PLAN_SCHEMA,
         profile,
         &subject.snapshot,
         subject.incomplete_because,
         Parts {
-            asked: Questions::default(),
+            requested: Questions::default(),
             sockets,
             cells,
             expectations,
@@ -115,8 +115,8 @@ pub(super) fn sockets_of(plan: &Plan, snapshot: &Snapshot) -> Vec<SocketReport> 
         .map(|(index, spec)| {
             let (exposure, reasons) = exposer.explain(&Facts::of_spec(spec, snapshot));
             SocketReport {
-                socket: report::view(spec, exposure, snapshot),
-                bind: BindReport { predicted: report::bind_report(plan, index, snapshot), observed: None },
+                socket: matrix::view(spec, exposure, snapshot),
+                bind: BindReport { predicted: matrix::bind_report(plan, index, snapshot), observed: None },
                 exposure_because: reasons
                     .into_iter()
                     .map(|reason| format!("{}: {}", reason.family, reason.text))
@@ -132,7 +132,7 @@ pub(super) fn missing_of<'a>(
     snapshot: &'a Snapshot,
 ) -> impl Iterator<Item = SocketReport> + 'a {
     expansion.missing.iter().map(|missing| SocketReport {
-        socket: report::view(&missing.spec, FamilyExposure::default(), snapshot),
+        socket: matrix::view(&missing.spec, FamilyExposure::default(), snapshot),
         bind: BindReport {
             predicted: PredictedBind {
                 outcome: BindOutcome::Error,
@@ -151,10 +151,10 @@ pub(super) fn missing_of<'a>(
 
 /// The lists of a report.
 pub(super) struct Parts {
-    pub(super) asked: Questions,
+    pub(super) requested: Questions,
     pub(super) sockets: Vec<SocketReport>,
-    pub(super) cells: Vec<report::CellReport>,
-    pub(super) expectations: Vec<expect::ExpectationReport>,
+    pub(super) cells: Vec<matrix::CellReport>,
+    pub(super) expectations: Vec<expectations::ExpectationReport>,
     pub(super) notes: Vec<String>,
 }
 
@@ -168,7 +168,7 @@ pub(super) fn finish(
 ) -> Report {
     let mut incomplete_because = snapshot.incomplete_because.clone();
     incomplete_because.extend(more_incomplete);
-    let summary: Summary = report::summary(&parts.cells);
+    let summary: Summary = matrix::summary(&parts.cells);
     Report {
         schema: schema.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -176,7 +176,7 @@ pub(super) fn finish(
         incomplete_because,
         host: snapshot.host.clone(),
         profile: profile.name.clone(),
-        asked: parts.asked,
+        requested: parts.requested,
         sockets: parts.sockets,
         cells: parts.cells,
         expectations: parts.expectations,

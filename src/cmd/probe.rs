@@ -8,24 +8,26 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::foretell;
 use super::plan::{self, Format, Parts};
-use super::source::ProfileArgs;
+use super::profile_args::ProfileArgs;
+use super::target_host;
 use super::{Context, Exit, Failure};
-use crate::bind::Bound;
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 use crate::model::{AddrClass, Outcome, Protocol, Snapshot, Source};
 use crate::plan::destinations;
 use crate::plan::expand::expand;
-use crate::plan::expect::{self, Judged, judge_shares};
 use crate::plan::predict::{BindOutcome, Holder};
 use crate::plan::reach::Destination;
-use crate::plan::report::{self, Asked, Beside, CellReport, PROBE_SCHEMA, Plan, Questions, Report};
-use crate::probe::connect::{self, Attempt, Attempts, Limits, Observation};
-use crate::probe::opened::{Opened, in_names};
+use crate::probe::attempt::{self, Attempt, Attempts, Limits, Observation};
+use crate::probe::listeners::{Opened, in_names};
 use crate::profile::expect::{Expectation, Spread};
 use crate::profile::{self, Profile};
+use crate::report::expectations::{self, Judged, judge_shares};
+use crate::report::matrix::{
+    self, Asked, CellReport, ObservationMerger, PROBE_SCHEMA, Plan, Questions, Report,
+};
+use crate::serve::bind::Bound;
 use crate::sys;
 
 /// Arguments of `bindscope probe`.
@@ -105,14 +107,14 @@ fn ports_of(ranges: &[RangeInclusive<u16>]) -> Vec<u16> {
 const MOST_CELLS: usize = 2_000_000;
 
 /// Why a sweep is too large.
-fn too_many(asked: Asked<'_>, snapshot: &Snapshot) -> Option<Problem> {
+fn too_many(asked: Asked<'_>, snapshot: &Snapshot) -> Option<Diagnostic> {
     let addresses = asked.only.map_or_else(|| snapshot.addresses().count(), <[_]>::len);
     let count = addresses * asked.ports.len();
     (count > MOST_CELLS).then(|| {
         let (ports, most) = (asked.ports.len(), MOST_CELLS);
         let message =
             format!("{ports} ports at {addresses} addresses are {count} connections, more than {most}");
-        Problem::error(Code::COMMAND_LINE, message)
+        Diagnostic::error(Code::COMMAND_LINE, message)
             .help("name fewer addresses with --destinations, or fewer ports")
     })
 }
@@ -140,7 +142,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     };
     let files = sys::raise_file_limit();
     // The host as it is before our own sockets are there.
-    let subject = foretell::here()?;
+    let subject = target_host::here()?;
     let chosen = match args.destinations.as_slice() {
         [] => None,
         texts => Some(destinations::chosen(texts, &subject.snapshot).map_err(Failure::usage)?),
@@ -169,7 +171,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         in_flight: in_flight(args.parallel, files, opened.bound.len()),
         deadline: Instant::now() + args.deadline,
     };
-    let mut cells = report::foretold_cells(&plan, &subject.snapshot);
+    let mut cells = matrix::predicted_cells(&plan, &subject.snapshot);
     let unseen = observe(&plan, &mut cells, &opened, args, limits, &subject.snapshot, context)?;
     let mut sockets = plan::sockets_of(&plan, &subject.snapshot);
     for (socket, observed) in sockets.iter_mut().zip(&opened.outcomes) {
@@ -188,27 +190,30 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     } else {
         Cow::Borrowed(&cells[..])
     };
-    let expectations =
-        expect::judge_with(&profile.expectations, &sockets, &chosen, true, &mut |expectation, wanted| {
-            spread(expectation, wanted, &opened.bound, args, limits)
-        });
+    let expectations = expectations::judge_with(
+        &profile.expectations,
+        &sockets,
+        &chosen,
+        true,
+        &mut |expectation, wanted| spread(expectation, wanted, &opened.bound, args, limits),
+    );
     let mut notes = plan::notes_of(&expansion, subject.filters.as_ref());
     notes.extend(localhost_notes(&localhost, &chosen));
     let mut incomplete = subject.incomplete_because;
     if unseen > 0 {
-        incomplete.push(connect::why_unseen(unseen));
+        incomplete.push(attempt::why_unseen(unseen));
     }
     let report = plan::finish(
         PROBE_SCHEMA,
         &profile,
         &subject.snapshot,
         incomplete,
-        Parts { asked: questions, sockets, cells, expectations, notes },
+        Parts { requested: questions, sockets, cells, expectations, notes },
     );
     let text = plan::written(&report, args.format, context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if opened.bound.is_empty() && (ports.is_empty() || args.source.is_given()) {
-        let problem = Problem::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
+        let problem = Diagnostic::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
         return Err(Failure::new(Exit::Environment, problem.help("`bindscope plan` says why")));
     }
     Ok(verdict(&report, unseen).worse(plan::evidence(&subject.snapshot)))
@@ -255,7 +260,7 @@ fn more_destinations(snapshot: &Snapshot, localhost: &[IpAddr]) -> Vec<Destinati
 
 /// The addresses of `localhost` in the file that resolvers read first (hosts(5)), in its order.
 fn localhost_addresses(snapshot: &Snapshot) -> Vec<IpAddr> {
-    let text = foretell::read_text(std::path::Path::new("/etc/hosts"), 1 << 20).unwrap_or_default();
+    let text = target_host::read_text(std::path::Path::new("/etc/hosts"), 1 << 20).unwrap_or_default();
     let mut found = Vec::new();
     for line in text.lines() {
         let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
@@ -346,17 +351,17 @@ fn observe(
         source.map(|source| (source.address, source.zone))
     };
     let mut progress = Progress::new(attempts.count, context);
-    let mut beside = Beside::new(plan);
+    let mut beside = ObservationMerger::new(plan);
     let mut made = 0;
     let mut tell = |index: usize, observation: Observation| {
         beside.put(cells, indices[index], &in_names(&observation, &opened.owners, snapshot));
         made += 1;
     };
     let mut show = |done| progress.show(done);
-    let result = connect::run_from_here(&opened.bound, attempts, limits, &source, &mut tell, &mut show);
+    let result = attempt::run_from_here(&opened.bound, attempts, limits, &source, &mut tell, &mut show);
     progress.end();
     result.map_err(|error| {
-        let problem = Problem::error(Code::BIND_FAILED, format!("cannot wait for connections: {error}"));
+        let problem = Diagnostic::error(Code::BIND_FAILED, format!("cannot wait for connections: {error}"));
         Failure::new(Exit::Environment, problem)
     })?;
     Ok(attempts.count - made)
@@ -398,7 +403,7 @@ fn spread(
             None => lost += 1,
         }
     };
-    connect::run_from_here(bound, attempts, limits, &|_| None, &mut tell, &mut |_| {}).ok()?;
+    attempt::run_from_here(bound, attempts, limits, &|_| None, &mut tell, &mut |_| {}).ok()?;
     (made == attempts.count).then_some(())?;
     Some(judge_shares(wanted, &counts, lost))
 }

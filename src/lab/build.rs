@@ -193,11 +193,11 @@ fn set(path: &str, value: &str, optional: bool, gaps: &mut Vec<String>) -> Resul
             if netns::read_setting(path).is_ok_and(|now| now == value) {
                 return Ok(());
             }
-            let way_out = match error.kind() {
+            let remedy = match error.kind() {
                 io::ErrorKind::ReadOnlyFilesystem => format!(" ({PROTECTED})"),
                 _ => String::new(),
             };
-            gaps.push(format!("{} could not be set to {value}: {error}{way_out}", path.replace('/', ".")));
+            gaps.push(format!("{} could not be set to {value}: {error}{remedy}", path.replace('/', ".")));
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {

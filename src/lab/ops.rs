@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::way::Wiring;
+use super::path::Segments;
 use crate::model::topology::{Bridge, End, Event, LabAddress, LinkChange, Node, Topology, setting_path};
 use crate::model::{IfName, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
@@ -402,8 +402,8 @@ impl Plan {
 
 /// What hears what, by the link-layer addresses that [`plan`] gives.
 #[must_use]
-pub fn wiring(plan: &Plan) -> Wiring {
-    let mut wiring = Wiring::default();
+pub fn wiring(plan: &Plan) -> Segments {
+    let mut wiring = Segments::default();
     let mut macs: HashMap<(usize, &IfName), String> = HashMap::new();
     for operation in &plan.operations {
         let mac_of = |node: usize, name| macs.get(&(node, name)).cloned();

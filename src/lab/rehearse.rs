@@ -6,16 +6,16 @@ use std::net::IpAddr;
 
 use super::build::Lab;
 use super::run::{Looked, Opened, Patience};
-use super::twin::{Twin, look};
+use super::twin::{Twin, run};
 use crate::model::rehearsal::{Rehearsal, Rehearsed};
 use crate::model::{
     Errno, Exposure, Family, FamilyExposure, IfName, ListeningSocket, Outcome, Protocol, Snapshot,
     SocketSpec, Source, V6Only,
 };
-use crate::plan::available::Rights;
+use crate::plan::bind_check::Rights;
 use crate::plan::expand::Expansion;
-use crate::plan::local::{Ipv4Kind, LocalAddresses};
-use crate::probe::opened as probe;
+use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
+use crate::probe::listeners as probe;
 use crate::sys::{self, Error};
 
 /// How many sockets are rehearsed.
@@ -51,10 +51,10 @@ pub fn rehearse(
     for &(place, socket) in sockets {
         match like(place, socket, snapshot, &local) {
             Ok(_) if likes.len() == MOST_SOCKETS => {
-                rehearsed.push(left_out(place, format!("no more than {MOST_SOCKETS} sockets are rehearsed")));
+                rehearsed.push(skipped(place, format!("no more than {MOST_SOCKETS} sockets are rehearsed")));
             }
             Ok(like) => likes.push((socket.inode, like)),
-            Err(because) => rehearsed.push(left_out(place, because)),
+            Err(because) => rehearsed.push(skipped(place, because)),
         }
     }
     // Inodes count up: older sockets come first, as they did.
@@ -64,10 +64,10 @@ pub fn rehearse(
     let (limit, more) = destinations(&likes, twin, snapshot);
     incomplete.extend(more);
     let rights = Rights { uid: sys::rights().uid, privileged_ports: true, transparent: true };
-    let question = look::Question { rights, only: limit.as_ref() };
-    let looked = look::ask(lab, twin, &opened, question, patience, &mut |_, _| {})?;
+    let question = run::Question { rights, only: limit.as_ref() };
+    let looked = run::ask(lab, twin, &opened, question, patience, &mut |_, _| {})?;
     if looked.unseen > 0 {
-        incomplete.push(crate::probe::connect::why_unseen(looked.unseen));
+        incomplete.push(crate::probe::attempt::why_unseen(looked.unseen));
     }
     for (index, like) in likes.iter().enumerate() {
         let outcome = opened.sockets.outcomes.get(index);
@@ -98,7 +98,7 @@ pub fn rehearse(
     })
 }
 
-fn left_out(place: usize, because: String) -> Rehearsed {
+fn skipped(place: usize, because: String) -> Rehearsed {
     Rehearsed {
         socket: place,
         bound: false,
@@ -249,9 +249,12 @@ fn reached(looked: &Looked, name: &str, snapshot: &Snapshot) -> (FamilyExposure,
     for cell in &looked.cells {
         let Some(observed) = &cell.observed else { continue };
         // Of sockets that share, any could have been the one.
-        let shared = observed.listener.as_ref().is_some_and(|taker| cell.predicted.among.contains(taker));
-        let among = shared && cell.predicted.among.iter().any(|one| one == name);
-        if observed.outcome != Outcome::Accepted || !(observed.listener.as_deref() == Some(name) || among) {
+        let shared =
+            observed.listener.as_ref().is_some_and(|taker| cell.predicted.candidates.contains(taker));
+        let candidates = shared && cell.predicted.candidates.iter().any(|one| one == name);
+        if observed.outcome != Outcome::Accepted
+            || !(observed.listener.as_deref() == Some(name) || candidates)
+        {
             continue;
         }
         let Some(address) = observed.local.map(|local| local.to_canonical()) else { continue };

@@ -7,21 +7,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::build::Lab;
+use super::capture_check::Witness;
 use super::ops;
+use super::path::{Arrival, Nodes, Unreachable};
 use super::twin::Client;
-use super::way::{Arrival, Loss, Nodes};
-use super::witness::Witness;
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{Outcome, Protocol, Snapshot, Source};
-use crate::plan::available::Rights;
+use crate::plan::bind_check::Rights;
 use crate::plan::expand::{Expansion, expand};
 use crate::plan::predict::Holder;
 use crate::plan::reach::{Cell, Destination, Matrix, Reach};
-use crate::plan::report::{self, CellReport, Plan, Seen};
-use crate::probe::connect::{self, Attempt, Limits};
-use crate::probe::opened as probe;
+use crate::probe::attempt::{self, Attempt, Limits};
+use crate::probe::listeners as probe;
 use crate::profile::Profile;
+use crate::report::matrix::{self, CellReport, Plan, Seen};
 use crate::sys::{self, Capture, Error, netns};
 
 /// What bounds a run.
@@ -143,7 +143,7 @@ pub(super) fn look_from(
     let (seen, witness) = connect_all(lab, &opened.sockets, &plan, clients, &snapshot, patience, progress)?;
     let asked = seen.iter().zip(clients).filter(|(_, client)| client.is_some());
     let unseen = asked.filter(|(seen, _)| seen.is_none()).count();
-    let mut cells = report::cells(&plan, &snapshot, &seen);
+    let mut cells = matrix::cells(&plan, &snapshot, &seen);
     if let Ok(witness) = &witness {
         for (cell, seen) in cells.iter_mut().zip(&seen) {
             let (Some(observed), Some((peer, local))) = (&mut cell.observed, seen.as_ref().and_then(ends))
@@ -220,7 +220,7 @@ fn matrix(
                     Err(loss) => lost(loss, *protocol),
                     Ok(arrival) => match by_link(arrival.interface, destination, service) {
                         Some(reach) => answered(reach, arrival, *protocol, plan),
-                        None => lost(Loss::Unknown, *protocol),
+                        None => lost(Unreachable::Unknown, *protocol),
                     },
                 };
                 cells.push(Cell {
@@ -238,13 +238,13 @@ fn matrix(
     (Matrix { sources, destinations, services, cells }, zones)
 }
 
-fn lost(loss: Loss, protocol: Protocol) -> Reach {
+fn lost(loss: Unreachable, protocol: Protocol) -> Reach {
     let why = match loss {
-        Loss::NoRoute | Loss::NoNeighbour => Code::NO_ROUTE,
-        Loss::Itself => Code::MEANS_ITSELF,
-        Loss::LinkLocal => Code::LINK_LOCAL_ELSEWHERE,
-        Loss::Dropped => Code::NOT_FORWARDED,
-        Loss::Unknown => Code::REACH_UNKNOWN,
+        Unreachable::NoRoute | Unreachable::NoNeighbour => Code::NO_ROUTE,
+        Unreachable::Itself => Code::MEANS_ITSELF,
+        Unreachable::LinkLocal => Code::LINK_LOCAL_ELSEWHERE,
+        Unreachable::Dropped => Code::NOT_FORWARDED,
+        Unreachable::Unknown => Code::REACH_UNKNOWN,
     };
     Reach { outcome: loss.outcome(protocol), takers: Vec::new(), ingress: None, why }
 }
@@ -313,7 +313,7 @@ fn connect_all(
                 lab.namespaces().get(node).ok_or(io::ErrorKind::NotFound)?.enter()?;
                 here = Some(node);
             }
-            connect::client(&attempts[index], None)
+            attempt::client(&attempts[index], None)
         };
         // Each connection has two ends here. Without a descriptor for the second one it would look like a stranger's.
         let spare = sys::spare_descriptors().unwrap_or(usize::MAX);
@@ -323,7 +323,7 @@ fn connect_all(
             listen_in(&mut capture, &mut witness);
             progress(done, total);
         };
-        let mut seen = connect::run(&opened.bound, &attempts, limits, &mut open, &mut step)?;
+        let mut seen = attempt::run(&opened.bound, &attempts, limits, &mut open, &mut step)?;
         // A busy machine loses packets of so many connections at once, and a lost SYN looks like a filter: what timed out
         // unforetold is asked once more.
         let odd = |index: &usize| {
@@ -335,7 +335,7 @@ fn connect_all(
         if !again.is_empty() {
             let attempts: Vec<Attempt> = again.iter().map(|&index| attempts[index]).collect();
             let mut open = |index: usize| open(again[index]);
-            let second = connect::run(&opened.bound, &attempts, limits, &mut open, &mut |_| {
+            let second = attempt::run(&opened.bound, &attempts, limits, &mut open, &mut |_| {
                 listen_in(&mut capture, &mut witness);
             })?;
             for (&index, one) in again.iter().zip(second) {

@@ -10,9 +10,9 @@
 
 mod compare;
 mod host;
-pub mod look;
 mod others;
 mod peers;
+pub mod run;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -61,7 +61,7 @@ pub struct Twin {
     /// The other sources of a plan, whom nobody stands for, and why.
     pub nobody: Vec<(Source, String)>,
     /// What of the host is not copied and could decide, one sentence each.
-    pub left_out: Vec<String>,
+    pub skipped: Vec<String>,
     /// What a reader should know besides, one sentence each.
     pub notes: Vec<String>,
 }
@@ -103,11 +103,11 @@ enum Role {
 
 /// Where somebody is whose packets arrive on an interface of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seat {
+enum Attachment {
     /// At the far end of the wire of the interface with this index.
     End(u32),
-    /// Beside whoever is at that end, by a macvlan interface on it.
-    Beside(u32),
+    /// ObservationMerger whoever is at that end, by a macvlan interface on it.
+    ObservationMerger(u32),
     /// On the interface of the host with this index, the other end of a veth pair, by a macvlan interface on it.
     Here(u32),
 }
@@ -141,7 +141,7 @@ struct Builder<'a> {
     /// By the host's interface: who is on its wire.
     clients: BTreeMap<u32, (usize, Addresses)>,
     /// The same: where that one is.
-    seats: BTreeMap<u32, Seat>,
+    seats: BTreeMap<u32, Attachment>,
     macs: HashMap<u32, [u8; 6]>,
     taken: HashSet<[u8; 6]>,
     twin: Twin,
@@ -184,8 +184,8 @@ impl<'a> Builder<'a> {
         builder
     }
 
-    fn left_out(&mut self, sentence: String) {
-        self.twin.left_out.push(sentence);
+    fn skipped(&mut self, sentence: String) {
+        self.twin.skipped.push(sentence);
     }
 
     fn role(&self, index: u32) -> Role {
@@ -217,10 +217,10 @@ impl<'a> Builder<'a> {
             let name = &interface.name;
             let kind = interface.kind.as_deref().unwrap_or("of an unknown kind");
             match self.roles.get(&interface.index) {
-                Some(Role::Wire) if kind != "veth" => self.left_out(format!(
+                Some(Role::Wire) if kind != "veth" => self.skipped(format!(
                     "{name} ({kind}) is one end of a veth pair: what its driver, or what it is made of, does to packets is not copied"
                 )),
-                Some(Role::Absent) => self.left_out(format!(
+                Some(Role::Absent) => self.skipped(format!(
                     "{name} ({kind}) is not copied, as the snapshot does not tell its table: its interfaces stand outside of it and its table is asked by nobody"
                 )),
                 _ => {}
@@ -229,43 +229,43 @@ impl<'a> Builder<'a> {
             if let Some(master) = master.filter(|master| {
                 !matches!(self.roles.get(&master.index), Some(Role::Bridge | Role::Vrf(_) | Role::Absent))
             }) {
-                self.left_out(format!("{name} is a part of {}, and stands alone in the twin", master.name));
+                self.skipped(format!("{name} is a part of {}, and stands alone in the twin", master.name));
             }
         }
         match &snapshot.packet_filters {
-            None => self.left_out(
+            None => self.skipped(
                 "packet filters are not copied, and whether the host has any is not known".to_owned(),
             ),
             Some(filters) => {
                 if !filters.tables.is_empty() {
                     let tables = filters.tables.join(", ");
-                    self.left_out(format!("packet filters and address translation are not copied: {tables}"));
+                    self.skipped(format!("packet filters and address translation are not copied: {tables}"));
                 }
-                if let Some(why) = &filters.unseen {
-                    self.left_out(format!(
+                if let Some(why) = &filters.unknown_because {
+                    self.skipped(format!(
                         "packet filters are not copied, and whether the host has any cannot be seen: {why}"
                     ));
                 }
             }
         }
-        for sentence in &snapshot.untold {
-            self.left_out(format!("{sentence}; that is not copied"));
+        for sentence in &snapshot.unsupported {
+            self.skipped(format!("{sentence}; that is not copied"));
         }
         if !snapshot.ipv6_available {
-            self.left_out(
+            self.skipped(
                 "the host's kernel has no IPv6; in the twin IPv6 is off, and sockets of it can be made"
                     .to_owned(),
             );
         }
         if snapshot.routes.is_empty() {
-            self.left_out("the host's routes are not known; those of its addresses are made".to_owned());
+            self.skipped("the host's routes are not known; those of its addresses are made".to_owned());
         }
     }
 
     /// Where somebody must be for packets to arrive on an interface.
-    fn seat(&self, interface: &Interface) -> Option<Seat> {
+    fn seat(&self, interface: &Interface) -> Option<Attachment> {
         match self.role(interface.index) {
-            Role::Wire => Some(Seat::End(interface.index)),
+            Role::Wire => Some(Attachment::End(interface.index)),
             Role::Bridge => {
                 let ports = self.ports(interface);
                 let other = |port: &Interface| match self.role(port.index) {
@@ -275,23 +275,28 @@ impl<'a> Builder<'a> {
                     _ => None,
                 };
                 let wire = ports.iter().find(|port| self.role(port.index) == Role::Wire);
-                let here = || ports.iter().find_map(|port| other(port)).map(|other| Seat::Here(other.index));
-                wire.map(|wire| Seat::End(wire.index)).or_else(here)
+                let here =
+                    || ports.iter().find_map(|port| other(port)).map(|other| Attachment::Here(other.index));
+                wire.map(|wire| Attachment::End(wire.index)).or_else(here)
             }
             Role::Macvlan(parent) => {
                 let parent = self.snapshot.interface(parent)?;
                 let seat = if parent.up && parent.running { self.seat(parent)? } else { return None };
-                Some(if let Seat::End(wire) = seat { Seat::Beside(wire) } else { seat })
+                Some(if let Attachment::End(wire) = seat {
+                    Attachment::ObservationMerger(wire)
+                } else {
+                    seat
+                })
             }
             Role::Pair(other) => {
                 let other = self.snapshot.interface(other)?;
                 let Some(master) = other.master.and_then(|master| self.snapshot.interface(master)) else {
-                    return other.master.is_none().then_some(Seat::Here(other.index));
+                    return other.master.is_none().then_some(Attachment::Here(other.index));
                 };
                 // What comes in by another port is sent on.
                 let bridge = Some(master).filter(|one| one.up && self.role(one.index) == Role::Bridge)?;
                 let wire = self.ports(bridge).into_iter().find(|port| self.role(port.index) == Role::Wire);
-                wire.map(|wire| Seat::Beside(wire.index))
+                wire.map(|wire| Attachment::ObservationMerger(wire.index))
             }
             Role::Vrf(_) | Role::Absent => None,
         }
@@ -300,7 +305,7 @@ impl<'a> Builder<'a> {
     /// The index of the interface `eth0` of whoever is on the wire of an interface of the host: one that is free where it is made.
     fn zone(&self, interface: u32) -> u32 {
         match self.seats.get(&interface) {
-            None | Some(Seat::End(_)) => ETH0,
+            None | Some(Attachment::End(_)) => ETH0,
             _ => {
                 let highest = self.snapshot.interfaces.iter().map(|one| one.index).max().unwrap_or(ETH0);
                 highest.saturating_add(interface).min(i32::MAX.unsigned_abs())
@@ -336,7 +341,7 @@ impl<'a> Builder<'a> {
             self.twin.plan.nodes.push(source.to_string());
             self.clients.insert(interface.index, (node, self.chooser.on_wire(interface)));
             self.seats.insert(interface.index, seat);
-            if let Seat::End(wire) = seat {
+            if let Attachment::End(wire) = seat {
                 self.far.insert(wire, (node, eth0()));
             }
             let zone = self.zone(interface.index);

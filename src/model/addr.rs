@@ -230,7 +230,7 @@ pub fn push_text(out: &mut Vec<u8>, address: IpAddr, zone: Option<&IfName>) {
     push(out, canonical);
     if let Some(zone) = zone.filter(|_| needs_zone(canonical)) {
         out.push(b'%');
-        crate::text::push_bytes(out, zone.as_bytes());
+        crate::escape::push_bytes(out, zone.as_bytes());
     }
 }
 

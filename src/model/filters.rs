@@ -10,7 +10,7 @@ pub struct PacketFilters {
     /// Such as `nftables inet filter` or `iptables nat`, sorted. A table may be empty.
     pub tables: Vec<String>,
     /// Why there may be more; null when all were seen.
-    pub unseen: Option<String>,
+    pub unknown_because: Option<String>,
     /// The rules themselves; null where they were not read.
     #[serde(default)]
     pub ruleset: Option<Ruleset>,
@@ -22,7 +22,7 @@ pub fn note(filters: Option<&PacketFilters>) -> String {
     let limit = "packet filters, address translation and programs attached to the kernel (nft, iptables, BPF) are not looked at";
     let Some(filters) = filters else { return limit.to_owned() };
     let tables = filters.tables.join(", ");
-    match (&filters.unseen, filters.tables.is_empty()) {
+    match (&filters.unknown_because, filters.tables.is_empty()) {
         (None, true) => format!("{limit}; there is no table of a packet filter here"),
         (Some(why), true) => format!("{limit}; whether there are any cannot be seen: {why}"),
         (None, false) => format!("{limit}, and there are some here: {tables}"),
@@ -38,9 +38,9 @@ mod tests {
 
     #[test]
     fn the_note_tells_none_from_not_seen() {
-        let filters = |tables: &[&str], unseen: Option<&str>| PacketFilters {
+        let filters = |tables: &[&str], unknown_because: Option<&str>| PacketFilters {
             tables: tables.iter().map(|table| (*table).to_owned()).collect(),
-            unseen: unseen.map(str::to_owned),
+            unknown_because: unknown_because.map(str::to_owned),
             ruleset: None,
         };
         assert!(note(Some(&filters(&[], None))).ends_with("no table of a packet filter here"));

@@ -45,7 +45,7 @@ pub struct Snapshot {
     pub rules: Vec<Rule>,
     /// Those of the three that somebody took away.
     #[serde(default)]
-    pub rules_gone: Vec<Rule>,
+    pub missing_default_rules: Vec<Rule>,
     /// Settings of the whole network namespace, by dotted name (`net.ipv6.bindv6only`). Per-interface ones stand in
     /// [`Interface::settings`]. A setting that could not be read is absent.
     pub settings: BTreeMap<String, i64>,
@@ -61,7 +61,7 @@ pub struct Snapshot {
     pub packet_filters: Option<PacketFilters>,
     /// What the network has and this picture has no place for, one sentence each.
     #[serde(default)]
-    pub untold: Vec<String>,
+    pub unsupported: Vec<String>,
 }
 
 /// A kernel network interface. Its identity is (index, name), never an IPv4 label.

@@ -49,9 +49,9 @@ impl IfName {
     /// The text that [`fmt::Display`] shows.
     #[must_use]
     pub fn shown(&self) -> Cow<'_, str> {
-        match crate::text::plain_ascii(&self.0) {
+        match crate::escape::plain_ascii(&self.0) {
             Some(name) => Cow::Borrowed(name),
-            None => Cow::Owned(crate::text::escape_bytes(&self.0)),
+            None => Cow::Owned(crate::escape::escape_bytes(&self.0)),
         }
     }
 
@@ -118,7 +118,7 @@ impl fmt::Display for IfName {
 
 impl fmt::Debug for IfName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", crate::text::escape_bytes(&self.0))
+        write!(f, "{:?}", crate::escape::escape_bytes(&self.0))
     }
 }
 

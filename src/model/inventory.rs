@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::socket::SocketView;
-use crate::text::escape;
+use crate::escape::escape;
 
 /// What was found on one host, or in several of its network namespaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,7 +155,7 @@ pub struct Owner {
     pub exe_deleted: bool,
     /// Whether the path leads to that very file for the reader too. A container's files are others under the same names.
     /// Null when it cannot be told.
-    pub exe_here: Option<bool>,
+    pub exe_visible: Option<bool>,
     /// Name of its effective user, the number when it has no name, null when it cannot be read.
     pub user: Option<String>,
     /// Its effective user id.

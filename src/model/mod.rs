@@ -5,16 +5,16 @@
 
 pub mod addr;
 pub mod arrival;
+pub mod bind_forms;
 pub mod changes;
 pub mod confinement;
-pub mod coverage;
 pub mod crosscheck;
 pub mod errno;
 pub mod filters;
 pub mod host;
 pub mod ifname;
 pub mod inventory;
-pub mod kernel;
+pub mod kernel_release;
 pub mod reach;
 pub mod rehearsal;
 pub mod ruleset;

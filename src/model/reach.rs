@@ -22,7 +22,7 @@ impl fmt::Display for Source {
         match self {
             Source::Host => f.write_str("host"),
             Source::Link(name) => write!(f, "link:{name}"),
-            Source::Node(name) => write!(f, "node:{}", crate::text::escape(name)),
+            Source::Node(name) => write!(f, "node:{}", crate::escape::escape(name)),
         }
     }
 }

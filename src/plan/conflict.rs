@@ -9,7 +9,7 @@
 //! `inet_bind_conflict()`, `sk_reuseport_match()` and `inet_csk_update_fastreuse()` of
 //! `net/ipv4/inet_connection_sock.c`; `udp_lib_lport_inuse()` and `udp_lib_get_port()` of `net/ipv4/udp.c`.
 
-use super::tables::{Bucket, Entry, Id, Local, Tables, all, same};
+use super::socket_table::{Bucket, Entry, Id, Local, Tables, all, same};
 use crate::model::Protocol;
 
 /// What bind or listen finds.
@@ -100,7 +100,7 @@ impl Tables {
     }
 
     /// Whether the kernel does not see that these two meet
-    /// ([`KnownDifference::MappedWildcardOverlooked`](crate::model::kernel::KnownDifference)): all IPv4 wildcards of a port are in one
+    /// ([`KnownDifference::MappedWildcardOverlooked`](crate::model::kernel_release::KnownDifference)): all IPv4 wildcards of a port are in one
     /// bucket with the family of the one that was first, and a v4-mapped address is not compared with an AF_INET6 bucket
     /// (`inet_bind2_bucket_match_addr_any()` of `net/ipv4/inet_hashtables.c`).
     fn overlooked(&self, new: &Entry, old: &Entry) -> Option<bool> {

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::local::LocalAddresses;
+use super::local_table::LocalAddresses;
 use super::reach::{self, Destination};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 use crate::model::addr::needs_zone;
 use crate::model::{IfName, Snapshot};
 
@@ -16,7 +16,7 @@ use crate::model::{IfName, Snapshot};
 ///
 /// # Errors
 /// A problem for each text that stands for no address of this host.
-pub fn chosen(texts: &[String], snapshot: &Snapshot) -> Result<Vec<Destination>, Vec<Problem>> {
+pub fn chosen(texts: &[String], snapshot: &Snapshot) -> Result<Vec<Destination>, Vec<Diagnostic>> {
     let local = LocalAddresses::new(snapshot);
     let all = reach::destinations(snapshot, &local);
     let (mut found, mut problems) = (Vec::new(), Vec::new());
@@ -36,9 +36,9 @@ fn one(
     snapshot: &Snapshot,
     local: &LocalAddresses,
     all: &[Destination],
-) -> Result<Vec<Destination>, Problem> {
+) -> Result<Vec<Destination>, Diagnostic> {
     let elsewhere = |what: String| {
-        Problem::error(Code::DESTINATION_NOT_HERE, what)
+        Diagnostic::error(Code::DESTINATION_NOT_HERE, what)
             .help("only this host's own addresses are connected to; `bindscope interfaces` shows them")
     };
     if let Ok(net) = text.parse::<IpNet>() {
@@ -71,7 +71,7 @@ fn one(
 }
 
 /// The index of a zone: an interface's name goes before an index.
-fn zone_of(zone: &str, snapshot: &Snapshot) -> Result<u32, Problem> {
+fn zone_of(zone: &str, snapshot: &Snapshot) -> Result<u32, Diagnostic> {
     let named = snapshot.interface_named(&IfName::from_escaped(zone));
     let index = || snapshot.interface(zone.parse().ok()?);
     named.or_else(index).map(|interface| interface.index).ok_or_else(|| no_interface(zone))
@@ -79,8 +79,8 @@ fn zone_of(zone: &str, snapshot: &Snapshot) -> Result<u32, Problem> {
 
 const HELP: &str = "write an address, a network such as 192.0.2.0/24, or the name of an interface";
 
-fn no_interface(name: &str) -> Problem {
-    Problem::error(Code::NO_SUCH_DEVICE, format!("there is no interface {name} here")).help(HELP)
+fn no_interface(name: &str) -> Diagnostic {
+    Diagnostic::error(Code::NO_SUCH_DEVICE, format!("there is no interface {name} here")).help(HELP)
 }
 
 /// A link-local address; where one interface alone has it, the zone may be left out.
@@ -89,7 +89,7 @@ fn zoned(
     zone: Option<u32>,
     snapshot: &Snapshot,
     all: &[Destination],
-) -> Result<Destination, Problem> {
+) -> Result<Destination, Diagnostic> {
     let address = IpAddr::V6(address);
     if let Some(zone) = zone {
         return Ok(Destination { address, zone });
@@ -101,7 +101,7 @@ fn zoned(
                 snapshot.interface(to.zone).map(|i| i.name.to_string()).unwrap_or_default()
             };
             let message = format!("{address} is an address of {} and of {}", name(first), name(second));
-            Err(Problem::error(Code::BAD_ZONE, message)
+            Err(Diagnostic::error(Code::BAD_ZONE, message)
                 .help(format!("name the one that is meant: {address}%{}", name(first))))
         }
         (Some(only), None) => Ok(*only),
@@ -115,19 +115,23 @@ fn looks_like_an_address(text: &str) -> bool {
     text.contains(['/', ':']) || text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
-fn of_interface(name: &str, snapshot: &Snapshot, all: &[Destination]) -> Result<Vec<Destination>, Problem> {
+fn of_interface(
+    name: &str,
+    snapshot: &Snapshot,
+    all: &[Destination],
+) -> Result<Vec<Destination>, Diagnostic> {
     let Some(interface) = snapshot.interface_named(&IfName::from_escaped(name)) else {
         let code =
             if looks_like_an_address(name) { Code::DESTINATION_NOT_HERE } else { Code::NO_SUCH_DEVICE };
         let message = format!("{name:?} is neither an address, nor a network, nor an interface here");
-        return Err(Problem::error(code, message).help(HELP));
+        return Err(Diagnostic::error(code, message).help(HELP));
     };
     let own: HashSet<IpAddr> = interface.addresses.iter().map(|address| address.address).collect();
     let has = |to: &Destination| own.contains(&to.address) && (to.zone == 0 || to.zone == interface.index);
     let found: Vec<_> = all.iter().copied().filter(has).collect();
     if found.is_empty() {
         let message = format!("interface {name} has no address that can be connected to");
-        return Err(Problem::error(Code::DESTINATION_NOT_HERE, message));
+        return Err(Diagnostic::error(Code::DESTINATION_NOT_HERE, message));
     }
     Ok(found)
 }

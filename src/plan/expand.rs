@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::available::{Availability, Refusal, Rights, availability};
-use super::local::LocalAddresses;
+use super::bind_check::{Availability, Refusal, Rights, availability};
+use super::local_table::LocalAddresses;
 use crate::code::Code;
 use crate::model::addr::text;
 use crate::model::{AddrClass, Errno, Family, IfName, Interface, Snapshot, SocketSpec, V6Only};

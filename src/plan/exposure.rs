@@ -4,7 +4,7 @@
 //! but for link-local IPv6, loopback addresses and sockets bound to a device (measured in the tests of this repository).
 //! Somebody else is whoever is on a wire that is up, as in [`super::reach::sources`]; while none is, only this host itself connects.
 
-mod many;
+mod multicast;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
-use super::local::{Ipv4Kind, LocalAddresses, TABLE_LOCAL};
+use super::local_table::{Ipv4Kind, LocalAddresses, TABLE_LOCAL};
 use super::reach;
 use crate::model::addr::{self, needs_zone};
 use crate::model::{
@@ -497,7 +497,7 @@ fn class_on(interface: &Interface, address: &InterfaceAddress) -> Exposure {
 
 /// Index of the VRF an interface belongs to, or is.
 fn vrf_of(snapshot: &Snapshot, interface: &Interface) -> Option<u32> {
-    Some(super::available::vrf_of(snapshot, interface)).filter(|vrf| *vrf != 0)
+    Some(super::bind_check::vrf_of(snapshot, interface)).filter(|vrf| *vrf != 0)
 }
 
 #[cfg(test)]

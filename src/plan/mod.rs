@@ -1,22 +1,18 @@
 //! From a profile and a host's snapshot to sockets, and what will come of them: which binds succeed, who reaches what. Pure.
 //!
-//! [`expand`] makes the sockets. [`available`] and [`conflict`] are the rules of bind, [`winner`] those of delivery, on the kernel's own [`tables`]; [`predict`]
+//! [`expand`] makes the sockets. [`bind_check`] and [`conflict`] are the rules of bind, [`lookup`] those of delivery, on the kernel's own [`socket_table`]; [`predict`]
 //! applies the first to the sockets of a profile in their order, [`reach`] the second to every destination and source, or to those
 //! that a person has named ([`destinations`]).
 
-pub mod available;
-pub mod compare;
+pub mod bind_check;
+pub mod bind_error;
+pub mod bind_forms;
 pub mod conflict;
-pub mod cover;
 pub mod destinations;
 pub mod expand;
-pub mod expect;
 pub mod exposure;
-pub mod failure;
-pub mod local;
+pub mod local_table;
+pub mod lookup;
 pub mod predict;
 pub mod reach;
-pub mod report;
-pub mod tables;
-pub mod winner;
-mod words;
+pub mod socket_table;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::available::{Availability, Rights, availability, vrf_of};
+use super::bind_check::{Availability, Rights, availability, vrf_of};
 use super::conflict::Verdict;
-use super::local::LocalAddresses;
-use super::tables::{Entry, Id, Local, Tables};
+use super::local_table::LocalAddresses;
+use super::socket_table::{Entry, Id, Local, Tables};
 use crate::code::Code;
 use crate::model::{Errno, Family, Phase, Protocol, Snapshot, SocketSpec, SocketView};
 

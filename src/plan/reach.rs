@@ -1,7 +1,7 @@
 //! Who reaches which socket: every source, every destination address of this host, every port.
 //!
 //! First the way of the packet up to the host's sockets, which does not depend on the port: `Path`. Then the look-up among
-//! them ([`super::winner`]). A firewall, NAT and programs attached to the kernel can change all of it, and are not looked at.
+//! them ([`super::lookup`]). A firewall, NAT and programs attached to the kernel can change all of it, and are not looked at.
 //!
 //! A source `link:<interface>` stands for somebody with an ordinary address of a network on that interface, whose packets do
 //! arrive there. Whether they can find a way to an address of another interface is their affair (a route, or the ARP answers
@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::available::vrf_of;
-use super::local::LocalAddresses;
+use super::bind_check::vrf_of;
+use super::local_table::LocalAddresses;
+use super::lookup::{Packet, Preference, Winner};
 use super::predict::{Binds, Holder};
-use super::tables::{Local, Tables};
-use super::winner::{Packet, Preference, Winner};
+use super::socket_table::{Local, Tables};
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, Socket};
 
+use super::attempt::{Attempt, Attempts, Limits, Observation, is_mapped};
 use super::classify::outcome_of;
-use super::connect::{Attempt, Attempts, Limits, Observation, is_mapped};
-use super::spare::{Spare, Spares};
-use crate::bind::Bound;
+use super::socket_reuse::{Spare, Spares};
 use crate::model::{Errno, Family, Outcome, Protocol};
+use crate::serve::bind::Bound;
 use crate::sys::{self, Connecting, Interest, Poller, options, packet_info};
 
 /// Bytes of a nonce, and of a greeting: the nonce and a number.
@@ -90,7 +90,7 @@ pub(super) struct Engine<'a> {
     seen: &'a mut dyn FnMut(usize, Observation),
     done: usize,
     /// Whether a descriptor was missing to take a connection of ours: then silence is no sign of another program.
-    starved: bool,
+    unaccepted: bool,
 }
 
 /// What became of beginning an attempt.
@@ -120,7 +120,7 @@ impl<'a> Engine<'a> {
             spares: Spares::default(),
             seen,
             done: 0,
-            starved: false,
+            unaccepted: false,
         })
     }
 
@@ -232,7 +232,7 @@ impl<'a> Engine<'a> {
             }
             Err(errno) if is_starved(errno) && !self.clients.is_empty() => Begun::NotNow,
             Err(errno) if is_starved(errno) => {
-                self.starved = true;
+                self.unaccepted = true;
                 self.end(index);
                 Begun::Over
             }
@@ -310,7 +310,7 @@ impl<'a> Engine<'a> {
             let (mut socket, peer) = match options::accept(listener) {
                 Ok(taken) => taken,
                 Err(error) => {
-                    self.starved |= is_starved(sys::errno_of(&error));
+                    self.unaccepted |= is_starved(sys::errno_of(&error));
                     return;
                 }
             };
@@ -454,7 +454,7 @@ impl<'a> Engine<'a> {
                 self.wakes.extend(self.wake(index).map(|wake| Reverse((wake, index))));
                 continue;
             }
-            if now < client.until || self.starved && client.connected.is_some() {
+            if now < client.until || self.unaccepted && client.connected.is_some() {
                 // Cut short by the end of all, or nobody could be taken for want of descriptors.
                 self.end(index);
             } else if client.connected.is_some() && self.attempt(index).protocol == Protocol::Tcp {

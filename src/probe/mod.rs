@@ -1,11 +1,11 @@
 //! Connects for real and tells what came of it: which socket answered, over which interface, or how it failed.
 //!
-//! [`opened`] are the sockets, [`connect`] makes the connections, [`classify`] the meaning of errors. [`kernel`] replays [`tables`] of binds whose outcome is known.
+//! [`listeners`] are the sockets, [`attempt`] makes the connections, [`classify`] the meaning of errors. [`kernel_check`] replays [`known_results`] of binds whose outcome is known.
 
+pub mod attempt;
 pub mod classify;
-pub mod connect;
 mod engine;
-pub mod kernel;
-pub mod opened;
-mod spare;
-pub mod tables;
+pub mod kernel_check;
+pub mod known_results;
+pub mod listeners;
+mod socket_reuse;

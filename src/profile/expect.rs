@@ -82,8 +82,8 @@ impl fmt::Display for Vantage {
             Vantage::Loopback => f.write_str("loopback"),
             Vantage::OwnAddresses => f.write_str("self"),
             Vantage::Host => f.write_str("host"),
-            Vantage::Link(name) => write!(f, "link:{}", crate::text::escape(name)),
-            Vantage::Node(name) => write!(f, "node:{}", crate::text::escape(name)),
+            Vantage::Link(name) => write!(f, "link:{}", crate::escape::escape(name)),
+            Vantage::Node(name) => write!(f, "node:{}", crate::escape::escape(name)),
         }
     }
 }

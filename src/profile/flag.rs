@@ -10,7 +10,7 @@ use super::listener::is_mapped;
 use super::value::nearest;
 use super::{Listener, WhenMissing, duration, ports};
 use crate::code::Code;
-use crate::diag::{Place, Problem};
+use crate::diag::{Diagnostic, Place};
 use crate::model::socket::Reply;
 use crate::model::{Family, Protocol, V6Only};
 
@@ -22,13 +22,13 @@ const FORM: &str =
 ///
 /// # Errors
 /// What is wrong with the text, and where in it.
-pub fn parse(name: &str, text: &str) -> Result<Listener, Problem> {
+pub fn parse(name: &str, text: &str) -> Result<Listener, Diagnostic> {
     let wrong = |part: &str, (code, message, help): Wrong| {
         // `part` is a piece of `text`, so its place is the distance of the two.
         let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize).min(text.len());
         let end = (start + part.len()).min(text.len());
         let place = Place { file: "--bind".to_owned(), text: text.into(), span: start..end };
-        Problem::error(code, message).at(place).help(help)
+        Diagnostic::error(code, message).at(place).help(help)
     };
     let mut pieces = text.split(',');
     let target = pieces.next().unwrap_or(text);

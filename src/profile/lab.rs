@@ -12,7 +12,7 @@ use super::keys::{self, Key, Keys, Kind, optional, required};
 use super::value::{Problems, Value, boolean, nearest, number, one_or_many, tables, text};
 use super::{syntax, version};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 use crate::model::IfName;
 use crate::model::topology::{
     Bridge, End, Event, Filter, LabAddress, LabRoute, Link, LinkChange, Macvlan, Node, Topology,
@@ -167,11 +167,11 @@ static EVENT: Keys = Keys {
 ///
 /// # Errors
 /// Every problem of the text, in its order.
-pub fn parse(origin: &str, text: &str) -> Result<Lab, Vec<Problem>> {
+pub fn parse(origin: &str, text: &str) -> Result<Lab, Vec<Diagnostic>> {
     if super::kind_of(text) == super::FileKind::Profile {
         let profile = super::parse(origin, text)?;
         return profile.lab.ok_or_else(|| {
-            let problem = Problem::error(Code::WRONG_KIND, format!("{origin} has no [lab]"));
+            let problem = Diagnostic::error(Code::WRONG_KIND, format!("{origin} has no [lab]"));
             vec![problem.help("give a file with kind = \"lab\", or a profile with a [lab]")]
         });
     }

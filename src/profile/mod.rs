@@ -22,7 +22,7 @@ use std::ops::Range;
 use toml::de::DeTable;
 
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 
 pub use bind::{Bind, Scope, Selector};
 pub use expect::Expectation;
@@ -150,7 +150,7 @@ pub fn extends(text: &str) -> Option<(String, Range<usize>)> {
 ///
 /// # Errors
 /// Every problem of the text, in its order.
-pub fn parse(origin: &str, text: &str) -> Result<Profile, Vec<Problem>> {
+pub fn parse(origin: &str, text: &str) -> Result<Profile, Vec<Diagnostic>> {
     parse_on(origin, text, None)
 }
 
@@ -158,7 +158,7 @@ pub fn parse(origin: &str, text: &str) -> Result<Profile, Vec<Problem>> {
 ///
 /// # Errors
 /// Every problem of both texts.
-pub fn parse_on(origin: &str, text: &str, base: Option<(&str, &str)>) -> Result<Profile, Vec<Problem>> {
+pub fn parse_on(origin: &str, text: &str, base: Option<(&str, &str)>) -> Result<Profile, Vec<Diagnostic>> {
     let mut wrong = Vec::new();
     let mut draft = Draft::new();
     let mut profile = Profile::named("");
@@ -202,7 +202,7 @@ fn version(table: &DeTable<'_>, problems: &mut Problems) -> bool {
     }
 }
 
-fn read(profile: &mut Profile, draft: &mut Draft, origin: &str, text: &str, layer: Layer) -> Vec<Problem> {
+fn read(profile: &mut Profile, draft: &mut Draft, origin: &str, text: &str, layer: Layer) -> Vec<Diagnostic> {
     let mut problems = Problems::new(origin, text);
     let document = syntax(text, &mut problems);
     let table = document.get_ref();
@@ -310,20 +310,20 @@ fn listeners(profile: &mut Profile, draft: &Draft, table: &DeTable<'_>, problems
 ///
 /// # Errors
 /// That they do not.
-pub fn within_limits(profile: &Profile) -> Result<(), Problem> {
+pub fn within_limits(profile: &Profile) -> Result<(), Diagnostic> {
     let sockets: usize = profile.listeners.iter().map(at_least).fold(0, usize::saturating_add);
     let limit = profile.limits.max_sockets;
     if sockets <= limit {
         return Ok(());
     }
     let message = format!("{sockets} sockets are asked for, but at most {limit} are allowed");
-    Err(Problem::error(Code::TOO_MANY_SOCKETS, message)
+    Err(Diagnostic::error(Code::TOO_MANY_SOCKETS, message)
         .help("ask for fewer ports, or raise max_sockets in [limits] of a profile"))
 }
 
 /// The listeners that may be open to other hosts and do not say why (`exposure_reason`): what `--strict` refuses.
 #[must_use]
-pub fn without_reason(profile: &Profile) -> Vec<Problem> {
+pub fn without_reason(profile: &Profile) -> Vec<Diagnostic> {
     let may_be_open = |listener: &Listener| {
         let loopback_device = listener.device.as_ref().is_some_and(|device| device.as_bytes() == b"lo");
         !loopback_device
@@ -337,7 +337,7 @@ pub fn without_reason(profile: &Profile) -> Vec<Problem> {
     open.filter(|listener| listener.exposure_reason.is_none())
         .map(|listener| {
             let place = if listener.line > 0 { format!(" (line {})", listener.line) } else { String::new() };
-            Problem::error(
+            Diagnostic::error(
                 Code::NO_REASON,
                 format!(
                     "{}: listener \"{}\"{place} may be open to other hosts and does not say why",

@@ -10,7 +10,7 @@ use super::keys::{self, Key, Keys, Kind, optional, required};
 use super::value::{Problems, boolean, tables, text, texts};
 use super::{ports, syntax, version};
 use crate::code::Code;
-use crate::diag::{Problem, Severity};
+use crate::diag::{Diagnostic, Severity};
 use crate::model::{Exposure, Family, Protocol};
 
 /// A checked policy.
@@ -244,7 +244,7 @@ const EXPIRES: Key = optional("expires", Kind::Date, "the last day on which it h
 ///
 /// # Errors
 /// Every problem of the text, in its order.
-pub fn parse(origin: &str, text: &str) -> Result<Policy, Vec<Problem>> {
+pub fn parse(origin: &str, text: &str) -> Result<Policy, Vec<Diagnostic>> {
     let mut problems = Problems::new(origin, text);
     let document = syntax(text, &mut problems);
     let table = document.get_ref();

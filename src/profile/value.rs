@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::code::Code;
-use crate::diag::{Place, Problem, Severity};
+use crate::diag::{Diagnostic, Place, Severity};
 
 /// A value and where it stands.
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
@@ -23,7 +23,7 @@ pub(super) struct Problems {
     text: Arc<str>,
     /// Where each line begins.
     lines: Vec<usize>,
-    list: Vec<Problem>,
+    list: Vec<Diagnostic>,
 }
 
 impl Problems {
@@ -41,7 +41,7 @@ impl Problems {
         let end = boundary(span.end).unwrap_or(0);
         let start = boundary(span.start.min(end)).unwrap_or(0);
         let place = Place { file: self.file.clone(), text: Arc::clone(&self.text), span: start..end };
-        self.list.push(Problem::error(code, message).at(place));
+        self.list.push(Diagnostic::error(code, message).at(place));
         Added(self.list.last_mut())
     }
 
@@ -56,11 +56,11 @@ impl Problems {
     }
 
     /// All problems in the order of the text, each once.
-    pub(super) fn finish(mut self) -> Vec<Problem> {
-        let start = |problem: &Problem| problem.place.as_ref().map_or(0, |place| place.span.start);
+    pub(super) fn finish(mut self) -> Vec<Diagnostic> {
+        let start = |problem: &Diagnostic| problem.place.as_ref().map_or(0, |place| place.span.start);
         self.list.sort_by_key(start);
         // After a syntax error the rest of its line means nothing.
-        let line = |problem: &Problem| self.lines.partition_point(|begin| *begin <= start(problem));
+        let line = |problem: &Diagnostic| self.lines.partition_point(|begin| *begin <= start(problem));
         let broken: HashSet<usize> =
             self.list.iter().filter(|problem| problem.code == Code::SYNTAX).map(line).collect();
         let mut seen = HashSet::new();
@@ -82,14 +82,14 @@ impl Problems {
             self.list.truncate(MOST_PROBLEMS);
             let code = self.list.last().map_or(Code::SYNTAX, |problem| problem.code);
             let message = format!("{}: {more} more problems are not shown", self.file);
-            self.list.push(Problem { severity: Severity::Note, ..Problem::error(code, message) });
+            self.list.push(Diagnostic { severity: Severity::Note, ..Diagnostic::error(code, message) });
         }
         self.list
     }
 }
 
 /// A problem that was just added.
-pub(super) struct Added<'a>(Option<&'a mut Problem>);
+pub(super) struct Added<'a>(Option<&'a mut Diagnostic>);
 
 impl Added<'_> {
     /// One more way out.

@@ -67,7 +67,7 @@ pub struct BoundSocket {
     /// Its accept queue; null on UDP.
     pub backlog: Option<Backlog>,
     /// The errno for which the kernel would not keep the ingress interface; null when it does.
-    pub no_packet_info: Option<Errno>,
+    pub packet_info_errno: Option<Errno>,
     /// Whether it was handed over by another program (`LISTEN_FDS`).
     pub inherited: bool,
 }

@@ -183,7 +183,7 @@ impl Sink {
 
     /// Another one that leads to the same place, for another thread.
     #[must_use]
-    pub fn another(&self) -> Sink {
+    pub fn clone_for_thread(&self) -> Sink {
         Sink::to(Arc::clone(&self.target))
     }
 
@@ -252,8 +252,8 @@ impl Sink {
     }
 
     /// How many arrivals were dropped since this was last asked, once there is room again to say so.
-    /// When the line that says so is lost too (see [`Sink::unsaid`]), they are to be told again.
-    pub fn newly_dropped(&mut self) -> Option<u64> {
+    /// When the line that says so is lost too (see [`Sink::restore_dropped`]), they are to be told again.
+    pub fn take_dropped(&mut self) -> Option<u64> {
         let newly = |losses: &Losses, reported: &mut u64, room: bool| {
             let count = losses.dropped.saturating_sub(*reported);
             if count == 0 || !room || losses.closed {
@@ -275,7 +275,7 @@ impl Sink {
     }
 
     /// Takes back that `count` arrivals were told as dropped, if the file did not take the last lines.
-    pub fn unsaid(&mut self, count: u64) {
+    pub fn restore_dropped(&mut self, count: u64) {
         if let Target::File(direct) = &*self.target {
             let mut direct = lock(direct);
             if direct.failing {

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use crate::audit::served::{Connection, Connections};
+use crate::escape::{csv_escaped, escape, printable};
 use crate::model::addr;
 use crate::model::{Endpoint, Evidence};
-use crate::text::{csv_escaped, escape, printable};
 
 /// As JSON, with a newline at the end.
 ///

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::markdown;
-use super::paint::{Paint, Tone};
-use crate::plan::compare::{Comparison, Difference};
-use crate::text::{csv_escaped, escape, printable};
+use super::style::{Paint, Tone};
+use crate::escape::{csv_escaped, escape, printable};
+use crate::report::report_diff::{Comparison, Difference};
 
 /// The comparison as text for a person.
 #[must_use]
@@ -41,7 +41,7 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
     if !comparison.differences.is_empty() {
         out.push('\n');
     }
-    if let Some(note) = asked_of_one(comparison) {
+    if let Some(note) = only_in_one(comparison) {
         let _ = writeln!(out, "{}", printable(&note));
     }
     let _ = writeln!(out, "{a} and {b}: {} of {} differ", comparison.differences.len(), comparison.compared);
@@ -49,9 +49,9 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
 }
 
 /// How much only one was asked, which is not compared.
-fn asked_of_one(comparison: &Comparison) -> Option<String> {
+fn only_in_one(comparison: &Comparison) -> Option<String> {
     let of = |name: &str, side: fn(&Difference) -> bool| {
-        let count = comparison.asked_of_one.iter().filter(|asked| side(asked)).count();
+        let count = comparison.only_in_one.iter().filter(|asked| side(asked)).count();
         (count > 0).then(|| format!("{count} of {}", escape(name)))
     };
     let parts = [of(&comparison.a, |asked| asked.a.is_some()), of(&comparison.b, |asked| asked.b.is_some())];
@@ -95,7 +95,7 @@ pub fn markdown(comparison: &Comparison) -> String {
             value(&difference.b)
         );
     }
-    if let Some(note) = asked_of_one(comparison) {
+    if let Some(note) = only_in_one(comparison) {
         let _ = writeln!(out, "\n{}", cell(&note));
     }
     let _ = writeln!(out, "\n{} of {} differ", comparison.differences.len(), comparison.compared);

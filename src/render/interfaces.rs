@@ -5,11 +5,11 @@ use std::io::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
 
-use super::row::Row;
-use crate::model::coverage::{Coverage, Reach};
+use super::csv::Row;
+use crate::escape::{csv_escaped, csv_field, escape, push_bytes};
+use crate::model::bind_forms::{Coverage, Reach};
 use crate::model::{AddrState, Exposure, Interface, InterfaceAddress, Snapshot, addr};
-use crate::plan::cover;
-use crate::text::{csv_escaped, csv_field, escape, push_bytes};
+use crate::plan::bind_forms;
 
 const BOLD: Style = Style::new().bold();
 const WIDE: Style = AnsiColor::Yellow.on_default().bold();
@@ -173,14 +173,14 @@ fn called(out: &mut Vec<u8>, bind: &str, v6only: Option<bool>) {
 fn forms(snapshot: &Snapshot, width: usize, color: bool, mut out: impl io::Write) -> io::Result<()> {
     let mut line = Vec::new();
     let mut column = "IF YOU BIND".len();
-    cover::each_bind(snapshot, |bind, v6only| {
+    bind_forms::each_bind(snapshot, |bind, v6only| {
         called(&mut line, bind, v6only);
         column = column.max(line.len());
         line.clear();
     });
     writeln!(out, "{:<column$}  {:<8}  {:<8}  YOU ARE REACHED AT", "IF YOU BIND", "IPv4", "IPv6")?;
     let room = width.saturating_sub(column + 22).max(20);
-    cover::each_form(snapshot, false, |form| {
+    bind_forms::each_form(snapshot, false, |form| {
         cell(&mut line, column, Style::new(), false, |out| called(out, form.bind, form.v6only));
         for exposure in [form.exposure.ipv4, form.exposure.ipv6] {
             line.extend_from_slice(b"  ");

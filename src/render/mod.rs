@@ -2,12 +2,12 @@
 
 pub mod audit;
 pub mod connections;
+mod csv;
 pub mod diff;
 pub mod interfaces;
-pub mod live;
+pub mod listen;
 pub mod markdown;
-mod paint;
 pub mod plan;
-mod row;
-mod runs;
+mod ranges;
+mod style;
 pub mod summary;

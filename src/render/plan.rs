@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::escape::{csv_escaped, escape, escape_html, html_entities, printable};
 use crate::model::{Errno, Exposure, IfName, Outcome, PacketsSeen, Protocol};
-use crate::plan::expect::Verdict;
 use crate::plan::predict::BindOutcome;
-use crate::plan::report::{CellReport, LAB_SCHEMA, PredictedCell, Report, SocketReport};
-use crate::text::{csv_escaped, escape, escape_html, html_entities, printable};
+use crate::report::expectations::Verdict;
+use crate::report::matrix::{CellReport, LAB_SCHEMA, PredictedCell, Report, SocketReport};
 
-use super::paint::{Paint, Tone};
-use super::runs;
+use super::ranges;
+use super::style::{Paint, Tone};
 
 /// How many ports and runs of ports are named above a table.
 const MOST_RUNS: usize = 40;
@@ -115,12 +115,12 @@ struct Row {
     why: String,
 }
 
-fn result_of(outcome: Option<Outcome>, listener: Option<&str>, among: &[String]) -> String {
+fn result_of(outcome: Option<Outcome>, listener: Option<&str>, candidates: &[String]) -> String {
     match (outcome, listener) {
         (Some(Outcome::Accepted), Some(listener)) => escape(listener),
-        (Some(Outcome::Accepted), None) if among.is_empty() => "another program".to_owned(),
+        (Some(Outcome::Accepted), None) if candidates.is_empty() => "another program".to_owned(),
         (Some(Outcome::Accepted), None) => {
-            among.iter().map(|name| printable(name)).collect::<Vec<_>>().join(" or ")
+            candidates.iter().map(|name| printable(name)).collect::<Vec<_>>().join(" or ")
         }
         (Some(outcome), _) => format!("({outcome})"),
         (None, _) => "(unknown)".to_owned(),
@@ -129,14 +129,14 @@ fn result_of(outcome: Option<Outcome>, listener: Option<&str>, among: &[String])
 
 fn row_of(cell: &CellReport) -> Row {
     let predicted = &cell.predicted;
-    let foretold = result_of(predicted.outcome, predicted.listener.as_deref(), &predicted.among);
+    let foretold = result_of(predicted.outcome, predicted.listener.as_deref(), &predicted.candidates);
     let (result, tone, ingress) = match &cell.observed {
         None => {
             let tone = if predicted.outcome == Some(Outcome::Accepted) { Tone::Good } else { Tone::Faint };
             (foretold, tone, predicted.ingress.clone())
         }
         Some(seen) => {
-            let result = result_of(Some(seen.outcome), seen.listener.as_deref(), &predicted.among);
+            let result = result_of(Some(seen.outcome), seen.listener.as_deref(), &predicted.candidates);
             let errno = seen
                 .errno
                 .filter(|_| seen.outcome == Outcome::Error)
@@ -289,7 +289,7 @@ fn reach(out: &mut String, report: &Report, paint: &Paint, width: usize) {
         };
         let (results, ingresses) = (widest(|row| &row.result), widest(|row| &row.ingress));
         let named = if ports.len() > 1 { "ports" } else { "port" };
-        let ports = runs::ports(ports, MOST_RUNS).join(", ");
+        let ports = ranges::ports(ports, MOST_RUNS).join(", ");
         let _ = writeln!(out, "{}", paint.tone(Tone::Strong, &format!("{protocol} {named} {ports}")));
         for of_source in table.chunk_by(|a, b| a[0] == b[0]) {
             let Some(source) = sources.of(of_source[0][0]) else { continue };
@@ -312,7 +312,7 @@ fn reach(out: &mut String, report: &Report, paint: &Paint, width: usize) {
                 );
                 let names: Vec<&str> =
                     of_row.iter().filter_map(|&[.., to]| destinations.of(to)).map(String::as_str).collect();
-                wrap(out, &runs::addresses(&names), width);
+                wrap(out, &ranges::addresses(&names), width);
             }
         }
         out.push('\n');
@@ -411,7 +411,7 @@ const COLUMNS: [&str; 16] = [
     "observed_listener",
     "observed_ingress",
     "errno",
-    "micros",
+    "connect_us",
     "agrees",
     "source_address",
     "packets_confirm",
@@ -428,14 +428,14 @@ fn fields(cell: &CellReport) -> [String; 16] {
         cell.destination.to_string(),
         cell.port.to_string(),
         predicted.outcome.map_or_else(|| "unknown".to_owned(), |outcome| outcome.to_string()),
-        predicted.listener.as_deref().map_or_else(|| predicted.among.join(" "), escape),
+        predicted.listener.as_deref().map_or_else(|| predicted.candidates.join(" "), escape),
         text(predicted.ingress.as_ref().map(ToString::to_string)),
         predicted.why.to_string(),
         text(seen.map(|seen| seen.outcome.to_string())),
         text(seen.and_then(|seen| seen.listener.as_deref()).map(escape)),
         text(seen.and_then(|seen| seen.ingress.as_ref()).map(ToString::to_string)),
         text(seen.and_then(|seen| seen.errno).map(|errno| errno.to_string())),
-        text(seen.map(|seen| seen.micros.to_string())),
+        text(seen.map(|seen| seen.connect_us.to_string())),
         text(cell.agrees.map(|agrees| agrees.to_string())),
         text(cell.source_address.clone()),
         text(packets.and_then(|packets| packets.confirms).map(|confirms| confirms.to_string())),

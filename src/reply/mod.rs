@@ -6,9 +6,9 @@ mod page;
 use std::borrow::Cow;
 use std::io::Write as _;
 
+use crate::escape;
 use crate::model::addr::push_with_port;
 use crate::model::{Arrival, Endpoint, Evidence, IfName};
-use crate::text;
 
 /// How many bytes of a client are read at the most.
 pub const READ_LIMIT: usize = 4096;
@@ -42,7 +42,7 @@ pub fn line(arrival: &Arrival) -> Vec<u8> {
     out.extend_from_slice(b" to ");
     push_endpoint(&mut out, arrival, &arrival.local);
     out.extend_from_slice(b" was taken by listener \"");
-    text::push(&mut out, &arrival.listener);
+    escape::push(&mut out, &arrival.listener);
     out.extend_from_slice(b"\" and arrived on ");
     push_ingress(&mut out, arrival);
     out.push(b'\n');
@@ -66,7 +66,7 @@ fn push_endpoint(out: &mut Vec<u8>, arrival: &Arrival, end: &Endpoint) {
 /// The ingress interface with what it rests on.
 fn push_ingress(out: &mut Vec<u8>, arrival: &Arrival) {
     match (&arrival.ingress.name, arrival.ingress.index) {
-        (Some(name), _) => text::push_bytes(out, name.as_bytes()),
+        (Some(name), _) => escape::push_bytes(out, name.as_bytes()),
         (None, Some(index)) => drop(write!(out, "interface {index}, which is gone")),
         (None, None) => return out.extend_from_slice(b"an interface that this system does not tell"),
     }

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{meaning, push_endpoint, push_ingress};
+use crate::escape::{self, html_entities};
 use crate::model::{Arrival, Family};
-use crate::text::{self, html_entities};
 
 /// The facts as names and values, the same in text and HTML. Values are escaped for a person, not yet for HTML.
 fn rows(arrival: &Arrival, mut row: impl FnMut(&'static str, &[u8])) {
@@ -15,10 +15,10 @@ fn rows(arrival: &Arrival, mut row: impl FnMut(&'static str, &[u8])) {
         row(name, &value);
     };
     add("arrived on", &|out| push_ingress(out, arrival));
-    add("listener", &|out| text::push(out, &arrival.listener));
+    add("listener", &|out| escape::push(out, &arrival.listener));
     add("local address", &|out| push_endpoint(out, arrival, &arrival.local));
     add("address owner", &|out| match &arrival.address_owner {
-        Some(owner) => text::push_bytes(out, owner.as_bytes()),
+        Some(owner) => escape::push_bytes(out, owner.as_bytes()),
         None => out.extend_from_slice(b"no interface has it"),
     });
     add("peer", &|out| push_endpoint(out, arrival, &arrival.peer));

@@ -17,7 +17,7 @@ pub struct NamespaceRefusal {
     /// The answer.
     pub source: io::Error,
     /// The switch that would allow it, as a sentence.
-    pub way_out: String,
+    pub remedy: String,
 }
 
 /// An interface to make.

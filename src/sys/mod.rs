@@ -27,10 +27,10 @@
 mod errno;
 mod error;
 mod file;
+mod getifaddrs;
 mod lab_types;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod linux;
-mod listing;
 #[cfg(not(all(target_os = "linux", not(bindscope_portable))))]
 mod portable;
 
@@ -56,20 +56,18 @@ pub use file::{
     raise_file_limit, spare_descriptors, standard_output, terminal_width, write_error_within, write_now,
     writers,
 };
+pub use getifaddrs::listed_addresses;
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
-pub use listing::listed_addresses;
 pub use signals::{Signals, signal_of};
 pub use socket_types::{
     CallerRights, Connecting, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram,
-    ServerConnection, ServerConnections, Sight, TransportState,
+    ServerConnection, ServerConnections, TransportState, Visibility,
 };
-pub use system::beginning::began_without_output;
+pub use system::capabilities::rights;
 pub use system::capture::Capture;
-pub use system::confine::{confine, with_other_threads};
 pub use system::connections::connections;
 pub use system::filters::packet_filters;
 pub use system::groups::groups;
-pub use system::inherit::inherited;
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};
 pub use system::monitor::Monitor;
 pub use system::namespaces::{NetNamespace, in_namespace, inventory_from_outside, namespaces};
@@ -77,7 +75,9 @@ pub use system::netns;
 pub use system::network::Network;
 pub use system::overflows::Overflows;
 pub use system::poller::{Poller, Waker};
-pub use system::rights::rights;
-pub use system::sight::sight;
+pub use system::sandbox::{confine, with_other_threads};
 pub use system::snapshot::{addresses, snapshot};
+pub use system::socket_activation::inherited;
+pub use system::startup::began_without_output;
+pub use system::visibility::visibility;
 pub use system::{options, packet_info};

@@ -138,7 +138,7 @@ pub struct CallerRights {
 
 /// What this user can see of the machine. An error in an option is why something cannot be seen; `None` is that it can.
 #[derive(Debug, Default)]
-pub struct Sight {
+pub struct Visibility {
     /// Effective user.
     pub uid: u32,
     /// Effective capabilities, of those that matter.

@@ -1,4 +1,4 @@
-//! More than can be served: nobody is starved, memory is bounded, and what was lost is told.
+//! More than can be served: nobody is unaccepted, memory is bounded, and what was lost is told.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bindscope::lab::witness::Witness;
+use bindscope::lab::capture_check::Witness;
 use bindscope::model::{Family, IfName, PacketsSeen, Protocol};
 use bindscope::sys::{self, Capture, packet_info};
 use socket2::{Domain, SockAddr, Socket, Type};

@@ -164,7 +164,7 @@ fn line(output: &Output, name: &str) -> (String, String) {
     let line =
         lines.iter().find(|line| line["name"] == name).unwrap_or_else(|| panic!("{name}: {document:#}"));
     let word = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-    (word("state"), format!("{} | {}", word("detail"), word("way_out")))
+    (word("state"), format!("{} | {}", word("detail"), word("remedy")))
 }
 
 pub fn the_doctor_names_each_switch() {

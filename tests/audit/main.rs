@@ -338,7 +338,7 @@ fn other_namespaces_are_looked_into() {
     assert_ne!(theirs["netns"], mine["netns"]);
     assert_eq!(theirs["owners"][0]["pid"], std::process::id());
     let names = all["namespaces"].as_array().unwrap();
-    assert_eq!(names[0]["own"], true);
+    assert_eq!(names[0]["current"], true);
     let their_name = names.iter().find(|name| name["inode"] == theirs["netns"]).unwrap();
     assert!(their_name["name"].as_str().unwrap().contains(&std::process::id().to_string()), "{their_name}");
 }
@@ -483,8 +483,8 @@ fn a_policy_decides_the_exit_code() {
         let found = document["findings"].as_array().unwrap().iter().find(|one| one["severity"] == "error");
         assert_eq!(found.map(|one| one["code"].as_str().unwrap()), finding, "{document:#}");
         if let Some(found) = found {
-            assert_eq!(found["place"]["file"], path, "{found:#}");
-            let line = usize::try_from(found["place"]["line"].as_u64().unwrap()).unwrap();
+            assert_eq!(found["location"]["file"], path, "{found:#}");
+            let line = usize::try_from(found["location"]["line"].as_u64().unwrap()).unwrap();
             let full = format!("{HEAD}{rules}");
             let pointed = full.lines().nth(line - 1).unwrap();
             let key = pointed.split(' ').next().unwrap();
@@ -560,7 +560,7 @@ fn the_doctor_names_switches_and_tries_the_kernel() {
     let root = json_in(&host, &["doctor", "--kernel", "--format", "json"]);
     assert_eq!(root["kernel"]["differences"], serde_json::json!([]), "{root:#}");
     assert_eq!((&root["kernel"]["sequences"], &root["kernel"]["agree"]), (&430.into(), &430.into()));
-    assert_eq!((&root["kernel"]["place"], &root["kernel"]["left_out"]), (&"namespace".into(), &0.into()));
+    assert_eq!((&root["kernel"]["location"], &root["kernel"]["skipped"]), (&"namespace".into(), &0.into()));
     let mut command = bindscope(&["doctor", "--format", "json"]);
     command.uid(65534).gid(65534).stdout(Stdio::piped()).stderr(Stdio::piped());
     let Ok(child) = host.run(|| command.spawn()) else {
@@ -577,7 +577,7 @@ fn the_doctor_names_switches_and_tries_the_kernel() {
     assert_eq!(line("sockets")["state"], "yes");
     for name in ["owners", "connections", "namespaces"] {
         assert_eq!(line(name)["state"], "partly", "{name}");
-        assert!(line(name)["way_out"].as_str().unwrap().contains("root"), "{name}");
+        assert!(line(name)["remedy"].as_str().unwrap().contains("root"), "{name}");
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::RwLock;
 
 use bindscope::code::Code;
 use bindscope::model::{Errno, Family, Phase, Protocol, Snapshot, SocketSpec, V6Only};
-use bindscope::plan::available::{Availability, Rights, availability};
+use bindscope::plan::bind_check::{Availability, Rights, availability};
 use bindscope::plan::conflict::Verdict;
-use bindscope::plan::local::LocalAddresses;
+use bindscope::plan::local_table::LocalAddresses;
 use bindscope::plan::predict::{BindOutcome, predict_binds};
-use bindscope::plan::tables::Tables;
+use bindscope::plan::socket_table::Tables;
 use bindscope::sys;
 use nix::unistd::{Uid, setfsuid};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -39,7 +39,7 @@ pub struct Host {
 pub static STARTING: RwLock<()> = RwLock::new(());
 
 /// What became of one socket: the call that failed, and how.
-type Fate = Option<(Phase, Errno)>;
+type OpenResult = Option<(Phase, Errno)>;
 
 pub struct Session<'a> {
     snapshot: &'a Snapshot,
@@ -104,7 +104,7 @@ impl Session<'_> {
         if mode == Mode::ListenEach && set.iter().all(|(_, uid)| *uid == 0) {
             let specs: Vec<SocketSpec> = set.iter().map(|(spec, _)| spec.clone()).collect();
             let binds = predict_binds(&specs, self.snapshot, rights(0), &[]);
-            let fates: Vec<Fate> = binds
+            let fates: Vec<OpenResult> = binds
                 .predictions
                 .iter()
                 .map(|prediction| {
@@ -164,7 +164,7 @@ impl Session<'_> {
         }
     }
 
-    pub fn foretell(&self, set: &[(SocketSpec, u32)], mode: Mode) -> Vec<Fate> {
+    pub fn foretell(&self, set: &[(SocketSpec, u32)], mode: Mode) -> Vec<OpenResult> {
         let mut tables = Tables::of(self.snapshot);
         let mut ids = Vec::new();
         let mut fates = Vec::new();
@@ -206,7 +206,7 @@ fn rights(uid: u32) -> Rights {
 }
 
 /// Opens the sockets for real.
-fn open(set: &[(SocketSpec, u32)], mode: Mode) -> Vec<Fate> {
+fn open(set: &[(SocketSpec, u32)], mode: Mode) -> Vec<OpenResult> {
     let listen = |socket: &Socket| socket.listen(8).err().map(|error| (Phase::Listen, sys::errno_of(&error)));
     let mut sockets = Vec::new();
     let mut fates = Vec::new();

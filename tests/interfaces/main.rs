@@ -292,14 +292,15 @@ fn routes_and_rules_of_all_tables() {
     let masked = &ours.rules[2];
     assert_eq!((masked.inverted, masked.fwmark, masked.fwmask), (true, Some(0x80000), Some(0xff_0000)));
     assert_eq!((ours.rules[3].suppress_prefix, ours.rules[3].table), (Some(0), Some(254)));
-    let gone: Vec<_> = ours.rules_gone.iter().map(|rule| (rule.family, rule.priority)).collect();
+    let gone: Vec<_> = ours.missing_default_rules.iter().map(|rule| (rule.family, rule.priority)).collect();
     assert_eq!(gone, [(Family::Ipv6, 32766)]);
     netns.ip("route add 10.79.0.0/24 dev eth0 tos 0x10");
     assert_eq!(snapshot(&netns).routes, ours.routes, "a route for one type of service is none for all");
     let fresh = Netns::new();
     let rules = |netns: &Netns| {
         let found = snapshot(netns);
-        let gone: Vec<_> = found.rules_gone.iter().map(|rule| (rule.family, rule.priority)).collect();
+        let gone: Vec<_> =
+            found.missing_default_rules.iter().map(|rule| (rule.family, rule.priority)).collect();
         (found.rules, gone)
     };
     assert_eq!(rules(&fresh), (Vec::new(), Vec::new()));
@@ -403,7 +404,7 @@ fn the_document_reads_back_equal() {
     netns.ip("rule add from 10.0.0.0/8 table 1000 priority 50");
     settle(&netns);
     let output = netns.output(&mut bindscope(&["interfaces", "--format", "json"]));
-    let read = bindscope::record::document::read_snapshot(&output.stdout[..]).unwrap();
+    let read = bindscope::report::document::read_snapshot(&output.stdout[..]).unwrap();
     let packet_filters = Some(netns.run(bindscope::sys::packet_filters));
     assert_eq!(read, Snapshot { packet_filters, ..snapshot(&netns) });
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -414,10 +415,10 @@ fn the_document_reads_back_equal() {
             keys.iter().for_each(|key| drop(one.as_object_mut().unwrap().remove(*key).unwrap()));
         }
     }
-    for key in ["rules_gone", "packet_filters", "untold"] {
+    for key in ["missing_default_rules", "packet_filters", "unsupported"] {
         older.as_object_mut().unwrap().remove(key).unwrap();
     }
-    let older = bindscope::record::document::read_snapshot(older.to_string().as_bytes()).unwrap();
+    let older = bindscope::report::document::read_snapshot(older.to_string().as_bytes()).unwrap();
     assert_eq!(older.interfaces.len(), 2, "what an earlier version wrote is read");
     assert_eq!(document["schema"], "bindscope.interfaces/1");
     assert_eq!(document["complete"], true);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::tool;
 use bindscope::lab::builtin;
-use bindscope::model::kernel::{KernelRelease, KnownDifference};
+use bindscope::model::kernel_release::{KernelRelease, KnownDifference};
 use libtest_mimic::Trial;
 use serde_json::Value;
 

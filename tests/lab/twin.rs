@@ -7,13 +7,13 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bindscope::bind;
 use bindscope::lab::build::Lab;
 use bindscope::lab::run::{Looked, Opened, Patience};
 use bindscope::lab::twin::{self, Twin};
 use bindscope::model::{FamilyExposure, Outcome, Snapshot, SocketSpec};
 use bindscope::plan::expand::Expansion;
-use bindscope::probe::{self, connect::Observation};
+use bindscope::probe::{self, attempt::Observation};
+use bindscope::serve::bind;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -159,14 +159,14 @@ impl Copy {
         let copy = lab.snapshot(lab.plan.host).unwrap();
         assert_eq!(twin::differences(&snapshot, &copy), Vec::<String>::new(), "{snapshot:#?}");
         let namespace = &lab.namespaces()[lab.plan.host];
-        let sockets = namespace.run(|| probe::opened::Opened::all(specs, &snapshot)).unwrap();
+        let sockets = namespace.run(|| probe::listeners::Opened::all(specs, &snapshot)).unwrap();
         let opened = Opened { sockets, expansion: Expansion::default(), snapshot: snapshot.clone() };
         Copy { snapshot, twin, lab, opened }
     }
 
     fn look(&self, patience: Duration) -> Looked {
         let patience = Patience { connect: patience, all: Duration::from_secs(40) };
-        twin::look::look(&self.lab, &self.twin, &self.opened, patience, &mut |_, _| {}).unwrap()
+        twin::run::look(&self.lab, &self.twin, &self.opened, patience, &mut |_, _| {}).unwrap()
     }
 }
 
@@ -204,7 +204,7 @@ fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compare
                 let remote = cell.source != bindscope::model::Source::Host;
                 // Of sockets that share, the hash of the ports chooses one.
                 let shared = |taker: &Option<String>| match taker {
-                    Some(taker) if cell.predicted.among.contains(taker) => Some(cell.predicted.among[0].clone()),
+                    Some(taker) if cell.predicted.candidates.contains(taker) => Some(cell.predicted.candidates[0].clone()),
                     taker => taker.clone(),
                 };
                 let original = (loss(was.outcome, remote), shared(&taker), name(was.ingress));
@@ -378,10 +378,10 @@ fn a_twin_has_all_that_its_host_has() {
     };
     assert_eq!(addresses(&original), addresses(&copy));
     assert!(addresses(&copy).iter().any(|address| address.contains("dadfailed")), "{:?}", addresses(&copy));
-    for part in ["routes", "rules", "settings", "untold"] {
+    for part in ["routes", "rules", "settings", "unsupported"] {
         assert_eq!(original[part], copy[part], "{part}");
     }
-    assert_eq!(original["untold"], serde_json::json!([]));
+    assert_eq!(original["unsupported"], serde_json::json!([]));
     let running = |name: &str| {
         let mut interfaces = original["interfaces"].as_array().unwrap().iter();
         interfaces.find(|one| one["name"] == name).unwrap()["running"].clone()
@@ -422,7 +422,7 @@ fn what_is_not_copied_is_told() {
         "mac0 is a macvlan interface of the mode private",
         "eth1 answers no ARP",
     ] {
-        assert!(twin.left_out.iter().any(|one| one.contains(told)), "{told}: {:#?}", twin.left_out);
+        assert!(twin.skipped.iter().any(|one| one.contains(told)), "{told}: {:#?}", twin.skipped);
     }
     let lab = Lab::build(twin.plan).unwrap();
     let differences = twin::differences(&copy, &lab.snapshot(lab.plan.host).unwrap());
@@ -547,7 +547,7 @@ fn a_snapshot_of_an_earlier_version_has_a_twin() {
             rule.as_object_mut().unwrap().remove(key);
         }
     }
-    for key in ["rules_gone", "packet_filters"] {
+    for key in ["missing_default_rules", "packet_filters"] {
         document.as_object_mut().unwrap().remove(key);
     }
     let file = tempfile::NamedTempFile::new().unwrap();

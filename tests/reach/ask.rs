@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bindscope::bind::Bound;
 use bindscope::model::{Outcome, Source};
 use bindscope::plan::reach::{Cell, Destination, Matrix};
-use bindscope::probe::connect::{self, Attempt, Limits, Observation};
+use bindscope::probe::attempt::{self, Attempt, Limits, Observation};
+use bindscope::serve::bind::Bound;
 
 use crate::support::netns::Netns;
 
@@ -42,7 +42,7 @@ pub fn observe(
         let place = place(&matrix.cells[cells[number]]).unwrap();
         let attempt = &attempts[number];
         let source = matrix.cells[cells[number]].source_address;
-        place.run(|| connect::client(attempt, source.map(|source| (source.address, source.zone))))
+        place.run(|| attempt::client(attempt, source.map(|source| (source.address, source.zone))))
     };
     let mut seen: Vec<Option<Observation>> = vec![None; matrix.cells.len()];
     let mut numbers: Vec<usize> = (0..attempts.len()).collect();
@@ -52,7 +52,7 @@ pub fn observe(
         let limits = Limits { in_flight: 400, deadline: Instant::now() + Duration::from_secs(40) };
         let round: Vec<Attempt> = numbers.iter().map(|&number| attempts[number]).collect();
         let mut open = |index: usize| open(numbers[index]);
-        let observed = connect::run(bound, &round, limits, &mut open, &mut |_| {}).unwrap();
+        let observed = attempt::run(bound, &round, limits, &mut open, &mut |_| {}).unwrap();
         for (&number, observation) in numbers.iter().zip(observed) {
             assert!(observation.is_some(), "the deadline is far away");
             seen[cells[number]] = observation;

@@ -9,16 +9,16 @@ mod vrf;
 
 use std::process::ExitCode;
 
-use bindscope::bind;
 use bindscope::model::{
     AddrClass, Exposure, FamilyExposure, Outcome, Protocol, Snapshot, SocketSpec, Source,
 };
-use bindscope::plan::available::Rights;
+use bindscope::plan::bind_check::Rights;
 use bindscope::plan::exposure::{Exposer, Facts};
-use bindscope::plan::local::LocalAddresses;
+use bindscope::plan::local_table::LocalAddresses;
 use bindscope::plan::predict::{BindOutcome, Holder, predict_binds};
 use bindscope::plan::reach::{self, Cell, Matrix};
-use bindscope::probe::connect::Observation;
+use bindscope::probe::attempt::Observation;
+use bindscope::serve::bind;
 use host::RandomHost;
 use libtest_mimic::Trial;
 use support::netns::{Netns, harness};

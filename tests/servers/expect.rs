@@ -73,7 +73,7 @@ fn settles(site: &Site, server: &mut Server, expected: &[&str], exe: &Path, user
         assert_eq!(spelled(&sockets), witness);
         for owner in owners() {
             assert_eq!(owner.exe.as_deref(), exe.to_str(), "{owner:?}");
-            assert_eq!((owner.exe_deleted, owner.exe_here), (false, Some(true)), "{owner:?}");
+            assert_eq!((owner.exe_deleted, owner.exe_visible), (false, Some(true)), "{owner:?}");
         }
         assert!(theirs, "{users:?}: {sockets:#?}");
         a_written_policy_holds(site);

@@ -36,7 +36,7 @@ fn said(report: &Report) -> (Vec<Verdict>, Vec<(Code, String)>) {
         .iter()
         .filter(|finding| finding.code <= Code::NOTHING_JUDGED && finding.counts())
         .map(|finding| {
-            let line = finding.place.as_ref().map_or("", |place| &place.text[place.span.clone()]);
+            let line = finding.location.as_ref().map_or("", |place| &place.text[place.span.clone()]);
             (finding.code, line.to_owned())
         })
         .collect();
@@ -103,9 +103,9 @@ fn a_name_proves_nothing_and_a_container_has_other_files() {
     };
     assert_eq!(with(&|_| {}), [Verdict::Pass]);
     assert_eq!(with(&|owner| owner.exe = Some("/tmp/server".to_owned())), [Verdict::Fail]);
-    assert_eq!(with(&|owner| owner.exe_here = Some(false)), [Verdict::Fail]);
-    assert_eq!(with(&|owner| owner.exe_here = None), [Verdict::Undecided]);
-    assert_eq!(with(&|owner| (owner.exe_here, owner.exe_deleted) = (Some(false), true)), [Verdict::Pass]);
+    assert_eq!(with(&|owner| owner.exe_visible = Some(false)), [Verdict::Fail]);
+    assert_eq!(with(&|owner| owner.exe_visible = None), [Verdict::Undecided]);
+    assert_eq!(with(&|owner| (owner.exe_visible, owner.exe_deleted) = (Some(false), true)), [Verdict::Pass]);
     assert_eq!(with(&|owner| owner.exe = None), [Verdict::Undecided]);
     assert_eq!(
         with(&|owner| (owner.uid, owner.user) = (Some(33), Some("www-data".to_owned()))),
@@ -254,7 +254,7 @@ fn a_drafted_policy_holds_for_what_it_was_drafted_from() {
     sockets[3].owners = Some(vec![owner(3, "x", "/opt/a \"b\"\\*\u{1b}/x")].into());
     sockets[5].owners = None;
     sockets[7].owners = Some(vec![owner(4, "y", "/opt/y"), owner(5, "z", "/opt/z")].into());
-    Arc::make_mut(sockets[8].owners.as_mut().unwrap())[0].exe_here = Some(false);
+    Arc::make_mut(sockets[8].owners.as_mut().unwrap())[0].exe_visible = Some(false);
     let text =
         draft::policy(&report_of(sockets.clone(), host()), "a\n\"b", "2026-06-15", Some((32768, 60999)));
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text}");
@@ -296,7 +296,9 @@ fn the_place_is_found_however_the_policy_is_written() {
         .judge(&mut report);
         let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fail);
         failed
-            .map(|check| check.place.as_ref().map_or("", |place| &place.text[place.span.clone()]).to_owned())
+            .map(|check| {
+                check.location.as_ref().map_or("", |place| &place.text[place.span.clone()]).to_owned()
+            })
             .collect()
     };
     let head = "schema = 1\nkind = \"policy\"\n";

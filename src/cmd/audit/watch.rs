@@ -12,7 +12,7 @@ use super::{Args, Context, Exit, Failure, Format, Look, Read, now, style};
 use crate::audit::Report;
 use crate::audit::change::{self, Change};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 use crate::render;
 use crate::sys::{self, Monitor, Poller, Signals};
 
@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
     let failed = |error: std::io::Error| {
         Failure::new(
             Exit::Environment,
-            Problem::error(Code::INTERNAL, format!("cannot wait for changes: {error}")),
+            Diagnostic::error(Code::INTERNAL, format!("cannot wait for changes: {error}")),
         )
     };
     let signals = Signals::new().map_err(failed)?;
@@ -129,7 +129,7 @@ impl Output {
             return self.event(&Event::Incomplete { time, because });
         }
         let lines: String =
-            because.iter().map(|one| format!("not complete: {}\n", crate::text::printable(one))).collect();
+            because.iter().map(|one| format!("not complete: {}\n", crate::escape::printable(one))).collect();
         self.write(lines.as_bytes())
     }
 
@@ -142,7 +142,7 @@ impl Output {
 
     fn event(&mut self, event: &Event<'_>) -> Result<(), Failure> {
         let mut line = serde_json::to_vec(event).map_err(|error| {
-            Failure::new(Exit::Internal, Problem::error(Code::INTERNAL, error.to_string()))
+            Failure::new(Exit::Internal, Diagnostic::error(Code::INTERNAL, error.to_string()))
         })?;
         line.push(b'\n');
         self.write(&line)
@@ -161,7 +161,7 @@ impl Output {
             }
             Err(error) => Err(Failure::new(
                 Exit::Output,
-                Problem::error(Code::OUTPUT_FAILED, format!("cannot write to standard output: {error}")),
+                Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write to standard output: {error}")),
             )),
         }
     }

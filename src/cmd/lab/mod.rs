@@ -6,10 +6,11 @@ mod run;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::source::{self, ProfileArgs};
-use super::{Context, Exit, Failure, foretell, interfaces};
+use super::profile_args::{self, ProfileArgs};
+use super::{Context, Exit, Failure, interfaces, target_host};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
+use crate::escape::escape;
 use crate::lab::build::{BuildError, Lab};
 use crate::lab::twin::{self, Twin};
 use crate::lab::{builtin, ops};
@@ -17,7 +18,6 @@ use crate::model::{Errno, Snapshot};
 use crate::profile::lab::Teardown;
 use crate::profile::{self, Profile};
 use crate::sys::{self, netns};
-use crate::text::escape;
 
 /// Arguments of `bindscope lab`.
 #[derive(Debug, clap::Args)]
@@ -109,7 +109,7 @@ fn is_profile(name: &Path) -> bool {
 /// A copy of this machine, or of the host in a file.
 fn copied(profile: Profile, file: Option<&Path>) -> Result<Chosen, Failure> {
     let snapshot = match file {
-        Some(path) => foretell::elsewhere(path)?.snapshot,
+        Some(path) => target_host::elsewhere(path)?.snapshot,
         None => interfaces::checked_snapshot(false, true)?.0,
     };
     let twin = twin::of(&snapshot);
@@ -129,13 +129,13 @@ fn copied(profile: Profile, file: Option<&Path>) -> Result<Chosen, Failure> {
 }
 
 /// A network by the name that the user gave; a built-in one goes first, as with profiles.
-fn named(name: &OsStr) -> Result<profile::lab::Lab, Vec<Problem>> {
+fn named(name: &OsStr) -> Result<profile::lab::Lab, Vec<Diagnostic>> {
     if let Some(name) = name.to_str()
         && let Some(text) = builtin::get(name)
     {
         return profile::lab::parse(name, text);
     }
-    let file = source::read(name).map_err(|problem| {
+    let file = profile_args::read(name).map_err(|problem| {
         let names: Vec<&str> = builtin::ALL.iter().map(|(name, _)| *name).collect();
         vec![problem.help(format!("built-in networks are {}", names.join(", ")))]
     })?;
@@ -149,15 +149,15 @@ pub(super) fn prepare() -> Result<(), Failure> {
 }
 
 fn refused(refusal: &sys::NamespaceRefusal) -> Failure {
-    let problem = Problem::error(Code::LAB_REFUSED, format!("a lab cannot be built here: {refusal}"));
-    Failure::new(Exit::Environment, problem.help(refusal.way_out.clone()))
+    let problem = Diagnostic::error(Code::LAB_REFUSED, format!("a lab cannot be built here: {refusal}"));
+    Failure::new(Exit::Environment, problem.help(refusal.remedy.clone()))
 }
 
 /// Builds the copy of a host. What it leaves out is a gap as is what could not be done.
 pub(super) fn copy(snapshot: &Snapshot, twin: &Twin) -> Result<Lab, Failure> {
     let mut lab = Lab::build(twin.plan.clone()).map_err(failed)?;
     let copy = lab.snapshot(lab.plan.host).map_err(|error| environment(&error))?;
-    lab.gaps.splice(0..0, twin.left_out.iter().cloned());
+    lab.gaps.splice(0..0, twin.skipped.iter().cloned());
     lab.gaps.extend(twin::differences(snapshot, &copy));
     Ok(lab)
 }
@@ -168,7 +168,7 @@ fn build(chosen: &Chosen, context: &Context) -> Result<Lab, Failure> {
         None => Lab::build(chosen.plan.clone()).map_err(failed)?,
     };
     for gap in &lab.gaps {
-        context.say(&Problem::warning(Code::LAB_GAP, gap.clone()));
+        context.say(&Diagnostic::warning(Code::LAB_GAP, gap.clone()));
     }
     Ok(lab)
 }
@@ -181,7 +181,7 @@ fn failed_at(what: &str, error: BuildError) -> Failure {
     match error {
         BuildError::Refused(refusal) => refused(&refusal),
         BuildError::Operation { command, source } => {
-            let problem = Problem::error(Code::LAB_FAILED, format!("{what}: {source}"));
+            let problem = Diagnostic::error(Code::LAB_FAILED, format!("{what}: {source}"));
             let mut help = format!("the operation was: {}", escape(&command));
             if let sys::Error::Call { operation: "rename", source, .. } = &source
                 && sys::errno_of(source) == Errno::EBUSY
@@ -196,7 +196,7 @@ fn failed_at(what: &str, error: BuildError) -> Failure {
 pub(super) fn environment(error: &sys::Error) -> Failure {
     Failure::new(
         Exit::Environment,
-        Problem::error(Code::LAB_FAILED, format!("the lab does not work: {error}")),
+        Diagnostic::error(Code::LAB_FAILED, format!("the lab does not work: {error}")),
     )
 }
 

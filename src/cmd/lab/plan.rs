@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{Chosen, NetworkArgs};
 use crate::cmd::{Context, Exit, Failure};
+use crate::escape::escape;
 use crate::lab::{builtin, ops};
-use crate::text::escape;
 
 /// Arguments of `bindscope lab plan`.
 #[derive(Debug, clap::Args)]

@@ -9,23 +9,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Chosen, NetworkArgs, TwinArgs, build, environment, failed_at, plan as steps, prepare};
-use crate::accept::{Acceptor, Endpoint, Observer};
 use crate::cmd::plan::{self, Format, Parts};
 use crate::cmd::{Context, Exit, Failure, probe};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
+use crate::escape::escape;
 use crate::lab::build::Lab;
 use crate::lab::ops::Action;
 use crate::lab::run::{self as stage, Looked, Opened, Patience};
 use crate::lab::twin;
 use crate::model::{Arrival, Change, Outcome, SocketView};
-use crate::plan::expect;
-use crate::plan::report::{
+use crate::profile::lab::Teardown;
+use crate::report::expectations;
+use crate::report::matrix::{
     CellReport, ChangedCell, EventReport, LAB_SCHEMA, Questions, Report, SocketReport,
 };
-use crate::profile::lab::Teardown;
+use crate::serve::{Acceptor, Endpoint, Observer};
 use crate::sys::{Signals, netns};
-use crate::text::escape;
 
 /// Arguments of `bindscope lab run`.
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             Format::Human => steps::Format::Human,
             Format::Json => steps::Format::Json,
             _ => {
-                let problem = Problem::error(Code::COMMAND_LINE, "operations are written as human or json");
+                let problem =
+                    Diagnostic::error(Code::COMMAND_LINE, "operations are written as human or json");
                 return Err(Failure::usage(vec![problem]));
             }
         };
@@ -115,7 +116,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let text = plan::written(&report, args.format, context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if opened.sockets.bound.is_empty() {
-        let problem = Problem::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
+        let problem = Diagnostic::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
         return Err(Failure::new(
             Exit::Environment,
             problem.help("`bindscope lab run --format json` says why"),
@@ -166,7 +167,7 @@ fn look(
         line.get_or_insert_with(|| probe::Progress::new(total, context)).show(done);
     };
     let result = match &chosen.original {
-        Some((_, twin)) => twin::look::look(lab, twin, opened, patience, &mut progress),
+        Some((_, twin)) => twin::run::look(lab, twin, opened, patience, &mut progress),
         None => stage::look(lab, opened, patience, &mut progress),
     };
     if let Some(line) = line {
@@ -199,9 +200,9 @@ fn report(
     }
     sockets.extend(plan::missing_of(&opened.expansion, snapshot));
     let judged = unseen_as_unknown(&cells, &sockets);
-    let mut expectations = expect::judge(&chosen.profile.expectations, &sockets, &judged, false);
+    let mut expectations = expectations::judge(&chosen.profile.expectations, &sockets, &judged, false);
     let nobody = chosen.original.as_ref().map_or(&[][..], |(_, twin)| &twin.nobody);
-    for one in expectations.iter_mut().filter(|one| one.verdict == expect::Verdict::Undecided) {
+    for one in expectations.iter_mut().filter(|one| one.verdict == expectations::Verdict::Undecided) {
         let source = nobody.iter().find(|(source, _)| one.because.contains(&format!("{source} ")));
         one.because.extend(source.map(|(_, why)| format!(": nobody connects from there, as {why}")));
     }
@@ -210,14 +211,14 @@ fn report(
     let mut incomplete = lab.gaps.clone();
     incomplete.extend(uncaptured);
     if unseen > 0 {
-        incomplete.push(crate::probe::connect::why_unseen(unseen));
+        incomplete.push(crate::probe::attempt::why_unseen(unseen));
     }
     plan::finish(
         LAB_SCHEMA,
         &chosen.profile,
         snapshot,
         incomplete,
-        Parts { asked: Questions::default(), sockets, cells, expectations, notes },
+        Parts { requested: Questions::default(), sockets, cells, expectations, notes },
     )
 }
 
@@ -230,7 +231,7 @@ fn unseen_as_unknown(cells: &[CellReport], sockets: &[SocketReport]) -> Vec<Cell
         let predicted = Arc::make_mut(&mut cell.predicted);
         predicted.outcome = None;
         predicted.listener = None;
-        predicted.among.clone_from(&names);
+        predicted.candidates.clone_from(&names);
     }
     cells
 }
@@ -310,8 +311,10 @@ fn tell_what_listens(lab: &Lab, opened: &Opened, node: usize, interactive: bool,
     for (spec, seen) in opened.sockets.specs.iter().zip(&opened.sockets.outcomes) {
         if let Some(errno) = seen.errno {
             let what = format!("{} is not open: {errno}", spec.view(crate::model::FamilyExposure::default()));
-            let problem =
-                Problem::warning(Code::BIND_FAILED, format!("listener {}: {what}", escape(&spec.listener)));
+            let problem = Diagnostic::warning(
+                Code::BIND_FAILED,
+                format!("listener {}: {what}", escape(&spec.listener)),
+            );
             context.say(&problem.help("`bindscope lab run` with this profile says why"));
         }
     }
@@ -363,7 +366,7 @@ pub struct ShellArgs {
 /// # Errors
 /// As [`run`]; a node that is not there.
 pub fn shell(args: &ShellArgs, context: &Context) -> Result<Exit, Failure> {
-    let source = crate::cmd::source::ProfileArgs::of(&args.profile);
+    let source = crate::cmd::profile_args::ProfileArgs::of(&args.profile);
     let chosen = NetworkArgs { source, topology: args.topology.clone(), twin: args.twin.clone() }.choose()?;
     prepare()?;
     let lab = build(&chosen, context)?;
@@ -371,7 +374,7 @@ pub fn shell(args: &ShellArgs, context: &Context) -> Result<Exit, Failure> {
         Some(name) => lab.plan.index(name).ok_or_else(|| {
             let names: Vec<String> = lab.plan.nodes.iter().map(|name| escape(name)).collect();
             let problem =
-                Problem::error(Code::UNKNOWN_NAME, format!("the lab has no node {:?}", escape(name)));
+                Diagnostic::error(Code::UNKNOWN_NAME, format!("the lab has no node {:?}", escape(name)));
             Failure::usage(vec![problem.help(format!("its nodes are {}", names.join(", ")))])
         })?,
         None => (0..lab.plan.nodes.len()).find(|node| *node != lab.plan.host).unwrap_or(lab.plan.host),
@@ -387,7 +390,7 @@ pub fn shell(args: &ShellArgs, context: &Context) -> Result<Exit, Failure> {
 }
 
 fn does_not_work(error: std::io::Error) -> Failure {
-    let problem = Problem::error(Code::LAB_FAILED, format!("the lab does not work: {error}"));
+    let problem = Diagnostic::error(Code::LAB_FAILED, format!("the lab does not work: {error}"));
     Failure::new(Exit::Environment, problem)
 }
 
@@ -431,8 +434,8 @@ fn serve(
                 let until = Instant::now().checked_add(Duration::from_millis(100));
                 // Without a socket the loop has nothing to wait for.
                 match acceptor.run(&mut observer, &mut [], signals, until)? {
-                    crate::accept::End::Deadline => {}
-                    crate::accept::End::NothingLeft if !over.load(Ordering::Acquire) && !signals.asked() => {
+                    crate::serve::End::Deadline => {}
+                    crate::serve::End::NothingLeft if !over.load(Ordering::Acquire) && !signals.asked() => {
                         std::thread::sleep(Duration::from_millis(100));
                     }
                     _ => return std::io::Result::Ok(()),

@@ -1,28 +1,28 @@
 //! `bindscope listen`: profile -> plan -> bind -> accept -> attribute -> record -> render, top to bottom.
 
-mod confine;
-mod follow;
-mod open;
+mod accept_queue;
 mod output;
-mod pressure;
+mod reconcile;
 mod reporter;
+mod sandbox;
+mod sockets;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::accept::{Acceptor, End, Surroundings};
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 use crate::model::Snapshot;
 use crate::profile::Profile;
 use crate::record::event::{Event, Listening, SCHEMA, Started};
 use crate::record::time::Time;
+use crate::serve::{Acceptor, End, InitialNetwork};
 use crate::sys::{self, Monitor, Signals};
 
-use super::source::ProfileArgs;
+use super::profile_args::ProfileArgs;
 use super::{Context, Exit, Failure};
-use follow::Follower;
 use output::Format;
+use reconcile::Follower;
 use reporter::Reporter;
 
 /// How long the last lines may take to reach a slow reader.
@@ -78,7 +78,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// What could not be done.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     // First of all, while the descriptors that were handed over are the only ones.
-    let inherited = if args.inherited { Some(open::inherited()?) } else { None };
+    let inherited = if args.inherited { Some(sockets::inherited()?) } else { None };
     let profile = match &inherited {
         Some(_) if !args.source.is_given() => Profile::named("inherited"),
         _ => args.source.load("default")?,
@@ -88,7 +88,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     // Before the network is read, so that no change after that is missed.
     let monitor = Monitor::new().ok();
     let mut host = look().map_err(|error| environment(error.to_string()))?;
-    let needs = confine::needs(&profile, &host);
+    let needs = sandbox::needs(&profile, &host);
     let (sink, of_sink) = output::open(args.output.as_deref(), args.keep_privileges)?;
     let mut reporter = Reporter::new(args.format, sink, context);
     reporter.event(&Event::Started(Started {
@@ -98,14 +98,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         host: host.host.clone(),
         profile: profile.name.clone(),
     }));
-    let opened = open::all(&profile, &mut host, inherited.unwrap_or_default(), &signals, &mut reporter)?;
+    let opened = sockets::all(&profile, &mut host, inherited.unwrap_or_default(), &signals, &mut reporter)?;
     let (sockets, failed) = (opened.endpoints.len(), opened.failed);
     let follower = Follower::new(&profile, &opened);
     let idle = sockets == 0 && follower.is_none();
     // Before any other thread is started: those inherit it.
-    let confinement = (!args.keep_privileges).then(|| confine::process(&needs, of_sink, &mut reporter));
+    let confinement = (!args.keep_privileges).then(|| sandbox::process(&needs, of_sink, &mut reporter));
     // From `listening` on, changes of the network are told; those of before are taken in silently.
-    let read = Some(Surroundings { monitor, snapshot: host });
+    let read = Some(InitialNetwork { monitor, snapshot: host });
     let acceptor = (!idle).then(|| Acceptor::new(opened.endpoints, args.threads.into(), args.count, read));
     reporter.event(&Event::Listening(Listening { sockets, failed, confinement }));
     let served = match acceptor {
@@ -116,7 +116,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     };
     // Also when it could not go on: what was counted so far is told.
     let output = reporter.finish(LAST_LINES);
-    let (end, starved) = match served {
+    let (end, unaccepted) = match served {
         Ok(served) => served,
         Err(mut failure) => {
             if let Err(problem) = output {
@@ -129,17 +129,19 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     // Who ends it while it still waits for an address has seen no failure.
     let idle = idle && !signals.asked();
     if idle {
-        let problem =
-            Problem::error(Code::BIND_FAILED, "no socket could be opened, so there is nothing to listen on");
+        let problem = Diagnostic::error(
+            Code::BIND_FAILED,
+            "no socket could be opened, so there is nothing to listen on",
+        );
         let _ = context.say_within(&problem, LAST_LINES);
     }
-    if !starved.is_empty() {
+    if !unaccepted.is_empty() {
         let _ = context.say_within(
-            &Problem::warning(
+            &Diagnostic::warning(
                 Code::ARRIVAL_TROUBLE,
                 format!(
                     "who waited at the end could not be accepted and is not counted: {}",
-                    starved.join(", ")
+                    unaccepted.join(", ")
                 ),
             )
             .help("the summary's errors tell why; for EMFILE raise the limit of open files (ulimit -n)"),
@@ -151,7 +153,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         _ if incomplete => Exit::Environment,
         End::NothingLeft if signals.asked() => Exit::Success,
         End::NothingLeft => Exit::Undecided,
-        _ if !starved.is_empty() => Exit::Undecided,
+        _ if !unaccepted.is_empty() => Exit::Undecided,
         End::Signal | End::Deadline | End::Count | End::Observer | End::Changed | End::Stopped => {
             Exit::Success
         }
@@ -173,7 +175,7 @@ fn serve(
     signals: &Signals,
     reporter: &mut Reporter<'_>,
 ) -> Result<(End, Vec<String>), Failure> {
-    let mut others: Vec<_> = (1..args.threads).map(|_| reporter.another()).collect();
+    let mut others: Vec<_> = (1..args.threads).map(|_| reporter.clone_for_thread()).collect();
     let deadline = args.time.and_then(|time| Instant::now().checked_add(time));
     if let Some(follower) = &mut follower {
         acceptor.stop_on_change();
@@ -191,11 +193,11 @@ fn serve(
         }
     };
     for other in others {
-        reporter.absorb(other);
+        reporter.merge(other);
     }
     let end = end.map_err(cannot_wait)?;
     acceptor.close(reporter, !matches!(end, End::Count | End::Observer)).map_err(cannot_wait)?;
-    Ok((end, acceptor.starved().to_vec()))
+    Ok((end, acceptor.unaccepted().to_vec()))
 }
 
 /// This host, with the groups that its interfaces have joined.
@@ -208,5 +210,5 @@ fn cannot_wait(error: std::io::Error) -> Failure {
 }
 
 fn environment(message: String) -> Failure {
-    Failure::new(Exit::Environment, Problem::error(Code::BIND_FAILED, message))
+    Failure::new(Exit::Environment, Diagnostic::error(Code::BIND_FAILED, message))
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::code::Code;
-use crate::diag::Problem;
+use crate::diag::Diagnostic;
 use crate::model::Errno;
 use crate::model::confinement::{Confinement, Needs};
 use crate::record::sink::Sink;
@@ -40,7 +40,7 @@ pub(super) fn open(path: Option<&Path>, keep_rights: bool) -> Result<(Sink, Opti
         }
     };
     opened.map_err(|error| {
-        let problem = Problem::error(Code::OUTPUT_FAILED, format!("cannot write to {name}: {error}"));
+        let problem = Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write to {name}: {error}"));
         let help = match sys::errno_of(&error) {
             Errno::ENXIO => "it is a FIFO that nobody reads: start the reader first",
             _ => "choose another file with -o FILE",

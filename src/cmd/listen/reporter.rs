@@ -5,20 +5,20 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::accept::Observer;
 use crate::cmd::Context;
 use crate::code::Code;
-use crate::diag::{Problem, Severity};
+use crate::diag::{Diagnostic, Severity};
 use crate::model::{Arrival, Change, PathChange, SocketView};
 use crate::record::event::{ChangedPath, Dropped, Event, FilledQueue, Network, Notice};
-use crate::record::line::{self, BoundLines, Lines};
+use crate::record::ndjson::{self, BoundLines, Lines};
 use crate::record::sink::Sink;
 use crate::record::tally::Tally;
 use crate::record::time::Time;
-use crate::render::live::Live;
+use crate::render::listen::Live;
+use crate::serve::Observer;
 
+use super::accept_queue::Pressure;
 use super::output::Format;
-use super::pressure::Pressure;
 
 /// How long a kind of complaint rests after it was made.
 const COMPLAINT_REST: Duration = Duration::from_secs(10);
@@ -64,8 +64,8 @@ impl<'a> Reporter<'a> {
     }
 
     /// That of another thread, which writes to the same place.
-    pub(super) fn another(&self) -> Reporter<'a> {
-        Reporter::with(self.format, self.sink.another(), self.context, Arc::clone(&self.common))
+    pub(super) fn clone_for_thread(&self) -> Reporter<'a> {
+        Reporter::with(self.format, self.sink.clone_for_thread(), self.context, Arc::clone(&self.common))
     }
 
     fn with(format: Format, sink: Sink, context: &'a Context, common: Arc<Mutex<Common>>) -> Reporter<'a> {
@@ -84,7 +84,7 @@ impl<'a> Reporter<'a> {
     }
 
     /// Adds what another thread has counted, after its last lines.
-    pub(super) fn absorb(&mut self, mut other: Reporter<'_>) {
+    pub(super) fn merge(&mut self, mut other: Reporter<'_>) {
         other.sink.flush();
         self.tally.add(other.tally);
     }
@@ -94,7 +94,7 @@ impl<'a> Reporter<'a> {
         match event {
             Event::Bound(bound) => self.tally.expect(bound.socket.listener.as_deref().unwrap_or_default()),
             Event::BindFailed(failed) => {
-                let mut problem = Problem::error(
+                let mut problem = Diagnostic::error(
                     failed.code,
                     format!(
                         "listener {}: {}",
@@ -132,7 +132,7 @@ impl<'a> Reporter<'a> {
 
     /// Says it on standard error. While arrivals are taken nobody waits for a reader that does not read: what happens then has its
     /// line among the others, too.
-    fn say(&self, problem: &Problem) {
+    fn say(&self, problem: &Diagnostic) {
         let patience = if self.serving { Duration::ZERO } else { BEFORE_ARRIVALS };
         let _ = self.context.say_within(problem, patience);
     }
@@ -149,9 +149,9 @@ impl<'a> Reporter<'a> {
         if self.format == Format::Human {
             let prefix =
                 notice.listener.as_ref().map(|name| format!("listener {name}: ")).unwrap_or_default();
-            self.say(&Problem {
+            self.say(&Diagnostic {
                 severity: Severity::Note,
-                ..Problem::warning(notice.code, prefix + &notice.message)
+                ..Diagnostic::warning(notice.code, prefix + &notice.message)
             });
         }
     }
@@ -161,7 +161,7 @@ impl<'a> Reporter<'a> {
             return;
         }
         self.say(
-            &Problem::warning(
+            &Diagnostic::warning(
                 Code::WIDE_OPEN,
                 format!(
                     "other hosts can reach {}, unless a firewall is in the way",
@@ -177,9 +177,9 @@ impl<'a> Reporter<'a> {
     ///
     /// # Errors
     /// The problem when anything could not be written, but for a closed pipe.
-    pub(super) fn finish(mut self, patience: Duration) -> Result<(), Problem> {
-        let untold = lock(&self.common).pressure.untold();
-        for (listener, fullest) in untold {
+    pub(super) fn finish(mut self, patience: Duration) -> Result<(), Diagnostic> {
+        let unreported = lock(&self.common).pressure.unreported();
+        for (listener, fullest) in unreported {
             self.tell_queue(&listener, fullest);
         }
         self.sink.drain(patience);
@@ -194,16 +194,16 @@ impl<'a> Reporter<'a> {
                 "the reader of the output went away: {} of {total} arrivals have no line, and there is no summary",
                 losses.dropped
             );
-            let problem = Problem::warning(Code::OUTPUT_FAILED, message);
+            let problem = Diagnostic::warning(Code::OUTPUT_FAILED, message);
             let _ = self.context.say_within(&problem.help("write to a file with -o FILE"), patience);
         }
         match losses.error {
-            Some(error) if !losses.closed => Err(Problem::error(
+            Some(error) if !losses.closed => Err(Diagnostic::error(
                 Code::OUTPUT_FAILED,
                 format!("{} arrivals have no line: {error}", losses.dropped),
             )
             .help("they are counted all the same; make room, or let the reader read faster")),
-            None if losses.dropped > 0 && !losses.closed => Err(Problem::error(
+            None if losses.dropped > 0 && !losses.closed => Err(Diagnostic::error(
                 Code::OUTPUT_FAILED,
                 format!("{} arrivals have no line: {TOO_SLOW}", losses.dropped),
             )
@@ -224,13 +224,13 @@ impl<'a> Reporter<'a> {
     }
 
     fn tell_dropped(&mut self) {
-        if let Some(count) = self.sink.newly_dropped() {
+        if let Some(count) = self.sink.take_dropped() {
             let reason = match self.sink.losses().error {
                 Some(error) => format!("the output could not be written: {error}"),
                 None => TOO_SLOW.to_owned(),
             };
             self.event(&Event::Dropped(Dropped { count, reason }));
-            self.sink.unsaid(count);
+            self.sink.restore_dropped(count);
         }
     }
 
@@ -243,7 +243,7 @@ impl<'a> Reporter<'a> {
             known => {
                 let times = count + known.map_or(0, |(_, suppressed)| *suppressed);
                 let shown = if times > 1 { format!(" ({times} times)") } else { String::new() };
-                let mut problem = Problem::warning(Code::ARRIVAL_TROUBLE, format!("{kind}{shown}"));
+                let mut problem = Diagnostic::warning(Code::ARRIVAL_TROUBLE, format!("{kind}{shown}"));
                 if kind.ends_with("EMFILE") {
                     problem = problem.help("clients wait until others leave; raise the limit of open files (ulimit -n, LimitNOFILE=)");
                 } else if kind.ends_with("ENFILE") {
@@ -273,7 +273,7 @@ impl Observer for Reporter<'_> {
         let time = Time::new(SystemTime::now());
         self.sink.line(true, |out| match self.format {
             Format::Human => lock(&self.common).live.over_limit(out, time, arrival),
-            Format::Ndjson => line::over_limit(out, time, arrival),
+            Format::Ndjson => ndjson::over_limit(out, time, arrival),
         });
     }
 

@@ -57,7 +57,7 @@ pub fn differences(original: &Snapshot, copy: &Snapshot) -> Vec<String> {
         sets("route", &routes(original), &routes(copy), &mut out);
     }
     let rules = |snapshot: &Snapshot| -> BTreeSet<String> {
-        let rules = snapshot.rules.iter().chain(&snapshot.rules_gone);
+        let rules = snapshot.rules.iter().chain(&snapshot.missing_default_rules);
         rules
             .map(|rule| {
                 let mut words = format!("{} {} {} {:?}", rule.family, rule.priority, rule.action, rule.table);

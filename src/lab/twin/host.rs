@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Builder, COPIED, ETH0, Role, Seat, eth0, families, plain};
+use super::{Attachment, Builder, COPIED, ETH0, Role, eth0, families, plain};
 use crate::lab::ops::{Action, loopback};
 use crate::model::{AddrState, Family, IfName, Interface, InterfaceAddress, Route, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
@@ -67,9 +67,9 @@ impl<'a> Builder<'a> {
         }
         for (index, seat) in self.seats.clone() {
             let place = match seat {
-                Seat::End(_) => continue,
-                Seat::Beside(wire) => self.far.get(&wire).cloned(),
-                Seat::Here(other) => snapshot.interface(other).map(|other| (0, other.name.clone())),
+                Attachment::End(_) => continue,
+                Attachment::ObservationMerger(wire) => self.far.get(&wire).cloned(),
+                Attachment::Here(other) => snapshot.interface(other).map(|other| (0, other.name.clone())),
             };
             let (Some((at, parent)), Some((node, _))) = (place, self.clients.get(&index)) else { continue };
             let (node, mtu) = (*node, snapshot.interface(index).and_then(|one| one.mtu));
@@ -154,7 +154,7 @@ impl<'a> Builder<'a> {
                         let path = format!("net/{family}/conf/{own}/{setting}");
                         self.twin.plan.set(0, path, &value.to_string(), true);
                     }
-                    None if *value != 0 => self.left_out(format!(
+                    None if *value != 0 => self.skipped(format!(
                         "{name} of {} is not copied: the name is not UTF-8",
                         interface.name
                     )),
@@ -192,7 +192,7 @@ impl<'a> Builder<'a> {
     fn address(&mut self, interface: &Interface, address: &InterfaceAddress) {
         if self.role(interface.index) == Role::Absent && !interface.loopback {
             let (address, name) = (address.address, &interface.name);
-            self.left_out(format!("{address} of {name} is not copied, as its interface is not"));
+            self.skipped(format!("{address} of {name} is not copied, as its interface is not"));
             return;
         }
         let Ok(net) = IpNet::new(address.address, address.prefix) else { return };
@@ -223,7 +223,7 @@ impl<'a> Builder<'a> {
             }
         }
         for (index, (node, _)) in &self.clients {
-            if !matches!(self.seats.get(index), Some(Seat::End(_))) {
+            if !matches!(self.seats.get(index), Some(Attachment::End(_))) {
                 up.push((*node, eth0()));
             }
         }
@@ -247,7 +247,7 @@ impl<'a> Builder<'a> {
             let client = self.clients.get(&interface.index).map(|(node, _)| *node);
             if client.is_none() {
                 for address in duplicate.drain(..) {
-                    self.left_out(format!(
+                    self.skipped(format!(
                         "{} on {}, a duplicate, is kept in its check for duplicates: nobody is on that wire to have it",
                         address.address, interface.name
                     ));
@@ -306,7 +306,7 @@ impl<'a> Builder<'a> {
                     | RouteKind::Prohibit
                     | RouteKind::Throw
             ) {
-                self.left_out(format!("a route to {} is of a kind that is not known", route.destination));
+                self.skipped(format!("a route to {} is of a kind that is not known", route.destination));
                 continue;
             }
             let Some(mut new) = self.route(route) else { continue };
@@ -336,7 +336,7 @@ impl<'a> Builder<'a> {
                 let found = self.snapshot.interface(index);
                 let found = found.filter(|found| found.loopback || self.role(index) != Role::Absent);
                 if found.is_none() {
-                    self.left_out(format!(
+                    self.skipped(format!(
                         "the route to {} is not copied, as its interface is not",
                         route.destination
                     ));
@@ -371,14 +371,14 @@ impl<'a> Builder<'a> {
             {
                 self.twin.plan.push(0, Action::Rule(rule.clone()));
             } else {
-                self.left_out(format!(
+                self.skipped(format!(
                     "the {} rule with priority {} is not copied: it asks for more than bindscope knows ({})",
                     rule.family, rule.priority, rule.action
                 ));
             }
         }
         // The first VRF brings a rule; without it somebody took it away.
-        for rule in self.snapshot.rules_gone.iter().chain(&gone) {
+        for rule in self.snapshot.missing_default_rules.iter().chain(&gone) {
             self.twin.plan.push(0, Action::RemoveRule(rule.clone()));
         }
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::peers::Addresses;
-use super::{Builder, Role, Seat, eth0, families, plain};
+use super::{Attachment, Builder, Role, eth0, families, plain};
 use crate::lab::ops::Action;
 use crate::model::addr::needs_zone;
 use crate::model::{Family, IfName};
@@ -17,7 +17,8 @@ impl Builder<'_> {
     /// the other, and who is first is heard.
     pub(super) fn shares_its_wire(&self, index: u32) -> bool {
         let on = |role: &Role| *role == Role::Macvlan(index);
-        let beside = matches!(self.seats.get(&index), Some(Seat::Beside(_) | Seat::Here(_)));
+        let beside =
+            matches!(self.seats.get(&index), Some(Attachment::ObservationMerger(_) | Attachment::Here(_)));
         // The other ends of its ports.
         let bridged = || {
             let ports = self.snapshot.interfaces.iter().filter(|port| port.master == Some(index));

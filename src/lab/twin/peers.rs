@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::addr::needs_zone;
 use crate::model::{AddrState, Family, Interface, InterfaceAddress, Route, RouteKind, Snapshot};
-use crate::plan::local::{Ipv4Kind, LocalAddresses};
+use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 
 /// `main` of `linux/rtnetlink.h`.
 pub(super) const TABLE_MAIN: u32 = 254;

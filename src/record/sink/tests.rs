@@ -57,14 +57,14 @@ fn a_reader_that_stalls_costs_lines_but_never_blocks() {
     for _ in 1..total {
         tell(&mut sink, &line, true);
     }
-    assert_eq!(sink.newly_dropped(), None, "no room to say so yet");
+    assert_eq!(sink.take_dropped(), None, "no room to say so yet");
     assert!(sink.losses().dropped > 0);
     drop(open);
     let losses = sink.drain(LONG);
     let lines = seen.lock().unwrap().iter().filter(|&&byte| byte == b'\n').count();
     assert_eq!(lines as u64 + losses.dropped, total as u64);
-    assert_eq!(sink.newly_dropped(), Some(losses.dropped));
-    assert_eq!(sink.newly_dropped(), None);
+    assert_eq!(sink.take_dropped(), Some(losses.dropped));
+    assert_eq!(sink.take_dropped(), None);
 }
 
 #[test]
@@ -91,12 +91,12 @@ fn what_is_written_while_it_is_given_up_on_is_not_lost() {
     }
     tell(&mut sink, b"second\n", true);
     assert_eq!(sink.drain(Duration::from_millis(10)).dropped, 2);
-    assert_eq!(sink.newly_dropped(), Some(2));
+    assert_eq!(sink.take_dropped(), Some(2));
     open.send(Ok(100)).unwrap();
     while writing(&sink) {
         std::thread::yield_now();
     }
-    assert_eq!((sink.newly_dropped(), sink.losses().dropped), (None, 1));
+    assert_eq!((sink.take_dropped(), sink.losses().dropped), (None, 1));
     assert_eq!(seen.lock().unwrap().as_slice(), b"first\n");
 }
 
@@ -156,12 +156,12 @@ fn drops_are_told_until_the_file_takes_the_line_that_says_so() {
         if let (true, Target::File(direct)) = (room, &*sink.target) {
             lock(direct).file = tempfile::tempfile().unwrap();
         }
-        assert_eq!(sink.newly_dropped(), Some(1));
+        assert_eq!(sink.take_dropped(), Some(1));
         tell(&mut sink, b"dropped\n", false);
         sink.flush();
-        sink.unsaid(1);
+        sink.restore_dropped(1);
     }
-    assert_eq!(sink.newly_dropped(), None, "it was said");
+    assert_eq!(sink.take_dropped(), None, "it was said");
     assert_eq!(sink.losses().dropped, 1);
 }
 

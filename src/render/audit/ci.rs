@@ -3,7 +3,7 @@
 use super::subject;
 use crate::audit::Report;
 use crate::diag::Severity;
-use crate::text::{escape, printable};
+use crate::escape::{escape, printable};
 
 /// One command for each finding that counts (<https://docs.github.com/actions/reference/workflow-commands>).
 #[must_use]
@@ -16,7 +16,7 @@ pub fn github(report: &Report) -> String {
             Severity::Note => "notice",
         };
         let mut properties = Vec::new();
-        if let Some(place) = &finding.place {
+        if let Some(place) = &finding.location {
             let (line, column) = place.line_column();
             properties.push(format!("file={}", property(&escape(&place.file))));
             properties.push(format!("line={line}"));

@@ -8,8 +8,8 @@ use super::{address, families, level, owners};
 use crate::audit::change::Change;
 use crate::audit::{BySocket, Finding, Report, Verdict};
 use crate::diag::Severity;
+use crate::escape::{escape, printable};
 use crate::model::{Exposure, ListeningSocket};
-use crate::text::{escape, printable};
 
 /// How it is to look.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +60,7 @@ pub fn human(report: &Report, style: Style) -> String {
             let _ =
                 writeln!(out, "{gap}{}", style.paint(BOLD, &format!("network namespace {inode}: {name}")));
         }
-        // Beside a baseline only what counts is shown.
+        // ObservationMerger a baseline only what counts is shown.
         let here: Vec<usize> = (0..report.sockets.len())
             .filter(|&place| report.sockets[place].netns == namespace.inode)
             .filter(|&place| report.baseline.is_none() || findings.any(place))
@@ -95,9 +95,9 @@ pub fn human(report: &Report, style: Style) -> String {
         write_finding(&mut out, finding, "", style);
     }
     if let Some(baseline) = &report.baseline {
-        let left_out = (0..report.sockets.len()).filter(|&place| !findings.any(place)).count();
+        let skipped = (0..report.sockets.len()).filter(|&place| !findings.any(place)).count();
         let gap = if out.is_empty() { "" } else { "\n" };
-        let _ = writeln!(out, "{gap}{} in {}", counted(left_out, "socket"), escape(baseline));
+        let _ = writeln!(out, "{gap}{} in {}", counted(skipped, "socket"), escape(baseline));
     }
     checks(&mut out, report, style);
     let _ = writeln!(out, "\n{}", summary(report));
@@ -172,7 +172,7 @@ fn write_finding(out: &mut String, finding: &Finding, indent: &str, style: Style
     );
     // Painted when the lines are made: the escape sequences take no columns.
     out.push_str(&text.replacen(&head, &style.paint(severity_style(finding.severity), &head), 1));
-    if let Some(place) = &finding.place {
+    if let Some(place) = &finding.location {
         let (line, column) = place.line_column();
         let _ = writeln!(out, "{indent}  --> {}:{line}:{column}", escape(&place.file));
     }

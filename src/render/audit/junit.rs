@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{address, level, owners};
 use crate::audit::{Report, Verdict};
 use crate::diag::Severity;
-use crate::text::{html_entities, printable};
+use crate::escape::{html_entities, printable};
 
 /// One test case for each check of the policy; without a policy, one for each socket.
 #[must_use]
@@ -55,7 +55,7 @@ struct Case<'a> {
 fn cases(report: &Report) -> Vec<Case<'_>> {
     if report.policy.is_some() {
         let case = |check: &crate::audit::Check| {
-            let place = check.place.as_ref().map_or_else(String::new, |place| {
+            let place = check.location.as_ref().map_or_else(String::new, |place| {
                 let (line, column) = place.line_column();
                 format!(" ({}:{line}:{column})", place.file)
             });

@@ -17,16 +17,16 @@ pub use table::{csv, markdown};
 
 use crate::audit::{Finding, Report};
 use crate::diag::Severity;
+use crate::escape::escape;
 use crate::model::addr;
 use crate::model::{Exposure, ListeningSocket, Owner};
-use crate::text::escape;
 
 /// As JSON, with a line for each socket and each finding and a newline at the end.
 ///
 /// # Errors
 /// When the writer fails.
 pub fn json(report: &Report, out: impl io::Write) -> io::Result<()> {
-    crate::record::json::write(out, report, 2)
+    crate::report::json::write(out, report, 2)
 }
 
 /// Address and port with device or zone: `0.0.0.0:80`, `[::]:80%eth0`, `[fe80::1%eth0]:80`. Escaped.

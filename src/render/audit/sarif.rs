@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{address, level, subject};
 use crate::audit::{Finding, Report};
 use crate::code::Code;
+use crate::escape::{escape, printable};
 use crate::model::AddrClass;
-use crate::text::{escape, printable};
 
 /// The report as a SARIF log with one run, with a newline at the end.
 ///
@@ -70,7 +70,7 @@ fn result(report: &Report, finding: &Finding, codes: &[Code]) -> Value {
         result["level"] = json!(level(finding.severity));
     }
     let mut location = json!({});
-    if let Some(place) = &finding.place {
+    if let Some(place) = &finding.location {
         let (line, column) = place.line_column();
         location["physicalLocation"] = json!({
             "artifactLocation": {"uri": uri(&place.file)},

@@ -7,10 +7,10 @@ use rustc_hash::FxHashMap;
 
 use super::{address, families, level, owners};
 use crate::audit::Report;
+use crate::escape::{csv_escaped, csv_field, printable};
 use crate::model::{ListeningSocket, Owner};
+use crate::render::csv::Row;
 use crate::render::markdown::cell;
-use crate::render::row::Row;
-use crate::text::{csv_escaped, csv_field, printable};
 
 /// One row for each socket, with a line of names.
 ///

@@ -28,14 +28,14 @@ fn hostile() -> Report {
     report.namespaces[0].name = Some("\u{1b}[2J".to_owned());
     report.incomplete_because.push("no \u{1b}[2J\n::warning::x".to_owned());
     report.findings[0].waived = None;
-    report.findings[0].place =
+    report.findings[0].location =
         Some(Place { file: "a b\u{1b},:é.toml".to_owned(), text: "x\ny".into(), span: 2..3 }.into());
     report.checks.push(Check {
         name: "tcp <a>\n".to_owned(),
         socket: Some(0),
         verdict: Verdict::Fail,
         because: "\u{1b}]]>".to_owned(),
-        place: None,
+        location: None,
     });
     report.settle();
     report

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Peer, Query, SockDiag, state};
-use super::{borrow, packet_info, proc_net, processes};
+use super::{packet_info, pidfd, proc_net, processes};
 use crate::model::addr::needs_zone;
 use crate::model::{IfName, Owners};
 use crate::sys::{ServerConnection, ServerConnections};
@@ -165,7 +165,7 @@ fn ingress(
     inode: u64,
     native_ipv6: bool,
 ) -> Result<(u32, Option<IfName>), &'static str> {
-    let socket = borrow::socket(process, number, inode).map_err(|error| match error.raw_os_error() {
+    let socket = pidfd::socket(process, number, inode).map_err(|error| match error.raw_os_error() {
         Some(libc::ESRCH | libc::EBADF) => GONE,
         _ => NO_RIGHT,
     })?;

@@ -38,7 +38,7 @@ pub fn packet_filters() -> PacketFilters {
         }
     }
     filters.tables.sort();
-    filters.unseen = (!unseen.is_empty()).then(|| unseen.join("; "));
+    filters.unknown_because = (!unseen.is_empty()).then(|| unseen.join("; "));
     filters
 }
 

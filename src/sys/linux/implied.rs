@@ -106,7 +106,7 @@ impl Implied {
 
 /// What of an RTM_NEWLINK an [`Interface`] has no place for, and decides who reaches it: sentences.
 #[must_use]
-pub fn untold_of_link(payload: &[u8]) -> Vec<String> {
+pub fn unsupported_of_link(payload: &[u8]) -> Vec<String> {
     untold_words(payload).unwrap_or_default()
 }
 
@@ -163,7 +163,7 @@ fn untold_words(payload: &[u8]) -> Option<Vec<String>> {
 
 /// What of an RTM_NEWROUTE a [`Route`] has no place for: a sentence, without names of interfaces.
 #[must_use]
-pub fn untold_of_route(payload: &[u8]) -> Option<String> {
+pub fn unsupported_of_route(payload: &[u8]) -> Option<String> {
     let family = family_of(payload)?;
     let (length, from, tos) = (*payload.get(1)?, *payload.get(2)?, *payload.get(3)?);
     let mut to = IpNet::new(family.wildcard(), length).ok()?;
@@ -221,8 +221,8 @@ mod tests {
                 if let Some(first) = payload.first_mut() {
                     *first = family;
                 }
-                let _ = (Implied::by(&[], Family::Ipv4).implies(&payload), untold_of_route(&payload));
-                let _ = untold_of_link(&payload);
+                let _ = (Implied::by(&[], Family::Ipv4).implies(&payload), unsupported_of_route(&payload));
+                let _ = unsupported_of_link(&payload);
             }
         }
     }
@@ -235,7 +235,7 @@ mod tests {
         let plain = payload.clone();
         let data = [attribute(5, &1u32.to_ne_bytes()), attribute(7, &[1])].concat();
         payload.extend(attribute(18, &[attribute(1, b"bridge\0"), attribute(2, &data)].concat()));
-        let told = untold_of_link(&payload);
+        let told = unsupported_of_link(&payload);
         assert_eq!(
             told,
             ["the bridge br0 speaks the spanning tree protocol", "the bridge br0 tells VLANs apart"]
@@ -243,19 +243,19 @@ mod tests {
         let mut port = plain;
         let data = attribute(1, &[4]);
         port.extend(attribute(18, &[attribute(4, b"bridge\0"), attribute(5, &data)].concat()));
-        assert_eq!(untold_of_link(&port), ["br0 is a port that its bridge forwards nothing of"]);
+        assert_eq!(unsupported_of_link(&port), ["br0 is a port that its bridge forwards nothing of"]);
     }
 
     #[test]
     fn a_next_hop_that_is_only_a_number_is_told() {
         let mut payload = vec![2, 8, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
         payload.extend(attribute(1, &[10, 0, 0, 0]));
-        assert_eq!(untold_of_route(&payload), None);
+        assert_eq!(unsupported_of_route(&payload), None);
         payload.extend(attribute(30, &7u32.to_ne_bytes()));
-        let told = untold_of_route(&payload).unwrap();
+        let told = unsupported_of_route(&payload).unwrap();
         assert!(told.starts_with("the route to 10.0.0.0/8 in table 254 has a next hop"), "{told}");
         // With its interface everything is there.
         payload.extend(attribute(4, &2u32.to_ne_bytes()));
-        assert_eq!(untold_of_route(&payload), None);
+        assert_eq!(unsupported_of_route(&payload), None);
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
-use super::{borrow, cgroup, memory, processes};
+use super::{cgroup, hugepages, pidfd, processes};
 use crate::model::addr::{needs_zone, overlap};
-use crate::model::kernel::KernelRelease;
+use crate::model::kernel_release::KernelRelease;
 use crate::model::{
     Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owners, Protocol, Queue, SocketState,
     SocketView,
@@ -112,7 +112,7 @@ fn dump(
         if list.len() == list.capacity() {
             let more = list.len();
             list.reserve(more);
-            memory::in_large_pages(&list);
+            hugepages::in_large_pages(&list);
         }
         list.push((protocol, socket));
     })
@@ -134,7 +134,7 @@ fn ordered(dumped: &[(Protocol, DiagSocket)], netns: Option<u64>, names: &mut Na
     let mut places: Vec<(u64, usize)> = dumped.iter().map(key).zip(0..).collect();
     places.sort_unstable_by_key(|(key, _)| *key);
     let mut sockets = Vec::with_capacity(places.len());
-    memory::in_large_pages(&sockets);
+    hugepages::in_large_pages(&sockets);
     let mut alike = Vec::new();
     for run in places.chunk_by(|(one, _), (two, _)| one == two) {
         let start = sockets.len();
@@ -363,12 +363,12 @@ pub fn attach_owners<'a>(
 ) -> Vec<String> {
     let mut sockets: Vec<&mut ListeningSocket> = sockets.into_iter().collect();
     let wanted: FxHashSet<u64> = sockets.iter().filter_map(|socket| socket.inode).collect();
-    let mut borrowed: FxHashMap<u64, Result<borrow::Options, io::Error>> = FxHashMap::default();
+    let mut borrowed: FxHashMap<u64, Result<pidfd::Options, io::Error>> = FxHashMap::default();
     let look = |process: &processes::Process, number, inode| {
         if socket_options && !matches!(borrowed.get(&inode), Some(Ok(_))) {
-            let options = borrow::socket(process, number, inode).map(|socket| {
+            let options = pidfd::socket(process, number, inode).map(|socket| {
                 let ipv6 = socket.domain().is_ok_and(|domain| domain == socket2::Domain::IPV6);
-                borrow::options(&socket, ipv6)
+                pidfd::options(&socket, ipv6)
             });
             borrowed.insert(inode, options);
         }

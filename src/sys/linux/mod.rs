@@ -1,17 +1,14 @@
 //! The linux side of [`super`]. No logic here.
 
-pub mod beginning;
-mod borrow;
+pub mod capabilities;
 pub mod capture;
 mod cgroup;
-pub mod confine;
 pub mod connections;
 pub mod filters;
 pub mod groups;
+mod hugepages;
 mod implied;
-pub mod inherit;
 pub mod inventory;
-mod memory;
 pub mod monitor;
 pub mod namespaces;
 pub mod netlink;
@@ -20,15 +17,18 @@ pub mod network;
 pub mod options;
 pub mod overflows;
 pub mod packet_info;
+mod pidfd;
 pub mod poller;
 mod proc_net;
 mod processes;
-mod refused;
-pub mod rights;
 pub mod rtnetlink;
-pub mod sight;
+pub mod sandbox;
 pub mod snapshot;
 mod sock_diag;
+pub mod socket_activation;
+pub mod startup;
+mod userns_errors;
+pub mod visibility;
 
 #[cfg(fuzzing)]
 pub mod decoders {

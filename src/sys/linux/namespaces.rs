@@ -26,7 +26,7 @@ pub struct NetNamespace {
     /// Its name under `/run/netns`, or else one of its processes as `pid 12 (nginx)`. Unescaped.
     pub name: Option<String>,
     /// Whether the calling thread was in it.
-    pub own: bool,
+    pub current: bool,
     /// A way in; `None` when it could be seen and not opened.
     handle: Option<OwnedFd>,
     /// A process in it.
@@ -57,7 +57,7 @@ pub fn namespaces() -> (Vec<NetNamespace>, Vec<String>) {
     let own = current();
     if let Some(inode) = own {
         let handle = File::open("/proc/thread-self/ns/net").ok().map(OwnedFd::from);
-        found.insert(inode, NetNamespace { inode, name: None, own: true, handle, process: None });
+        found.insert(inode, NetNamespace { inode, name: None, current: true, handle, process: None });
     }
     let names = Path::new("/run/netns");
     match entries(names) {
@@ -74,7 +74,7 @@ pub fn namespaces() -> (Vec<NetNamespace>, Vec<String>) {
                 let known = found.entry(metadata.ino()).or_insert_with(|| NetNamespace {
                     inode: metadata.ino(),
                     name: None,
-                    own: false,
+                    current: false,
                     handle: None,
                     process: None,
                 });
@@ -90,7 +90,7 @@ pub fn namespaces() -> (Vec<NetNamespace>, Vec<String>) {
         because.push(format!("the network namespaces of {unread} processes could not be read"));
     }
     let mut list: Vec<NetNamespace> = found.into_values().collect();
-    list.sort_by_key(|namespace| (!namespace.own, namespace.inode));
+    list.sort_by_key(|namespace| (!namespace.current, namespace.inode));
     (list, because)
 }
 
@@ -116,7 +116,7 @@ fn by_process(found: &mut BTreeMap<u64, NetNamespace>) -> usize {
         let known = found.entry(inode).or_insert_with(|| NetNamespace {
             inode,
             name: None,
-            own: false,
+            current: false,
             handle: None,
             process: None,
         });
@@ -127,7 +127,7 @@ fn by_process(found: &mut BTreeMap<u64, NetNamespace>) -> usize {
                 .filter(|file| file.metadata().is_ok_and(|metadata| metadata.ino() == inode))
                 .map(OwnedFd::from);
         }
-        if known.name.is_none() && !known.own {
+        if known.name.is_none() && !known.current {
             let command = processes::command(pid).unwrap_or_default();
             known.name = Some(format!("pid {pid} ({command})"));
         }
@@ -141,7 +141,7 @@ fn by_process(found: &mut BTreeMap<u64, NetNamespace>) -> usize {
             found.entry(inode).or_insert_with(|| NetNamespace {
                 inode,
                 name: Some(format!("held by pid {pid} ({})", processes::command(pid).unwrap_or_default())),
-                own: false,
+                current: false,
                 handle: File::open(&path).ok().map(OwnedFd::from),
                 process: None,
             });
@@ -157,7 +157,7 @@ fn by_process(found: &mut BTreeMap<u64, NetNamespace>) -> usize {
 pub fn in_namespace<T: Send>(namespace: &NetNamespace, body: impl FnOnce() -> T + Send) -> Result<T, Error> {
     let failed =
         |source: io::Error| Error::call("enter", format!("network namespace {}", namespace.inode), source);
-    if namespace.own {
+    if namespace.current {
         return Ok(body());
     }
     let Some(handle) = &namespace.handle else {

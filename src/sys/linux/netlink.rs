@@ -51,7 +51,7 @@ pub struct Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.explanation {
-            Some(explanation) => write!(f, "{} ({})", self.source, crate::text::escape(explanation)),
+            Some(explanation) => write!(f, "{} ({})", self.source, crate::escape::escape(explanation)),
             None => self.source.fmt(f),
         }
     }

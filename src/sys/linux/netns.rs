@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::refused;
+use super::userns_errors;
 use crate::sys::NamespaceRefusal;
 
 /// Makes this process able to make network namespaces. As root that is so already; else it moves into a user namespace
@@ -25,7 +25,7 @@ pub fn prepare() -> Result<(), NamespaceRefusal> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     // A set-capability or unreadable binary may not write its own maps (proc(5), "dumpable").
     let _ = nix::sys::prctl::set_dumpable(true);
-    unshare_user().map_err(|errno| refused::user_namespace("unshare(CLONE_NEWUSER)", errno))?;
+    unshare_user().map_err(|errno| userns_errors::user_namespace("unshare(CLONE_NEWUSER)", errno))?;
     // Without "deny" an ordinary user may not write gid_map (user_namespaces(7)). Absent before Linux 3.19.
     for (path, text) in [
         ("/proc/self/setgroups", "deny".to_owned()),
@@ -34,7 +34,7 @@ pub fn prepare() -> Result<(), NamespaceRefusal> {
     ] {
         match std::fs::write(path, text) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.ends_with("setgroups") => {}
-            Err(error) => return Err(refused::map(path, &error)),
+            Err(error) => return Err(userns_errors::map(path, &error)),
             Ok(()) => {}
         }
     }
@@ -79,7 +79,7 @@ impl Namespace {
         .join();
         match made {
             Ok(Ok(descriptor)) => Ok(Namespace(descriptor)),
-            Ok(Err(errno)) => Err(refused::net_namespace("unshare(CLONE_NEWNET)", errno)),
+            Ok(Err(errno)) => Err(userns_errors::net_namespace("unshare(CLONE_NEWNET)", errno)),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }

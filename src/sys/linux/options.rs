@@ -95,7 +95,7 @@ pub fn is_listener(socket: &Socket) -> io::Result<bool> {
 ///
 /// # Errors
 /// As `setsockopt(2)` and `listen(2)`.
-pub fn keep_out(listener: &Socket) -> io::Result<()> {
+pub fn drop_new_connections(listener: &Socket) -> io::Result<()> {
     let nothing = socket2::SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
     listener.attach_filter(&[nothing]).or_else(|_| listener.listen(0))
 }

@@ -21,9 +21,9 @@ use rustix::fs::RawDir;
 use rustix::io::Errno;
 
 use super::cgroup;
+use crate::escape::escape_bytes;
 use crate::model::{Owner, Owners};
 use crate::sys::entries;
-use crate::text::escape_bytes;
 
 /// One process, for as long as it is looked at.
 pub(super) struct Process {
@@ -65,7 +65,7 @@ impl Process {
         let comm = self.read("comm").ok()?;
         let command = text_of(comm.strip_suffix(b"\n").unwrap_or(&comm));
         let uid = self.read("status").ok().and_then(|status| effective_uid(&status));
-        let (exe, exe_deleted, exe_here) = match readlinkat(self.directory.as_fd(), "exe") {
+        let (exe, exe_deleted, exe_visible) = match readlinkat(self.directory.as_fd(), "exe") {
             Ok(path) => {
                 let path = path.into_vec();
                 let here = self.runs_file_at(&path);
@@ -77,7 +77,7 @@ impl Process {
         let (unit, container) =
             self.read("cgroup").map(|bytes| cgroup::of_process(&text_of(&bytes))).unwrap_or_default();
         let user = uid.map(|uid| users.name(uid));
-        Some(Owner { pid: self.pid, command, exe, exe_deleted, exe_here, user, uid, unit, container })
+        Some(Owner { pid: self.pid, command, exe, exe_deleted, exe_visible, user, uid, unit, container })
     }
 
     /// Whether it still lives: then no other process has had its number since it was opened.

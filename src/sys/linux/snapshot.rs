@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 
-use super::implied::{Implied, untold_of_link, untold_of_route};
+use super::implied::{Implied, unsupported_of_link, unsupported_of_route};
 use super::netlink::{Netlink, Refusal, Service};
 use super::rtnetlink as decode;
 use crate::model::{AddrState, Family, Host, Interface, Route, Rule, Snapshot};
-use crate::sys::{Error, listing};
+use crate::sys::{Error, getifaddrs};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
@@ -75,19 +75,20 @@ fn take(all: bool) -> Result<Snapshot, Error> {
         let found = interfaces(&mut netlink, &mut gaps)?;
         Ok((netlink, found))
     }) {
-        Ok((mut netlink, (interfaces, untold))) => {
+        Ok((mut netlink, (interfaces, unsupported))) => {
             snapshot.interfaces = interfaces;
             if all {
-                snapshot.untold = untold;
+                snapshot.unsupported = unsupported;
                 routes(&mut netlink, &mut snapshot, &mut gaps);
-                (snapshot.rules, snapshot.rules_gone) = rules(&mut netlink, ipv6_available, &mut gaps);
+                (snapshot.rules, snapshot.missing_default_rules) =
+                    rules(&mut netlink, ipv6_available, &mut gaps);
             }
         }
         Err(refusal) => {
             gaps.push(format!(
                 "rtnetlink cannot be used: {refusal}; the interfaces are from getifaddrs(3), without routes, rules, address states and interfaces that have no address"
             ));
-            snapshot.interfaces = listing::interfaces()
+            snapshot.interfaces = getifaddrs::interfaces()
                 .map_err(|error| Error::call("list", "the network interfaces", error))?;
         }
     }
@@ -101,7 +102,7 @@ pub(super) fn host() -> Host {
     use std::os::unix::fs::MetadataExt as _;
     let read = |name| Some(setting(&format!("/proc/sys/kernel/{name}")).ok()?.trim().to_owned());
     Host {
-        name: listing::host_name(),
+        name: getifaddrs::host_name(),
         system: "linux".to_owned(),
         release: read("osrelease"),
         build: read("version"),
@@ -155,14 +156,14 @@ fn interfaces(
     netlink: &mut Netlink,
     gaps: &mut Vec<String>,
 ) -> Result<(Vec<Interface>, Vec<String>), Refusal> {
-    let mut untold = Vec::new();
+    let mut unsupported = Vec::new();
     let links = netlink.dump(RTM_GETLINK, &decode::link_request())?;
     note_changes(links.consistent, "interfaces", gaps);
     let mut by_index: BTreeMap<u32, Interface> = BTreeMap::new();
     for (_, payload) in links.messages().filter(|(kind, _)| *kind == RTM_NEWLINK) {
         match decode::link(payload) {
             Some(interface) => {
-                untold.append(&mut untold_of_link(payload));
+                unsupported.append(&mut unsupported_of_link(payload));
                 by_index.insert(interface.index, interface);
             }
             None => {
@@ -201,20 +202,20 @@ fn interfaces(
             .sort_by_key(|address| (address.family, address.address, address.prefix, address.peer));
         interface.addresses.dedup();
     }
-    Ok((interfaces, untold))
+    Ok((interfaces, unsupported))
 }
 
 /// Adds the routes that the addresses do not imply.
 fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>) {
     let mut routes: Vec<Route> = Vec::new();
-    let mut untold: Vec<String> = Vec::new();
+    let mut unsupported: Vec<String> = Vec::new();
     let mut asked = Vec::new();
     let interfaces = &snapshot.interfaces;
     per_family("routes", snapshot.ipv6_available, gaps, |family| {
         let mut found = (Vec::new(), Vec::new(), Implied::by(interfaces, family));
-        let restart = |(routes, untold, implied): &mut (Vec<Route>, Vec<String>, Implied)| {
+        let restart = |(routes, unsupported, implied): &mut (Vec<Route>, Vec<String>, Implied)| {
             routes.clear();
-            untold.clear();
+            unsupported.clear();
             implied.begin();
         };
         // Every address has a route of its own in the table `local`, so that nearly all are left out at once.
@@ -223,15 +224,15 @@ fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>
             &decode::route_request(family),
             &mut found,
             restart,
-            |(routes, untold, implied), kind, payload| {
+            |(routes, unsupported, implied), kind, payload| {
                 if kind == RTM_NEWROUTE && !implied.implies(payload) {
-                    untold.extend(untold_of_route(payload));
+                    unsupported.extend(unsupported_of_route(payload));
                     routes.extend(decode::route(payload));
                 }
             },
         )?;
         routes.append(&mut found.0);
-        untold.append(&mut found.1);
+        unsupported.append(&mut found.1);
         asked.push((family, found.2));
         Ok(consistent)
     });
@@ -242,7 +243,7 @@ fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>
         let used = address.family == Family::Ipv4 || (interface.up && interface.running && !waits);
         let mut implied = asked.iter().filter(|(family, _)| *family == address.family);
         if used && implied.next().is_some_and(|(_, implied)| !implied.has_seen(address.address)) {
-            untold.push(format!(
+            unsupported.push(format!(
                 "{} on {} has no local route, as somebody took it away",
                 address.address, interface.name
             ));
@@ -254,7 +255,7 @@ fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>
     routes.sort_by_key(key);
     routes.dedup();
     snapshot.routes = routes;
-    snapshot.untold.append(&mut untold);
+    snapshot.unsupported.append(&mut unsupported);
 }
 
 /// The rules that are not every Linux's, and those of every Linux that are gone.

@@ -1,12 +1,10 @@
 //! The portable side of [`super`]. No logic here.
 
-pub mod beginning;
+pub mod capabilities;
 pub mod capture;
-pub mod confine;
 pub mod connections;
 pub mod filters;
 pub mod groups;
-pub mod inherit;
 pub mod inventory;
 pub mod monitor;
 pub mod namespaces;
@@ -16,6 +14,8 @@ pub mod options;
 pub mod overflows;
 pub mod packet_info;
 pub mod poller;
-pub mod rights;
-pub mod sight;
+pub mod sandbox;
 pub mod snapshot;
+pub mod socket_activation;
+pub mod startup;
+pub mod visibility;

@@ -11,13 +11,13 @@ pub struct NetNamespace {
     /// It has no name.
     pub name: Option<String>,
     /// Always true.
-    pub own: bool,
+    pub current: bool,
 }
 
 /// The host's one network.
 #[must_use]
 pub fn namespaces() -> (Vec<NetNamespace>, Vec<String>) {
-    (vec![NetNamespace { inode: 0, name: None, own: true }], Vec::new())
+    (vec![NetNamespace { inode: 0, name: None, current: true }], Vec::new())
 }
 
 /// Runs `body`.

@@ -9,7 +9,7 @@ fn none() -> NamespaceRefusal {
     NamespaceRefusal {
         step: "network namespaces",
         source: io::ErrorKind::Unsupported.into(),
-        way_out: "run the lab on Linux, for instance in a virtual machine".to_owned(),
+        remedy: "run the lab on Linux, for instance in a virtual machine".to_owned(),
     }
 }
 

@@ -108,7 +108,7 @@ pub fn is_listener(_socket: &Socket) -> io::Result<bool> {
 ///
 /// # Errors
 /// As `listen(2)`.
-pub fn keep_out(listener: &Socket) -> io::Result<()> {
+pub fn drop_new_connections(listener: &Socket) -> io::Result<()> {
     listener.listen(0)
 }
 

@@ -1,7 +1,7 @@
 //! The host's network at this moment, as far as a system without rtnetlink tells.
 
 use crate::model::{Host, Snapshot};
-use crate::sys::{Error, listing};
+use crate::sys::{Error, getifaddrs};
 
 /// Interfaces and addresses of this host. Routes, rules, settings, address states and interfaces without addresses stay unknown,
 /// so that [`Snapshot::complete`] is always false.

@@ -8,21 +8,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bindscope::audit::{self, Site};
-use bindscope::diag::{self, Problem};
+use bindscope::diag::{self, Diagnostic};
 use bindscope::model::{
     Arrival, Evidence, Family, IfName, Ingress, ListeningSocket, Owner, Protocol, Snapshot, SocketState,
 };
-use bindscope::plan::available::Rights;
-use bindscope::plan::cover::each_form;
+use bindscope::plan::bind_check::Rights;
+use bindscope::plan::bind_forms::each_form;
 use bindscope::plan::expand::expand;
 use bindscope::plan::exposure::{Exposer, Facts};
-use bindscope::plan::report::{self, BindReport, Plan, Report, SocketReport};
-use bindscope::plan::{compare, expect};
 use bindscope::profile::{self, Profile, flag, policy};
-use bindscope::record::document;
 use bindscope::record::event::Event;
 use bindscope::reply::Answer;
-use bindscope::{lab, render, reply, text};
+use bindscope::report::document;
+use bindscope::report::matrix::{self, BindReport, Plan, Report, SocketReport};
+use bindscope::report::{expectations, report_diff};
+use bindscope::{escape, lab, render, reply};
 
 pub use predictor::predictor;
 
@@ -53,7 +53,7 @@ fn assert_plain(text: &str) {
 }
 
 /// Every problem can be shown, and its place is a place in its text.
-fn assert_shown<'p>(problems: impl IntoIterator<Item = &'p Problem>) {
+fn assert_shown<'p>(problems: impl IntoIterator<Item = &'p Diagnostic>) {
     let mut any = false;
     for problem in problems {
         any = true;
@@ -81,25 +81,25 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
         .iter()
         .enumerate()
         .map(|(index, spec)| SocketReport {
-            socket: report::view(spec, exposer.exposure(&Facts::of_spec(spec, host)), host),
-            bind: BindReport { predicted: report::bind_report(&plan, index, host), observed: None },
+            socket: matrix::view(spec, exposer.exposure(&Facts::of_spec(spec, host)), host),
+            bind: BindReport { predicted: matrix::bind_report(&plan, index, host), observed: None },
             exposure_because: Vec::new(),
         })
         .collect();
-    let cells = report::cells(&plan, host, &[]);
-    let expectations = expect::judge(&profile.expectations, &sockets, &cells, false);
+    let cells = matrix::cells(&plan, host, &[]);
+    let expectations = expectations::judge(&profile.expectations, &sockets, &cells, false);
     let report = Report {
-        schema: report::PLAN_SCHEMA.to_owned(),
+        schema: matrix::PLAN_SCHEMA.to_owned(),
         version: String::new(),
         complete: true,
         incomplete_because: expansion.missing.iter().map(|missing| missing.message.clone()).collect(),
         host: host.host.clone(),
         profile: profile.name.clone(),
-        summary: report::summary(&cells),
+        summary: matrix::summary(&cells),
         sockets,
         cells,
         expectations,
-        asked: Default::default(),
+        requested: Default::default(),
         events: Vec::new(),
         notes: expansion.notes.iter().map(|note| note.message.clone()).collect(),
     };
@@ -111,7 +111,7 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
     assert_plain(&render::plan::junit(&report));
     assert_plain(&render::plan::github(&report));
     let json = serde_json::to_value(&report).unwrap();
-    let again = compare::compare(("a", &json), ("b", &json));
+    let again = report_diff::compare(("a", &json), ("b", &json));
     assert!(again.differences.is_empty(), "a report differs from itself");
 }
 
@@ -119,11 +119,11 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
 pub fn escape(data: &[u8]) {
     let hidden =
         |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let escaped = text::escape_bytes(data);
+    let escaped = escape::escape_bytes(data);
     assert!(!escaped.contains(|c: char| c.is_control() || hidden(c)), "{escaped:?}");
     if let Ok(valid) = std::str::from_utf8(data) {
-        assert_eq!(text::escape(valid), escaped);
-        let html = text::escape_html(valid);
+        assert_eq!(escape::escape(valid), escaped);
+        let html = escape::escape_html(valid);
         assert!(!html.contains(['<', '>', '"', '\'']), "{html:?}");
     }
     assert_eq!(escaped.is_empty(), data.is_empty());
@@ -189,7 +189,7 @@ fn audited() -> Vec<ListeningSocket> {
         command: "sshd\n[ok]".to_owned(),
         exe: Some("/usr/sbin/sshd".to_owned()),
         exe_deleted: true,
-        exe_here: Some(false),
+        exe_visible: Some(false),
         user: Some("root".to_owned()),
         uid: Some(0),
         unit: Some("ssh.service".to_owned()),
@@ -234,7 +234,7 @@ pub fn lab(data: &[u8]) {
 /// A snapshot from a file, as `plan --host` reads it.
 pub fn snapshot(data: &[u8]) {
     let host = match document::read_snapshot(data) {
-        Err(error) => return assert_plain(&text::escape(&error.to_string())),
+        Err(error) => return assert_plain(&escape::escape(&error.to_string())),
         Ok(host) => host,
     };
     if host.interfaces.iter().map(|interface| interface.addresses.len()).sum::<usize>() > 4 * FEW {
@@ -257,7 +257,7 @@ pub fn snapshot(data: &[u8]) {
 
 /// The lines of `listen --format ndjson`, read back and shown to a person.
 pub fn events(data: &[u8]) {
-    let mut live = render::live::Live::new(false);
+    let mut live = render::listen::Live::new(false);
     for line in data.split(|byte| *byte == b'\n') {
         let Ok(event) = serde_json::from_slice::<Event>(line) else { continue };
         let written = serde_json::to_vec(&event).unwrap();
@@ -272,10 +272,10 @@ pub fn reports(data: &[u8]) {
     let mut lines = data.splitn(2, |byte| *byte == b'\n');
     let mut next = || serde_json::from_slice::<serde_json::Value>(lines.next().unwrap_or_default());
     let (Ok(a), Ok(b)) = (next(), next()) else { return };
-    let kinds = (compare::kind_of(&a).unwrap_or_default(), compare::kind_of(&b).unwrap_or_default());
-    let _ = compare::comparable(kinds.0, kinds.1);
+    let kinds = (report_diff::kind_of(&a).unwrap_or_default(), report_diff::kind_of(&b).unwrap_or_default());
+    let _ = report_diff::comparable(kinds.0, kinds.1);
     for (left, right) in [(&a, &b), (&a, &a)] {
-        let comparison = compare::compare(("a.json", left), ("b.json", right));
+        let comparison = report_diff::compare(("a.json", left), ("b.json", right));
         assert_plain(&render::diff::human(&comparison, false));
         assert_plain(&render::diff::csv(&comparison).replace("\r\n", "\n"));
         assert_plain(&render::diff::markdown(&comparison));

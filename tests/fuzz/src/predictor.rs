@@ -6,9 +6,9 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use bindscope::model::socket::Reply;
 use bindscope::model::{AddrState, Errno, IfName, Interface, Protocol, Snapshot, SocketSpec, V6Only};
-use bindscope::plan::available::Rights;
+use bindscope::plan::bind_check::Rights;
 use bindscope::plan::predict::BindOutcome;
-use bindscope::plan::report::{self, Plan};
+use bindscope::report::matrix::{self, Plan};
 
 use crate::host;
 
@@ -25,7 +25,7 @@ pub fn predictor(data: &[u8]) {
         }
     }
     let plan = plan(&sockets, &host);
-    for cell in report::cells(&plan, &host, &[]) {
+    for cell in matrix::cells(&plan, &host, &[]) {
         let Some(taker) = cell.predicted.listener.as_deref().and_then(|name| name.strip_prefix('l')) else {
             continue;
         };

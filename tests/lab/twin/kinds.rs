@@ -161,7 +161,7 @@ fn vrfs_are_copied() {
         spec("::", Some("blue"), 4004),
     ];
     let copy = Copy::of(&ns, &specs);
-    assert!(!copy.twin.left_out.iter().any(|one| one.contains("vrf")), "{:?}", copy.twin.left_out);
+    assert!(!copy.twin.skipped.iter().any(|one| one.contains("vrf")), "{:?}", copy.twin.skipped);
     assert_eq!(copy.opened.sockets.bound.len(), specs.len());
     let looked = copy.look(Duration::from_secs(3));
     let wrong: Vec<_> = looked.cells.iter().filter(|cell| cell.agrees != Some(true)).collect();
@@ -211,7 +211,7 @@ fn dummies_and_vlans_are_wires() {
     ];
     let copy = Copy::of(&ns, &specs);
     for said in ["dummy0 (dummy) is one end of a veth pair", "eth0.7 (vlan) is one end of a veth pair"] {
-        assert!(copy.twin.left_out.iter().any(|one| one.contains(said)), "{:?}", copy.twin.left_out);
+        assert!(copy.twin.skipped.iter().any(|one| one.contains(said)), "{:?}", copy.twin.skipped);
     }
     let looked = copy.look(Duration::from_secs(3));
     let wrong: Vec<_> = looked.cells.iter().filter(|cell| cell.agrees != Some(true)).collect();

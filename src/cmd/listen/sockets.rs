@@ -1,0 +1,358 @@
+//! Opens every socket of a profile, in order, and tells how each fared.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::cmd::{Exit, Failure};
+use crate::code::Code;
+use crate::diag::Diagnostic;
+use crate::model::addr::overlap;
+use crate::model::socket::Reply;
+use crate::model::{
+    AddrClass, Errno, Exposure, Family, FamilyExposure, Phase, Protocol, Snapshot, SocketSpec, SocketView,
+    V6Only,
+};
+use crate::plan::bind_error;
+use crate::plan::expand::{self, Expansion};
+use crate::plan::exposure::{Exposer, Facts, exposure_of_view};
+use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
+use crate::profile::Profile;
+use crate::record::event::{Backlog, BoundSocket, Event, FailedSocket, Notice};
+use crate::serve::Endpoint;
+use crate::serve::bind::{self, BindFailure, Bound};
+use crate::sys::{self, Inherited, Signals, options, packet_info};
+
+use super::reporter::Reporter;
+
+/// How long to wait before looking again for an interface that is missing.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What became of the profile.
+pub(super) struct Opened {
+    pub(super) endpoints: Vec<Endpoint>,
+    /// What was tried and did not become a socket.
+    pub(super) tried: Vec<SocketSpec>,
+    pub(super) failed: usize,
+}
+
+/// The host as it was read, indexed once for all sockets.
+pub(super) struct HostContext<'a> {
+    host: &'a Snapshot,
+    exposer: Exposer<'a>,
+    local: LocalAddresses,
+    /// The last socket that was asked about: its neighbours in a range of ports are exposed alike.
+    last: RefCell<Option<(SocketSpec, FamilyExposure)>>,
+}
+
+impl<'a> HostContext<'a> {
+    pub(super) fn new(host: &'a Snapshot) -> HostContext<'a> {
+        HostContext {
+            host,
+            exposer: Exposer::new(host),
+            local: LocalAddresses::new(host),
+            last: RefCell::new(None),
+        }
+    }
+
+    fn exposure(&self, spec: &SocketSpec) -> FamilyExposure {
+        let facts = Facts::of_spec(spec, self.host);
+        if let Some((last, exposure)) = &*self.last.borrow()
+            && Facts::of_spec(last, self.host) == facts
+        {
+            return *exposure;
+        }
+        let exposure = self.exposer.exposure(&facts);
+        *self.last.borrow_mut() = Some((spec.clone(), exposure));
+        exposure
+    }
+
+    /// What kind of address it is here: which addresses are broadcast ones depends on the host's networks.
+    fn class(&self, address: IpAddr) -> AddrClass {
+        match address {
+            IpAddr::V4(v4) if !v4.is_unspecified() && self.local.ipv4(v4, None) == Ipv4Kind::Broadcast => {
+                AddrClass::Broadcast
+            }
+            _ => AddrClass::of(address),
+        }
+    }
+}
+
+/// What became of one socket.
+pub(super) enum OpenResult {
+    Open(Box<Bound>),
+    LeftOut,
+    Failed,
+}
+
+/// The sockets that another program handed over. Those that cannot be served are an error: somebody relies on them.
+pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
+    let problem = |message: String| {
+        Diagnostic::error(Code::NOT_INHERITED, message)
+            .help("start it by systemd (Sockets=), or by `systemd-socket-activate -l 8081 bindscope listen --inherited`")
+    };
+    let all = sys::inherited().map_err(|reason| Failure::new(Exit::Environment, problem(reason)))?;
+    let (mut sockets, mut problems) = (Vec::new(), Vec::new());
+    for one in all {
+        match one {
+            Ok(socket) => sockets.push(socket),
+            Err(reason) => problems.push(problem(reason)),
+        }
+    }
+    if problems.is_empty() { Ok(sockets) } else { Err(Failure { exit: Exit::Environment, problems }) }
+}
+
+/// Opens all sockets. Failures are events; the others go on. `host` is read again while something is waited for.
+pub(super) fn all(
+    profile: &Profile,
+    host: &mut Snapshot,
+    inherited: Vec<Inherited>,
+    signals: &Signals,
+    reporter: &mut Reporter<'_>,
+) -> Result<Opened, Failure> {
+    let expansion = expansion_when_complete(profile, host, signals, reporter)?;
+    for note in &expansion.notes {
+        reporter.event(&Event::Notice(Notice {
+            code: Code::LEFT_OUT,
+            listener: Some(note.listener.clone()),
+            message: note.message.clone(),
+        }));
+    }
+    let mut opened = Opened { endpoints: Vec::new(), tried: Vec::new(), failed: 0 };
+    for missing in &expansion.missing {
+        opened.failed += 1;
+        let spec = &missing.spec;
+        reporter.event(&Event::BindFailed(FailedSocket {
+            socket: spec.view(FamilyExposure::default()),
+            phase: Phase::Bind,
+            errno: missing.errno,
+            code: missing.code,
+            message: missing.message.clone(),
+            hint: missing.hint.clone(),
+        }));
+    }
+    let ground = HostContext::new(host);
+    for socket in inherited {
+        let name = socket.name.clone();
+        match adopt(socket, &ground) {
+            Ok(bound) => {
+                tell(&bound, true, &ground, reporter);
+                opened.endpoints.push(Endpoint { bound, inherited: true });
+            }
+            Err(error) => {
+                return Err(super::environment(format!(
+                    "inherited socket {name}: cannot read its options: {error}"
+                )));
+            }
+        }
+    }
+    opened.endpoints.reserve_exact(expansion.sockets.len());
+    for spec in &expansion.sockets {
+        let fate = one(spec, &opened.endpoints, &ground, || signals.asked(), reporter);
+        opened.failed += usize::from(matches!(fate, OpenResult::Failed));
+        match fate {
+            OpenResult::Open(bound) => opened.endpoints.push(Endpoint { bound: *bound, inherited: false }),
+            OpenResult::LeftOut | OpenResult::Failed => opened.tried.push(spec.clone()),
+        }
+    }
+    Ok(opened)
+}
+
+/// Opens one socket and tells how it fared; `open` are those before it. Waits for its address as long as the spec says, unless
+/// `stop` says that there is no time for that.
+pub(super) fn one(
+    spec: &SocketSpec,
+    open: &[Endpoint],
+    ground: &HostContext<'_>,
+    stop: impl Fn() -> bool,
+    reporter: &mut Reporter<'_>,
+) -> OpenResult {
+    if !spec.wait_for_address.is_zero() {
+        reporter.flush();
+    }
+    let exposure = ground.exposure(spec);
+    let before = open.last().filter(|last| !last.inherited).map(|last| &last.bound);
+    let failure = match bind::open_until(spec, exposure, before, stop) {
+        Ok(mut bound) => {
+            // An address that was waited for was not usable when the host was read: who can reach it is known only now.
+            if !spec.wait_for_address.is_zero()
+                && exposure.widest() == Exposure::None
+                && let Ok(now) = super::look()
+            {
+                bound.view.exposure = exposure_of_view(&bound.view, &now);
+            }
+            tell(&bound, false, ground, reporter);
+            return OpenResult::Open(Box::new(bound));
+        }
+        Err(failure) => failure,
+    };
+    let explanation = explained(spec, &failure, open, ground.host);
+    if spec.skip_when_missing && failure.errno == Errno::EADDRNOTAVAIL {
+        reporter.event(&Event::Notice(Notice {
+            code: Code::LEFT_OUT,
+            listener: Some(spec.listener.clone()),
+            message: explanation.message,
+        }));
+        return OpenResult::LeftOut;
+    }
+    reporter.event(&Event::BindFailed(FailedSocket {
+        socket: spec.view(exposure),
+        phase: failure.phase,
+        errno: failure.errno,
+        code: explanation.code,
+        message: explanation.message,
+        hint: explanation.hint,
+    }));
+    OpenResult::Failed
+}
+
+/// Expands the profile; while something is missing that is to be waited for, looks again.
+fn expansion_when_complete(
+    profile: &Profile,
+    host: &mut Snapshot,
+    signals: &Signals,
+    reporter: &mut Reporter<'_>,
+) -> Result<Expansion, Failure> {
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        let expansion = expand::expand(profile, host);
+        let wait = expansion.missing.iter().map(|missing| missing.wait).max().unwrap_or_default();
+        if begun.elapsed() >= wait || signals.asked() {
+            return Ok(expansion);
+        }
+        if !std::mem::replace(&mut told, true) {
+            for missing in expansion.missing.iter().filter(|missing| !missing.wait.is_zero()) {
+                reporter.event(&Event::Notice(Notice {
+                    code: missing.code,
+                    listener: Some(missing.spec.listener.clone()),
+                    message: format!("{}; it is waited for, at most {:?}", missing.message, missing.wait),
+                }));
+            }
+        }
+        std::thread::sleep(LOOK_AGAIN.min(wait.saturating_sub(begun.elapsed())));
+        *host = super::look().map_err(|error| super::environment(error.to_string()))?;
+    }
+}
+
+fn explained(
+    spec: &SocketSpec,
+    failure: &BindFailure,
+    open: &[Endpoint],
+    host: &Snapshot,
+) -> bind_error::Explanation {
+    let mut holders: Vec<String> = Vec::new();
+    if failure.errno == Errno::EADDRINUSE {
+        holders = open
+            .iter()
+            .filter(|other| other.bound.view.port == spec.port && other.bound.spec.protocol == spec.protocol)
+            .filter(|other| {
+                let view = &other.bound.view;
+                overlap((view.address, view.v6only), (spec.address, spec.v6only.as_set()))
+            })
+            .map(|other| {
+                format!("listener {} of this profile ({})", other.bound.spec.listener, other.bound.view)
+            })
+            .collect();
+        if holders.is_empty() {
+            holders = sys::port_holder(spec.protocol, spec.address, spec.port)
+                .iter()
+                .take(4)
+                .map(crate::model::inventory::ListeningSocket::summary)
+                .collect();
+            // The sockets of a SO_REUSEPORT group look alike.
+            holders.dedup();
+        }
+    }
+    bind_error::explain(spec, failure.phase, failure.errno, &failure.object, &holders, host)
+}
+
+/// Takes over an inherited socket: asks for the ingress interface (later than one would like, so that connections already
+/// in the queue are asked one by one) and reads what it is.
+fn adopt(inherited: Inherited, ground: &HostContext<'_>) -> std::io::Result<Bound> {
+    let Inherited { name, socket, protocol } = inherited;
+    let view = bind::read_back(&socket, Some(&name), protocol, FamilyExposure::default())?;
+    let packet_info =
+        packet_info::request(&socket, view.family, protocol).map_err(|error| sys::errno_of(&error));
+    let exposure = ground.exposer.exposure(&Facts::of_view(&view));
+    let view = SocketView { exposure, ..view };
+    let backlog = bind::accept_queue_limit(&socket, protocol);
+    let v6only = match view.v6only {
+        Some(false) => V6Only::Off,
+        _ => V6Only::On,
+    };
+    let spec = SocketSpec {
+        listener: name,
+        protocol,
+        address: view.address,
+        port: view.port,
+        scope_id: view.scope_id.unwrap_or(0),
+        v6only,
+        device: options::bound_device(&socket).unwrap_or(None),
+        reuse_address: view.reuse_address.unwrap_or(false),
+        reuse_port: view.reuse_port.unwrap_or(false),
+        freebind: false,
+        transparent: false,
+        backlog: backlog.unwrap_or(0),
+        reply: if protocol == Protocol::Tcp { Reply::Describe } else { Reply::None },
+        idle_timeout: Duration::from_secs(10),
+        max_connections: 256,
+        wait_for_address: Duration::ZERO,
+        skip_when_missing: false,
+    };
+    Ok(Bound { socket, spec, view, backlog, packet_info })
+}
+
+/// Tells of an open socket, and what is remarkable about it.
+fn tell(bound: &Bound, inherited: bool, ground: &HostContext<'_>, reporter: &mut Reporter<'_>) {
+    let backlog = (bound.spec.protocol == Protocol::Tcp)
+        .then(|| Backlog { requested: (!inherited).then_some(bound.spec.backlog), effective: bound.backlog });
+    reporter.event(&Event::Bound(BoundSocket {
+        socket: bound.view.clone(),
+        backlog,
+        packet_info_errno: bound.packet_info.err(),
+        inherited,
+    }));
+    let mut notice = |code, message| {
+        reporter.event(&Event::Notice(Notice { code, listener: Some(bound.spec.listener.clone()), message }));
+    };
+    let exposure = bound.view.exposure;
+    if exposure.widest() > Exposure::Loopback {
+        let families = Family::BOTH.map(|family| {
+            let one = if family == Family::Ipv4 { exposure.ipv4 } else { exposure.ipv6 };
+            (one > Exposure::Loopback).then(|| format!("over {family} ({one})"))
+        });
+        let families: Vec<_> = families.into_iter().flatten().collect();
+        notice(
+            Code::WIDE_OPEN,
+            format!("{} can be reached by other hosts {}", bound.view, families.join(" and ")),
+        );
+    }
+    if let Some(Backlog { requested: Some(requested), effective: Some(effective) }) = backlog
+        && effective < requested
+    {
+        notice(
+            Code::BACKLOG_CAPPED,
+            format!(
+                "the accept queue takes {effective} connections instead of {requested} (net.core.somaxconn)"
+            ),
+        );
+    }
+    if let Err(errno) = bound.packet_info {
+        notice(
+            Code::NO_PACKET_INFO,
+            format!("{}: the kernel does not keep the ingress interface ({errno})", bound.view),
+        );
+    }
+    let class = ground.class(bound.view.address);
+    let never = match bound.spec.protocol {
+        Protocol::Tcp => matches!(class, AddrClass::Multicast | AddrClass::Broadcast | AddrClass::Reserved),
+        Protocol::Udp => class == AddrClass::Reserved,
+    };
+    if never {
+        notice(
+            Code::NEVER_REACHED,
+            format!("{} is bound, but no connection can ever arrive at a {class} address", bound.view),
+        );
+    }
+}

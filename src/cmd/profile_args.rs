@@ -1,0 +1,283 @@
+//! Where profiles come from: files, standard input, the built-in ones, and `--bind`.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Component, Path, PathBuf};
+
+use super::{Exit, Failure};
+use crate::code::Code;
+use crate::diag::{self, Diagnostic, Place};
+use crate::escape::escape;
+use crate::profile::{self, Profile, builtin, flag};
+use crate::sys;
+
+/// The longest file that is read.
+pub(super) const LONGEST: u64 = 1024 * 1024;
+
+/// The profile and listeners that a command is given.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ProfileArgs {
+    /// A profile: a file, - for standard input, or the name of a built-in one
+    #[arg(value_name = "PROFILE")]
+    profile: Option<OsString>,
+    /// One more listener, such as 127.0.0.1:8081, '[::]:8082,v6only=false' or udp:eth0:5353; may be repeated
+    #[arg(long, value_name = "LISTENER")]
+    bind: Vec<String>,
+    /// Refuse listeners that others may reach and that have no exposure_reason
+    #[arg(long)]
+    strict: bool,
+}
+
+impl ProfileArgs {
+    /// Those that name one profile.
+    #[must_use]
+    pub fn of(profile: &OsStr) -> ProfileArgs {
+        ProfileArgs { profile: Some(profile.to_owned()), bind: Vec::new(), strict: false }
+    }
+
+    /// The same with this profile, where none is given.
+    #[must_use]
+    pub fn or(&self, profile: &OsStr) -> ProfileArgs {
+        let own = self.profile.clone();
+        ProfileArgs { profile: own.or_else(|| Some(profile.to_owned())), ..self.clone() }
+    }
+
+    /// Whether a profile is given.
+    #[must_use]
+    pub fn names_one(&self) -> bool {
+        self.profile.is_some()
+    }
+
+    /// Whether a profile or a listener is given.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.profile.is_some() || !self.bind.is_empty()
+    }
+
+    /// The profile that is meant: the one given, with the listeners of `--bind` after its own; those alone when there is no
+    /// profile; the built-in one called `default` when there is neither.
+    ///
+    /// # Errors
+    /// Exit 2 with every problem of the profile and of `--bind`.
+    pub fn load(&self, default: &str) -> Result<Profile, Failure> {
+        let mut problems = Vec::new();
+        let loaded = match (&self.profile, self.bind.is_empty()) {
+            (Some(name), _) => named(name),
+            (None, true) => named(OsStr::new(default)),
+            (None, false) => Ok(Profile::named("--bind")),
+        };
+        let mut profile = loaded.unwrap_or_else(|wrong| {
+            problems.extend(wrong);
+            Profile::named(default)
+        });
+        for (number, text) in self.bind.iter().enumerate() {
+            match flag::parse(&format!("bind{}", number + 1), text) {
+                Ok(listener) => {
+                    if profile.listeners.iter().any(|other| other.name == listener.name) {
+                        let message = format!("another listener is called \"{}\" too", listener.name);
+                        let place = Place {
+                            file: "--bind".to_owned(),
+                            text: text.as_str().into(),
+                            span: 0..text.len(),
+                        };
+                        problems.push(
+                            Diagnostic::error(Code::DUPLICATE_NAME, message)
+                                .at(place)
+                                .help("give it another with ,name=..."),
+                        );
+                    }
+                    profile.listeners.push(listener);
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty()
+            && let Err(problem) = profile::within_limits(&profile)
+        {
+            problems.push(problem);
+        }
+        if self.strict {
+            problems.extend(profile::without_reason(&profile));
+        }
+        if problems.is_empty() { Ok(profile) } else { Err(Failure::usage(problems)) }
+    }
+}
+
+/// A profile by its name alone: a file, `-`, or a built-in one.
+///
+/// # Errors
+/// Exit 2 with every problem of it.
+pub fn load_named(name: &OsStr) -> Result<Profile, Failure> {
+    named(name).map_err(Failure::usage)
+}
+
+/// A profile by the name that the user gave. The built-in one goes first: a file that happens to lie in the current directory
+/// must not take its place. `./default` is the file.
+fn named(name: &OsStr) -> Result<Profile, Vec<Diagnostic>> {
+    if let Some(name) = name.to_str()
+        && let Some(text) = builtin::get(name)
+    {
+        return profile::parse(&format!("built-in {name}"), text);
+    }
+    let file = read(name).map_err(|problem| vec![suggest(problem, name)])?;
+    parse(&file)
+}
+
+/// Adds the names of the built-in profiles to a file that is not there.
+fn suggest(problem: Diagnostic, name: &OsStr) -> Diagnostic {
+    if problem.code != Code::UNKNOWN_PROFILE {
+        return problem;
+    }
+    let near = name.to_str().and_then(|name| profile::nearest_name(name, builtin::names()));
+    let message = format!("{}, and no built-in profile of this name", problem.message);
+    let problem = Diagnostic { message, ..problem };
+    let problem = match near {
+        Some(near) => problem.help(format!("did you mean the built-in profile {near}?")),
+        None => problem,
+    };
+    problem.help(format!("built in are {}", builtin::names().collect::<Vec<_>>().join(", ")))
+}
+
+/// A file that was read, or standard input.
+#[derive(Debug)]
+pub struct SourceFile {
+    /// How it is called in messages.
+    pub origin: String,
+    /// What is in it.
+    pub text: String,
+    /// Where it is; `None` for standard input.
+    pub path: Option<PathBuf>,
+}
+
+/// Parses the profile in a file, with the one that it extends.
+///
+/// # Errors
+/// Every problem of both.
+pub fn parse(file: &SourceFile) -> Result<Profile, Vec<Diagnostic>> {
+    let (Some((base, span)), Some(path)) = (profile::extends(&file.text), &file.path) else {
+        return profile::parse(&file.origin, &file.text);
+    };
+    let place = || Place { file: file.origin.clone(), text: file.text.as_str().into(), span: span.clone() };
+    let base = Path::new(&base);
+    let inside = base.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !inside || base.as_os_str().is_empty() {
+        let problem =
+            Diagnostic::error(Code::UNREADABLE_FILE, "`extends` leads out of the directory of this file");
+        return Err(vec![problem.at(place()).help("put the other file beside this one, or below it")]);
+    }
+    let base = path.parent().unwrap_or(Path::new("")).join(base);
+    match read(base.as_os_str()) {
+        Ok(base) => profile::parse_on(&file.origin, &file.text, Some((&base.origin, &base.text))),
+        Err(problem) => Err(vec![Diagnostic { place: Some(place()), ..problem }]),
+    }
+}
+
+/// A file, or the built-in profile of this name when there is no such file.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_or_builtin(name: &OsStr) -> Result<SourceFile, Diagnostic> {
+    match name.to_str().and_then(builtin::get) {
+        Some(text) if !Path::new(name).exists() => Ok(SourceFile {
+            origin: format!("built-in {}", name.display()),
+            text: text.to_owned(),
+            path: None,
+        }),
+        _ => read(name).map_err(|problem| suggest(problem, name)),
+    }
+}
+
+/// Reads a file that a user wrote: at most 1 MiB of UTF-8, from a regular file or, as `-`, from standard input. Never waits for a
+/// FIFO.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read(name: &OsStr) -> Result<SourceFile, Diagnostic> {
+    let (origin, path, bytes) = if name == "-" {
+        let mut bytes = Vec::new();
+        let result = io::stdin().lock().take(LONGEST + 1).read_to_end(&mut bytes);
+        result.map_err(|error| unreadable("<stdin>", &error.to_string(), "give a file instead"))?;
+        ("<stdin>".to_owned(), None, bytes)
+    } else {
+        let path = Path::new(name);
+        let origin = path.display().to_string();
+        let bytes = read_file(path, &origin)?;
+        (origin, Some(path.to_owned()), bytes)
+    };
+    file_of(origin, path, bytes)
+}
+
+/// What was read, as text.
+///
+/// # Errors
+/// When it is longer than 1 MiB, or not UTF-8.
+pub fn file_of(origin: String, path: Option<PathBuf>, bytes: Vec<u8>) -> Result<SourceFile, Diagnostic> {
+    if bytes.len() as u64 > LONGEST {
+        return Err(unreadable(&origin, "it is longer than 1 MiB", "is it a profile?"));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(SourceFile { origin, text, path }),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let reason = format!("it is not UTF-8 (line {line}, byte {at})");
+            Err(unreadable(&origin, &reason, "TOML is UTF-8; save the file as that"))
+        }
+    }
+}
+
+fn read_file(path: &Path, origin: &str) -> Result<Vec<u8>, Diagnostic> {
+    let (file, metadata) = sys::open_regular(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Diagnostic::error(Code::UNKNOWN_PROFILE, format!("there is no file {origin}"))
+        }
+        io::ErrorKind::PermissionDenied => {
+            unreadable(origin, "permission is denied", "look at its rights with `ls -l`")
+        }
+        _ => unreadable(origin, &error.to_string(), "give a file of TOML text"),
+    })?;
+    match sys::writers(&metadata) {
+        sys::Writers::Everybody(mode) => {
+            let message = format!(
+                "{} is not read as root: everybody may write to it (mode {mode:03o})",
+                escape(origin)
+            );
+            return Err(Diagnostic::error(Code::UNTRUSTED_FILE, message)
+                .help("chmod o-w it, after reading it yourself"));
+        }
+        // Who gave the command by sudo wrote the file; that is no news.
+        sys::Writers::Owner(owner) if std::env::var("SUDO_UID").ok() != Some(owner.to_string()) => {
+            let message =
+                format!("{} is read as root, and user {owner} may change it: it is theirs", escape(origin));
+            warn(
+                &Diagnostic::warning(Code::UNTRUSTED_FILE, message)
+                    .help("chown it to root, after reading it"),
+            );
+        }
+        _ => {}
+    }
+    if metadata.len() > LONGEST {
+        return Err(unreadable(origin, "it is longer than 1 MiB", "is it a profile?"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unreadable(origin, &error.to_string(), "give a file of TOML text"))?;
+    Ok(bytes)
+}
+
+/// Says it at once: nothing else is wrong with what is read.
+fn warn(problem: &Diagnostic) {
+    let color = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+    let _ = io::stderr().lock().write_all(diag::render(problem, color).as_bytes());
+}
+
+fn unreadable(origin: &str, reason: &str, help: &str) -> Diagnostic {
+    Diagnostic::error(Code::UNREADABLE_FILE, format!("cannot read {}: {reason}", escape(origin))).help(help)
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(problem: Diagnostic) -> Failure {
+        Failure::new(Exit::Usage, problem)
+    }
+}

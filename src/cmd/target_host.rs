@@ -1,0 +1,257 @@
+//! What `plan`, `probe` and `diff` share: the host they are about, and the sockets of a profile on it.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::{Exit, Failure};
+use crate::code::Code;
+use crate::diag::Diagnostic;
+use crate::escape::escape;
+use crate::model::filters::PacketFilters;
+use crate::model::{ListeningSocket, Snapshot};
+use crate::plan::bind_check::Rights;
+use crate::plan::predict::Foreign;
+use crate::sys;
+
+/// The largest snapshot that is read, in bytes: some 100,000 addresses.
+const LARGEST_SNAPSHOT: u64 = 64 << 20;
+
+/// The schema of a snapshot.
+const SNAPSHOT_SCHEMA: &str = "bindscope.interfaces/1";
+
+/// What if the host were another one.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HostArgs {
+    /// Ask of the host in FILE, written there by `bindscope interfaces --format json`
+    #[arg(long, value_name = "FILE")]
+    host: Option<PathBuf>,
+    /// What if a setting were another, such as net.ipv6.bindv6only=1 or net.ipv4.conf.eth0.route_localnet=1; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, i64)>,
+    /// What if the kernel had no IPv6
+    #[arg(long)]
+    without_ipv6: bool,
+}
+
+fn setting(text: &str) -> Result<(String, i64), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    let value = value.trim().parse().map_err(|_| "the value is a whole number")?;
+    let name = name.trim().replace('/', ".");
+    if name.starts_with("net.") { Ok((name, value)) } else { Err("the name begins with net.".to_owned()) }
+}
+
+/// The host that is asked about.
+#[derive(Debug)]
+pub struct TargetHost {
+    /// Its network.
+    pub snapshot: Snapshot,
+    /// Sockets that are there already.
+    pub foreign: Vec<Foreign>,
+    /// What the one who binds may do.
+    pub rights: Rights,
+    /// Its packet filters; `None` where they cannot be asked about.
+    pub filters: Option<PacketFilters>,
+    /// What could not be read besides.
+    pub incomplete_because: Vec<String>,
+}
+
+impl HostArgs {
+    /// This host, or the one in the file, with the changes asked for.
+    ///
+    /// # Errors
+    /// Exit 2 for a file that is no snapshot and for a setting that nothing here depends on; exit 4 when this host cannot be read.
+    pub fn subject(&self) -> Result<TargetHost, Failure> {
+        let mut subject = match &self.host {
+            Some(path) => elsewhere(path)?,
+            None => here()?,
+        };
+        let mut problems = Vec::new();
+        for (name, value) in &self.set {
+            if let Err(problem) = change(&mut subject.snapshot, name, *value) {
+                problems.push(problem);
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Failure::usage(problems));
+        }
+        if self.without_ipv6 {
+            without_ipv6(&mut subject.snapshot);
+        }
+        Ok(subject)
+    }
+}
+
+/// This machine. Reads netlink and /proc; opens no socket of the families that it is about.
+///
+/// # Errors
+/// Exit 4 when it cannot be read at all.
+pub fn here() -> Result<TargetHost, Failure> {
+    let mut snapshot = sys::snapshot().map_err(|error| {
+        let problem =
+            Diagnostic::error(Code::BIND_FAILED, format!("cannot read this host's network: {error}"));
+        Failure::new(Exit::Environment, problem.help("`--host FILE` asks of a snapshot instead"))
+    })?;
+    snapshot.groups = sys::groups();
+    let inventory = sys::inventory(&sys::InventoryOptions { socket_options: true, ..Default::default() });
+    let rights = sys::rights();
+    Ok(TargetHost {
+        snapshot,
+        foreign: inventory.sockets.iter().map(foreign).collect(),
+        rights: Rights {
+            uid: rights.uid,
+            privileged_ports: rights.privileged_ports,
+            transparent: rights.transparent,
+        },
+        filters: Some(sys::packet_filters()),
+        // Who holds a socket is not asked here, so only what hides sockets themselves counts.
+        incomplete_because: Vec::new(),
+    })
+}
+
+/// A socket of another program, named for a person.
+fn foreign(socket: &ListeningSocket) -> Foreign {
+    let owner = socket.owners.as_deref().and_then(<[_]>::first);
+    let name = match owner {
+        Some(owner) => format!("{} (pid {}, {})", escape(&owner.command), owner.pid, socket.view),
+        None => format!("another program ({})", socket.view),
+    };
+    Foreign { view: socket.view.clone(), uid: socket.uid, name }
+}
+
+/// The host of a snapshot in a file.
+///
+/// # Errors
+/// Exit 2 for a file that is none.
+pub fn elsewhere(path: &Path) -> Result<TargetHost, Failure> {
+    let name = path.display().to_string();
+    let bad = |message: String| {
+        let problem = Diagnostic::error(Code::BAD_SNAPSHOT, format!("{name}: {message}"));
+        Failure::usage(vec![problem.help("`bindscope interfaces --format json -o FILE` writes one")])
+    };
+    let text = read_text(path, LARGEST_SNAPSHOT).map_err(bad)?;
+    let mut document: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| bad(format!("not JSON: {error}")))?;
+    match document["schema"].as_str() {
+        Some(SNAPSHOT_SCHEMA) => {}
+        Some(other) if other.starts_with("bindscope.interfaces/") => {
+            return Err(bad(format!("its schema is {other}, and this version reads {SNAPSHOT_SCHEMA}")));
+        }
+        Some(other) => return Err(bad(format!("it is a {other} document, not a snapshot of a host"))),
+        None => return Err(bad("it has no `schema`, so it is no document of bindscope".to_owned())),
+    }
+    // What a writer of another system leaves out is empty.
+    if let Some(fields) = document.as_object_mut() {
+        for (key, default) in [
+            ("routes", serde_json::json!([])),
+            ("rules", serde_json::json!([])),
+            ("settings", serde_json::json!({})),
+            ("disagreements", serde_json::json!([])),
+            ("ipv6_available", serde_json::json!(true)),
+            ("incomplete_because", serde_json::json!([])),
+        ] {
+            fields.entry(key).or_insert(default);
+        }
+    }
+    let snapshot: Snapshot =
+        serde_json::from_value(document).map_err(|error| bad(format!("not a snapshot: {error}")))?;
+    // Whoever binds there is taken for an ordinary user, and what listens there is not known.
+    let rights = Rights { uid: 1000, privileged_ports: false, transparent: false };
+    let incomplete_because = vec![
+        "a snapshot does not tell what listens on its host already, so ports are taken to be free; who binds is taken for an ordinary user"
+            .to_owned(),
+    ];
+    Ok(TargetHost { snapshot, foreign: Vec::new(), rights, filters: None, incomplete_because })
+}
+
+/// The text of a regular file, a FIFO, or a device that ends, up to `largest` bytes.
+///
+/// # Errors
+/// One sentence.
+pub fn read_text(path: &Path, largest: u64) -> Result<String, String> {
+    text_of(std::fs::File::open(path).map_err(|error| error.to_string())?, largest)
+}
+
+/// The text of whatever can be read to its end, up to `largest` bytes.
+///
+/// # Errors
+/// One sentence.
+pub fn text_of(source: impl io::Read, largest: u64) -> Result<String, String> {
+    let mut text = String::new();
+    source.take(largest + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > largest { Err(format!("it is larger than {largest} bytes")) } else { Ok(text) }
+}
+
+/// Changes a setting of the namespace, or of the interface in its name.
+fn change(snapshot: &mut Snapshot, setting: &str, value: i64) -> Result<(), Diagnostic> {
+    let parts = setting
+        .strip_prefix("net.")
+        .and_then(|rest| rest.split_once(".conf."))
+        .and_then(|(family, rest)| Some((family, rest.rsplit_once('.')?)));
+    match parts {
+        Some((family, (interface, key))) if interface != "all" && interface != "default" => {
+            let name = crate::model::IfName::from_escaped(interface);
+            let Some(found) = snapshot.interfaces.iter_mut().find(|other| other.name == name) else {
+                let problem =
+                    Diagnostic::error(Code::BAD_SETTING, format!("no interface is called {interface}"));
+                return Err(problem.help("`bindscope interfaces` lists them"));
+            };
+            let key = format!("{family}.{key}");
+            match key.as_str() {
+                "ipv4.route_localnet" => {}
+                // The kernel takes the addresses away, and with them their local routes.
+                "ipv6.disable_ipv6" if value != 0 => {
+                    let index = found.index;
+                    found.addresses.retain(|address| address.address.is_ipv4());
+                    snapshot
+                        .routes
+                        .retain(|route| route.interface != Some(index) || route.destination.addr().is_ipv4());
+                }
+                "ipv6.disable_ipv6" => {}
+                _ => return Err(without_effect(setting)),
+            }
+            found.settings.insert(key, value);
+            Ok(())
+        }
+        _ if KNOWN.contains(&setting) => {
+            snapshot.settings.insert(setting.to_owned(), value);
+            if setting == "net.ipv6.conf.all.disable_ipv6" && value != 0 {
+                drop_ipv6_addresses(snapshot);
+            }
+            Ok(())
+        }
+        _ => Err(without_effect(setting)),
+    }
+}
+
+fn without_effect(setting: &str) -> Diagnostic {
+    let problem = Diagnostic::error(Code::BAD_SETTING, format!("no prediction depends on {setting}"));
+    problem.help(format!(
+        "those that matter: {}, and net.ipv4.conf.IF.route_localnet and net.ipv6.conf.IF.disable_ipv6",
+        KNOWN.join(", ")
+    ))
+}
+
+/// Settings of the namespace that predictions depend on.
+const KNOWN: &[&str] = &[
+    "net.ipv4.conf.all.route_localnet",
+    "net.ipv4.ip_nonlocal_bind",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_l3mdev_accept",
+    "net.ipv4.udp_l3mdev_accept",
+    "net.ipv6.bindv6only",
+    "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.ip_nonlocal_bind",
+];
+
+fn without_ipv6(snapshot: &mut Snapshot) {
+    snapshot.ipv6_available = false;
+    drop_ipv6_addresses(snapshot);
+}
+
+fn drop_ipv6_addresses(snapshot: &mut Snapshot) {
+    for interface in &mut snapshot.interfaces {
+        interface.addresses.retain(|address| address.address.is_ipv4());
+        interface.settings.insert("ipv6.disable_ipv6".to_owned(), 1);
+    }
+    snapshot.routes.retain(|route| route.destination.addr().is_ipv4());
+}

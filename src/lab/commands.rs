@@ -1,0 +1,205 @@
+//! Operations as a person would type them: commands of iproute2, sysctl(8) and nft(8).
+
+use std::fmt::Write as _;
+
+use super::ops::{Action, Operation, Plan, mac_text};
+use crate::model::{Family, RouteKind, Rule};
+use crate::sys::{LinkSpec, NewRoute};
+
+impl Plan {
+    /// What a person would type to do the same, for one operation: commands of iproute2, sysctl(8) and nft(8). Empty for what is only a wait.
+    #[must_use]
+    pub fn commands(&self, operation: &Operation) -> Vec<String> {
+        let name =
+            |node: usize| self.nodes.get(node).map_or_else(String::new, |name| crate::escape::escape(name));
+        let node = name(operation.node);
+        match &operation.action {
+            Action::Namespace => vec![format!("ip netns add {node}")],
+            Action::Setting { path, value, .. } => {
+                let shown = if path.contains('.') { path.clone() } else { path.replace('/', ".") };
+                vec![format!("ip netns exec {node} sysctl -qw {shown}='{value}'")]
+            }
+            Action::Wire { here, there, other } => {
+                let other = name(*other);
+                vec![format!(
+                    "ip -n {node} link add {} type veth peer {} netns {other}",
+                    link_words(here, ""),
+                    link_words(there, "name ")
+                )]
+            }
+            Action::Bridge(link) => {
+                vec![format!("ip -n {node} link add {} type bridge", link_words(link, ""))]
+            }
+            Action::Vrf(link, table) => {
+                vec![format!("ip -n {node} link add {} type vrf table {table}", link_words(link, ""))]
+            }
+            Action::Macvlan { link, parent, other } => {
+                let there = other.map_or_else(String::new, |other| format!(" netns {}", name(other)));
+                let words = link_words(link, "name ");
+                vec![format!("ip -n {node} link add link {parent} {words}{there} type macvlan mode bridge")]
+            }
+            Action::Port(port, bridge) => vec![format!("ip -n {node} link set {port} master {bridge}")],
+            Action::Delete(interface) => vec![format!("ip -n {node} link del {interface}")],
+            Action::Address(interface, address) => {
+                let net = address.net;
+                let shown = match address.peer {
+                    Some(peer) => format!("{} peer {peer}/{}", net.addr(), net.prefix_len()),
+                    None => net.to_string(),
+                };
+                let mut command = format!("ip -n {node} address add {shown} dev {interface}");
+                if let Some(label) = address.label.as_ref().filter(|label| *label != interface) {
+                    let _ = write!(command, " label {label}");
+                }
+                if let Some(broadcast) = address.broadcast {
+                    let _ = write!(command, " broadcast {broadcast}");
+                }
+                if address.optimistic {
+                    command.push_str(" optimistic");
+                } else if address.net.addr().is_ipv6() && !address.duplicate_detection {
+                    command.push_str(" nodad");
+                }
+                if !address.prefix_route {
+                    command.push_str(" noprefixroute");
+                }
+                if let Some(scope) = address.scope.filter(|_| net.addr().is_ipv4()) {
+                    let _ = write!(command, " scope {scope}");
+                }
+                if address.deprecated {
+                    command.push_str(" preferred_lft 0");
+                }
+                vec![command]
+            }
+            Action::RemoveAddress(interface, net) => {
+                vec![format!("ip -n {node} address del {net} dev {interface}")]
+            }
+            Action::Up(interface, up) => {
+                vec![format!("ip -n {node} link set {interface} {}", if *up { "up" } else { "down" })]
+            }
+            Action::Rename(interface, to) => vec![format!("ip -n {node} link set {interface} name {to}")],
+            Action::Route(route) => vec![format!("ip -n {node} {}", route_words(route))],
+            Action::Rule(rule) => vec![format!("ip -n {node} {}", rule_words(rule, "add"))],
+            Action::RemoveRule(rule) => vec![format!("ip -n {node} {}", rule_words(rule, "del"))],
+            Action::Neighbour(interface, address, mac) => {
+                let mac: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+                let mac = mac.join(":");
+                vec![format!(
+                    "ip -n {node} neighbour replace {address} lladdr {mac} dev {interface} nud permanent"
+                )]
+            }
+            Action::Checked(interface, address) => vec![format!(
+                "while ip -n {node} -o address show dev {interface} tentative -dadfailed to {address} | grep -q .; do sleep 0.1; done"
+            )],
+            Action::Settle(interface) => vec![format!("ip -n {node} link show dev {interface} > /dev/null")],
+            Action::Ready => Vec::new(),
+            Action::ForgetNeighbours => vec![format!("ip -n {node} neighbour flush all")],
+            Action::Filter(rule) => {
+                let quoted = crate::escape::escape(rule).replace('\'', "'\\''");
+                let add = |what: &str| format!("ip netns exec {node} nft 'add {what}'");
+                vec![
+                    add("table inet bindscope"),
+                    add("chain inet bindscope input { type filter hook input priority 0; policy accept; }"),
+                    add(&format!("rule inet bindscope input {quoted}")),
+                ]
+            }
+        }
+    }
+}
+
+fn link_words(link: &LinkSpec, before_name: &str) -> String {
+    let mut out = format!("{before_name}{}", link.name);
+    if let Some(mac) = mac_text(link) {
+        let _ = write!(out, " address {mac}");
+    }
+    if let Some(mtu) = link.mtu {
+        let _ = write!(out, " mtu {mtu}");
+    }
+    if let Some(index) = link.index {
+        let _ = write!(out, " index {index}");
+    }
+    out
+}
+
+fn route_words(route: &NewRoute) -> String {
+    let mut out = format!("route {} ", if route.copied { "append" } else { "add" });
+    let kind = match route.kind {
+        RouteKind::Unicast | RouteKind::Other => "",
+        RouteKind::Local => "local ",
+        RouteKind::Broadcast => "broadcast ",
+        RouteKind::Anycast => "anycast ",
+        RouteKind::Multicast => "multicast ",
+        RouteKind::Blackhole => "blackhole ",
+        RouteKind::Unreachable => "unreachable ",
+        RouteKind::Prohibit => "prohibit ",
+        RouteKind::Throw => "throw ",
+    };
+    let _ = write!(out, "{kind}{}", route.to);
+    let first = (route.via, route.interface.clone(), route.weight);
+    for (via, interface, weight) in std::iter::once(&first).chain(&route.more) {
+        if !route.more.is_empty() {
+            out.push_str(" nexthop");
+        }
+        if let Some(via) = via {
+            let other = Family::of(*via) != Family::of(route.to.addr());
+            let _ = write!(out, " via {}{via}", if other { "inet6 " } else { "" });
+        }
+        if let Some(interface) = interface {
+            let _ = write!(out, " dev {interface}");
+        }
+        if route.copied && via.is_some() && interface.is_some() {
+            out.push_str(" onlink");
+        }
+        if *weight > 1 {
+            let _ = write!(out, " weight {weight}");
+        }
+    }
+    if let Some(source) = route.source {
+        let _ = write!(out, " src {source}");
+    }
+    if let Some(metric) = route.metric {
+        let _ = write!(out, " metric {metric}");
+    }
+    for (name, value) in &route.metrics {
+        let _ = write!(out, " {name} {value}");
+    }
+    if route.table != 254 && route.table != 255 {
+        let _ = write!(out, " table {}", route.table);
+    }
+    out
+}
+
+fn rule_words(rule: &Rule, what: &str) -> String {
+    let family = if rule.family == Family::Ipv6 { "-6 " } else { "" };
+    let mut out = format!("{family}rule {what}");
+    if rule.inverted {
+        out.push_str(" not");
+    }
+    let _ = write!(out, " priority {}", rule.priority);
+    for (word, net) in [("from", rule.from), ("to", rule.to)] {
+        if let Some(net) = net {
+            let _ = write!(out, " {word} {net}");
+        }
+    }
+    for (word, name) in [("iif", &rule.iif), ("oif", &rule.oif)] {
+        if let Some(name) = name {
+            let _ = write!(out, " {word} {name}");
+        }
+    }
+    if rule.fwmark.is_some() || rule.fwmask.is_some() {
+        let _ = write!(out, " fwmark {:#x}", rule.fwmark.unwrap_or(0));
+        if let Some(mask) = rule.fwmask {
+            let _ = write!(out, "/{mask:#x}");
+        }
+    }
+    match rule.table {
+        Some(table) => {
+            let _ = write!(out, " table {table}");
+        }
+        None => {
+            let _ = write!(out, " {}", rule.action);
+        }
+    }
+    if let Some(length) = rule.suppress_prefix {
+        let _ = write!(out, " suppress_prefixlength {length}");
+    }
+    out
+}

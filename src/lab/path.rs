@@ -1,0 +1,401 @@
+//! The way of a packet from a node to the host, and of the answer back. Pure: routing tables and neighbours of every node, from
+//! their snapshots.
+//!
+//! This is what [`crate::plan::reach`] is not asked: there somebody's packets do arrive on an interface; here it is followed
+//! whether they do, and on which one. Only what a lab can build is known: no policy rules, no VRF.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::model::addr::needs_zone;
+use crate::model::{
+    AddrClass, AddrState, Family, Interface, InterfaceAddress, Outcome, Protocol, Route, RouteKind, Snapshot,
+};
+use crate::plan::local_table::LocalAddresses;
+use crate::plan::reach::Destination;
+
+/// `main` of `linux/rtnetlink.h`.
+const TABLE_MAIN: u32 = 254;
+/// More forwarders in a row than this are a circle (the TTL is 64; no lab is so long).
+const MOST_HOPS: usize = 32;
+
+/// What connects interfaces: each group of link-layer addresses is one network on which all hear each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Segments {
+    groups: HashMap<String, usize>,
+}
+
+impl Segments {
+    /// Joins the interfaces with these link-layer addresses, and all that are joined with them already.
+    pub fn join(&mut self, a: String, b: String) {
+        let fresh = self.groups.len();
+        let to = *self.groups.entry(a).or_insert(fresh);
+        let from = *self.groups.entry(b).or_insert(to);
+        for group in self.groups.values_mut().filter(|group| **group == from) {
+            *group = to;
+        }
+    }
+
+    fn group(&self, interface: &Interface) -> Option<usize> {
+        self.groups.get(interface.mac.as_deref()?).copied()
+    }
+}
+
+/// Why a packet does not get there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreachable {
+    /// The sender has no route.
+    NoRoute,
+    /// Nobody answers for the next hop, or a router on the way says that there is no route.
+    NoNeighbour,
+    /// The sender means itself by the destination.
+    Itself,
+    /// Nobody on the link has the link-local address.
+    LinkLocal,
+    /// Somebody on the way drops it.
+    Dropped,
+    /// It depends on what is not known: several would answer.
+    Unknown,
+}
+
+impl Unreachable {
+    /// What the sender sees; `None` when that is not known. That a host cannot be reached is told to a connection that is being
+    /// made; a UDP socket hears of no error that may pass (`udp_err()`, `icmp_err_convert`).
+    #[must_use]
+    pub fn outcome(self, protocol: Protocol) -> Option<Outcome> {
+        match self {
+            Unreachable::NoRoute => Some(Outcome::Unreachable),
+            Unreachable::NoNeighbour if protocol == Protocol::Udp => Some(Outcome::Timeout),
+            Unreachable::NoNeighbour => Some(Outcome::Unreachable),
+            Unreachable::Itself => Some(Outcome::Refused),
+            // Neighbour discovery for a link-local address fails without a word.
+            Unreachable::LinkLocal | Unreachable::Dropped => Some(Outcome::Timeout),
+            Unreachable::Unknown => None,
+        }
+    }
+}
+
+/// How a packet of a node comes to the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The host's interface.
+    pub interface: u32,
+    /// The address it comes from.
+    pub source: IpAddr,
+    /// Whether the answer of a socket without a device comes back.
+    pub answered: bool,
+    /// Whether that of a socket bound to the interface does.
+    pub answered_by_device: bool,
+}
+
+/// Every node with its addresses indexed.
+#[derive(Debug)]
+pub struct Nodes<'a> {
+    nodes: Vec<(&'a Snapshot, LocalAddresses)>,
+    wiring: &'a Segments,
+}
+
+/// Where a packet ends up: node, interface, and whether it could as well be another interface of this node, because several
+/// answer for the address ("ARP flux").
+type End = (usize, u32, bool);
+
+impl<'a> Nodes<'a> {
+    /// Of these snapshots, in the order of the nodes.
+    #[must_use]
+    pub fn new(snapshots: &'a [Snapshot], wiring: &'a Segments) -> Nodes<'a> {
+        let nodes = snapshots.iter().map(|snapshot| (snapshot, LocalAddresses::new(snapshot))).collect();
+        Nodes { nodes, wiring }
+    }
+
+    /// The interface of `node` through which it would name a link-local address of the host's interface `zone`: one on the same
+    /// link if there is any (then true), else one that leads to the host at all, else any.
+    #[must_use]
+    pub fn zone_of(&self, node: usize, host: usize, zone: u32) -> Option<(u32, bool)> {
+        let (own, host) = (self.nodes.get(node)?.0, self.nodes.get(host)?.0);
+        let target = host.interface(zone).and_then(|interface| self.wiring.group(interface));
+        let leads = |interface: &Interface| {
+            let group = self.wiring.group(interface);
+            let to_host =
+                host.interfaces.iter().any(|other| group.is_some() && self.wiring.group(other) == group);
+            (group.is_some() && group == target, to_host)
+        };
+        let up = own.interfaces.iter().filter(|interface| !interface.loopback && interface.up);
+        up.max_by_key(|interface| (leads(interface), std::cmp::Reverse(interface.index)))
+            .map(|interface| (interface.index, leads(interface).0))
+    }
+
+    /// How a packet from `node` to `to` comes to `host`, sent to the zone `zone` (of the node) where it needs one.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn arrival(
+        &self,
+        node: usize,
+        host: usize,
+        to: Destination,
+        zone: u32,
+    ) -> Result<Arrival, Unreachable> {
+        let destination = match to.address.to_canonical() {
+            IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            address => address,
+        };
+        let oif = needs_zone(destination).then_some(zone);
+        let (own, local) = self.nodes.get(node).ok_or(Unreachable::Unknown)?;
+        if local.owner(destination, oif).is_some() {
+            return Err(Unreachable::Itself);
+        }
+        let hop = next_hop(own, destination, oif).ok_or(Unreachable::NoRoute)?;
+        let source = source_address(own, &hop, destination).ok_or(Unreachable::NoRoute)?;
+        let (end, interface, flux) = self.travel(node, source, destination, oif)?;
+        if end != host || flux {
+            return Err(Unreachable::Unknown);
+        }
+        let back = |oif: Option<u32>| matches!(self.travel(host, destination, source, oif), Ok((end, ..)) if end == node);
+        // An answer to a link-local address leaves where the question came in.
+        let plain = needs_zone(source).then_some(interface);
+        Ok(Arrival { interface, source, answered: back(plain), answered_by_device: back(Some(interface)) })
+    }
+
+    /// Follows a packet to the node that takes it for its own.
+    fn travel(
+        &self,
+        from: usize,
+        source: IpAddr,
+        destination: IpAddr,
+        oif: Option<u32>,
+    ) -> Result<End, Unreachable> {
+        let mut here = from;
+        let mut oif = oif;
+        for hops in 0..MOST_HOPS {
+            let (snapshot, _) = self.nodes.get(here).ok_or(Unreachable::Unknown)?;
+            let no_route = if hops == 0 { Unreachable::NoRoute } else { Unreachable::NoNeighbour };
+            let hop = next_hop(snapshot, destination, oif.take()).ok_or(no_route)?;
+            if hop.refuses {
+                return Err(no_route);
+            }
+            let (next, interface, flux) = self.neighbour(here, &hop, source)?;
+            let (snapshot, local) = self.nodes.get(next).ok_or(Unreachable::Unknown)?;
+            if !snapshot.interface(interface).is_some_and(|interface| lets_in(snapshot, interface, source)) {
+                return Err(Unreachable::Dropped);
+            }
+            if local.owner(destination, Some(interface)).is_some() {
+                return Ok((next, interface, flux));
+            }
+            // A link-local packet goes no further.
+            if needs_zone(destination) {
+                return Err(Unreachable::LinkLocal);
+            }
+            if !forwards(snapshot, Family::of(destination)) || hops + 1 == MOST_HOPS {
+                return Err(Unreachable::Dropped);
+            }
+            here = next;
+        }
+        Err(Unreachable::Dropped)
+    }
+
+    /// Who answers for the next hop on its link (ARP, neighbour discovery), when a packet of `source` is to be sent.
+    fn neighbour(&self, from: usize, hop: &Hop, source: IpAddr) -> Result<End, Unreachable> {
+        let (snapshot, own) = self.nodes.get(from).ok_or(Unreachable::Unknown)?;
+        // ARP asks with the address of the packet, unless it is only passed on (`arp_solicit()` with `arp_announce` = 0).
+        let asks = match own.owner(source, None) {
+            Some(_) => Some(source),
+            None => source_address(snapshot, &Hop { source: None, ..*hop }, hop.address),
+        };
+        let out = snapshot.interface(hop.interface).ok_or(Unreachable::Unknown)?;
+        let group = self.wiring.group(out).filter(|_| out.up && out.running);
+        let mut answers = Vec::new();
+        for (index, (other, local)) in self.nodes.iter().enumerate() {
+            for interface in other.interfaces.iter().filter(|interface| interface.up && interface.running) {
+                let there =
+                    group.is_some() && self.wiring.group(interface) == group && interface.master.is_none();
+                let itself = index == from && interface.index == hop.interface;
+                if there && !itself && answers_for(other, local, interface, hop.address, asks) {
+                    answers.push((index, interface.index, false));
+                }
+            }
+        }
+        match answers.as_slice() {
+            [one] => Ok(*one),
+            [] if needs_zone(hop.address) => Err(Unreachable::LinkLocal),
+            [] => Err(Unreachable::NoNeighbour),
+            [first, rest @ ..] if rest.iter().all(|other| other.0 == first.0) => Ok((first.0, first.1, true)),
+            _ => Err(Unreachable::Unknown),
+        }
+    }
+}
+
+/// The next step of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hop {
+    interface: u32,
+    address: IpAddr,
+    /// Preferred source address of the route.
+    source: Option<IpAddr>,
+    /// A route that answers that there is no way.
+    refuses: bool,
+}
+
+/// Routing: the longest prefix, then the lowest metric, through `oif` where one is asked for.
+fn next_hop(snapshot: &Snapshot, destination: IpAddr, oif: Option<u32>) -> Option<Hop> {
+    let family = Family::of(destination);
+    let mut best: Option<((u8, std::cmp::Reverse<u32>), Hop)> = None;
+    let mut offer = |prefix: u8, metric: u32, hop: Hop| {
+        let key = (prefix, std::cmp::Reverse(metric));
+        if oif.is_none_or(|oif| hop.interface == oif) && best.as_ref().is_none_or(|(other, _)| key > *other) {
+            best = Some((key, hop));
+        }
+    };
+    for (interface, address) in snapshot.addresses() {
+        let net = IpNet::new(address.address, address.prefix).ok();
+        let on_link = interface.up && !interface.loopback && address.family == family;
+        if let Some(net) = net.filter(|net| on_link && net.contains(&destination)) {
+            // `IP6_RT_PRIO_ADDRCONF`; IPv4 routes of addresses have metric 0.
+            let metric = if family == Family::Ipv6 { 256 } else { 0 };
+            let hop = Hop { interface: interface.index, address: destination, source: None, refuses: false };
+            offer(net.prefix_len(), metric, hop);
+        }
+    }
+    for route in snapshot.routes.iter().filter(|route| route.table == TABLE_MAIN) {
+        if let Some(hop) = hop_of(route, destination) {
+            // `IP6_RT_PRIO_USER`.
+            let metric = route.metric.unwrap_or(if family == Family::Ipv6 { 1024 } else { 0 });
+            offer(route.destination.prefix_len(), metric, hop);
+        }
+    }
+    let found = best.map(|(_, hop)| hop);
+    match (found, oif) {
+        // With a device and no route the destination counts as on the link (`ip_route_output_key_hash_rcu()`).
+        (None, Some(oif)) if family == Family::Ipv4 => {
+            Some(Hop { interface: oif, address: destination, source: None, refuses: false })
+        }
+        (found, _) => found,
+    }
+}
+
+fn hop_of(route: &Route, destination: IpAddr) -> Option<Hop> {
+    let refuses = match route.kind {
+        RouteKind::Unicast => false,
+        RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit => true,
+        _ => return None,
+    };
+    if !route.destination.contains(&destination) {
+        return None;
+    }
+    Some(Hop {
+        interface: route.interface.unwrap_or(0),
+        address: route.gateway.unwrap_or(destination),
+        source: route.source,
+        refuses,
+    })
+}
+
+/// The address that a packet is given (`inet_select_addr()`; RFC 6724, section 5, as far as it matters here).
+fn source_address(snapshot: &Snapshot, hop: &Hop, destination: IpAddr) -> Option<IpAddr> {
+    if hop.source.is_some() {
+        return hop.source;
+    }
+    let usable = |address: &InterfaceAddress| {
+        !address.is(AddrState::Dadfailed)
+            && (!address.is(AddrState::Tentative) || address.is(AddrState::Optimistic))
+    };
+    let on = |interface: &Interface| interface.index == hop.interface;
+    let all = snapshot.addresses().filter(|(interface, address)| {
+        address.family == Family::of(destination)
+            && interface.up
+            && usable(address)
+            && !address.address.is_loopback()
+    });
+    match destination {
+        IpAddr::V4(_) => {
+            let rank = |(interface, address): &(&Interface, &InterfaceAddress)| {
+                let net = IpNet::new(address.address, address.prefix).ok();
+                (
+                    on(interface),
+                    net.is_some_and(|net| net.contains(&hop.address)),
+                    !address.is(AddrState::Secondary),
+                )
+            };
+            // The first of the best, as the kernel's list goes.
+            all.map(|candidate| (rank(&candidate), candidate.1.address))
+                .reduce(|best, other| if other.0 > best.0 { other } else { best })
+                .map(|(_, address)| address)
+        }
+        IpAddr::V6(to) => {
+            let link = needs_zone(destination);
+            let rank = |(interface, address): &(&Interface, &InterfaceAddress)| {
+                let same_scope = (address.class == AddrClass::Link) == link;
+                let same_label = address.class == AddrClass::of(destination);
+                let common = match address.address {
+                    IpAddr::V6(own) => (u128::from(own) ^ u128::from(to)).leading_zeros(),
+                    IpAddr::V4(_) => 0,
+                };
+                (same_scope, !address.is(AddrState::Deprecated), on(interface), same_label, common)
+            };
+            all.filter(|(interface, _)| !link || on(interface))
+                .map(|candidate| (rank(&candidate), candidate.1.address))
+                .reduce(|best, other| if other.0 > best.0 { other } else { best })
+                .map(|(_, address)| address)
+        }
+    }
+}
+
+/// A setting of IPv4 that is in force as the larger of that of all interfaces and the interface's own.
+fn in_force(snapshot: &Snapshot, interface: &Interface, name: &str) -> i64 {
+    let all = snapshot.setting(&format!("net.ipv4.conf.all.{name}")).unwrap_or(0);
+    all.max(interface.settings.get(&format!("ipv4.{name}")).copied().unwrap_or(0))
+}
+
+/// Whether `rp_filter` lets packets of `source` in on `interface`: 1 wants the way back to go out there, 2 any way back
+/// (`__fib_validate_source()`). IPv6 has none.
+fn lets_in(snapshot: &Snapshot, interface: &Interface, source: IpAddr) -> bool {
+    let mode = in_force(snapshot, interface, "rp_filter");
+    if source.is_ipv6() || mode == 0 {
+        return true;
+    }
+    let back = next_hop(snapshot, source, None).filter(|hop| !hop.refuses);
+    back.is_some_and(|hop| mode != 1 || hop.interface == interface.index)
+}
+
+/// Whether a node answers on `interface` for `address`, when it is asked from `asks`: ARP for every address it has unless
+/// `rp_filter`, `arp_ignore` or `arp_filter` forbids it (`arp_process()`), neighbour discovery for those of the interface
+/// (`ndisc_recv_ns()`).
+fn answers_for(
+    snapshot: &Snapshot,
+    local: &LocalAddresses,
+    interface: &Interface,
+    address: IpAddr,
+    asks: Option<IpAddr>,
+) -> bool {
+    let own = || interface.addresses.iter().find(|own| own.address == address);
+    match address {
+        IpAddr::V4(v4) => {
+            let asks = asks.unwrap_or(address);
+            let near = |own: &InterfaceAddress| {
+                IpNet::new(own.address, own.prefix).is_ok_and(|net| net.contains(&asks))
+            };
+            let has = match in_force(snapshot, interface, "arp_ignore") {
+                1 => own().is_some(),
+                2 => own().is_some_and(near),
+                8 => false,
+                _ => local.owner(address, None).is_some(),
+            };
+            let filtered = in_force(snapshot, interface, "arp_filter") > 0
+                && next_hop(snapshot, asks, None).is_none_or(|hop| hop.interface != interface.index);
+            !v4.is_loopback() && has && !filtered && lets_in(snapshot, interface, asks)
+        }
+        IpAddr::V6(_) => {
+            own().is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed))
+        }
+    }
+}
+
+fn forwards(snapshot: &Snapshot, family: Family) -> bool {
+    let name = match family {
+        Family::Ipv4 => "net.ipv4.conf.all.forwarding",
+        Family::Ipv6 => "net.ipv6.conf.all.forwarding",
+    };
+    snapshot.setting(name).is_some_and(|on| on != 0)
+}

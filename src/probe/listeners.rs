@@ -1,0 +1,66 @@
+//! The sockets that are looked at: opened in order, with what became of each.
+
+use crate::model::{IfName, Snapshot, SocketSpec};
+use crate::plan::exposure::{Exposer, Facts};
+use crate::plan::predict::BindOutcome;
+use crate::report::matrix::{ObservedBind, Seen};
+use crate::serve::bind::{self, BindFailure, Bound};
+
+use super::attempt::Observation;
+
+/// What became of opening every socket.
+pub struct Opened {
+    /// As asked for, with the ports that the kernel chose.
+    pub specs: Vec<SocketSpec>,
+    /// What became of each.
+    pub outcomes: Vec<ObservedBind>,
+    /// Those that are open.
+    pub bound: Vec<Bound>,
+    /// The index of each open one among the specs.
+    pub owners: Vec<usize>,
+}
+
+impl Opened {
+    /// Opens all of them, each as if the others did not matter: a failure is an outcome.
+    #[must_use]
+    pub fn all(sockets: &[SocketSpec], snapshot: &Snapshot) -> Opened {
+        let exposer = Exposer::new(snapshot);
+        let mut opened =
+            Opened { specs: sockets.to_vec(), outcomes: Vec::new(), bound: Vec::new(), owners: Vec::new() };
+        for (index, spec) in sockets.iter().enumerate() {
+            let exposure = exposer.exposure(&Facts::of_spec(spec, snapshot));
+            opened.outcomes.push(match bind::open(spec, exposure) {
+                Ok(bound) => {
+                    opened.specs[index].port = bound.view.port;
+                    opened.bound.push(bound);
+                    opened.owners.push(index);
+                    ObservedBind { outcome: BindOutcome::Ok, phase: None, errno: None }
+                }
+                Err(BindFailure { phase, errno, .. }) => {
+                    ObservedBind { outcome: BindOutcome::Error, phase: Some(phase), errno: Some(errno) }
+                }
+            });
+        }
+        opened
+    }
+}
+
+/// An observation in the words of a report. `owners` are those of [`Opened`].
+#[must_use]
+pub fn in_names(observation: &Observation, owners: &[usize], snapshot: &Snapshot) -> Seen {
+    let name = |index: u32| match snapshot.interface(index) {
+        Some(interface) => interface.name.clone(),
+        // It came up since the snapshot was taken.
+        None => IfName::from(format!("#{index}").as_str()),
+    };
+    Seen {
+        outcome: observation.outcome,
+        taker: observation.taker.and_then(|taker| owners.get(taker)).copied(),
+        ingress: observation.ingress.map(name),
+        local: observation.local,
+        peer: observation.peer,
+        v4_mapped: observation.v4_mapped,
+        errno: observation.errno,
+        connect_us: u64::try_from(observation.took.as_micros()).unwrap_or(u64::MAX),
+    }
+}

@@ -1,0 +1,512 @@
+//! What `listen` shows people: the sockets at the start, a line per arrival, and a matrix at the end.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::escape::{self, escape};
+use crate::model::addr::{push_with_port, text_with_port};
+use crate::model::{
+    AddrClass, Arrival, Endpoint, Evidence, Exposure, Family, IfName, Ingress, Protocol, SocketView,
+};
+use crate::record::event::{
+    Accepted, BoundSocket, ChangedPath, Datagram, Event, FilledQueue, ListenerSummary, Network, Started,
+    Summary,
+};
+use crate::record::time::Time;
+
+const DIM: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+const LOOPBACK: Style = AnsiColor::Green.on_default();
+const OPEN: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+
+/// Turns events into lines. Columns grow with what they hold and never shrink, so that lines stay aligned.
+#[derive(Debug)]
+pub struct Live {
+    color: bool,
+    sockets: Vec<(BoundSocket, String)>,
+    begun: bool,
+    listener_width: usize,
+    peer_width: usize,
+    local_width: usize,
+    ingress_width: usize,
+}
+
+impl Live {
+    /// An empty view.
+    #[must_use]
+    pub fn new(color: bool) -> Live {
+        Live {
+            color,
+            sockets: Vec::new(),
+            begun: false,
+            listener_width: "LISTENER".len(),
+            peer_width: "255.255.255.255:65535".len(),
+            local_width: "255.255.255.255:65535".len(),
+            ingress_width: "ARRIVED ON".len(),
+        }
+    }
+
+    /// The lines of an event; empty for those that are shown elsewhere (failures and notices go to standard error).
+    pub fn event(&mut self, event: &Event) -> String {
+        match event {
+            Event::Started(started) => self.started(started),
+            Event::Bound(bound) if self.begun => {
+                let (style, reach) = reach_of(&bound.socket);
+                self.told(&bound.socket, style, &format!("is open: {reach}"))
+            }
+            Event::Bound(bound) => {
+                let shown = bound.socket.to_string();
+                self.listener_width = self.listener_width.max(width(&name_of(&bound.socket)));
+                self.sockets.push((bound.clone(), shown));
+                String::new()
+            }
+            Event::Closed(closed) => self.told(&closed.socket, DIM, "is closed"),
+            Event::BindFailed(_) | Event::Notice(_) => String::new(),
+            Event::Listening(_) => {
+                self.begun = true;
+                self.listening()
+            }
+            Event::Accepted(Accepted { time, arrival, over_limit: false }) => {
+                self.told_arrival(*time, arrival, None)
+            }
+            Event::Accepted(Accepted { time, arrival, over_limit: true }) => {
+                let mut out = Vec::new();
+                self.over_limit(&mut out, *time, arrival);
+                String::from_utf8_lossy(&out).into_owned()
+            }
+            Event::Datagram(Datagram { time, arrival, bytes, truncated }) => {
+                self.told_arrival(*time, arrival, Some((*bytes, *truncated)))
+            }
+            Event::PathChanged(changed) => self.path_changed(changed),
+            Event::Network(network) => self.network(network),
+            Event::Queue(queue) => self.queue(queue),
+            Event::Dropped(dropped) => {
+                self.styled(
+                    BAD,
+                    &format!("... {} arrivals without a line: {}", dropped.count, dropped.reason),
+                ) + "\n"
+            }
+            Event::Summary(summary) => self.summary(summary),
+        }
+    }
+
+    fn styled(&self, style: Style, text: &str) -> String {
+        if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+
+    fn started(&self, started: &Started) -> String {
+        let host = started.host.name.as_deref().unwrap_or("this host");
+        format!(
+            "bindscope {} listens on {} with profile {}\n",
+            escape(&started.version),
+            escape(host),
+            self.styled(BOLD, &escape(&started.profile))
+        )
+    }
+
+    /// The table of sockets, and the head of the arrivals.
+    fn listening(&self) -> String {
+        if self.sockets.is_empty() {
+            return "\n  no socket is open\n".to_owned();
+        }
+        let mut out = String::from("\n");
+        let socket_width = self.sockets.iter().map(|(_, shown)| width(shown)).max().unwrap_or(0);
+        for (bound, shown) in &self.sockets {
+            let (style, reach) = reach_of(&bound.socket);
+            let _ = write!(
+                out,
+                "  {}  {}  {}",
+                padded(&name_of(&bound.socket), self.listener_width),
+                padded(shown, socket_width),
+                self.styled(style, &reach)
+            );
+            if bound.inherited {
+                out.push_str("  inherited");
+            }
+            if let Some(errno) = bound.packet_info_errno {
+                let _ = write!(out, "  {}", self.styled(BAD, &format!("no ingress interface ({errno})")));
+            }
+            out.push('\n');
+        }
+        let head = format!(
+            "\n{}  {}  {}  {}  {}  REMARKS",
+            padded("TIME", 13),
+            padded("LISTENER", self.listener_width),
+            padded("ARRIVED ON", self.ingress_width),
+            padded("PEER", self.peer_width),
+            padded("LOCAL", self.local_width),
+        );
+        out + &self.styled(DIM, &head) + "\n"
+    }
+
+    fn told_arrival(&mut self, time: Time, arrival: &Arrival, datagram: Option<(usize, bool)>) -> String {
+        let mut out = Vec::new();
+        self.arrival(&mut out, time, arrival, datagram);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// Adds the line of a connection that was closed at once, since its listener was full.
+    pub fn over_limit(&mut self, out: &mut Vec<u8>, time: Time, arrival: &Arrival) {
+        self.line(out, time, arrival, |out, start| {
+            remark(out, start, format_args!("closed at once: max_connections are open"));
+        });
+    }
+
+    /// Adds the line of an arrival to `out`; of a datagram also its length in bytes and whether only its beginning was read.
+    pub fn arrival(
+        &mut self,
+        out: &mut Vec<u8>,
+        time: Time,
+        arrival: &Arrival,
+        datagram: Option<(usize, bool)>,
+    ) {
+        self.line(out, time, arrival, |out, start| match datagram {
+            Some((bytes, false)) => remark(out, start, format_args!("{bytes} bytes")),
+            Some((bytes, true)) => {
+                remark(out, start, format_args!("{bytes} bytes, only the beginning was read"));
+            }
+            None => {}
+        });
+    }
+
+    /// Adds a line whose last remarks `more` adds, behind those that begin at its second argument.
+    fn line(
+        &mut self,
+        out: &mut Vec<u8>,
+        time: Time,
+        arrival: &Arrival,
+        more: impl FnOnce(&mut Vec<u8>, usize),
+    ) {
+        let start = out.len();
+        let style = match (&arrival.ingress.evidence, arrival.peer_is_local) {
+            (Evidence::Kernel | Evidence::ScopeId, Some(true)) => LOOPBACK,
+            (Evidence::Kernel | Evidence::ScopeId, _) => OPEN,
+            _ => DIM,
+        };
+        styled(out, self.color, DIM, |out| time.push_time_of_day(out));
+        out.extend_from_slice(b"  ");
+        column(out, &mut self.listener_width, |out| escape::push(out, &arrival.listener));
+        out.extend_from_slice(b"  ");
+        styled(out, self.color, style, |out| {
+            column(out, &mut self.ingress_width, |out| push_ingress(out, &arrival.ingress));
+        });
+        for (end, width) in [(&arrival.peer, &mut self.peer_width), (&arrival.local, &mut self.local_width)] {
+            out.extend_from_slice(b"  ");
+            column(out, width, |out| endpoint(out, arrival, end));
+        }
+        out.extend_from_slice(b"  ");
+        let remarks_start = out.len();
+        remarks(out, arrival);
+        more(out, remarks_start);
+        while out.len() > start && out.last() == Some(&b' ') {
+            out.pop();
+        }
+        out.push(b'\n');
+    }
+
+    fn path_changed(&self, ChangedPath { time, change }: &ChangedPath) -> String {
+        let shown = |ingress: &Ingress| {
+            let mut out = Vec::new();
+            push_ingress(&mut out, ingress);
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        let text = format!(
+            "path changed: the handshake of {} came in on {}, later packets on {} (listener {})",
+            text_with_port(
+                change.peer.address,
+                change.ingress.name.as_ref().filter(|_| change.peer.scope_id.is_some()),
+                change.peer.port
+            ),
+            shown(&change.ingress),
+            shown(&change.later),
+            escape(&change.listener)
+        );
+        format!("{}  {}\n", self.styled(DIM, &time.time_of_day()), self.styled(OPEN, &text))
+    }
+
+    fn queue(&self, queue: &FilledQueue) -> String {
+        let FilledQueue { time, listener, length, limit, overflows } = queue;
+        let overflows =
+            overflows.map(|count| format!(", {count} overflows in this namespace")).unwrap_or_default();
+        let text =
+            format!("{}  queue {length}/{limit} of {}{overflows}", time.time_of_day(), escape(listener));
+        self.styled(BAD, &text) + "\n"
+    }
+
+    fn network(&self, network: &Network) -> String {
+        let time = network.time.time_of_day();
+        let mut out = self.styled(DIM, &format!("{time}  {}", network.change)) + "\n";
+        for (sockets, style, what) in [
+            (&network.lost, BAD, "stays open, and nobody can reach it any more"),
+            (&network.found, LOOPBACK, "can be reached again"),
+        ] {
+            for socket in sockets {
+                out += &self.told(socket, style, what);
+            }
+        }
+        out
+    }
+
+    /// A line about a socket, below the times.
+    fn told(&self, socket: &SocketView, style: Style, what: &str) -> String {
+        let text = format!("{:15}listener {} ({socket}) {what}", "", name_of(socket));
+        self.styled(style, &text) + "\n"
+    }
+
+    /// Listener x ingress interface.
+    fn summary(&self, summary: &Summary) -> String {
+        if summary.by_listener.is_empty() {
+            return String::new();
+        }
+        let interfaces: BTreeSet<&IfName> =
+            summary.by_listener.iter().flat_map(|listener| listener.by_ingress.keys()).collect();
+        let first =
+            summary.by_listener.iter().map(|row| width(&escape(&row.listener))).max().unwrap_or(0).max(8);
+        let columns: Vec<(&IfName, String, usize)> = interfaces
+            .iter()
+            .map(|name| (*name, name.to_string()))
+            .map(|(name, shown)| (name, shown.clone(), width(&shown).max(7)))
+            .collect();
+        let mut head = format!("\n{}", padded("LISTENER", first));
+        for (_, name, wide) in &columns {
+            let _ = write!(head, "  {name:>wide$}");
+        }
+        head.push_str("    TOTAL");
+        let mut out = self.styled(DIM, &head) + "\n";
+        for row in &summary.by_listener {
+            out.push_str(&padded(&escape(&row.listener), first));
+            for (name, _, wide) in &columns {
+                let count = row.by_ingress.get(*name).copied().unwrap_or(0);
+                let shown = if count == 0 { "-".to_owned() } else { count.to_string() };
+                let _ = write!(out, "  {shown:>wide$}");
+            }
+            let _ = writeln!(out, "  {:>7}{}", row.accepted + row.datagrams, over_limit(row));
+        }
+        let _ = write!(out, "\n{} accepted", summary.accepted);
+        if summary.datagrams > 0 {
+            let noun = if summary.datagrams == 1 { "datagram" } else { "datagrams" };
+            let _ = write!(out, ", {} {noun}", summary.datagrams);
+        }
+        if summary.dropped > 0 {
+            let _ =
+                write!(out, ", {}", self.styled(BAD, &format!("{} of them without a line", summary.dropped)));
+        }
+        out.push('\n');
+        for (kind, count) in &summary.errors {
+            let _ = writeln!(out, "{}", self.styled(BAD, &format!("{count} x {}", escape(kind))));
+        }
+        out
+    }
+}
+
+/// The interface, or what is known of it.
+fn push_ingress(out: &mut Vec<u8>, ingress: &Ingress) {
+    match (&ingress.name, ingress.index) {
+        (Some(name), _) => escape::push_bytes(out, name.as_bytes()),
+        (None, Some(index)) => drop(write!(out, "if{index}")),
+        (None, None) => out.push(b'?'),
+    }
+}
+
+fn over_limit(row: &ListenerSummary) -> String {
+    match row.over_limit {
+        0 => String::new(),
+        count => format!("  ({count} closed at once: max_connections were open)"),
+    }
+}
+
+fn name_of(socket: &SocketView) -> String {
+    escape(socket.listener.as_deref().unwrap_or("?"))
+}
+
+/// Who can reach it, in words.
+fn reach_of(socket: &SocketView) -> (Style, String) {
+    let exposure = socket.exposure;
+    match exposure.widest() {
+        // Nothing is joined here, and others may join later.
+        _ if socket.protocol == Protocol::Udp && AddrClass::of(socket.address) == AddrClass::Multicast => {
+            (OPEN, "open to senders to this group, where it is joined".to_owned())
+        }
+        Exposure::None => (DIM, "reachable by nobody".to_owned()),
+        Exposure::Loopback => (LOOPBACK, "this machine only".to_owned()),
+        _ => {
+            let whom = |reach| match reach {
+                Exposure::None | Exposure::Loopback => None,
+                Exposure::Link => Some("hosts on the link"),
+                Exposure::Private => Some("private networks"),
+                Exposure::Global => Some("anybody"),
+            };
+            if let Some(whom) = whom(exposure.ipv4).filter(|_| exposure.ipv4 == exposure.ipv6) {
+                return (OPEN, format!("open to {whom} over {} and {}", Family::Ipv4, Family::Ipv6));
+            }
+            let per_family = Family::BOTH.map(|family| {
+                let reach = if family == Family::Ipv4 { exposure.ipv4 } else { exposure.ipv6 };
+                whom(reach).map(|whom| format!("{whom} over {family}"))
+            });
+            (OPEN, format!("open to {}", per_family.into_iter().flatten().collect::<Vec<_>>().join(", ")))
+        }
+    }
+}
+
+/// An end of an arrival; the zone of a link-local address is named where it is the ingress link.
+fn endpoint(out: &mut Vec<u8>, arrival: &Arrival, end: &Endpoint) {
+    let Some(index) = end.scope_id else { return push_with_port(out, end.address, None, end.port) };
+    let number;
+    let zone = match &arrival.ingress.name {
+        Some(name) if arrival.ingress.index == Some(index) => name,
+        _ => {
+            number = IfName::from(index.to_string().as_str());
+            &number
+        }
+    };
+    push_with_port(out, end.address, Some(zone), end.port);
+}
+
+/// What a reader would not guess from addresses and interface alone.
+fn remarks(out: &mut Vec<u8>, arrival: &Arrival) {
+    let start = out.len();
+    let mut remark = |text: std::fmt::Arguments<'_>| remark(out, start, text);
+    let loopback = arrival.local.address.is_loopback() && arrival.peer.address.is_loopback();
+    if arrival.peer_is_local == Some(true) && !loopback {
+        remark(format_args!("from this machine"));
+    }
+    if let (Some(owner), Some(name)) = (&arrival.address_owner, &arrival.ingress.name)
+        && owner != name
+    {
+        remark(format_args!("the address is {owner}'s"));
+    }
+    if arrival.v4_mapped {
+        remark(format_args!("IPv4 on an IPv6 socket"));
+    }
+    match arrival.ingress.evidence {
+        Evidence::Kernel => {}
+        Evidence::ScopeId => remark(format_args!("interface by scope id")),
+        Evidence::Address => remark(format_args!("interface inferred from the address")),
+        Evidence::Unknown => remark(format_args!("interface unknown")),
+    }
+}
+
+/// Adds a remark behind those that begin at `start`.
+fn remark(out: &mut Vec<u8>, start: usize, text: std::fmt::Arguments<'_>) {
+    if out.len() > start {
+        out.extend_from_slice(b"; ");
+    }
+    let _ = out.write_fmt(text);
+}
+
+/// Adds what `write` does in this style.
+fn styled(out: &mut Vec<u8>, color: bool, style: Style, write: impl FnOnce(&mut Vec<u8>)) {
+    if color {
+        let _ = write!(out, "{style}");
+    }
+    write(out);
+    if color {
+        let _ = write!(out, "{style:#}");
+    }
+}
+
+/// Adds what `write` does, and spaces up to the width, which grows where it is too small.
+fn column(out: &mut Vec<u8>, width: &mut usize, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    // The first bytes of characters, see `width`.
+    let columns = out.iter().skip(start).filter(|&&byte| byte & 0xc0 != 0x80).count();
+    *width = (*width).max(columns);
+    out.resize(out.len() + *width - columns, b' ');
+}
+
+/// Characters, which is columns for all that [`escape`] lets through but wide scripts; those only shift their own line.
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn padded(text: &str, columns: usize) -> String {
+    format!("{text:<columns$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::{Endpoint, FamilyExposure, Ingress};
+
+    fn accepted(owner: &str) -> Event {
+        Event::Accepted(Accepted {
+            time: Time::new(std::time::UNIX_EPOCH),
+            arrival: Arrival {
+                listener: "all\x1b4".into(),
+                protocol: Protocol::Tcp,
+                family: Family::Ipv4,
+                v4_mapped: true,
+                peer: Endpoint { address: [192, 0, 2, 9].into(), port: 40312, scope_id: None },
+                local: Endpoint { address: [192, 0, 2, 2].into(), port: 8081, scope_id: None },
+                ingress: Ingress { index: Some(4), name: Some("eth1".into()), evidence: Evidence::Kernel },
+                address_owner: Some(owner.into()),
+                peer_is_local: Some(false),
+            },
+            over_limit: false,
+        })
+    }
+
+    #[test]
+    fn a_line_says_what_one_would_not_guess() {
+        let mut live = Live::new(false);
+        assert_eq!(
+            live.event(&accepted("eth0")),
+            "00:00:00.000Z  all\\x1b4  eth1        192.0.2.9:40312        192.0.2.2:8081         the address is eth0's; IPv4 on an IPv6 socket\n"
+        );
+        assert!(!live.event(&accepted("eth1")).contains("the address is"));
+    }
+
+    #[test]
+    fn who_can_reach_a_socket_is_said_of_groups_and_of_both_families() {
+        let mut socket = SocketView {
+            listener: None,
+            protocol: Protocol::Udp,
+            family: Family::Ipv4,
+            address: [224, 0, 0, 1].into(),
+            port: 1,
+            scope_id: None,
+            device: None,
+            v6only: None,
+            reuse_address: None,
+            reuse_port: None,
+            exposure: FamilyExposure::default(),
+        };
+        assert!(reach_of(&socket).1.starts_with("open to senders to this group"));
+        socket.address = [192, 0, 2, 1].into();
+        assert_eq!(reach_of(&socket).1, "reachable by nobody");
+        socket.exposure = FamilyExposure { ipv4: Exposure::Private, ipv6: Exposure::Private };
+        assert_eq!(reach_of(&socket).1, "open to private networks over IPv4 and IPv6");
+        socket.exposure.ipv6 = Exposure::Global;
+        assert_eq!(reach_of(&socket).1, "open to private networks over IPv4, anybody over IPv6");
+    }
+
+    #[test]
+    fn the_matrix_adds_up() {
+        let row = |listener: &str, counts: &[(&str, u64)]| ListenerSummary {
+            listener: listener.into(),
+            accepted: counts.iter().map(|(_, count)| count).sum(),
+            datagrams: 0,
+            over_limit: 0,
+            by_ingress: counts.iter().map(|(name, count)| ((*name).into(), *count)).collect(),
+        };
+        let summary = Summary {
+            accepted: 3,
+            datagrams: 0,
+            dropped: 0,
+            by_listener: vec![row("all4", &[("eth0", 2), ("lo", 1)]), row("lo4", &[])],
+            errors: BTreeMap::from([("accept EMFILE".to_owned(), 2)]),
+        };
+        let shown = Live::new(false).event(&Event::Summary(summary));
+        assert_eq!(
+            shown,
+            "\nLISTENER     eth0       lo    TOTAL\nall4            2        1        3\nlo4             -        -        0\n\n3 accepted\n2 x accept EMFILE\n"
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! The envelope of every document: schema, version, completeness, host; and the reader that knows its own from others.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::model::filters::PacketFilters;
+use crate::model::{Host, Interface, Route, Rule, Snapshot};
+
+/// The longest document that is read, in bytes.
+pub const LONGEST: u64 = 64 << 20;
+
+/// Name and number of the schema of `interfaces --format json`.
+pub const INTERFACES: (&str, u32) = ("bindscope.interfaces", 1);
+
+/// A document: the fields that all have, and its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Document<T> {
+    /// `bindscope.plan/1`.
+    pub schema: String,
+    /// Version of the program that wrote it.
+    pub version: String,
+    /// False when anything could not be read.
+    pub complete: bool,
+    /// One sentence for each thing that could not be read.
+    pub incomplete_because: Vec<String>,
+    /// Where it was made.
+    pub host: Host,
+    /// What it tells.
+    #[serde(flatten)]
+    pub body: T,
+}
+
+impl<T> Document<T> {
+    /// A document of this program's version. It is complete when there is no reason against it.
+    #[must_use]
+    pub fn new(
+        (name, number): (&str, u32),
+        host: Host,
+        incomplete_because: Vec<String>,
+        body: T,
+    ) -> Document<T> {
+        Document {
+            schema: format!("{name}/{number}"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            complete: incomplete_because.is_empty(),
+            incomplete_because,
+            host,
+            body,
+        }
+    }
+}
+
+impl<T: Serialize> Document<T> {
+    /// The document as JSON with a newline at its end; what lies deeper than `levels` containers is on one line.
+    ///
+    /// # Errors
+    /// When the writer fails, or the body cannot be JSON (a map whose keys are no strings).
+    pub fn write_json(&self, out: impl Write, levels: usize) -> io::Result<()> {
+        super::json::write(out, self, levels)
+    }
+}
+
+/// Why a file is not taken as a document.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It cannot be read.
+    #[error("cannot read it: {0}")]
+    Io(#[from] std::io::Error),
+    /// It is longer than [`LONGEST`].
+    #[error("it is longer than 64 MiB")]
+    TooLong,
+    /// It is not JSON.
+    #[error("it is not JSON: {0}")]
+    NotJson(serde_json::Error),
+    /// It is JSON without a schema of this program.
+    #[error("it is not a document of bindscope: it has no field schema that begins with \"bindscope.\"")]
+    Foreign,
+    /// It is a document of another kind.
+    #[error("it is a {found} document, not {wanted}")]
+    OtherKind {
+        /// Its schema, escaped.
+        found: String,
+        /// The schema that is read here.
+        wanted: String,
+    },
+    /// A newer program wrote it.
+    #[error("its schema {found} is newer than {known}, the newest that this version reads")]
+    Newer {
+        /// Its schema, escaped.
+        found: String,
+        /// The newest that is known.
+        known: String,
+    },
+    /// It says that it is of the right schema, but is not.
+    #[error("it does not fit its schema: {0}")]
+    Misshapen(serde_json::Error),
+}
+
+#[derive(Deserialize)]
+struct Head {
+    schema: Option<String>,
+}
+
+/// Reads a document of the schema `name`, at most as new as its `number`.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn read<T: DeserializeOwned>(
+    (name, number): (&str, u32),
+    source: impl Read,
+) -> Result<Document<T>, ReadError> {
+    let mut bytes = Vec::new();
+    source.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(ReadError::TooLong);
+    }
+    let head: Head = serde_json::from_slice(&bytes).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => ReadError::Foreign,
+        _ => ReadError::NotJson(error),
+    })?;
+    let schema = head.schema.filter(|schema| schema.starts_with("bindscope.")).ok_or(ReadError::Foreign)?;
+    let known = format!("{name}/{number}");
+    let found = crate::escape::escape(&schema);
+    match schema.split_once('/').map(|(kind, number)| (kind, number.parse::<u32>())) {
+        Some((kind, Ok(theirs))) if kind == name && theirs > number => {
+            return Err(ReadError::Newer { found, known });
+        }
+        Some((kind, Ok(1..))) if kind == name => {}
+        _ => return Err(ReadError::OtherKind { found, wanted: known }),
+    }
+    serde_json::from_slice(&bytes).map_err(ReadError::Misshapen)
+}
+
+/// What `interfaces --format json` tells: all of a [`Snapshot`], and what each bind form would cover.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Interfaces<'a, C = serde::de::IgnoredAny> {
+    /// Sorted by index.
+    pub interfaces: Cow<'a, [Interface]>,
+    /// See [`Snapshot::routes`].
+    pub routes: Cow<'a, [Route]>,
+    /// See [`Snapshot::rules`].
+    pub rules: Cow<'a, [Rule]>,
+    /// See [`Snapshot::missing_default_rules`].
+    #[serde(default)]
+    pub missing_default_rules: Cow<'a, [Rule]>,
+    /// See [`Snapshot::settings`].
+    pub settings: Cow<'a, BTreeMap<String, i64>>,
+    /// See [`Snapshot::ipv6_available`].
+    pub ipv6_available: bool,
+    /// See [`Snapshot::disagreements`].
+    pub disagreements: Cow<'a, [String]>,
+    /// See [`Snapshot::packet_filters`].
+    #[serde(default)]
+    pub packet_filters: Option<Cow<'a, PacketFilters>>,
+    /// See [`Snapshot::unsupported`].
+    #[serde(default)]
+    pub unsupported: Cow<'a, [String]>,
+    /// Whether the C library's list was held against the kernel's; else the disagreements are those of labels alone.
+    #[serde(default)]
+    pub cross_checked: bool,
+    /// What each bind form would cover: a list of [`Coverage`](crate::model::bind_forms::Coverage). It follows from the rest, and so
+    /// is not read back.
+    pub coverage: C,
+}
+
+/// The document of a snapshot. `coverage` is written as a list of [`Coverage`](crate::model::bind_forms::Coverage).
+#[must_use]
+pub fn of_snapshot<C: Serialize>(
+    snapshot: &Snapshot,
+    cross_checked: bool,
+    coverage: C,
+) -> Document<Interfaces<'_, C>> {
+    let body = Interfaces {
+        interfaces: Cow::Borrowed(&snapshot.interfaces),
+        routes: Cow::Borrowed(&snapshot.routes),
+        rules: Cow::Borrowed(&snapshot.rules),
+        missing_default_rules: Cow::Borrowed(&snapshot.missing_default_rules),
+        settings: Cow::Borrowed(&snapshot.settings),
+        ipv6_available: snapshot.ipv6_available,
+        disagreements: Cow::Borrowed(&snapshot.disagreements),
+        packet_filters: snapshot.packet_filters.as_ref().map(Cow::Borrowed),
+        unsupported: Cow::Borrowed(&snapshot.unsupported),
+        cross_checked,
+        coverage,
+    };
+    Document::new(INTERFACES, snapshot.host.clone(), snapshot.incomplete_because.clone(), body)
+}
+
+/// Reads the document of [`of_snapshot`] back, as `plan --host` does.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn read_snapshot(source: impl Read) -> Result<Snapshot, ReadError> {
+    let document: Document<Interfaces> = read(INTERFACES, source)?;
+    Ok(Snapshot {
+        host: document.host,
+        complete: document.complete,
+        incomplete_because: document.incomplete_because,
+        interfaces: document.body.interfaces.into_owned(),
+        routes: document.body.routes.into_owned(),
+        rules: document.body.rules.into_owned(),
+        missing_default_rules: document.body.missing_default_rules.into_owned(),
+        settings: document.body.settings.into_owned(),
+        ipv6_available: document.body.ipv6_available,
+        disagreements: document.body.disagreements.into_owned(),
+        groups: None,
+        packet_filters: document.body.packet_filters.map(Cow::into_owned),
+        unsupported: document.body.unsupported.into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_reads_back_equal() {
+        let snapshot = Snapshot { complete: true, ipv6_available: true, ..Snapshot::default() };
+        let mut json = Vec::new();
+        of_snapshot(&snapshot, false, [(); 0]).write_json(&mut json, 4).unwrap();
+        assert_eq!(read_snapshot(&json[..]).unwrap(), snapshot);
+    }
+
+    #[test]
+    fn other_files_are_refused_by_name() {
+        for (text, expected) in [
+            ("", "it is not JSON"),
+            ("{", "it is not JSON"),
+            ("[]", "it is not a document of bindscope"),
+            ("{}", "it is not a document of bindscope"),
+            (r#"{"schema":"x/1"}"#, "it is not a document of bindscope"),
+            (
+                r#"{"schema":"bindscope.plan/1"}"#,
+                "it is a bindscope.plan/1 document, not bindscope.interfaces/1",
+            ),
+            (r#"{"schema":"bindscope.interfaces/2"}"#, "its schema bindscope.interfaces/2 is newer"),
+            (r#"{"schema":"bindscope.interfaces/0"}"#, "it is a bindscope.interfaces/0 document"),
+            (r#"{"schema":"bindscope.interfaces/1"}"#, "it does not fit its schema"),
+        ] {
+            let error = read_snapshot(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+        assert!(matches!(read_snapshot(std::io::repeat(b' ')), Err(ReadError::TooLong)));
+    }
+}

@@ -1,0 +1,520 @@
+//! What a profile expects, judged by what is foretold or was seen. What nothing was looked at for is undecided, never a pass.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::matrix::{CellReport, SocketReport};
+use crate::model::{Family, IfName, Outcome, Protocol, Source};
+use crate::plan::predict::BindOutcome;
+use crate::profile::expect::{BindResult, Expectation, Spread, Vantage};
+
+/// Judges shares: how many of the connections each socket got.
+#[must_use]
+pub fn judge_shares(wanted: Spread, counts: &[u32], lost: u32) -> Judged {
+    let total = counts.iter().sum::<u32>() + lost;
+    let least = counts.iter().copied().min().unwrap_or(0);
+    if counts.len() < 2 || total == 0 {
+        return (Verdict::Undecided, format!("{} sockets are open, and a share needs two", counts.len()));
+    }
+    let share = f64::from(least) / f64::from(total);
+    let shares: Vec<String> = counts.iter().map(ToString::to_string).collect();
+    let because = format!("of {total} connections the sockets took {}", shares.join(", "));
+    if lost > 0 {
+        return (Verdict::Fail, format!("{because}; {lost} came to none of them"));
+    }
+    (if share >= wanted.min_share { Verdict::Pass } else { Verdict::Fail }, because)
+}
+
+/// Whether a cell is a look from a vantage.
+fn covers(vantage: &Vantage, cell: &CellReport) -> bool {
+    match (vantage, &cell.source) {
+        (Vantage::Loopback, Source::Host) => is_loopback(&cell.destination),
+        (Vantage::OwnAddresses, Source::Host) => !is_loopback(&cell.destination),
+        (Vantage::Host, Source::Host) => true,
+        (Vantage::Link(glob), Source::Link(name)) => {
+            name.as_str().is_some_and(|name| matches_glob(glob, name))
+        }
+        (Vantage::Node(glob), Source::Node(name)) => matches_glob(glob, name),
+        _ => false,
+    }
+}
+
+/// The narrowest vantage that a cell is a look from.
+fn vantage_of(cell: &CellReport) -> Vantage {
+    match &cell.source {
+        Source::Host if is_loopback(&cell.destination) => Vantage::Loopback,
+        Source::Host => Vantage::OwnAddresses,
+        Source::Link(name) => Vantage::Link(name.to_string()),
+        Source::Node(name) => Vantage::Node(name.clone()),
+    }
+}
+
+/// A verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It holds.
+    Pass,
+    /// Too little was looked at.
+    Undecided,
+    /// It does not hold.
+    Fail,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Verdict::Pass => "pass",
+            Verdict::Undecided => "undecided",
+            Verdict::Fail => "fail",
+        })
+    }
+}
+
+/// What became of one rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectationReport {
+    /// The globs, separated by commas.
+    pub listener: String,
+    /// The key in the profile.
+    pub rule: String,
+    /// Whether it holds.
+    pub verdict: Verdict,
+    /// Why.
+    pub because: String,
+}
+
+/// Judges every rule, as [`judge_with`] where nobody can make connections for a `spread`.
+#[must_use]
+pub fn judge(
+    expectations: &[Expectation],
+    sockets: &[SocketReport],
+    cells: &[CellReport],
+    seen_only: bool,
+) -> Vec<ExpectationReport> {
+    judge_with(expectations, sockets, cells, seen_only, &mut |_, _| None)
+}
+
+/// Judges every rule. `spread` makes the connections that a `spread` wants, where that can be done. Cells count as seen where they were, and as foretold elsewhere unless `seen_only`.
+#[must_use]
+pub fn judge_with(
+    expectations: &[Expectation],
+    sockets: &[SocketReport],
+    cells: &[CellReport],
+    seen_only: bool,
+    spread: &mut dyn FnMut(&Expectation, Spread) -> Option<Judged>,
+) -> Vec<ExpectationReport> {
+    // By service, because an expectation is about few of many.
+    let mut by_service: HashMap<Service, Vec<&CellReport>> = HashMap::new();
+    if !expectations.is_empty() {
+        for cell in cells.iter().filter(|cell| !seen_only || cell.observed.is_some()) {
+            by_service.entry((cell.protocol, cell.port)).or_default().push(cell);
+        }
+    }
+    let mut reports = Vec::new();
+    for expectation in expectations {
+        let matched: Vec<&SocketReport> = sockets
+            .iter()
+            .filter(|socket| expectation.names(socket.socket.listener.as_deref().unwrap_or_default()))
+            .collect();
+        let case = Case { expectation, sockets: &matched, cells: &by_service };
+        let mut rules = case.judge();
+        if let Some(wanted) = expectation.spread {
+            let nobody = "no series of connections was made to count shares in".to_owned();
+            rules.push(("spread", spread(expectation, wanted).unwrap_or((Verdict::Undecided, nobody))));
+        }
+        for (rule, judged) in rules {
+            let (verdict, because) = match judged {
+                _ if matched.is_empty() => (Verdict::Undecided, "no listener has such a name".to_owned()),
+                judged => judged,
+            };
+            let listener = expectation.listeners.join(", ");
+            reports.push(ExpectationReport { listener, rule: rule.to_owned(), verdict, because });
+        }
+    }
+    reports
+}
+
+/// A verdict, and why.
+pub type Judged = (Verdict, String);
+
+/// What is connected to: protocol and port.
+type Service = (Protocol, u16);
+
+struct Case<'a> {
+    expectation: &'a Expectation,
+    sockets: &'a [&'a SocketReport],
+    cells: &'a HashMap<Service, Vec<&'a CellReport>>,
+}
+
+impl Case<'_> {
+    /// Every rule of the expectation with its verdict.
+    fn judge(&self) -> Vec<(&'static str, Judged)> {
+        let wanted = self.expectation;
+        let mut verdicts = Vec::new();
+        if !wanted.reachable_from.is_empty() {
+            verdicts.push(("reachable_from", self.reachable(&wanted.reachable_from)));
+        }
+        if !wanted.not_reachable_from.is_empty() {
+            verdicts.push(("not_reachable_from", self.not_reachable(&wanted.not_reachable_from)));
+        }
+        if !wanted.only_from.is_empty() {
+            verdicts.push(("only_from", self.only_from(&wanted.only_from)));
+        }
+        if !wanted.arrives_on.is_empty() {
+            verdicts.push(("arrives_on", self.arrives_on(&wanted.arrives_on)));
+        }
+        if let Some(expected) = wanted.bind {
+            verdicts.push(("bind", self.bind(expected)));
+        }
+        if !wanted.conflicts_with.is_empty() {
+            verdicts.push(("conflicts_with", self.conflicts_with(&wanted.conflicts_with)));
+        }
+        verdicts
+    }
+
+    /// The listeners, each once.
+    fn names(&self) -> BTreeSet<&str> {
+        self.sockets.iter().filter_map(|socket| socket.socket.listener.as_deref()).collect()
+    }
+
+    /// Cells that are about a service, in the families that are asked for.
+    fn at(&self, service: Service) -> impl Iterator<Item = &CellReport> {
+        let families = &self.expectation.families;
+        let cells = self.cells.get(&service).map_or(&[][..], Vec::as_slice).iter().copied();
+        cells.filter(move |cell| families.is_empty() || families.contains(&family_of(&cell.destination)))
+    }
+
+    /// Cells that are about these listeners' ports and families.
+    fn about(&self) -> impl Iterator<Item = &CellReport> {
+        let services: BTreeSet<Service> = self.sockets.iter().map(|socket| service_of(socket)).collect();
+        services.into_iter().flat_map(|service| self.at(service))
+    }
+
+    /// A listener of which no socket is open, so that nothing can tell who would reach it; none where that is expected.
+    fn closed(&self) -> Option<&str> {
+        if matches!(self.expectation.bind, Some(BindResult::Error(_))) {
+            return None;
+        }
+        let open: BTreeSet<&str> = self
+            .sockets
+            .iter()
+            .filter(|socket| outcome_of(socket) != BindOutcome::Error)
+            .filter_map(|socket| socket.socket.listener.as_deref())
+            .collect();
+        self.names().into_iter().find(|name| !open.contains(name))
+    }
+
+    /// Whether one of these listeners takes a cell; `None` when it is not known.
+    fn takes(&self, cell: &CellReport, names: &BTreeSet<&str>) -> Option<bool> {
+        if let Some(seen) = &cell.observed {
+            return Some(seen.listener.as_deref().is_some_and(|name| names.contains(name)));
+        }
+        let possible = cell.predicted.listener.iter().chain(&cell.predicted.candidates);
+        let concerned = possible.filter(|name| names.contains(name.as_str())).count() > 0;
+        match (cell.predicted.outcome, concerned) {
+            (None, true) => None,
+            (outcome, concerned) => Some(concerned && outcome == Some(Outcome::Accepted)),
+        }
+    }
+
+    fn reachable(&self, from: &[Vantage]) -> Judged {
+        let mut count = 0;
+        let mut undecided = None;
+        // Each port for itself: that one is reached says nothing of another.
+        let mut asked: BTreeMap<(&str, Service), BTreeSet<Family>> = BTreeMap::new();
+        for socket in self.sockets {
+            let name = socket.socket.listener.as_deref().unwrap_or_default();
+            let families = asked.entry((name, service_of(socket))).or_default();
+            if self.expectation.families.is_empty() {
+                families.extend(families_of(socket));
+            } else {
+                families.extend(&self.expectation.families);
+            }
+        }
+        for ((name, service), families) in asked {
+            let only = BTreeSet::from([name]);
+            for vantage in from {
+                for &family in &families {
+                    let looks: Vec<_> = self
+                        .at(service)
+                        .filter(|cell| covers(vantage, cell) && family_of(&cell.destination) == family)
+                        .collect();
+                    let taken: Vec<_> = looks.iter().map(|cell| self.takes(cell, &only)).collect();
+                    if taken.contains(&Some(true)) {
+                        count += 1;
+                    } else if looks.is_empty() {
+                        undecided = Some(format!("nobody looked from {vantage} over {family}"));
+                    } else if taken.contains(&None) {
+                        undecided = Some(format!("whether {vantage} reaches {name} is not known"));
+                    } else {
+                        let first = looks[0];
+                        return (
+                            Verdict::Fail,
+                            format!(
+                                "{vantage} does not reach {name} over {family}: {} port {} is {}",
+                                first.destination,
+                                first.port,
+                                outcome_text(first)
+                            ),
+                        );
+                    }
+                }
+            }
+        }
+        match undecided {
+            Some(because) => (Verdict::Undecided, because),
+            None if count == 0 => (Verdict::Undecided, "there was nothing to look at".to_owned()),
+            None => (Verdict::Pass, format!("reached in {count} of {count} combinations")),
+        }
+    }
+
+    fn not_reachable(&self, from: &[Vantage]) -> Judged {
+        if let Some(name) = self.closed() {
+            return (Verdict::Undecided, format!("no socket of {name} is open, so nobody could reach it"));
+        }
+        let names = self.names();
+        let mut count = 0;
+        let mut tried = BTreeSet::new();
+        for vantage in from {
+            let before = count;
+            for cell in self.about().filter(|cell| covers(vantage, cell)) {
+                count += 1;
+                match self.takes(cell, &names) {
+                    Some(false) => {
+                        let outcome =
+                            cell.observed.as_ref().map(|seen| seen.outcome).or(cell.predicted.outcome);
+                        if !self.refuses_as_wanted(outcome) {
+                            return (Verdict::Fail, self.wrong_refusal(cell, vantage));
+                        }
+                        tried.insert(vantage_of(cell).to_string());
+                    }
+                    Some(true) => return (Verdict::Fail, reached(cell, vantage)),
+                    None => {
+                        return (Verdict::Undecided, format!("whether {vantage} reaches it is not known"));
+                    }
+                }
+            }
+            if count == before {
+                return (Verdict::Undecided, format!("nobody looked from {vantage}"));
+            }
+        }
+        if tried.len() < self.min_vantages() {
+            let because =
+                format!("{} vantages tried, and min_vantages is {}", tried.len(), self.min_vantages());
+            return (Verdict::Undecided, because);
+        }
+        (Verdict::Pass, format!("not reached in {count} attempts"))
+    }
+
+    fn only_from(&self, from: &[Vantage]) -> Judged {
+        let (verdict, because) = self.reachable(from);
+        if verdict != Verdict::Pass {
+            return (verdict, because);
+        }
+        let names = self.names();
+        let min_vantages = self.min_vantages();
+        let mut others = BTreeSet::new();
+        let strangers = self.about().filter(|cell| !from.iter().any(|vantage| covers(vantage, cell)));
+        for cell in strangers {
+            let vantage = vantage_of(cell);
+            match self.takes(cell, &names) {
+                Some(true) => return (Verdict::Fail, reached(cell, &vantage)),
+                None => return (Verdict::Undecided, format!("whether {vantage} reaches it is not known")),
+                Some(false) => {}
+            }
+            let outcome = cell.observed.as_ref().map(|seen| seen.outcome).or(cell.predicted.outcome);
+            if !self.refuses_as_wanted(outcome) {
+                return (Verdict::Fail, self.wrong_refusal(cell, &vantage));
+            }
+            others.insert(vantage.to_string());
+        }
+        if others.len() < min_vantages {
+            let tried = others.len();
+            return (
+                Verdict::Undecided,
+                format!("{tried} other vantages tried, and min_vantages is {min_vantages}"),
+            );
+        }
+        (Verdict::Pass, format!("{because}; not from {} other vantages", others.len()))
+    }
+
+    fn min_vantages(&self) -> usize {
+        usize::try_from(self.expectation.min_vantages).unwrap_or(usize::MAX)
+    }
+
+    /// Whether an outcome other than `accepted` is one of those that are allowed.
+    fn refuses_as_wanted(&self, outcome: Option<Outcome>) -> bool {
+        let wanted = &self.expectation.how_refused;
+        outcome.is_none_or(|outcome| {
+            outcome == Outcome::Accepted || wanted.is_empty() || wanted.contains(&outcome)
+        })
+    }
+
+    fn wrong_refusal(&self, cell: &CellReport, vantage: &Vantage) -> String {
+        let how = format!("{vantage} to {} port {} is {}", cell.destination, cell.port, outcome_text(cell));
+        let wanted: Vec<String> = self.expectation.how_refused.iter().map(ToString::to_string).collect();
+        format!("{how}, and only {} is allowed", wanted.join(" or "))
+    }
+
+    fn arrives_on(&self, globs: &[String]) -> Judged {
+        let names = self.names();
+        let mut count = 0;
+        for cell in self.about() {
+            if self.takes(cell, &names) != Some(true) {
+                continue;
+            }
+            let ingress = match &cell.observed {
+                Some(seen) => seen.ingress.as_ref(),
+                None => cell.predicted.ingress.as_ref(),
+            };
+            let Some(name) = ingress.and_then(IfName::as_str) else {
+                return (Verdict::Undecided, "the ingress interface is not known".to_owned());
+            };
+            if !globs.iter().any(|glob| matches_glob(glob, name)) {
+                let (source, to) = (&cell.source, &cell.destination);
+                return (Verdict::Fail, format!("{source} to {to} port {} arrives on {name}", cell.port));
+            }
+            count += 1;
+        }
+        match count {
+            0 => (Verdict::Undecided, "nothing arrives".to_owned()),
+            _ => (Verdict::Pass, format!("{count} of {count} arrive there")),
+        }
+    }
+
+    fn bind(&self, expected: BindResult) -> Judged {
+        let expected = match expected {
+            BindResult::Ok => None,
+            BindResult::Error(errno) => Some(errno),
+        };
+        for socket in self.sockets {
+            let (outcome, errno) = match &socket.bind.observed {
+                Some(seen) => (seen.outcome, seen.errno),
+                None => (socket.bind.predicted.outcome, socket.bind.predicted.errno),
+            };
+            let found = match outcome {
+                BindOutcome::Ok => None,
+                BindOutcome::Error => errno,
+                BindOutcome::Uncertain => {
+                    return (Verdict::Undecided, format!("{} is uncertain", socket.socket));
+                }
+            };
+            if found != expected {
+                let found =
+                    found.map_or_else(|| "succeeds".to_owned(), |errno| format!("fails with {errno}"));
+                return (Verdict::Fail, format!("{} {found}", socket.socket));
+            }
+        }
+        (Verdict::Pass, format!("so for {} sockets", self.sockets.len()))
+    }
+
+    fn conflicts_with(&self, expected: &[String]) -> Judged {
+        for socket in self.sockets {
+            let predicted = &socket.bind.predicted;
+            if predicted.outcome == BindOutcome::Uncertain {
+                return (Verdict::Undecided, format!("{} is uncertain", socket.socket));
+            }
+            let missing = expected
+                .iter()
+                .find(|glob| !predicted.conflicts_with.iter().any(|name| matches_glob(glob, name)));
+            if let Some(missing) = missing {
+                return (Verdict::Fail, format!("{missing} is not in the way of {}", socket.socket));
+            }
+        }
+        (Verdict::Pass, format!("so for {} sockets", self.sockets.len()))
+    }
+}
+
+fn reached(cell: &CellReport, vantage: &Vantage) -> String {
+    format!("{vantage} reaches it at {} port {}", cell.destination, cell.port)
+}
+
+fn outcome_text(cell: &CellReport) -> String {
+    let outcome = cell.observed.as_ref().map(|seen| seen.outcome).or(cell.predicted.outcome);
+    match (outcome, cell.predicted.listener.as_deref()) {
+        (Some(Outcome::Accepted), Some(name)) => format!("taken by {name}"),
+        (Some(outcome), _) => outcome.to_string(),
+        (None, _) => "unknown".to_owned(),
+    }
+}
+
+fn service_of(socket: &SocketReport) -> Service {
+    (socket.socket.protocol, socket.socket.port)
+}
+
+/// What came of a bind, as seen or else as foretold.
+fn outcome_of(socket: &SocketReport) -> BindOutcome {
+    socket.bind.observed.map_or(socket.bind.predicted.outcome, |seen| seen.outcome)
+}
+
+/// Families that a socket serves.
+fn families_of(socket: &SocketReport) -> impl Iterator<Item = Family> {
+    let view = &socket.socket;
+    let own = Family::of(view.address);
+    let both = own == Family::Ipv6 && view.address.is_unspecified() && view.v6only == Some(false);
+    std::iter::once(own).chain(both.then_some(Family::Ipv4))
+}
+
+/// Reads the address of a destination, which stands before its zone.
+fn address(destination: &str) -> Option<std::net::IpAddr> {
+    destination.split('%').next()?.parse().ok()
+}
+
+fn family_of(destination: &str) -> Family {
+    address(destination).map_or(Family::Ipv6, Family::of)
+}
+
+fn is_loopback(destination: &str) -> bool {
+    address(destination).is_some_and(|address| {
+        let address = address.to_canonical();
+        address.is_loopback() || address.is_unspecified()
+    })
+}
+
+/// Whether `text` fits a glob of `*` and `?`.
+#[must_use]
+pub fn matches_glob(glob: &str, text: &str) -> bool {
+    let (glob, text): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
+    let (mut g, mut t) = (0, 0);
+    // Where the last star stood, and what it has swallowed.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if g < glob.len() && glob[g] == '*' {
+            star = Some((g, t));
+            g += 1;
+        } else if g < glob.len() && (glob[g] == '?' || glob[g] == text[t]) {
+            g += 1;
+            t += 1;
+        } else if let Some((at, swallowed)) = star {
+            star = Some((at, swallowed + 1));
+            g = at + 1;
+            t = swallowed + 1;
+        } else {
+            return false;
+        }
+    }
+    glob[g..].iter().all(|&c| c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_as_in_a_shell() {
+        for (glob, text, expected) in [
+            ("lo*", "lo4", true),
+            ("lo*", "all", false),
+            ("*", "", true),
+            ("a?c", "abc", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxbyy", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(matches_glob(glob, text), expected, "{glob} {text}");
+        }
+    }
+}

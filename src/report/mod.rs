@@ -1,0 +1,8 @@
+//! Report documents: the JSON envelope, its reader, and the reports of `plan`, `probe`, `lab run` and `diff`.
+
+pub mod bind_forms;
+pub mod document;
+pub mod expectations;
+pub mod json;
+pub mod matrix;
+pub mod report_diff;

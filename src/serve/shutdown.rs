@@ -1,0 +1,221 @@
+//! The end of a socket or of all of them: whoever waits is taken, so that nobody who was connected is not counted.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::Observer;
+use super::served_sockets::Served;
+use super::worker::{MONITOR, Worker, connection_id, socket_number};
+use crate::model::{Protocol, SocketSpec, SocketView};
+use crate::sys::{Poller, options, packet_info};
+
+/// How many sockets are closed after a look at who waits at all of them: whoever comes in between is not counted.
+const CLOSED_AT_ONCE: usize = 16;
+
+/// Up to so many sockets newcomers are kept out of each before the last look; that takes as long as three sockets take to close.
+const FEW: usize = 64;
+
+/// How long open connections may go on after the end was asked for.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How many datagrams of a socket are taken at the end: more than a queue holds, yet a flood does not keep the program alive.
+const LAST_DATAGRAMS: u32 = 16_384;
+
+/// How often the queue of a listener is looked at, at the end.
+const LAST_ROUNDS: u32 = 64;
+
+impl Worker {
+    /// Closes the sockets that `goes` names, after taking what waits in their queues; connections of theirs go on.
+    pub(super) fn retire(
+        &mut self,
+        goes: impl Fn(&SocketSpec) -> bool,
+        observer: &mut impl Observer,
+    ) -> Vec<SocketView> {
+        let mut gone = Vec::new();
+        for number in 0..self.served.0.len() {
+            if !self.served.get(number).is_some_and(|served| goes(&served.bound.spec)) {
+                continue;
+            }
+            let _ = self.take_waiting(number, observer);
+            if let Some(served) = self.served.take(number) {
+                let _ = self.poller.remove(&served.bound.socket);
+                gone.push(served.view().clone());
+            }
+        }
+        gone
+    }
+
+    /// Takes what waits in the queue of a socket.
+    pub(super) fn take_waiting(&mut self, number: usize, observer: &mut impl Observer) -> ControlFlow<()> {
+        // One more attempt for a listener in a pause: whoever waits there would not be counted otherwise.
+        if let Some(served) = self.served.get_mut(number) {
+            served.resumes = None;
+        }
+        match self.served.get(number).map(|served| served.bound.spec.protocol) {
+            Some(Protocol::Tcp) => self.accept_last(number, observer),
+            Some(Protocol::Udp) => {
+                let flow = self.receive_some(number, LAST_DATAGRAMS, observer);
+                // A datagram tells what was lost before it; nothing tells what was lost after the last one.
+                if let Some(served) = self.served.get_mut(number)
+                    && let Some(lost) = packet_info::dropped_datagrams(&served.bound.socket)
+                {
+                    served.count_lost(lost, observer);
+                }
+                flow
+            }
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Accepts what waits on a listener that is about to be closed. Newcomers are kept out meanwhile, or else whoever comes
+    /// between the last look and the close would be connected and not counted; a shared socket is not ours to change.
+    fn accept_last(&mut self, number: usize, observer: &mut impl Observer) -> ControlFlow<()> {
+        for round in 0..LAST_ROUNDS {
+            let Some(served) = self.served.get_mut(number).filter(|served| !served.given_up) else { break };
+            let socket = &served.bound.socket;
+            if round == 0 && !served.inherited {
+                let _ = options::drop_new_connections(socket);
+            }
+            match packet_info::listen_queue(socket) {
+                Ok(queue) if queue.queued == 0 => {
+                    served.backoff.succeeded();
+                    break;
+                }
+                _ if served.resumes.is_some() => break,
+                Err(_) if round > 0 => break,
+                _ => {}
+            }
+            if self.accept_some(number, u32::MAX, observer).is_break() {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Lets go of the sockets that `goes` names, which others go on to serve or to close.
+    pub(super) fn detach(&mut self, goes: impl Fn(&SocketSpec) -> bool) {
+        for number in 0..self.served.0.len() {
+            if self.served.get(number).is_some_and(|served| goes(&served.bound.spec))
+                && let Some(served) = self.served.take(number)
+            {
+                let _ = self.poller.remove(&served.bound.socket);
+            }
+        }
+    }
+
+    /// Takes the connections that the kernel has accepted already (unless `take_waiting` is false), and closes the listeners. The
+    /// poller tells where anybody waits, so that a socket at which nobody does costs no call but its close.
+    pub(super) fn close(&mut self, observer: &mut impl Observer, take_waiting: bool) {
+        let mut taking = take_waiting;
+        if taking {
+            taking = self.take_unwatched(observer).is_continue();
+        }
+        for number in 0..self.served.0.len() {
+            if taking && number % CLOSED_AT_ONCE == 0 {
+                taking = self.take_ready(observer).is_continue();
+            }
+            let Some(served) = self.served.take(number) else { continue };
+            self.forget(&served);
+            if take_waiting && (served.given_up || served.backoff.is_failing()) {
+                self.unaccepted.push(served.bound.spec.listener.clone());
+            }
+        }
+        self.served.0.clear();
+    }
+
+    /// Keeps newcomers out where that can be done, and takes what waits where the poller does not tell so: at a listener in a
+    /// pause, or one of which the poller of another thread was told; and where others go on sending, so that it would tell for
+    /// ever: datagrams, and sockets that are not ours alone.
+    fn take_unwatched(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
+        let few = self.served.0.len() <= FEW;
+        for served in self.served.0.iter().flatten() {
+            if few && !served.inherited && served.bound.spec.protocol == Protocol::Tcp {
+                let _ = options::drop_new_connections(&served.bound.socket);
+            }
+        }
+        for number in 0..self.served.0.len() {
+            let Some(served) = self.served.get(number) else { continue };
+            let shared = served.inherited || served.bound.spec.protocol == Protocol::Udp;
+            if shared {
+                let _ = self.poller.remove(&served.bound.socket);
+            }
+            if shared || served.resumes.is_some() || served.backoff.is_failing() || !self.crew.is_one() {
+                self.take_waiting(number, observer)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes whoever waits at the sockets that are watched.
+    fn take_ready(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
+        let mut ready = Vec::new();
+        for _ in 0..LAST_ROUNDS as usize + self.served.0.len() / Poller::BATCH {
+            let Ok(full) = self.poller.wait(&mut ready, Some(Duration::ZERO)) else {
+                return (0..self.served.0.len()).try_for_each(|number| self.take_waiting(number, observer));
+            };
+            let mut all = !full;
+            for event in &ready {
+                if let Some(number) = socket_number(event.key) {
+                    all = false;
+                    self.take_waiting(number, observer)?;
+                } else if event.key % 2 == 1 && event.key != MONITOR {
+                    let id = connection_id(event.key);
+                    let outcome = self.connections.ready(id, *event, &self.poller, &mut self.buffer);
+                    self.settle(outcome, observer);
+                }
+            }
+            if all {
+                break;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Stops watching a socket that is about to be closed, by this thread or another.
+    fn forget(&self, served: &Served) {
+        if served.inherited {
+            // Whoever handed it over may keep it open.
+            let _ = self.poller.remove(&served.bound.socket);
+        } else if !served.given_up {
+            self.poller.forget(&served.bound.socket);
+        }
+    }
+
+    /// Stops watching all sockets, which the first thread is about to close.
+    pub(super) fn forget_all(&mut self) {
+        for served in std::mem::take(&mut self.served.0).into_iter().flatten() {
+            self.forget(&served);
+        }
+    }
+
+    /// Lets open connections finish for half a second, and ends those that do not.
+    ///
+    /// # Errors
+    /// When the poller fails.
+    pub(super) fn drain_connections(&mut self, observer: &mut impl Observer) -> io::Result<()> {
+        let deadline = Instant::now() + FAREWELL;
+        let mut ready = Vec::new();
+        while !self.connections.is_empty() {
+            let now = Instant::now();
+            if now >= deadline {
+                break;
+            }
+            let until = self.connections.next_deadline().map_or(deadline, |next| next.min(deadline));
+            self.poller.wait(&mut ready, Some(until.saturating_duration_since(now)))?;
+            for event in ready.iter().filter(|event| event.key % 2 == 1 && event.key != MONITOR) {
+                let outcome =
+                    self.connections.ready(connection_id(event.key), *event, &self.poller, &mut self.buffer);
+                self.settle(outcome, observer);
+            }
+            self.expire(Instant::now(), observer);
+            if ready.iter().any(|event| event.key == MONITOR) {
+                let _ = self.neighbourhood.refresh_if_changed(true);
+            }
+        }
+        for outcome in self.connections.close_all(&self.poller) {
+            self.settle(outcome, observer);
+        }
+        Ok(())
+    }
+}

@@ -103,7 +103,7 @@ pub fn all(bench: &mut Bench) {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
         mount(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
         let bare = std::env::current_exe().unwrap();
-        let typed = Command::new(OURS).args(["lab", "plan", "--topology", "three-wires"]).output().unwrap();
+        let typed = Command::new(OURS).args(["lab", "plan", "--topology", "three-links"]).output().unwrap();
         let typed = String::from_utf8(typed.stdout).unwrap();
         let ours = move || {
             let mut command = Command::new(OURS);
@@ -111,7 +111,7 @@ pub fn all(bench: &mut Bench) {
                 "lab",
                 "shell",
                 "--topology",
-                "three-wires",
+                "three-links",
                 "--profile",
                 "all-interfaces",
                 "lan",

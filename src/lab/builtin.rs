@@ -1,12 +1,12 @@
-//! The topologies that the program brings along.
+//! The built-in topologies.
 
 use crate::model::topology::Topology;
 use crate::profile::lab;
 
-/// Name and text of each, the default one first.
+/// Name and text of each; the first is the default.
 pub const ALL: &[(&str, &str)] = &[
     ("two-sided", include_str!("topologies/two-sided.toml")),
-    ("three-wires", include_str!("topologies/three-wires.toml")),
+    ("three-links", include_str!("topologies/three-links.toml")),
     ("router", include_str!("topologies/router.toml")),
     ("bridge", include_str!("topologies/bridge.toml")),
     ("v4-only", include_str!("topologies/v4-only.toml")),

@@ -223,7 +223,7 @@ pub fn a_lab_without_room_or_time_claims_nothing_false() {
     };
     let program = env!("CARGO_BIN_EXE_bindscope");
     let (few, exit) = document(&format!(
-        "ulimit -n 40; exec {program} lab run all-interfaces --topology three-wires --format json"
+        "ulimit -n 40; exec {program} lab run all-interfaces --topology three-links --format json"
     ));
     assert_eq!((exit, &few["summary"]["disagree"]), (Some(0), &0.into()), "{}", few["summary"]);
     let (cut, exit) = document(&format!("exec {program} lab run loopback --deadline 1ms --format json"));

@@ -413,6 +413,9 @@ fn the_edges_that_exist_are_seen() {
 #[test]
 fn systems_are_told_apart_in_one_place() {
     none(&sources().iter().flat_map(|(file, text)| system_faults(file, text)).collect::<Vec<_>>());
+    let ingress = files(&root().join("crates/ingress/src"), &[".rs"]);
+    assert!(ingress.len() > 5, "the sources of crates/ingress were not found");
+    none(&ingress.iter().flat_map(|(file, text)| system_faults(file, text)).collect::<Vec<_>>());
     for (file, reason) in SYSTEM_CHOICE_ALLOWED {
         assert!(
             root().join("src").join(file).exists() && !reason.is_empty(),
@@ -423,7 +426,7 @@ fn systems_are_told_apart_in_one_place() {
 
 #[test]
 fn no_file_is_too_long() {
-    let all = ["src", "tests"].map(|part| files(&root().join(part), &[".rs"]));
+    let all = ["src", "tests", "crates"].map(|part| files(&root().join(part), &[".rs"]));
     none(&all.iter().flatten().filter_map(|(file, text)| length_fault(file, text)).collect::<Vec<_>>());
 }
 
@@ -431,7 +434,7 @@ fn no_file_is_too_long() {
 fn nothing_is_left_over() {
     let kinds = [".rs", ".md", ".toml", ".sh", ".html", ".css", ".json", ".yml"];
     let mut all = Vec::new();
-    for part in ["src", "tests", "profiles", "docs", "benches", "examples"] {
+    for part in ["src", "crates", "tests", "profiles", "docs", "benches", "examples"] {
         all.extend(files(&root().join(part), &kinds));
     }
     for file in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Cargo.toml", "deny.toml", ".ci/run"] {

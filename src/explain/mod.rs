@@ -1,11 +1,11 @@
 //! The pages of `bindscope explain`: one for each code and one for each topic, compiled in.
 //!
-//! The text is Markdown of a small kind: headings, paragraphs, lists, tables, fenced blocks. [`find`] answers what a user
-//! asked for; how a page looks on a terminal is not decided here.
+//! The text uses a subset of Markdown: headings, paragraphs, lists, tables, fenced blocks. [`find`] looks up a page by name;
+//! the module `render` formats pages for a terminal.
 
 use crate::code::Code;
 
-/// A page: what it is called, and its Markdown, whose first line is `# Title`.
+/// A page: its name and its Markdown. The first line is `# Title`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     /// `BS2001`, or the name of a topic such as `weak-host`.
@@ -28,7 +28,7 @@ macro_rules! pages {
     };
 }
 
-/// The page of every code, in order. A test holds it against [`Code::ALL`].
+/// The page of every code, in order. A test compares the list with [`Code::ALL`].
 pub const CODES: &[Page] = pages! { "codes":
     "BS0001",
     "BS0002",
@@ -161,6 +161,7 @@ pub const TOPICS: &[Page] = pages! { "topics":
     "evidence",
     "exit-codes",
     "exposure",
+    "glossary",
     "lab",
     "localhost",
     "policy",
@@ -181,10 +182,10 @@ pub fn page(code: Code) -> Option<&'static Page> {
     CODES.iter().find(|page| page.name == name)
 }
 
-/// The page with this name, in any case; `_` counts as `-`.
+/// The page with this name; upper and lower case are equal, and `_` is equal to `-`.
 ///
 /// # Errors
-/// The nearest names, the best first, when there is none: perhaps empty.
+/// The most similar names, best first, if no page has this name; possibly none.
 pub fn find(wanted: &str) -> Result<&'static Page, Vec<&'static str>> {
     let wanted = wanted.trim().to_lowercase().replace(['_', ' '], "-");
     let all = || CODES.iter().chain(TOPICS);
@@ -211,7 +212,7 @@ mod tests {
             assert!(CODES.iter().any(|page| page.name == code), "{code} has no page");
         }
         for page in CODES {
-            assert!(codes.iter().any(|code| code == page.name), "{} is the page of no code", page.name);
+            assert!(codes.iter().any(|code| code == page.name), "{} is not the page of a code", page.name);
             assert!(super::page(Code::parse(page.name).unwrap()).is_some());
         }
         assert_eq!(codes.len(), CODES.len());
@@ -248,7 +249,12 @@ mod tests {
     }
 
     #[test]
-    fn what_pages_point_to_exists() {
+    fn the_glossary_in_docs_is_the_topic() {
+        assert_eq!(find("glossary").unwrap().markdown, include_str!("../../docs/glossary.md"));
+    }
+
+    #[test]
+    fn references_between_pages_exist() {
         for page in CODES.iter().chain(TOPICS) {
             for (at, start) in page.markdown.match_indices("`bindscope explain ") {
                 let rest = &page.markdown[at + start.len()..];
@@ -259,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_found_or_the_nearest_are_told() {
+    fn find_returns_the_page_or_similar_names() {
         assert_eq!(find("bs2001").unwrap().name, "BS2001");
         assert_eq!(find("Weak_Host").unwrap().name, "weak-host");
         assert_eq!(find("wildcrad"), Err(vec!["wildcard"]));

@@ -48,6 +48,8 @@ codes! {
     FILE_EXISTS = 23: "the file already exists",
     BAD_NETWORK = 24: "the network of the lab is not consistent",
     NO_REASON = 25: "an exposed listener gives no reason",
+    CONFIG_FOUND = 26: "the profile bindscope.toml of this directory is used",
+    LOOPBACK_ASSUMED = 27: "a port without an address is opened on loopback",
     BASELINE = 80: "the baseline cannot be used",
     COMMAND_LINE = 81: "options that cannot be combined",
     UNKNOWN_NAME = 90: "unknown code, topic or command",

@@ -64,6 +64,12 @@ impl Diagnostic {
         Diagnostic { code, severity: Severity::Error, message: message.into(), place: None, help: Vec::new() }
     }
 
+    /// A note without a place.
+    #[must_use]
+    pub fn note(code: Code, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Note, ..Diagnostic::error(code, message) }
+    }
+
     /// A warning without a place.
     #[must_use]
     pub fn warning(code: Code, message: impl Into<String>) -> Diagnostic {

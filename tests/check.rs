@@ -185,7 +185,7 @@ fn listeners_that_cannot_be_meant_are_refused_before_anything_is_bound() {
         (vec!["listen", &many], vec!["BS0013", "many.toml:5:8"]),
         (vec!["listen", "defualt"], vec!["BS0018", "did you mean the built-in profile default?"]),
         (
-            vec!["listen", "--bind", "::1:80", "--bind", "*:80", "nowhere"],
+            vec!["listen", "--bind", "::1:80", "--bind", ":80", "nowhere"],
             vec!["BS0018", "[::1]:80", "0.0.0.0:80"],
         ),
         (
@@ -235,4 +235,103 @@ fn built_in_profiles_can_be_checked_by_name() {
     assert_eq!((code, stdout.as_str()), (Some(0), "built-in default: ok (7 listeners, 2 expectations)\n"));
     let (code, _, stderr) = check(&["defualt"]);
     assert!(code == Some(2) && stderr.contains("did you mean the built-in profile default?"), "{stderr}");
+}
+
+#[test]
+fn the_profile_of_the_directory_is_used_and_named_first() {
+    let dir = TempDir::new().unwrap();
+    file(&dir, "bindscope.toml", GOOD.to_owned());
+    for (arguments, used) in [
+        (&["plan", "--json"][..], true),
+        (&["check"], true),
+        (&["plan", "--json", "--no-config"], false),
+        (&["plan", "--json", "loopback"], false),
+        (&["plan", "--json", "8081"], false),
+    ] {
+        let output = bindscope(arguments).current_dir(&dir).output().unwrap();
+        let (stdout, stderr) = text(&output);
+        if arguments[0] == "check" {
+            assert!(stdout.starts_with("bindscope.toml: ok"), "{stdout}{stderr}");
+        } else {
+            assert_eq!(
+                stderr.contains("note[BS0026]: using ./bindscope.toml"),
+                used,
+                "{arguments:?}: {stderr}"
+            );
+        }
+    }
+}
+
+#[test]
+fn targets_and_formats_are_read_as_people_write_them() {
+    for (arguments, sockets) in [
+        (&["plan", "--json", "8081"][..], &["127.0.0.1:8081", "[::1]:8081"][..]),
+        (&["plan", "-f", "json", "localhost:8081"], &["127.0.0.1:8081", "[::1]:8081"]),
+        (
+            &["plan", "--json", "-b", "127.0.0.1:8081", "udp:8082"],
+            &["127.0.0.1:8082", "[::1]:8082", "127.0.0.1:8081"],
+        ),
+        (&["plan", "--json", "*:8081"], &["[::]:8081"]),
+    ] {
+        let output = run(arguments);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found: Vec<String> = report["sockets"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|socket| {
+                let (address, port) =
+                    (socket["socket"]["address"].as_str().unwrap(), &socket["socket"]["port"]);
+                if address.contains(':') {
+                    format!("[{address}]:{port}")
+                } else {
+                    format!("{address}:{port}")
+                }
+            })
+            .collect();
+        assert_eq!(found, sockets, "{arguments:?}");
+    }
+}
+
+/// Command lines that people try first. Each works, or one of the first three lines of the error names the right spelling.
+#[test]
+fn wrong_guesses_are_answered_with_the_right_spelling() {
+    for (line, spelling) in [
+        ("listen :8080", "0.0.0.0:8080"),
+        ("listen 0.0.0.0 8080", "0.0.0.0:8080"),
+        ("listen -p 8080", "listen 0.0.0.0:8080"),
+        ("listen --port 8080", "listen 0.0.0.0:8080"),
+        ("listen --port=8080", "listen 0.0.0.0:8080"),
+        ("listen -i eth0", "listen eth0:8080"),
+        ("listen --interface eth0 --port 99", "listen eth0:99"),
+        ("listen --host :: --port 99", "listen [::]:99"),
+        ("listen eth0", "eth0:8080"),
+        ("listen --udp 53", "udp:"),
+        ("plan 0.0.0.0", "0.0.0.0:8080"),
+        ("plan ::", "[::]:8080"),
+        ("probe localhost", "localhost:8080"),
+        ("0.0.0.0:8080", "bindscope listen 0.0.0.0:8080"),
+        ("serve 0.0.0.0:99", "bindscope listen 0.0.0.0:99"),
+        ("server", "bindscope listen"),
+        ("start", "bindscope listen"),
+        ("run default", "bindscope listen default"),
+        ("scan", "bindscope probe --ports"),
+        ("monitor", "bindscope audit --watch"),
+        ("netstat -tlnp", "bindscope audit"),
+        ("profiles", "bindscope explain"),
+        ("bs2001", "bindscope explain BS2001"),
+        ("listen tcp://0.0.0.0:8080", "0.0.0.0:8080"),
+        ("listen --config a.toml", "bindscope listen FILE"),
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = run(&arguments);
+        let stderr = text(&output).1;
+        let start: Vec<&str> = stderr
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('|') && !line.contains("-->"))
+            .take(5)
+            .collect();
+        assert_eq!(output.status.code(), Some(2), "{line}: {stderr}");
+        assert!(start.iter().any(|line| line.contains(spelling)), "{line}: {stderr}");
+    }
 }

@@ -11,8 +11,8 @@ use crate::profile::{self, FileKind, lab, policy};
 /// Arguments of `bindscope check`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Profiles, policies and lab files, or names of built-in profiles; - for standard input
-    #[arg(required = true, value_name = "FILE")]
+    /// Profiles, policies and lab files, or names of built-in profiles; - for standard input [default: ./bindscope.toml]
+    #[arg(value_name = "FILE", required = !std::path::Path::new(profile_args::FOUND_HERE).is_file())]
     files: Vec<OsString>,
     /// Refuse listeners that others may reach and that have no exposure_reason
     #[arg(long)]
@@ -26,7 +26,9 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut good = String::new();
     let mut problems = Vec::new();
-    for name in &args.files {
+    let here = [OsString::from(profile_args::FOUND_HERE)];
+    let files = if args.files.is_empty() { here.as_slice() } else { args.files.as_slice() };
+    for name in files {
         match profile_args::read_or_builtin(name)
             .map_err(|problem| vec![problem])
             .and_then(|file| Ok((holds(&file, args.strict)?, file)))

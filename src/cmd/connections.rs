@@ -1,5 +1,6 @@
 //! `bindscope connections`.
 
+use super::format_args::{FormatArgs, Formats};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -18,9 +19,8 @@ use crate::sys::{self, InventoryOptions};
 /// Arguments of `bindscope connections`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How to write the connections
-    #[arg(long, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
     /// Write them to this file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -38,6 +38,11 @@ pub enum Format {
     Json,
     /// One row for each connection
     Csv,
+}
+
+impl Formats for Format {
+    const DEFAULT: Format = Format::Human;
+    const JSON: Format = Format::Json;
 }
 
 /// Runs it.
@@ -104,7 +109,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         connections,
         by_ingress,
     };
-    let bytes = match args.format {
+    let bytes = match args.format.get() {
         Format::Human => render::connections::human(&document).into_bytes(),
         Format::Csv => render::connections::csv(&document).into_bytes(),
         Format::Json => render::connections::json(&document).map_err(|error| {

@@ -1,5 +1,6 @@
 //! `bindscope diff`: two reports, or two profiles planned here, side by side.
 
+use super::format_args::{FormatArgs, Formats};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -25,9 +26,8 @@ pub struct Args {
     b: String,
     #[command(flatten)]
     host: HostArgs,
-    /// How to write it
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
     /// Write it to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -44,6 +44,11 @@ enum Format {
     Csv,
     /// A table for a pull request or a ticket
     Markdown,
+}
+
+impl Formats for Format {
+    const DEFAULT: Format = Format::Human;
+    const JSON: Format = Format::Json;
 }
 
 /// Runs it.
@@ -76,7 +81,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         ]));
     }
     let comparison = compare((&args.a, &a), (&args.b, &b));
-    let text = match args.format {
+    let text = match args.format.get() {
         Format::Human => render::diff::human(&comparison, context.color && args.output.is_none()),
         Format::Json => serde_json::to_string_pretty(&comparison).unwrap_or_default() + "\n",
         Format::Csv => render::diff::csv(&comparison),

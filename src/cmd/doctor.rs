@@ -1,5 +1,6 @@
 //! `bindscope doctor`.
 
+use super::format_args::{FormatArgs, Formats};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -25,9 +26,8 @@ pub struct Args {
     /// Bind the sockets of two known tables, in a namespace where one can be made, and compare with what `plan` foretells
     #[arg(long)]
     kernel: bool,
-    /// How to write the report
-    #[arg(long, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
     /// Write the report to this file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -40,6 +40,11 @@ pub enum Format {
     Human,
     /// One JSON document
     Json,
+}
+
+impl Formats for Format {
+    const DEFAULT: Format = Format::Human;
+    const JSON: Format = Format::Json;
 }
 
 /// How far something can be seen or done.
@@ -145,7 +150,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         lines,
         kernel,
     };
-    let bytes = match args.format {
+    let bytes = match args.format.get() {
         Format::Human => human(&report).into_bytes(),
         Format::Json => {
             let mut bytes = serde_json::to_vec_pretty(&report).map_err(|error| {

@@ -1,5 +1,6 @@
 //! How the program ends: the exit codes, and the guard that turns a panic into one of them.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -109,7 +110,14 @@ pub(super) fn guard(body: impl FnOnce() -> Exit + std::panic::UnwindSafe) -> Exi
 }
 
 /// Shows what clap has to say: help and version on standard output, usage errors on standard error.
-pub(super) fn report_usage(error: &clap::Error) -> Exit {
+pub(super) fn report_usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    if let Some(tip) = super::guesses::tip(error, arguments) {
+        let mut stderr = anstream::stderr().lock();
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let _ = writeln!(stderr, "{first}\n  = help: {tip}\n  = help: bindscope help lists every command");
+        return Exit::Usage;
+    }
     let text = error.render();
     if error.use_stderr() {
         let mut stderr = anstream::stderr().lock();

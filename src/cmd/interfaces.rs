@@ -1,5 +1,6 @@
 //! `bindscope interfaces`.
 
+use super::format_args::{FormatArgs, Formats};
 use std::path::PathBuf;
 
 use serde::ser::SerializeSeq as _;
@@ -16,9 +17,8 @@ use crate::sys;
 /// Arguments of `bindscope interfaces`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How to show it
-    #[arg(short, long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
     /// Hold the C library's list of addresses against the kernel's, too; three system calls more for each address
     #[arg(long)]
     cross_check: bool,
@@ -36,6 +36,11 @@ enum Format {
     Json,
     /// One row for each address
     Csv,
+}
+
+impl Formats for Format {
+    const DEFAULT: Format = Format::Human;
+    const JSON: Format = Format::Json;
 }
 
 /// The bind forms of a host, made one by one while they are written.
@@ -62,10 +67,10 @@ const LEVELS: usize = 4;
 /// # Errors
 /// Exit 4 when the system does not list its interfaces, 5 when the report cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let all = args.format != Format::Csv;
+    let all = args.format.get() != Format::Csv;
     let (snapshot, cross_checked) = checked_snapshot(args.cross_check, all)?;
     let output = args.output.as_deref();
-    match args.format {
+    match args.format.get() {
         Format::Human => {
             let color = context.color && args.output.is_none();
             context

@@ -2,7 +2,10 @@
 
 mod context;
 mod exit;
+mod format_args;
+mod guesses;
 mod lazy_args;
+mod targets;
 
 pub mod audit;
 pub mod check;
@@ -39,7 +42,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done and held, 1 a finding, 2 bad usage 
 ///
 /// Without a command it prints this host's interfaces and what listens here. It never binds unless you say so.
 #[derive(Debug, Parser)]
-#[command(name = "bindscope", version, max_term_width = 110, disable_help_subcommand = true, after_help = EXIT_CODES)]
+#[command(name = "bindscope", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -101,7 +104,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     exit::guard(move || {
         let cli = match Cli::try_parse_from(&arguments) {
             Ok(cli) => cli,
-            Err(error) => return exit::report_usage(&error),
+            Err(error) => return exit::report_usage(&error, &arguments),
         };
         let context = Context::new(cli.global.color, cli.global.quiet, cli.global.verbose);
         let result = match &cli.command {

@@ -1,10 +1,13 @@
 //! `bindscope plan`: what will happen, before a socket is opened.
 
+use super::format_args::{FormatArgs, Formats};
 use std::path::PathBuf;
 
 use super::profile_args::ProfileArgs;
 use super::target_host::{HostArgs, TargetHost};
 use super::{Context, Exit, Failure};
+use crate::code::Code;
+use crate::diag::Diagnostic;
 use crate::model::filters::{self, PacketFilters};
 use crate::model::{FamilyExposure, Phase, Snapshot};
 use crate::plan::expand::{Expansion, expand};
@@ -24,9 +27,11 @@ pub struct Args {
     source: ProfileArgs,
     #[command(flatten)]
     host: HostArgs,
-    /// How to write it
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    /// End with exit code 4 when a bind is predicted to fail
+    #[arg(long, help_heading = "Checks")]
+    require_all: bool,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
     /// Write it to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -49,20 +54,51 @@ pub enum Format {
     Github,
 }
 
+impl Formats for Format {
+    const DEFAULT: Format = Format::Human;
+    const JSON: Format = Format::Json;
+}
+
 /// Runs it.
 ///
 /// # Errors
 /// A profile or a host that cannot be used.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let profile = args.source.load("default")?;
+    let profile = args.source.load("default", context)?;
     let subject = args.host.subject()?;
     let evidence = evidence(&subject.snapshot);
     let report = of_profile(&profile, subject);
     context.emit(
-        written(&report, args.format, context, args.output.is_some()).as_bytes(),
+        written(&report, args.format.get(), context, args.output.is_some()).as_bytes(),
         args.output.as_deref(),
     )?;
-    Ok(verdict(&report).worse(evidence))
+    let all = if args.require_all { all_bind(&report, context) } else { Exit::Success };
+    Ok(verdict(&report).worse(evidence).worse(all))
+}
+
+/// Whether every bind of the plan is predicted to succeed, for `--require-all`.
+fn all_bind(report: &Report, context: &Context) -> Exit {
+    let failing: Vec<String> = report
+        .sockets
+        .iter()
+        .filter(|socket| socket.bind.predicted.outcome == BindOutcome::Error)
+        .map(|socket| socket.socket.to_string())
+        .collect();
+    if failing.is_empty() {
+        let uncertain =
+            report.sockets.iter().any(|socket| socket.bind.predicted.outcome == BindOutcome::Uncertain);
+        return if uncertain { Exit::Undecided } else { Exit::Success };
+    }
+    context.say(&Diagnostic::error(
+        Code::BIND_FAILED,
+        format!(
+            "--require-all: {} of {} sockets will not open: {}",
+            failing.len(),
+            report.sockets.len(),
+            failing.join(", ")
+        ),
+    ));
+    Exit::Environment
 }
 
 /// A host that could have been read whole and was not leaves everything undecided. Where there are no network namespaces there is

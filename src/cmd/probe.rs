@@ -1,5 +1,6 @@
 //! `bindscope probe`: bind, connect from this host to everything, and show prediction beside observation.
 
+use super::format_args::FormatArgs;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -35,9 +36,8 @@ use crate::sys;
 pub struct Args {
     #[command(flatten)]
     source: ProfileArgs,
-    /// How to write it
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
     /// Write it to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -136,7 +136,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// A profile that cannot be used, a host that cannot be read, or no socket that could be bound (exit 4).
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let profile = if args.ports.is_empty() || args.source.is_given() {
-        args.source.load("default")?
+        args.source.load("default", context)?
     } else {
         Profile::named("--ports")
     };
@@ -210,7 +210,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         incomplete,
         Parts { requested: questions, sockets, cells, expectations, notes },
     );
-    let text = plan::written(&report, args.format, context, args.output.is_some());
+    let text = plan::written(&report, args.format.get(), context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if opened.bound.is_empty() && (ports.is_empty() || args.source.is_given()) {
         let problem = Diagnostic::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");

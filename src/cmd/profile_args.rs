@@ -4,7 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
-use super::{Exit, Failure};
+use super::targets::{self, Target};
+use super::{Context, Exit, Failure};
 use crate::code::Code;
 use crate::diag::{self, Diagnostic, Place};
 use crate::escape::escape;
@@ -14,72 +15,98 @@ use crate::sys;
 /// The longest file that is read.
 pub(super) const LONGEST: u64 = 1024 * 1024;
 
+/// The file that commands use when no TARGET is given.
+pub(super) const FOUND_HERE: &str = "bindscope.toml";
+
 /// The profile and listeners that a command is given.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ProfileArgs {
-    /// A profile: a file, - for standard input, or the name of a built-in one
-    #[arg(value_name = "PROFILE")]
-    profile: Option<OsString>,
+    /// What to bind: 0.0.0.0:8080, '[::]:8080', eth0:8080, udp:eth0:5353, 8080 (this host only), '*:8080' (dual-stack); or a
+    /// profile: a file, - for standard input, or a built-in name [default: ./bindscope.toml, else the profile `default`]
+    #[arg(value_name = "TARGET", help_heading = "What to bind")]
+    targets: Vec<OsString>,
     /// One more listener, such as 127.0.0.1:8081, '[::]:8082,v6only=false' or udp:eth0:5353; may be repeated
-    #[arg(long, value_name = "LISTENER")]
+    #[arg(short, long, value_name = "LISTENER", help_heading = "What to bind")]
     bind: Vec<String>,
-    /// Refuse listeners that others may reach and that have no exposure_reason
-    #[arg(long)]
+    /// Do not use ./bindscope.toml
+    #[arg(long, help_heading = "What to bind")]
+    no_config: bool,
+    /// Refuse listeners that other hosts can reach and that have no exposure_reason
+    #[arg(long, help_heading = "Checks")]
     strict: bool,
 }
 
 impl ProfileArgs {
-    /// Those that name one profile.
+    /// Arguments that name one profile.
     #[must_use]
     pub fn of(profile: &OsStr) -> ProfileArgs {
-        ProfileArgs { profile: Some(profile.to_owned()), bind: Vec::new(), strict: false }
+        ProfileArgs { targets: vec![profile.to_owned()], bind: Vec::new(), no_config: false, strict: false }
     }
 
-    /// The same with this profile, where none is given.
+    /// The same with one more target.
     #[must_use]
-    pub fn or(&self, profile: &OsStr) -> ProfileArgs {
-        let own = self.profile.clone();
-        ProfileArgs { profile: own.or_else(|| Some(profile.to_owned())), ..self.clone() }
+    pub fn with(&self, target: &OsStr) -> ProfileArgs {
+        let mut own = self.clone();
+        own.targets.insert(0, target.to_owned());
+        own
     }
 
-    /// Whether a profile is given.
+    /// Whether a target is given.
     #[must_use]
     pub fn names_one(&self) -> bool {
-        self.profile.is_some()
+        !self.targets.is_empty()
     }
 
-    /// Whether a profile or a listener is given.
+    /// Whether a target or a listener is given.
     #[must_use]
     pub fn is_given(&self) -> bool {
-        self.profile.is_some() || !self.bind.is_empty()
+        self.names_one() || !self.bind.is_empty()
     }
 
-    /// The profile that is meant: the one given, with the listeners of `--bind` after its own; those alone when there is no
-    /// profile; the built-in one called `default` when there is neither.
+    /// The profile that the arguments describe: the one named, with the other targets and the listeners of `--bind` after its
+    /// own; those alone when no profile is named; `./bindscope.toml` or the built-in `default` when there is neither.
     ///
     /// # Errors
-    /// Exit 2 with every problem of the profile and of `--bind`.
-    pub fn load(&self, default: &str) -> Result<Profile, Failure> {
-        let mut problems = Vec::new();
-        let loaded = match (&self.profile, self.bind.is_empty()) {
+    /// Exit 2 with every problem of the profile, the targets and `--bind`.
+    pub fn load(&self, default: &str, context: &Context) -> Result<Profile, Failure> {
+        let (targets, mut problems) = targets::classify(&self.targets, Path::is_file);
+        let refused = !problems.is_empty();
+        let mut binds: Vec<&str> = Vec::new();
+        let mut name = None;
+        for target in &targets {
+            match target {
+                Target::Profile(profile) => name = Some(profile),
+                Target::Bind(text) => binds.push(text),
+            }
+        }
+        binds.extend(self.bind.iter().map(String::as_str));
+        let loaded = match (name, binds.is_empty()) {
+            (None, true) if refused => Ok(Profile::named(default)),
             (Some(name), _) => named(name),
+            (None, true) if !self.no_config && Path::new(FOUND_HERE).is_file() => found_here(context),
             (None, true) => named(OsStr::new(default)),
-            (None, false) => Ok(Profile::named("--bind")),
+            (None, false) => Ok(Profile::named("command line")),
         };
+        if name.is_none()
+            && targets.iter().any(|target| matches!(target, Target::Bind(text) if is_port(text)))
+        {
+            let note = "a port without an address is opened on loopback, for this host only";
+            context.say(
+                &Diagnostic::note(Code::LOOPBACK_ASSUMED, note)
+                    .help("write 0.0.0.0:PORT or [::]:PORT to let other hosts in"),
+            );
+        }
         let mut profile = loaded.unwrap_or_else(|wrong| {
             problems.extend(wrong);
             Profile::named(default)
         });
-        for (number, text) in self.bind.iter().enumerate() {
+        for (number, &text) in binds.iter().enumerate() {
             match flag::parse(&format!("bind{}", number + 1), text) {
                 Ok(listener) => {
                     if profile.listeners.iter().any(|other| other.name == listener.name) {
                         let message = format!("another listener is called \"{}\" too", listener.name);
-                        let place = Place {
-                            file: "--bind".to_owned(),
-                            text: text.as_str().into(),
-                            span: 0..text.len(),
-                        };
+                        let place =
+                            Place { file: "command line".to_owned(), text: text.into(), span: 0..text.len() };
                         problems.push(
                             Diagnostic::error(Code::DUPLICATE_NAME, message)
                                 .at(place)
@@ -101,6 +128,34 @@ impl ProfileArgs {
         }
         if problems.is_empty() { Ok(profile) } else { Err(Failure::usage(problems)) }
     }
+}
+
+/// `./bindscope.toml`, which is named first. As root, a directory in which others may write does not supply it.
+fn found_here(context: &Context) -> Result<Profile, Vec<Diagnostic>> {
+    if let Ok(metadata) = std::fs::metadata(".")
+        && let sys::Writers::Everybody(mode) = sys::writers(&metadata)
+    {
+        let message = format!(
+            "./{FOUND_HERE} is not used as root: other users may write to its directory (mode {mode:03o})"
+        );
+        return Err(vec![
+            Diagnostic::error(Code::UNTRUSTED_FILE, message)
+                .help(format!("name it after reading it: ./{FOUND_HERE}; or pass it over with --no-config")),
+        ]);
+    }
+    let profile = named(OsStr::new(FOUND_HERE))?;
+    context.say(
+        &Diagnostic::note(Code::CONFIG_FOUND, format!("using ./{FOUND_HERE}, found in this directory"))
+            .help("--no-config passes it over"),
+    );
+    Ok(profile)
+}
+
+/// A port or a range of ports, with or without options.
+fn is_port(text: &str) -> bool {
+    let port = text.split(',').next().unwrap_or(text);
+    let port = port.strip_prefix("udp:").or_else(|| port.strip_prefix("tcp:")).unwrap_or(port);
+    port.split('-').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A profile by its name alone: a file, `-`, or a built-in one.

@@ -55,6 +55,8 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS0023",
     "BS0024",
     "BS0025",
+    "BS0026",
+    "BS0027",
     "BS0080",
     "BS0081",
     "BS0090",

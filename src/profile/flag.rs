@@ -1,7 +1,8 @@
-//! Listeners on the command line: `--bind [tcp:|udp:]WHAT:PORT[,key=value]...`.
+//! Listeners on the command line: `[tcp:|udp:][WHAT:]PORT[,key=value]...`, as a TARGET or with `--bind`.
 //!
-//! WHAT is an IPv4 address, an IPv6 address in brackets (with its zone within them), `loopback`, or the name of an interface,
-//! which may be a pattern. A text with two readings is refused with both: which one is meant decides who gets in.
+//! WHAT is an IPv4 address, an IPv6 address in brackets (with its zone inside), `loopback` or `localhost` (127.0.0.1 and ::1),
+//! `*` (one dual-stack socket, as `ss` writes it), or the name of an interface, which may be a pattern. Without WHAT the port is
+//! opened on loopback only: least exposure. A text with two readings that differ in exposure is refused with both.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -34,19 +35,23 @@ pub fn parse(name: &str, text: &str) -> Result<Listener, Diagnostic> {
     let target = pieces.next().unwrap_or(text);
     let options: Vec<&str> = pieces.collect();
     let (protocol, target) = match target.split_once(':') {
-        Some(("tcp", rest)) if rest.contains(':') => (Protocol::Tcp, rest),
-        Some(("udp", rest)) if rest.contains(':') => (Protocol::Udp, rest),
-        Some((word @ ("tcp" | "udp"), port)) => {
+        Some((scheme, rest)) if rest.starts_with("//") => {
+            let authority = rest.trim_start_matches('/').split('/').next().unwrap_or_default();
+            let udp = if scheme == "udp" { "udp:" } else { "" };
+            let help = if authority.contains(':') {
+                format!("write {udp}{authority}")
+            } else {
+                format!("write {udp}{authority}:PORT")
+            };
             return Err(wrong(
                 target,
-                two(
-                    format!(
-                        "\"{target}\" can be read as {word} port {port} of any address, or as port {port} of an interface called {word}"
-                    ),
-                    format!("write {word}:127.0.0.1:{port}, {word}:0.0.0.0:{port} or {word}:{word}:{port}"),
-                ),
+                bad(format!("\"{target}\" is a URL; a listener is an address and a port"), help),
             ));
         }
+        Some(("tcp", rest)) if rest.contains(':') => (Protocol::Tcp, rest),
+        Some(("udp", rest)) if rest.contains(':') => (Protocol::Udp, rest),
+        Some(("tcp", rest)) if is_port(rest) => (Protocol::Tcp, rest),
+        Some(("udp", rest)) if is_port(rest) => (Protocol::Udp, rest),
         _ => (Protocol::Tcp, target),
     };
     let (host, port) = split(target).map_err(|reason| wrong(target, reason))?;
@@ -56,6 +61,9 @@ pub fn parse(name: &str, text: &str) -> Result<Listener, Diagnostic> {
     })?;
     let bind = what(host, port).map_err(|reason| wrong(host, reason))?;
     let mut listener = Listener::new(name, bind, range.collect(), protocol);
+    if host == "*" {
+        listener.v6only = V6Only::Off;
+    }
     let mut seen: Vec<&str> = Vec::new();
     for option in options {
         let (key, value) = option.split_once('=').ok_or_else(|| {
@@ -87,6 +95,12 @@ pub fn parse(name: &str, text: &str) -> Result<Listener, Diagnostic> {
     Ok(listener)
 }
 
+/// Whether the text is a port or a range of ports, by its form.
+fn is_port(text: &str) -> bool {
+    let digit = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.split_once('-').map_or_else(|| digit(text), |(low, high)| digit(low) && digit(high))
+}
+
 fn two(message: String, help: String) -> Wrong {
     (Code::AMBIGUOUS_BIND, message, help)
 }
@@ -114,13 +128,15 @@ fn split(target: &str) -> Result<(&str, &str), Wrong> {
         };
     }
     let Some((host, port)) = target.rsplit_once(':') else {
-        if !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(two(
-                format!("\"{target}\" can be read as port {target} of loopback, or of every address"),
-                format!("write loopback:{target}, 0.0.0.0:{target} or [::]:{target},v6only=false"),
-            ));
+        if is_port(target) {
+            return Ok(("loopback", target));
         }
-        return Err(bad(format!("\"{target}\" has no port"), FORM));
+        let help = match target {
+            "" => FORM.to_owned(),
+            "0.0.0.0" | "*" => "write 0.0.0.0:PORT, such as 0.0.0.0:8080".to_owned(),
+            _ => format!("write {target}:PORT, such as {target}:8080"),
+        };
+        return Err(bad(format!("\"{target}\" has no port"), help));
     };
     if host.contains(':') {
         let bare = target.split('%').next().unwrap_or(target);
@@ -159,14 +175,8 @@ fn what(host: &str, port: &str) -> Result<Bind, Wrong> {
     };
     match host {
         "" => return Err(wildcard("0.0.0.0, as [::], or as both")),
-        "*" => return Err(wildcard("0.0.0.0, as [::], as both, or as each address of every interface")),
-        "loopback" => return Ok(Bind::Loopback),
-        "localhost" => {
-            return Err(two(
-                format!("\"localhost:{port}\" can be read as 127.0.0.1 or as ::1"),
-                format!("write loopback:{port} for both, 127.0.0.1:{port} or [::1]:{port}"),
-            ));
-        }
+        "*" => return Ok(Bind::Address { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), zone: None }),
+        "loopback" | "localhost" => return Ok(Bind::Loopback),
         _ => {}
     }
     let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');

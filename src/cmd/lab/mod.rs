@@ -74,19 +74,17 @@ struct Chosen {
 }
 
 impl NetworkArgs {
-    fn choose(&self) -> Result<Chosen, Failure> {
+    fn choose(&self, context: &Context) -> Result<Chosen, Failure> {
         if let Some(file) = &self.twin.twin {
             let (source, file) = match file {
-                Some(name) if !self.source.names_one() && is_profile(name) => {
-                    (self.source.or(name.as_os_str()), None)
-                }
+                Some(name) if is_target(name) => (self.source.with(name.as_os_str()), None),
                 file => (self.source.clone(), file.as_deref()),
             };
-            let mut profile = source.load("default")?;
+            let mut profile = source.load("default", context)?;
             profile.lab = None;
             return copied(profile, file);
         }
-        let mut profile = self.source.load("default")?;
+        let mut profile = self.source.load("default", context)?;
         let own = profile.lab.take();
         let lab = match (&self.topology, own) {
             (Some(name), _) => named(name).map_err(Failure::usage)?,
@@ -100,8 +98,14 @@ impl NetworkArgs {
     }
 }
 
-/// Whether what stands behind `--twin` is plainly a profile, and no snapshot: by its ending, or the name of a built-in one.
-fn is_profile(name: &Path) -> bool {
+/// Whether the text behind `--twin` is a target and not a snapshot: a TOML file, a built-in profile, or a listener.
+fn is_target(name: &Path) -> bool {
+    let listener = |name: &str| {
+        !name.contains('/') && (name.contains(':') || name.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    if name.to_str().is_some_and(listener) && !name.exists() {
+        return true;
+    }
     let built_in = name.to_str().is_some_and(|name| profile::builtin::get(name).is_some());
     name.extension().is_some_and(|ending| ending == "toml") || (built_in && !name.exists())
 }

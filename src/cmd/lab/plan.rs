@@ -1,5 +1,6 @@
 //! `bindscope lab plan` and `bindscope lab list`.
 
+use crate::cmd::format_args::{FormatArgs, Formats};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -18,9 +19,8 @@ pub struct Args {
     /// Nothing is ever built here
     #[arg(long, hide = true)]
     dry_run: bool,
-    /// How to write it
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
     /// Write it to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -33,6 +33,11 @@ pub(super) enum Format {
     Human,
     /// The document of schema bindscope.lab-plan/1
     Json,
+}
+
+impl Formats for Format {
+    const DEFAULT: Format = Format::Human;
+    const JSON: Format = Format::Json;
 }
 
 /// The document.
@@ -67,7 +72,7 @@ fn steps<'a>(plan: &'a ops::Plan, operations: &[ops::Operation]) -> Vec<Step<'a>
 /// # Errors
 /// A profile or network that cannot be used.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    show(&args.network.choose()?, args.format, args.output.as_deref(), context)
+    show(&args.network.choose(context)?, args.format.get(), args.output.as_deref(), context)
 }
 
 /// Writes the operations that would build a network.

@@ -1,5 +1,6 @@
 //! `bindscope lab run` and `bindscope lab shell`.
 
+use crate::cmd::format_args::FormatArgs;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -38,9 +39,8 @@ pub struct Args {
     /// Leave the lab standing, with its listeners answering, until a signal (Ctrl-C)
     #[arg(long)]
     keep: bool,
-    /// How to write it
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
     /// Write it to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -57,9 +57,9 @@ pub struct Args {
 /// # Errors
 /// A profile or network that cannot be used, a lab that cannot be built, or no socket that could be bound (exit 4).
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let chosen = args.network.choose()?;
+    let chosen = args.network.choose(context)?;
     if args.dry_run {
-        let format = match args.format {
+        let format = match args.format.get() {
             Format::Human => steps::Format::Human,
             Format::Json => steps::Format::Json,
             _ => {
@@ -113,7 +113,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     uncaptured.sort();
     uncaptured.dedup();
     let report = Report { events, ..report(&chosen, &lab, &opened, looked, (notes, uncaptured), missed) };
-    let text = plan::written(&report, args.format, context, args.output.is_some());
+    let text = plan::written(&report, args.format.get(), context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if opened.sockets.bound.is_empty() {
         let problem = Diagnostic::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
@@ -367,7 +367,8 @@ pub struct ShellArgs {
 /// As [`run`]; a node that is not there.
 pub fn shell(args: &ShellArgs, context: &Context) -> Result<Exit, Failure> {
     let source = crate::cmd::profile_args::ProfileArgs::of(&args.profile);
-    let chosen = NetworkArgs { source, topology: args.topology.clone(), twin: args.twin.clone() }.choose()?;
+    let chosen =
+        NetworkArgs { source, topology: args.topology.clone(), twin: args.twin.clone() }.choose(context)?;
     prepare()?;
     let lab = build(&chosen, context)?;
     let node = match &args.node {

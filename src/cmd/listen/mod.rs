@@ -7,6 +7,7 @@ mod reporter;
 mod sandbox;
 mod sockets;
 
+use crate::cmd::format_args::FormatArgs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,9 +34,8 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 pub struct Args {
     #[command(flatten)]
     source: ProfileArgs,
-    /// How to tell what arrives
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
     /// Add the lines to FILE instead of writing them to standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -81,7 +81,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let inherited = if args.inherited { Some(sockets::inherited()?) } else { None };
     let profile = match &inherited {
         Some(_) if !args.source.is_given() => Profile::named("inherited"),
-        _ => args.source.load("default")?,
+        _ => args.source.load("default", context)?,
     };
     let signals = Signals::new().map_err(|error| environment(format!("cannot take signals: {error}")))?;
     sys::raise_file_limit();
@@ -90,7 +90,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut host = look().map_err(|error| environment(error.to_string()))?;
     let needs = sandbox::needs(&profile, &host);
     let (sink, of_sink) = output::open(args.output.as_deref(), args.keep_privileges)?;
-    let mut reporter = Reporter::new(args.format, sink, context);
+    let mut reporter = Reporter::new(args.format.get(), sink, context);
     reporter.event(&Event::Started(Started {
         schema: SCHEMA.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -11,6 +11,7 @@ use crate::model::confinement::{Confinement, Needs};
 use crate::record::sink::Sink;
 use crate::sys;
 
+use crate::cmd::format_args::Formats;
 use crate::cmd::{Exit, Failure};
 
 /// How arrivals are told.
@@ -19,7 +20,13 @@ pub enum Format {
     /// Aligned lines for people, and a matrix at the end
     Human,
     /// One JSON object a line
+    #[value(alias = "json")]
     Ndjson,
+}
+
+impl Formats for Format {
+    const DEFAULT: Format = Format::Human;
+    const JSON: Format = Format::Ndjson;
 }
 
 /// Opens the sink: the file, or standard output. A thread that it needs gives up all its rights unless `keep_rights` says

@@ -1,7 +1,6 @@
 //! `bindscope audit`.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -229,15 +228,13 @@ fn write_policy(look: &Look, path: &Path, context: &Context) -> Result<Exit, Fai
     if path.as_os_str() == "-" {
         context.emit(text.as_bytes(), None)?;
     } else {
-        let shown = path.display();
-        sys::create_private(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
-            let help = match error.kind() {
-                std::io::ErrorKind::AlreadyExists => "choose another name: what exists is not written over",
-                _ => "choose another file, or - for standard output",
-            };
-            let problem =
-                Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write the policy {shown}: {error}"));
-            Failure::new(Exit::Output, problem.help(help))
+        context.create(text.as_bytes(), path, sys::Readers::Owner).map_err(|failure| {
+            failure.unwrap_or_else(|| {
+                let message = format!("cannot write the policy {}: it exists", path.display());
+                let problem = Diagnostic::error(Code::OUTPUT_FAILED, message);
+                let help = "choose another name: what exists is not written over";
+                Failure::new(Exit::Output, problem.help(help))
+            })
         })?;
     }
     for because in &look.report.incomplete_because {

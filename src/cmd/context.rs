@@ -1,13 +1,14 @@
 //! What a command knows of the outside: terminal, colour, verbosity; and how it hands out documents and problems.
 
-use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use super::exit::{Exit, Failure};
 use crate::code::Code;
 use crate::diag::{self, Diagnostic, Severity};
+use crate::escape::escape;
+use crate::model::Errno;
+use crate::sys;
 
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -55,7 +56,7 @@ impl Context {
             terminal_stderr: io::stderr().is_terminal(),
             quiet,
             verbose,
-            width: crate::sys::terminal_width().unwrap_or(80),
+            width: sys::terminal_width().unwrap_or(80),
         }
     }
 
@@ -77,10 +78,13 @@ impl Context {
         document: impl FnOnce(&mut Out) -> io::Result<()>,
     ) -> Result<(), Failure> {
         let (name, result) = match file {
-            Some(path) => (path.display().to_string(), write_file(path, document)),
+            Some(path) => (
+                escape(&path.display().to_string()),
+                write_file(path, sys::Existing::Replace, sys::Readers::Owner, document),
+            ),
             None => {
                 // The standard library's buffer looks for lines, and would write the rest of each piece by itself.
-                let result = match crate::sys::standard_output() {
+                let result = match sys::standard_output() {
                     Ok(Some(file)) => write_all(file, document),
                     Ok(None) => write_all(io::stdout(), document),
                     Err(error) => Err(error),
@@ -89,11 +93,21 @@ impl Context {
             }
         };
         match result {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
-                Exit::Output,
-                Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write {name}: {error}"))
-                    .help("choose another file with -o FILE, or make room"),
-            )),
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(not_written(&name, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a whole document to a new file.
+    ///
+    /// # Errors
+    /// `None` when there is a file of this name, else exit 5.
+    pub fn create(&self, document: &[u8], file: &Path, readers: sys::Readers) -> Result<(), Option<Failure>> {
+        match write_file(file, sys::Existing::Refuse, readers, |out| out.write_all(document)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(None),
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Some(not_written(&escape(&file.display().to_string()), &error)))
+            }
             _ => Ok(()),
         }
     }
@@ -113,7 +127,7 @@ impl Context {
         if self.quiet && problem.severity == Severity::Note {
             return true;
         }
-        crate::sys::write_error_within(diag::render(problem, self.color_stderr).as_bytes(), patience)
+        sys::write_error_within(diag::render(problem, self.color_stderr).as_bytes(), patience)
     }
 
     /// Shows every problem of a failure and tells how the program ends.
@@ -124,6 +138,17 @@ impl Context {
         }
         failure.exit
     }
+}
+
+/// Exit 5: the output could not be written.
+fn not_written(name: &str, error: &io::Error) -> Failure {
+    let problem = Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write {name}: {error}"));
+    let help = match sys::errno_of(error) {
+        Errno::ENXIO => "it is a FIFO without a reader: start the reader first",
+        Errno::EBADF => "the descriptor is not open for output: redirect it, such as with 3>FILE",
+        _ => "choose another file with -o FILE, or make room",
+    };
+    Failure::new(Exit::Output, problem.help(help))
 }
 
 /// What a document is written into.
@@ -141,52 +166,18 @@ fn write_all(
     written
 }
 
-/// Writes `document` beside `path` and then renames it there, so that a reader finds the old report or the new one whole.
-/// What is not a regular file (a terminal, `/dev/stdout`, a FIFO) is written to directly.
-fn write_file(path: &Path, document: impl FnOnce(&mut Out) -> io::Result<()>) -> io::Result<()> {
-    let special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-    if special {
-        return write_all(File::options().write(true).open(path)?, document);
-    }
-    let mut name =
-        path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_os_string();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    remove_leftovers(path);
-    let written = crate::sys::create_private(&part)
-        .and_then(|file| {
-            write_all(file.try_clone()?, document)?;
-            file.sync_all()
-        })
-        .and_then(|()| std::fs::rename(&part, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    written
-}
-
-/// Removes what programs left beside `path` that were killed while they wrote there.
-fn remove_leftovers(path: &Path) {
-    let Some(name) = path.file_name().and_then(OsStr::to_str) else { return };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for found in crate::sys::entries(directory).into_iter().flatten() {
-        let pid = found
-            .to_str()
-            .and_then(|found| found.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".part"))
-            .filter(|pid| pid.bytes().all(|digit| digit.is_ascii_digit()))
-            .and_then(|pid| pid.parse().ok());
-        // A process in another pid namespace seems gone, too; but no report takes a minute to be written.
-        let old = || {
-            let age = directory
-                .join(&found)
-                .symlink_metadata()
-                .and_then(|metadata| metadata.modified())
-                .map(|time| time.elapsed());
-            age.is_ok_and(|age| age.is_ok_and(|age| age > std::time::Duration::from_secs(60)))
-        };
-        // This very number may have been somebody else's before.
-        if pid.is_some_and(|pid| (pid == std::process::id() || crate::sys::is_gone(pid)) && old()) {
-            let _ = std::fs::remove_file(directory.join(&found));
+/// Writes `document` to what `path` names: a regular file appears when it is complete, or not at all.
+fn write_file(
+    path: &Path,
+    existing: sys::Existing,
+    readers: sys::Readers,
+    document: impl FnOnce(&mut Out) -> io::Result<()>,
+) -> io::Result<()> {
+    match sys::open_output(path, existing, readers)? {
+        sys::Output::Direct(file) => write_all(file, document),
+        sys::Output::Whole(file) => {
+            write_all(file.writer()?, document)?;
+            file.publish()
         }
     }
 }

@@ -1,13 +1,12 @@
 //! `bindscope init`: writes a commented profile to begin with.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
 use super::{Context, Exit, Failure};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::escape::escape;
+use crate::sys::Readers;
 
 /// Arguments of `bindscope init`.
 #[derive(Debug, clap::Args)]
@@ -32,26 +31,18 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         context.emit(STARTER.as_bytes(), None)?;
         return Ok(Exit::Success);
     }
-    let shown = args.file.display().to_string();
+    let shown = escape(&args.file.display().to_string());
     if args.force {
         context.emit(STARTER.as_bytes(), Some(&args.file))?;
     } else {
-        File::create_new(&args.file).and_then(|mut file| file.write_all(STARTER.as_bytes())).map_err(
-            |error| {
-                if error.kind() == ErrorKind::AlreadyExists {
-                    let problem = Diagnostic::error(Code::FILE_EXISTS, format!("{shown} exists already"));
-                    Failure::new(
-                        Exit::Usage,
-                        problem.help("choose another name, or write over it with --force"),
-                    )
-                } else {
-                    let problem =
-                        Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write {shown}: {error}"));
-                    Failure::new(Exit::Output, problem.help("choose another file"))
-                }
-            },
-        )?;
+        context.create(STARTER.as_bytes(), &args.file, Readers::Umask).map_err(|failure| {
+            failure.unwrap_or_else(|| {
+                let problem = Diagnostic::error(Code::FILE_EXISTS, format!("{shown} exists already"));
+                let help = "choose another name, or write over it with --force";
+                Failure::new(Exit::Usage, problem.help(help))
+            })
+        })?;
     }
-    context.emit(format!("{0}: written; next: bindscope listen {0}\n", escape(&shown)).as_bytes(), None)?;
+    context.emit(format!("{0}: written; next: bindscope listen {0}\n", shown).as_bytes(), None)?;
     Ok(Exit::Success)
 }

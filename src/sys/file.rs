@@ -5,18 +5,6 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Creates a file that only this user may read, refusing to follow or reuse what is there.
-///
-/// # Errors
-/// As `open(2)` with `O_CREAT | O_EXCL`.
-pub fn create_private(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
 /// The names in a directory but `.` and `..`, up to the first that cannot be read. Not by [`std::fs::read_dir`], which panics
 /// when a directory cannot be closed.
 ///
@@ -130,28 +118,15 @@ pub fn is_gone(pid: u32) -> bool {
     }
 }
 
-/// Opens a file to add lines to, readable by this user only when it is new. A FIFO that nobody reads is an error (`ENXIO`)
-/// instead of a wait without end.
+/// Opens a file to add lines to, as [`open_output`](super::open_output) does; readable by this user only when it is new.
 ///
 /// # Errors
-/// As `open(2)`.
+/// As [`open_output`](super::open_output).
 pub fn open_for_append(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600).custom_flags(libc::O_NONBLOCK);
+    match super::open_output(path, super::Existing::Append, super::Readers::Owner)? {
+        super::Output::Direct(file) => Ok(file),
+        super::Output::Whole(file) => file.writer(),
     }
-    let file = options.open(path)?;
-    #[cfg(unix)]
-    {
-        use nix::fcntl::{FcntlArg, OFlag, fcntl};
-        // From here on a writer may wait: it has a thread of its own.
-        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
-        fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
-    }
-    Ok(file)
 }
 
 /// Whether a file is a pipe or a FIFO, which takes up to 4096 bytes whole or not at all (PIPE_BUF, pipe(7)).

@@ -34,6 +34,9 @@ mod linux;
 #[cfg(not(all(target_os = "linux", not(bindscope_portable))))]
 mod portable;
 
+mod output;
+#[cfg(unix)]
+mod resolve;
 mod signals;
 mod socket_types;
 
@@ -52,12 +55,12 @@ pub use errno::errno_of;
 pub use error::Error;
 pub use file::is_gone;
 pub use file::{
-    Writers, create_private, entries, is_pipe, open_for_append, open_regular, output_closed,
-    raise_file_limit, spare_descriptors, standard_output, terminal_width, write_error_within, write_now,
-    writers,
+    Writers, entries, is_pipe, open_for_append, open_regular, output_closed, raise_file_limit,
+    spare_descriptors, standard_output, terminal_width, write_error_within, write_now, writers,
 };
 pub use getifaddrs::listed_addresses;
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
+pub use output::{Existing, Output, Readers, WholeFile, open_output};
 pub use signals::{Signals, signal_of};
 pub use socket_types::{
     CallerRights, Connecting, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram,

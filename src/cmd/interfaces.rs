@@ -22,6 +22,9 @@ pub struct Args {
     /// Hold the C library's list of addresses against the kernel's, too; three system calls more for each address
     #[arg(long)]
     cross_check: bool,
+    /// Leave out the rules of packet filters, which the JSON document has where they can be read
+    #[arg(long)]
+    no_filters: bool,
     /// Write to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -67,8 +70,12 @@ const LEVELS: usize = 4;
 /// # Errors
 /// Exit 4 when the system does not list its interfaces, 5 when the report cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let all = args.format.get() != Format::Csv;
-    let (snapshot, cross_checked) = checked_snapshot(args.cross_check, all)?;
+    let more = match args.format.get() {
+        Format::Csv => More::Nothing,
+        Format::Json if !args.no_filters => More::Rules,
+        Format::Json | Format::Human => More::Tables,
+    };
+    let (snapshot, cross_checked) = checked_snapshot(args.cross_check, more)?;
     let output = args.output.as_deref();
     match args.format.get() {
         Format::Human => {
@@ -88,14 +95,25 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Ok(super::plan::evidence(&snapshot))
 }
 
-/// The host's snapshot with its disagreements and whether there are packet filters, and whether the C library's second opinion
-/// about the addresses is among the disagreements. Without `all` there are interfaces and addresses alone.
+/// What a snapshot has in addition to interfaces and addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum More {
+    /// Nothing.
+    Nothing,
+    /// Routes, rules, settings, and the tables of packet filters.
+    Tables,
+    /// All that, and the rules of packet filters.
+    Rules,
+}
+
+/// The host's snapshot with its disagreements, and whether the C library's second opinion about the addresses is among the
+/// disagreements.
 ///
 /// # Errors
 /// Exit 4 when the system does not list its interfaces.
-pub(super) fn checked_snapshot(cross_check: bool, all: bool) -> Result<(Snapshot, bool), Failure> {
+pub(super) fn checked_snapshot(cross_check: bool, more: More) -> Result<(Snapshot, bool), Failure> {
     let take = || {
-        let taken = if all { sys::snapshot() } else { sys::addresses() };
+        let taken = if more == More::Nothing { sys::addresses() } else { sys::snapshot() };
         taken.map_err(|error| {
             Failure::new(Exit::Environment, Diagnostic::error(Code::HOST_UNREADABLE, error.to_string()))
         })
@@ -112,9 +130,11 @@ pub(super) fn checked_snapshot(cross_check: bool, all: bool) -> Result<(Snapshot
     } else {
         snapshot.disagreements = crosscheck::labels(&snapshot);
     }
-    if all {
-        snapshot.packet_filters = Some(sys::packet_filters());
-    }
+    snapshot.packet_filters = match more {
+        More::Nothing => None,
+        More::Tables => Some(sys::packet_filters()),
+        More::Rules => Some(sys::packet_filters_with_rules()),
+    };
     Ok((snapshot, cross_check))
 }
 

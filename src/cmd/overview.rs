@@ -13,7 +13,7 @@ use crate::{render, sys};
 /// # Errors
 /// Exit 4 when the system does not list its interfaces, 5 when the page cannot be written.
 pub fn run(context: &Context) -> Result<Exit, Failure> {
-    let (mut snapshot, _) = interfaces::checked_snapshot(false, true)?;
+    let (mut snapshot, _) = interfaces::checked_snapshot(false, interfaces::More::Tables)?;
     let options = sys::InventoryOptions { owners: false, ..sys::InventoryOptions::default() };
     let mut inventory = sys::inventory(&options);
     snapshot.groups = groups_of(&inventory.sockets);

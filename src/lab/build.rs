@@ -5,12 +5,13 @@
 use std::io;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::ops::{Action, Operation, Plan};
 use crate::model::{AddrState, IfName, Snapshot};
 use crate::sys::netns::{self, Namespace};
-use crate::sys::{self, Error, NamespaceRefusal, Network};
+use crate::sys::{self, Error, NamespaceRefusal, Network, Replayed};
 
 /// How long the kernel may take to make an address usable that is not checked for duplicates.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -23,6 +24,7 @@ pub struct Lab {
     /// What could not be done and is not needed for certain, one sentence each.
     pub gaps: Vec<String>,
     namespaces: Vec<Namespace>,
+    rules: OnceLock<Replayed>,
 }
 
 /// Why a lab does not stand.
@@ -49,7 +51,7 @@ impl Lab {
     pub fn build(plan: Plan) -> Result<Lab, BuildError> {
         let namespaces: Vec<Namespace> =
             plan.nodes.iter().map(|_| Namespace::new()).collect::<Result<_, _>>()?;
-        let mut lab = Lab { plan, gaps: Vec::new(), namespaces };
+        let mut lab = Lab { plan, gaps: Vec::new(), namespaces, rules: OnceLock::new() };
         let operations = std::mem::take(&mut lab.plan.operations);
         let result = lab.perform(&operations);
         lab.plan.operations = operations;
@@ -146,11 +148,23 @@ impl Lab {
             }
             Action::ForgetNeighbours => network.forget_neighbours(),
             Action::Filter(rule) => filter(rule, gaps),
+            Action::Ruleset(rules) => {
+                let replayed = sys::replay_rules(rules);
+                gaps.extend(replayed.missing.iter().cloned());
+                let _ = self.rules.set(replayed);
+                Ok(())
+            }
         }
     }
 
     fn namespace(&self, node: usize) -> Result<&Namespace, Error> {
         self.namespaces.get(node).ok_or(Error::Unsupported { what: "the node" })
+    }
+
+    /// What the replay of packet filters gave; `None` where none were replayed.
+    #[must_use]
+    pub fn rules(&self) -> Option<&Replayed> {
+        self.rules.get()
     }
 
     /// The namespaces of the nodes, in their order.

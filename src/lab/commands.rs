@@ -101,6 +101,7 @@ impl Plan {
                     add(&format!("rule inet bindscope input {quoted}")),
                 ]
             }
+            Action::Ruleset(_) => vec![format!("nft -s list ruleset | ip netns exec {node} nft -f -")],
         }
     }
 }

@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use super::path::Segments;
+use crate::model::ruleset::Ruleset;
 use crate::model::topology::{Bridge, End, Event, LabAddress, LinkChange, Node, Topology, setting_path};
 use crate::model::{IfName, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
@@ -86,6 +88,8 @@ pub enum Action {
     ForgetNeighbours,
     /// Add a rule of nft(8) to the chain `input`.
     Filter(String),
+    /// Replay the rules of packet filters that were read on another host.
+    Ruleset(Arc<Ruleset>),
 }
 
 /// How to build a topology.

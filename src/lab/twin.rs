@@ -16,12 +16,14 @@ pub mod run;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 pub use compare::differences;
 
 use super::ops::{Action, Plan};
+use crate::model::filters::PacketFilters;
 use crate::model::topology::Node;
 use crate::model::{Family, IfName, Interface, Snapshot, Source};
 use crate::plan::reach;
@@ -129,6 +131,7 @@ pub fn of(snapshot: &Snapshot) -> Twin {
     builder.ways_of_peers();
     builder.beyond();
     builder.end();
+    builder.filters();
     builder.twin
 }
 
@@ -236,6 +239,11 @@ impl<'a> Builder<'a> {
             None => self.skipped(
                 "packet filters are not copied, and whether the host has any is not known".to_owned(),
             ),
+            Some(PacketFilters { ruleset: Some(rules), .. }) => {
+                if !rules.consistent {
+                    self.skipped("the rules of packet filters kept changing while they were read".to_owned());
+                }
+            }
             Some(filters) => {
                 if !filters.tables.is_empty() {
                     let tables = filters.tables.join(", ");
@@ -259,6 +267,14 @@ impl<'a> Builder<'a> {
         }
         if snapshot.routes.is_empty() {
             self.skipped("the host's routes are not known; those of its addresses are made".to_owned());
+        }
+    }
+
+    /// The last step: chains of `netdev` want their devices, and the kernel has found its neighbours.
+    fn filters(&mut self) {
+        let rules = self.snapshot.packet_filters.as_ref().and_then(|filters| filters.ruleset.as_ref());
+        if let Some(rules) = rules.filter(|rules| !rules.is_empty()) {
+            self.twin.plan.push(0, Action::Ruleset(Arc::new(rules.clone())));
         }
     }
 

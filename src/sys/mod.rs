@@ -18,7 +18,8 @@
 //! | `Capture` | the packets that come into the calling thread's namespace, for labs |
 //! | `namespaces`, `in_namespace` | the other network namespaces, and work in one |
 //! | `groups` | the multicast groups that interfaces have joined |
-//! | `packet_filters` | that there are packet filters, not what they do |
+//! | `packet_filters`, `packet_filters_with_rules` | the tables of packet filters, and their rules |
+//! | `replay_rules` | rules of a snapshot into a namespace of a lab |
 //! | `began_without_output` | whether standard output was closed at the start |
 //! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
 //! | `Overflows` | how many connections found an accept queue full |
@@ -27,6 +28,7 @@
 mod errno;
 mod error;
 mod file;
+mod filter_types;
 mod getifaddrs;
 mod lab_types;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
@@ -58,6 +60,7 @@ pub use file::{
     Writers, entries, is_pipe, open_for_append, open_regular, output_closed, raise_file_limit,
     spare_descriptors, standard_output, terminal_width, write_error_within, write_now, writers,
 };
+pub use filter_types::{ChainName, Met, Replayed, TraceEvent, TraceVerdict, TracedPacket};
 pub use getifaddrs::listed_addresses;
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
 pub use output::{Existing, Output, Readers, WholeFile, open_output};
@@ -69,7 +72,7 @@ pub use socket_types::{
 pub use system::capabilities::rights;
 pub use system::capture::Capture;
 pub use system::connections::connections;
-pub use system::filters::packet_filters;
+pub use system::filters::{packet_filters, packet_filters_with_rules, replay_rules};
 pub use system::groups::groups;
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};
 pub use system::monitor::Monitor;

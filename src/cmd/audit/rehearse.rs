@@ -17,7 +17,7 @@ const PATIENCE: Patience = Patience { connect: Duration::from_secs(1), all: Dura
 /// # Errors
 /// Exit 4 when no copy can be built.
 pub(super) fn add(report: &mut Report, host: &Snapshot) -> Result<(), Failure> {
-    let snapshot = Snapshot { packet_filters: Some(sys::packet_filters()), ..host.clone() };
+    let snapshot = Snapshot { packet_filters: Some(sys::packet_filters_with_rules()), ..host.clone() };
     let twin = twin::of(&snapshot);
     lab::prepare()?;
     let lab = lab::copy(&snapshot, &twin)?;

@@ -114,7 +114,7 @@ fn is_target(name: &Path) -> bool {
 fn copied(profile: Profile, file: Option<&Path>) -> Result<Chosen, Failure> {
     let snapshot = match file {
         Some(path) => target_host::elsewhere(path)?.snapshot,
-        None => interfaces::checked_snapshot(false, true)?.0,
+        None => interfaces::checked_snapshot(false, interfaces::More::Rules)?.0,
     };
     let twin = twin::of(&snapshot);
     let whose = match (file, &snapshot.host.name) {

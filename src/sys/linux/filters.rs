@@ -1,11 +1,15 @@
-//! Whether there are tables of packet filters in this network namespace. Nothing is loaded to find out: a question to a
+//! The packet filters of this network namespace: their tables, and their rules. Nothing is loaded to read them: a question to a
 //! netfilter service that is not there would make the kernel load its module.
 
 use std::io;
 use std::path::Path;
 
 use super::netlink::{Netlink, Service, attributes, until_nul};
+use super::nftables::read::Unread;
+use super::nftables::{read, replay};
 use crate::model::filters::PacketFilters;
+use crate::model::ruleset::Ruleset;
+use crate::sys::filter_types::Replayed;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE` of `linux/netfilter/nfnetlink.h` and `nf_tables.h`.
 const GET_TABLE: u16 = 10 << 8 | 1;
@@ -14,11 +18,44 @@ const TABLE_NAME: u16 = 1;
 /// Length of `struct nfgenmsg`.
 const HEADER: usize = 4;
 
-/// The tables of nftables and of the older iptables.
+/// The tables of nftables and of the older iptables, without their rules.
 #[must_use]
 pub fn packet_filters() -> PacketFilters {
+    tables().0
+}
+
+/// The tables of nftables and of the older iptables, and all their rules. Without the rules, `unknown_because` says why.
+#[must_use]
+pub fn packet_filters_with_rules() -> PacketFilters {
+    let (mut filters, legacy) = tables();
+    if filters.unknown_because.is_some() {
+        return filters;
+    }
+    let read = if may_be_asked() { read::ruleset() } else { Err(Unread::Absent) };
+    match read {
+        Ok(ruleset) => filters.ruleset = Some(ruleset),
+        Err(Unread::Absent) => {
+            filters.ruleset = Some(Ruleset { consistent: true, ..Ruleset::default() });
+        }
+        Err(why) => filters.unknown_because = Some(format!("nftables: {why}")),
+    }
+    if legacy {
+        filters.ruleset = None;
+        filters.unknown_because = Some("the rules of iptables-legacy are not read".to_owned());
+    }
+    filters
+}
+
+/// Replays the rules of a snapshot into the calling thread's network namespace, which is one of a lab and has no rules yet.
+#[must_use]
+pub fn replay_rules(ruleset: &Ruleset) -> Replayed {
+    replay::replay(ruleset)
+}
+
+/// The tables, and whether some are of the older iptables.
+fn tables() -> (PacketFilters, bool) {
     let mut filters = PacketFilters::default();
-    let mut unseen = Vec::new();
+    let mut unknown_because = Vec::new();
     for (file, name) in [
         ("/proc/net/ip_tables_names", "iptables"),
         ("/proc/net/ip6_tables_names", "ip6tables"),
@@ -28,18 +65,19 @@ pub fn packet_filters() -> PacketFilters {
         match std::fs::read_to_string(file.replace("/proc/net", "/proc/thread-self/net")) {
             Ok(text) => filters.tables.extend(text.lines().map(|table| format!("{name} {table}"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => unseen.push(format!("{name}: {error}")),
+            Err(error) => unknown_because.push(format!("{name}: {error}")),
         }
     }
+    let legacy = !filters.tables.is_empty();
     if may_be_asked() {
         match nftables() {
             Ok(tables) => filters.tables.extend(tables),
-            Err(error) => unseen.push(format!("nftables: {error}")),
+            Err(error) => unknown_because.push(format!("nftables: {error}")),
         }
     }
     filters.tables.sort();
-    filters.unknown_because = (!unseen.is_empty()).then(|| unseen.join("; "));
-    filters
+    filters.unknown_because = (!unknown_because.is_empty()).then(|| unknown_because.join("; "));
+    (filters, legacy)
 }
 
 /// Whether asking nftables cannot load a module: it is there already, or this kernel loads none.

@@ -14,6 +14,7 @@ pub mod namespaces;
 pub mod netlink;
 pub mod netns;
 pub mod network;
+mod nftables;
 pub mod options;
 pub mod overflows;
 pub mod packet_info;

@@ -92,6 +92,17 @@ impl Dump {
     }
 }
 
+/// A request of a transaction: see [`Netlink::batch`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The type of the message.
+    pub kind: u16,
+    /// `NLM_F_*` flags, such as `NLM_F_CREATE`.
+    pub flags: u16,
+    /// The message behind the `nlmsghdr`.
+    pub payload: Vec<u8>,
+}
+
 /// A netlink socket. It belongs to the network namespace of the thread that opened it, and stays there.
 pub struct Netlink {
     socket: Socket,
@@ -214,21 +225,130 @@ impl Netlink {
         }
     }
 
+    /// Sends a request that the kernel answers with one message, and returns the payload of that message.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or a failure to talk to the kernel.
+    pub fn ask(&mut self, kind: u16, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let sequence = self.send(kind, NLM_F_REQUEST, payload)?;
+        loop {
+            self.receive()?;
+            for message in messages(&self.buffer) {
+                let message = message?;
+                if message.sequence != sequence || message.kind == NLMSG_NOOP {
+                    continue;
+                }
+                return match message.kind {
+                    NLMSG_ERROR => Err(message.refusal(message.errno(), message.ext_ack_offset())),
+                    _ => Ok(message.payload.to_vec()),
+                };
+            }
+        }
+    }
+
+    /// Sends requests in one transaction of nfnetlink, between `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`. Returns the
+    /// place of each refused request with the refusal; after a refusal the kernel keeps nothing of the transaction.
+    ///
+    /// # Errors
+    /// The refusal of the transaction as a whole, or a failure to talk to the kernel.
+    pub fn batch(&mut self, subsystem: u8, requests: &[Request]) -> Result<Vec<(usize, Refusal)>, Refusal> {
+        const BATCH_BEGIN: u16 = 16;
+        const BATCH_END: u16 = 17;
+        let marker = [0, 0, 0, subsystem];
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, BATCH_BEGIN, NLM_F_REQUEST, &marker)?;
+        for (place, request) in requests.iter().enumerate() {
+            // One acknowledgement is enough; errors arrive for each request in any case.
+            let ack = if place + 1 == requests.len() { NLM_F_ACK } else { 0 };
+            self.append(&mut bytes, request.kind, NLM_F_REQUEST | request.flags | ack, &request.payload)?;
+        }
+        let last = self.sequence;
+        self.append(&mut bytes, BATCH_END, NLM_F_REQUEST, &marker)?;
+        self.transmit(&bytes)?;
+        let mut refused = Vec::new();
+        loop {
+            self.receive()?;
+            let mut over = false;
+            for message in messages(&self.buffer) {
+                let message = message?;
+                let place = message.sequence.wrapping_sub(first);
+                if message.kind != NLMSG_ERROR || place > last.wrapping_sub(first) {
+                    continue;
+                }
+                let errno = message.errno();
+                match usize::try_from(place).ok().and_then(|place| place.checked_sub(1)) {
+                    Some(place) if errno != 0 => {
+                        refused.push((place, message.refusal(errno, message.ext_ack_offset())));
+                    }
+                    Some(_) => {}
+                    // An error of the beginning is one of the whole.
+                    None if errno != 0 => return Err(message.refusal(errno, message.ext_ack_offset())),
+                    None => {}
+                }
+                over |= message.sequence == last;
+            }
+            if over {
+                return Ok(refused);
+            }
+        }
+    }
+
+    /// Makes this socket receive what the kernel sends to a multicast group, and receiving return at once where nothing waits.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn join(&mut self, group: u32) -> io::Result<()> {
+        self.socket.add_membership(group)?;
+        self.socket.set_non_blocking(true)
+    }
+
+    /// Hands out the type and payload of each message that waits, after [`Netlink::join`]. Returns whether the kernel had to
+    /// drop messages because this socket's buffer was full.
+    ///
+    /// # Errors
+    /// As `recv(2)`.
+    pub fn drain(&mut self, mut each: impl FnMut(u16, &[u8])) -> io::Result<bool> {
+        let mut lost = false;
+        loop {
+            match self.receive() {
+                Ok(()) => {
+                    messages(&self.buffer).map_while(Result::ok).for_each(|one| each(one.kind, one.payload));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(lost),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = true,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<u32> {
+        let mut message = Vec::with_capacity(HEADER + payload.len());
+        self.append(&mut message, kind, flags, payload)?;
+        self.transmit(&message)?;
+        Ok(self.sequence)
+    }
+
+    /// Appends a message with the next sequence number.
+    fn append(&mut self, bytes: &mut Vec<u8>, kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let length = u32::try_from(HEADER + payload.len())
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let mut message = Vec::with_capacity(HEADER + payload.len());
-        message.extend_from_slice(&length.to_ne_bytes());
-        message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(&flags.to_ne_bytes());
-        message.extend_from_slice(&self.sequence.to_ne_bytes());
-        message.extend_from_slice(&0u32.to_ne_bytes());
-        message.extend_from_slice(payload);
+        bytes.extend_from_slice(&length.to_ne_bytes());
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&flags.to_ne_bytes());
+        bytes.extend_from_slice(&self.sequence.to_ne_bytes());
+        bytes.extend_from_slice(&0u32.to_ne_bytes());
+        bytes.extend_from_slice(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        Ok(())
+    }
+
+    fn transmit(&self, bytes: &[u8]) -> io::Result<()> {
         loop {
-            match self.socket.send(&message, 0) {
+            match self.socket.send(bytes, 0) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map(|_| self.sequence),
+                other => return other.map(drop),
             }
         }
     }

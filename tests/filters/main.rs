@@ -1,0 +1,32 @@
+//! Packet filters: rules that real programs made are read, carried in a snapshot, replayed in a copy and traced there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod corpus;
+mod roundtrip;
+
+use std::process::ExitCode;
+
+use support::netns::trial;
+
+fn main() -> ExitCode {
+    let trials = vec![
+        trial("rules_of_real_programs_are_the_same_in_a_copy", roundtrip::of_real_programs),
+        trial("the_examples_of_nftables_are_the_same_in_a_copy", roundtrip::of_the_examples_of_nftables),
+        trial("many_rules_are_split_into_transactions", roundtrip::of_many_rules),
+        trial("reading_changes_nothing", roundtrip::reading_changes_nothing),
+        trial("what_is_not_known_is_left_out_and_named", roundtrip::what_is_not_known_is_left_out_and_named),
+        trial("damaged_messages_are_left_out", roundtrip::damaged_messages_are_left_out),
+        trial("a_rate_limit_is_taken_out", roundtrip::a_rate_limit_is_taken_out),
+    ];
+    support::netns::harness(trials)
+}

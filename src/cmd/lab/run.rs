@@ -26,7 +26,7 @@ use crate::report::matrix::{
     CellReport, ChangedCell, EventReport, LAB_SCHEMA, Questions, Report, SocketReport,
 };
 use crate::serve::{Acceptor, Endpoint, Observer};
-use crate::sys::{Signals, netns};
+use crate::sys::{Replayed, Signals, netns};
 
 /// Arguments of `bindscope lab run`.
 #[derive(Debug, clap::Args)]
@@ -147,6 +147,19 @@ fn about(chosen: &Chosen, lab: &Lab) -> String {
     format!("{description}; listeners are bound in the node {host}")
 }
 
+/// What a reader must know of rules of packet filters in a copy.
+fn about_rules(rules: &Replayed) -> String {
+    let count = rules.rules.values().map(Vec::len).sum::<usize>();
+    let mut note = format!("the copy has the host's packet filters: {count} rules");
+    if !rules.limited.is_empty() {
+        note.push_str("; rate limits are taken out, so results hold as long as no limit is reached");
+    }
+    note.push_str(
+        "; programs attached to the kernel (BPF), IPVS and filters beyond the host are not looked at",
+    );
+    note
+}
+
 fn open(lab: &Lab, chosen: &Chosen) -> Result<Opened, Failure> {
     match &chosen.original {
         Some((snapshot, _)) => stage::open_as(lab, &chosen.profile, snapshot.clone()),
@@ -207,6 +220,11 @@ fn report(
         one.because.extend(source.map(|(_, why)| format!(": nobody connects from there, as {why}")));
     }
     let mut notes = plan::notes_of(&opened.expansion, None);
+    if let Some(rules) = lab.rules() {
+        // In place of the sentence that they are not looked at.
+        notes.pop();
+        notes.push(about_rules(rules));
+    }
     notes.extend(more_notes);
     let mut incomplete = lab.gaps.clone();
     incomplete.extend(uncaptured);

@@ -6,7 +6,6 @@ use super::super::netlink::{Netlink, Refusal, Request, Service, attribute, attri
 use super::read::{self, LARGEST};
 use super::strict::{Prepared, prepare};
 use super::{SUBSYSTEM, header, message, numbers, words};
-use crate::escape::escape;
 use crate::model::ruleset::{NftFamily, NftKind, NftObject, Ruleset};
 use crate::sys::filter_types::Replayed;
 
@@ -65,16 +64,20 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     fn prepare(&mut self) {
-        let limits: HashSet<(NftFamily, &str, Vec<u8>)> = self
-            .objects
-            .iter()
-            .filter(|object| object.kind == NftKind::Object && number(&object.attributes, 3) == Some(4))
-            .filter_map(|object| Some((object.family, object.table.as_str(), text(&object.attributes, 2)?)))
-            .collect();
+        let mut limits: HashMap<(NftFamily, &str, Vec<u8>), bool> = HashMap::new();
+        for object in self.objects {
+            // NFT_OBJECT_LIMIT; NFT_LIMIT_F_INV of its flags.
+            if object.kind == NftKind::Object && number(&object.attributes, 3) == Some(4) {
+                let data = attributes(&object.attributes).find(|(kind, _)| *kind == 4);
+                let flags = data.and_then(|(_, data)| number(data, 5)).unwrap_or(0);
+                let name = text(&object.attributes, 2).unwrap_or_default();
+                limits.insert((object.family, object.table.as_str(), name), flags & 1 != 0);
+            }
+        }
         for (place, object) in self.objects.iter().enumerate() {
-            let is_limit =
-                |name: &[u8]| limits.contains(&(object.family, object.table.as_str(), name.to_vec()));
-            match prepare(object, &is_limit) {
+            let limit =
+                |name: &[u8]| limits.get(&(object.family, object.table.as_str(), name.to_vec())).copied();
+            match prepare(object, &limit) {
                 Ok(prepared) => {
                     if prepared.limited {
                         self.out.limited.push(place);
@@ -272,7 +275,7 @@ impl Replay<'_> {
                 originals.entry(group(object)).or_default().push(place);
             }
         }
-        let again = |object: &NftObject| prepare(object, &|_| false).map(|one| one.attributes);
+        let again = |object: &NftObject| prepare(object, &|_| None).map(|one| one.attributes);
         let mut differing = Vec::new();
         for (key, places) in originals {
             let found = copies.remove(&key).unwrap_or_default();
@@ -327,7 +330,7 @@ impl Replay<'_> {
             }
             let what =
                 if reason.contains("differently") { "is not the same in the copy" } else { "is not copied" };
-            self.out.missing.push(format!("{} {what}: {}", named.join(", "), escape(reason)));
+            self.out.missing.push(format!("{} {what}: {}", named.join(", "), reason));
         }
     }
 }

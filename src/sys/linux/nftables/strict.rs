@@ -38,12 +38,16 @@ pub struct Prepared {
     pub never: bool,
 }
 
-/// Prepares an object for a replay. `is_limit` says whether a stateful object of the same table is a rate limit.
+/// Whether a stateful object is an inverted rate limit.
+type Limits<'a> = &'a dyn Fn(&[u8]) -> Option<bool>;
+
+/// Prepares an object for a replay. `limit` says of a stateful object of the same table, by its name, whether it
+/// is a rate limit that is inverted; `None` for what is not a rate limit.
 ///
 /// # Errors
 /// What is not known, in words.
-pub fn prepare(object: &NftObject, is_limit: &dyn Fn(&[u8]) -> bool) -> Result<Prepared, String> {
-    let mut walk = Walk { family: object.family, is_limit, prepared: Prepared::default() };
+pub fn prepare(object: &NftObject, limit: Limits<'_>) -> Result<Prepared, String> {
+    let mut walk = Walk { family: object.family, limit, prepared: Prepared::default() };
     let mut out = Vec::new();
     let table = match object.kind {
         NftKind::Table => TABLE,
@@ -328,7 +332,7 @@ const TARGETS: &[&str] = &[
 
 struct Walk<'a> {
     family: NftFamily,
-    is_limit: &'a dyn Fn(&[u8]) -> bool,
+    limit: Limits<'a>,
     prepared: Prepared,
 }
 
@@ -361,7 +365,10 @@ impl Walk<'_> {
                 }
                 Shape::Flags(kept) => {
                     let flags = word(value).ok_or_else(|| format!("flags of {what} are cut short"))?;
-                    out.extend(attribute(kind, &(flags & kept).to_be_bytes()));
+                    // As the kernel, which leaves out flags without a bit.
+                    if flags & kept != 0 {
+                        out.extend(attribute(kind, &(flags & kept).to_be_bytes()));
+                    }
                 }
                 Shape::Announced => {
                     if word(value).is_none_or(|size| size > MOST_ANNOUNCED) {
@@ -425,6 +432,8 @@ impl Walk<'_> {
             }
             match (*known_name(name), number) {
                 _ if dropped.contains(&number) => {}
+                // The kernel dumps flags of a write to a TCP option, and refuses them (`nft_exthdr_tcp_set_init()`).
+                ("exthdr", 5) if attributes(data).any(|(kind, _)| kind == 7) => {}
                 _ if values.contains(&number) => {
                     let mut nested = Vec::new();
                     self.copy(value, DATA, &what, depth + 1, &mut nested)?;
@@ -461,7 +470,12 @@ impl Walk<'_> {
             b"flow_offload" => return Ok(true),
             b"limit" => number(5).unwrap_or(0) & 1 != 0,
             // NFT_OBJECT_LIMIT, by its name.
-            b"objref" if number(1) == Some(4) => find(2).is_some_and(|name| (self.is_limit)(until_nul(name))),
+            b"objref" if number(1) == Some(4) => {
+                match find(2).and_then(|name| (self.limit)(until_nul(name))) {
+                    Some(inverted) => inverted,
+                    None => return Ok(false),
+                }
+            }
             b"match" => match (find(1).map(until_nul), number(2)) {
                 (Some(b"limit"), _) => false,
                 (Some(b"hashlimit"), revision) => {

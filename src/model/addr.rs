@@ -1,4 +1,4 @@
-//! Addresses: family, class, exposure, and the one spelling of an address with its zone.
+//! Addresses: family, class, exposure, and the single spelling of an address with its zone.
 
 use std::fmt;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ifname::IfName;
 
-/// An IP family. A v4-mapped address (`::ffff:a.b.c.d`) belongs to [`Family::Ipv4`]: that is the traffic it stands for.
+/// An IP family. An IPv4-mapped address (`::ffff:a.b.c.d`) belongs to [`Family::Ipv4`], because its traffic is IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -19,10 +19,10 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both families, in the order in which they are shown.
+    /// Both families, in display order.
     pub const BOTH: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
-    /// The family of the traffic that `address` stands for: v4-mapped counts as IPv4.
+    /// The family of the traffic of `address`: IPv4-mapped counts as IPv4.
     #[must_use]
     pub fn of(address: IpAddr) -> Family {
         if address.to_canonical().is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
@@ -47,7 +47,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// What kind of address it is, by the RFC that gives it its meaning.
+/// Class of an address, with the RFC that defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AddrClass {
@@ -59,19 +59,18 @@ pub enum AddrClass {
     Link,
     /// RFC 1918, shared 100.64.0.0/10 (RFC 6598), ULA fc00::/7 (RFC 4193), deprecated site-local fec0::/10.
     Private,
-    /// Everything else that can be a unicast destination, documentation prefixes among it: they count as the class
-    /// they stand for.
+    /// Every other unicast destination. Includes documentation prefixes, which count as the class that they represent.
     Global,
     /// 224.0.0.0/4 or ff00::/8.
     Multicast,
     /// 255.255.255.255.
     Broadcast,
-    /// 0.0.0.0/8 but for the wildcard, and 240.0.0.0/4: never a destination.
+    /// 0.0.0.0/8 except the wildcard, and 240.0.0.0/4: never a destination.
     Reserved,
 }
 
 impl AddrClass {
-    /// Classifies `address`; a v4-mapped address has the class of its IPv4 address.
+    /// Classifies `address`; an IPv4-mapped address has the class of its IPv4 address.
     #[must_use]
     pub fn of(address: IpAddr) -> AddrClass {
         match address.to_canonical() {
@@ -101,7 +100,7 @@ impl AddrClass {
 }
 
 impl AddrClass {
-    /// The word for it in every document.
+    /// The name in documents.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -123,32 +122,32 @@ impl fmt::Display for AddrClass {
     }
 }
 
-/// Whether `address` is in fe80::/10, the range whose addresses mean nothing without a zone (RFC 4007).
+/// Whether `address` is in fe80::/10, whose addresses need a zone (RFC 4007).
 #[must_use]
 pub fn needs_zone(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// The widest class of local address at which someone else can reach a socket, in one family. Ordered from narrow to wide.
-/// No firewall is assumed.
+/// The widest class of local address at which another host can reach a socket, in one family. Ordered from narrow to
+/// wide. Firewalls are not considered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Exposure {
-    /// Nobody, not even this host.
+    /// No client, not even this host.
     #[default]
     None,
-    /// Only this host itself.
+    /// Only this host.
     Loopback,
     /// Hosts on a directly attached link.
     Link,
     /// Hosts of private networks (RFC 1918, ULA, shared 100.64/10).
     Private,
-    /// Anybody.
+    /// Every host.
     Global,
 }
 
 impl Exposure {
-    /// The exposure that an address of this class gives.
+    /// The exposure of a socket bound to an address of this class.
     #[must_use]
     pub fn of(class: AddrClass) -> Exposure {
         match class {
@@ -164,7 +163,7 @@ impl Exposure {
 }
 
 impl Exposure {
-    /// The word for it in every document.
+    /// The name in documents.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -186,9 +185,9 @@ impl fmt::Display for Exposure {
 /// The exposure of a socket in each family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FamilyExposure {
-    /// To IPv4 peers.
+    /// Exposure to IPv4 clients.
     pub ipv4: Exposure,
-    /// To IPv6 peers.
+    /// Exposure to IPv6 clients.
     pub ipv6: Exposure,
 }
 
@@ -200,7 +199,7 @@ impl FamilyExposure {
     }
 }
 
-/// The text of an address for people: RFC 5952, v4-mapped as IPv4, and with `%zone` where a zone is given and needed.
+/// The text of an address for people: RFC 5952, IPv4-mapped as IPv4, and with `%zone` if a zone is given and needed.
 #[must_use]
 pub fn text(address: IpAddr, zone: Option<&IfName>) -> String {
     let mut out = Vec::with_capacity(if address.is_ipv4() { 15 } else { 40 });
@@ -208,7 +207,7 @@ pub fn text(address: IpAddr, zone: Option<&IfName>) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// Shows [`text`], which is made when it is shown.
+/// Displays [`text`] without an intermediate string.
 #[derive(Debug, Clone, Copy)]
 pub struct Text<'a>(pub IpAddr, pub Option<&'a IfName>);
 
@@ -224,7 +223,7 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// Adds [`text`] to `out`.
+/// Appends [`text`] to `out`.
 pub fn push_text(out: &mut Vec<u8>, address: IpAddr, zone: Option<&IfName>) {
     let canonical = address.to_canonical();
     push(out, canonical);
@@ -234,7 +233,7 @@ pub fn push_text(out: &mut Vec<u8>, address: IpAddr, zone: Option<&IfName>) {
     }
 }
 
-/// Adds the text of an address to `out`.
+/// Appends the text of an address to `out`.
 pub fn push(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
@@ -245,8 +244,8 @@ pub fn push(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// The text of an IPv4 address, and its length in bytes. It is written by hand: that is on the way of every connection, and the
-/// standard library takes some ten times the instructions for it (`cargo bench --bench cost`).
+/// The text of an IPv4 address, and its length in bytes. Hand-written because every connection needs it: the standard
+/// library takes about ten times the instructions (`cargo bench --bench cost`).
 fn decimal(v4: Ipv4Addr) -> ([u8; 15], usize) {
     let mut text = [0; 15];
     let mut length = 0;
@@ -269,7 +268,7 @@ fn decimal(v4: Ipv4Addr) -> ([u8; 15], usize) {
     (text, length)
 }
 
-/// Adds [`text_with_port`] to `out`.
+/// Appends [`text_with_port`] to `out`.
 pub fn push_with_port(out: &mut Vec<u8>, address: IpAddr, zone: Option<&IfName>, port: u16) {
     let address = address.to_canonical();
     if address.is_ipv6() {
@@ -291,8 +290,8 @@ pub fn text_with_port(address: IpAddr, zone: Option<&IfName>, port: u16) -> Stri
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Whether two sockets that are bound to these addresses want the same packets (`inet_rcv_saddr_equal()` of
-/// `net/ipv4/inet_connection_sock.c`). Each stands with its IPV6_V6ONLY; where that is unknown it is taken for off.
+/// Whether sockets bound to these two addresses can receive the same packets (`inet_rcv_saddr_equal()` of
+/// `net/ipv4/inet_connection_sock.c`). Each address has its IPV6_V6ONLY; an unknown value counts as off.
 #[must_use]
 pub fn overlap(
     (one, one_v6only): (IpAddr, Option<bool>),

@@ -1,4 +1,4 @@
-//! What arrived, and on which interface.
+//! Arrivals: accepted connections and received datagrams, with their ingress interface.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,11 +13,11 @@ use super::socket::Protocol;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
-    /// The kernel named it for this very connection or datagram.
+    /// The kernel reported the interface for this connection or datagram.
     Kernel,
-    /// The peer's or local address carries the zone.
+    /// The client's or the local address has the zone.
     ScopeId,
-    /// Inferred from the interface that owns the local address; under the weak host model it may be wrong.
+    /// Inferred from the interface that has the local address. With the weak host model it may be wrong.
     Address,
     /// Not known.
     Unknown,
@@ -34,30 +34,30 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// The interface a connection's handshake or a datagram came in on.
+/// The ingress interface of a connection's handshake or of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ingress {
-    /// Its index; null when unknown.
+    /// Index; null when unknown.
     pub index: Option<u32>,
-    /// Its name; null when unknown, or when the interface was gone before its name could be read.
+    /// Name; null when unknown, or when the interface was removed before its name could be read.
     pub name: Option<IfName>,
-    /// How it is known.
+    /// The evidence.
     pub evidence: Evidence,
 }
 
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// Its address; a v4-mapped one is given as IPv4.
+    /// Address; an IPv4-mapped address is shown as IPv4.
     pub address: IpAddr,
-    /// Its port.
+    /// Port.
     pub port: u16,
-    /// Its scope id; null when it has none.
+    /// Scope id; null if it has none.
     pub scope_id: Option<u32>,
 }
 
 impl From<SocketAddr> for Endpoint {
-    // Inlined, the addresses are taken apart into bytes: 40 instructions more for a connection (`cargo bench --bench cost`).
+    // Inlining would split the addresses into bytes: 40 more instructions per connection (`cargo bench --bench cost`).
     #[inline(never)]
     fn from(address: SocketAddr) -> Endpoint {
         match address {
@@ -71,31 +71,31 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// A connection or datagram with everything known of how it came.
+/// A connection or datagram with all that is known about its arrival.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrival {
-    /// Name of the listener that took it.
+    /// Name of the listener that accepted it.
     pub listener: String,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// Family of the traffic: a v4-mapped peer is IPv4.
+    /// Family of the traffic: an IPv4-mapped client is IPv4.
     pub family: Family,
-    /// Whether it came as IPv4 to an AF_INET6 socket.
+    /// Whether it arrived as IPv4 at an AF_INET6 socket.
     pub v4_mapped: bool,
-    /// Who connected or sent.
+    /// The client.
     pub peer: Endpoint,
-    /// The address and port it was sent to.
+    /// The destination address and port.
     pub local: Endpoint,
-    /// Where it came in.
+    /// The ingress interface.
     pub ingress: Ingress,
-    /// The interface that has the local address; null when none has (AnyIP, broadcast, address gone).
+    /// The interface that has the local address; null if none has it (AnyIP, broadcast, removed address).
     pub address_owner: Option<IfName>,
-    /// Whether the peer's address is one of this host's own; null when that could not be told.
+    /// Whether the client's address belongs to this host; null if unknown.
     pub peer_is_local: Option<bool>,
 }
 
 impl Arrival {
-    /// An arrival of which nothing is known, to be filled in.
+    /// An arrival with unknown values, to be filled in.
     #[must_use]
     pub fn nowhere() -> Arrival {
         let end = Endpoint { address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port: 0, scope_id: None };
@@ -113,18 +113,18 @@ impl Arrival {
     }
 }
 
-/// A connection whose later packets came in on another interface than its handshake. Only native IPv6 tells that on Linux, and
-/// only of the packet that was the latest when it was asked.
+/// A connection whose later packets arrived on another interface than its handshake. Linux reports this only for native
+/// IPv6, and only for the latest packet at the time of the query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathChange {
-    /// Name of the listener that took it.
+    /// Name of the listener that accepted it.
     pub listener: String,
-    /// Who connected.
+    /// The client.
     pub peer: Endpoint,
-    /// The address and port it was made to.
+    /// The destination address and port.
     pub local: Endpoint,
-    /// Where its handshake came in.
+    /// The ingress interface of its handshake.
     pub ingress: Ingress,
-    /// Where its latest packets came in.
+    /// The ingress interface of its latest packet.
     pub later: Ingress,
 }

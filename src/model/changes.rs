@@ -1,4 +1,4 @@
-//! What changed between two pictures of a host's network.
+//! Differences between two snapshots of a host's network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,28 +10,29 @@ use super::addr::text;
 use super::host::{AddrState, Interface, InterfaceAddress, Snapshot};
 use super::ifname::IfName;
 
-/// One change. Interfaces are told apart by index: a renamed one is the same, one that was removed and made again is not.
+/// One change. Interfaces are identified by index: a renamed interface is the same, one that was removed and created
+/// again is not.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum Change {
-    /// An interface is new.
+    /// An interface was added.
     InterfaceAdded {
         /// Its name.
         interface: IfName,
     },
-    /// An interface is gone, or went to another network namespace.
+    /// An interface was removed, or moved to another network namespace.
     InterfaceRemoved {
         /// Its name.
         interface: IfName,
     },
-    /// An interface has another name.
+    /// An interface was renamed.
     InterfaceRenamed {
-        /// Its name now.
+        /// The new name.
         interface: IfName,
-        /// Its name before.
+        /// The old name.
         before: IfName,
     },
-    /// An interface went up (IFF_UP) or got its carrier.
+    /// An interface went up (IFF_UP) or its carrier came up.
     InterfaceUp {
         /// Its name.
         interface: IfName,
@@ -41,14 +42,14 @@ pub enum Change {
         /// Its name.
         interface: IfName,
     },
-    /// An address is there that can be used.
+    /// A usable address was added.
     AddressAdded {
         /// The interface that has it.
         interface: IfName,
         /// The address.
         address: IpAddr,
     },
-    /// An address is gone, or cannot be used any more (duplicate).
+    /// An address was removed, or can no longer be used (duplicate).
     AddressRemoved {
         /// The interface that had it.
         interface: IfName,
@@ -61,7 +62,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::InterfaceAdded { interface } => write!(f, "interface {interface} is new"),
-            Change::InterfaceRemoved { interface } => write!(f, "interface {interface} is gone"),
+            Change::InterfaceRemoved { interface } => write!(f, "interface {interface} was removed"),
             Change::InterfaceRenamed { interface, before } => {
                 write!(f, "interface {before} is now called {interface}")
             }
@@ -71,13 +72,13 @@ impl fmt::Display for Change {
                 write!(f, "address {} is new on {interface}", text(*address, Some(interface)))
             }
             Change::AddressRemoved { interface, address } => {
-                write!(f, "address {} is gone from {interface}", text(*address, Some(interface)))
+                write!(f, "address {} was removed from {interface}", text(*address, Some(interface)))
             }
         }
     }
 }
 
-/// Every change from `before` to `after`, interfaces before their addresses, sorted.
+/// Every change from `before` to `after`, sorted; interfaces before their addresses.
 #[must_use]
 pub fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     let by_index = |snapshot: &'_ Snapshot| -> BTreeMap<u32, Interface> {
@@ -103,7 +104,7 @@ pub fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     out.extend(added.map(|(_, interface)| Change::InterfaceAdded { interface: interface.name.clone() }));
     let (had, has) = (usable(&old), usable(&new));
     for &(index, address) in had.difference(&has) {
-        // The name it has now, if it is still there, is the one a reader can look up.
+        // If the interface still exists, its current name is the useful one.
         if let Some(interface) = new.get(&index).or_else(|| old.get(&index)) {
             out.push(Change::AddressRemoved { interface: interface.name.clone(), address });
         }
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_interface_is_the_same_and_a_new_one_of_its_name_is_not() {
+    fn interfaces_are_identified_by_index_not_by_name() {
         let before = snapshot(&[(2, "eth0", true, &[address("192.0.2.1", &[])])]);
         let renamed = snapshot(&[(2, "lan", true, &[address("192.0.2.1", &[])])]);
         assert_eq!(
@@ -163,9 +164,9 @@ mod tests {
             texts,
             [
                 "interface eth0 is new",
-                "interface eth0 is gone",
+                "interface eth0 was removed",
                 "address 192.0.2.1 is new on eth0",
-                "address 192.0.2.1 is gone from eth0"
+                "address 192.0.2.1 was removed from eth0"
             ]
         );
     }
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn going_down_is_told_once() {
+    fn going_down_is_reported_once() {
         let state = |up| snapshot(&[(2, "eth0", up, &[])]);
         assert_eq!(
             changes(&state(true), &state(false)),

@@ -1,33 +1,33 @@
-//! What a process has given up after binding.
+//! The privileges that a process dropped after binding.
 
 use serde::{Deserialize, Serialize};
 
-/// What is needed after the rights are given up: by sockets that are opened later.
+/// Privileges that sockets opened later still need.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Ports below `net.ipv4.ip_unprivileged_port_start` (CAP_NET_BIND_SERVICE).
     pub low_ports: bool,
     /// IP_TRANSPARENT (CAP_NET_RAW).
     pub transparent: bool,
-    /// TCP ports that are bound later; 0 stands for one that the kernel chooses.
+    /// TCP ports that are bound later; 0 means a port chosen by the kernel.
     pub tcp_ports: Vec<u16>,
 }
 
-/// How far a process has confined itself: of all its threads, the one that is confined least.
+/// Confinement of a process: the weakest of all its threads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
-    /// The capabilities that are left in any set but the bounding one (`CAP_NET_BIND_SERVICE`); null when unknown.
+    /// The capabilities that remain in any set except the bounding set (`CAP_NET_BIND_SERVICE`); null when unknown.
     pub capabilities: Option<Vec<String>>,
-    /// No program that it starts gets more rights (PR_SET_NO_NEW_PRIVS).
+    /// Whether programs that it starts get no new privileges (PR_SET_NO_NEW_PRIVS).
     pub no_new_privileges: bool,
-    /// The version of Landlock's rules that hold (landlock(7)); null when none do.
+    /// The version of Landlock in effect (landlock(7)); null if none.
     pub landlock: Option<u32>,
-    /// Why it is confined less than it could be; one sentence each. Empty when everything was given up that is not needed.
+    /// Why it is less confined than possible, one sentence each. Empty if every unneeded privilege was dropped.
     pub weaker_because: Vec<String>,
 }
 
 impl Confinement {
-    /// The weaker of two threads in each respect.
+    /// The weaker of two threads in each field.
     #[must_use]
     pub fn weaker(mut self, other: Confinement) -> Confinement {
         self.capabilities = match (self.capabilities, other.capabilities) {

@@ -1,4 +1,4 @@
-//! Two sources about addresses held against each other.
+//! Comparison of two sources of addresses.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -7,19 +7,19 @@ use super::addr;
 use super::host::{Interface, InterfaceAddress, Snapshot};
 use super::ifname::IfName;
 
-/// An address as the C library's list (getifaddrs(3)) has it.
+/// An address in the C library's list (getifaddrs(3)).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListedAddress {
-    /// The name it gives the interface. In IPv4 that is the address's label, which need not name the interface, nor any.
+    /// The interface name in that list. For IPv4 this is the address label, which need not be the name of an interface.
     pub name: IfName,
-    /// The index of the interface of that name; null when there is none.
+    /// Index of the interface with that name; null if there is none.
     pub index: Option<u32>,
     /// The address.
     pub address: IpAddr,
 }
 
-/// Labels that name no interface, or another one than the address is on; one sentence each, sorted. What a kernel tells of its
-/// own addresses suffices for it.
+/// Labels that are not the name of the address's interface, one sentence each, sorted. Computed from the kernel's data
+/// alone.
 #[must_use]
 pub fn labels(snapshot: &Snapshot) -> Vec<String> {
     sorted(label_sentences(snapshot))
@@ -35,13 +35,14 @@ fn label_sentences(snapshot: &Snapshot) -> impl Iterator<Item = String> {
                 other.index
             ),
             None => format!(
-                "{text} is on {name}, but its label is {label}, which is no interface: programs that trust labels name one that does not exist"
+                "{text} is on {name}, but its label is {label}, which is not an interface: programs that trust labels name one that does not exist"
             ),
         })
     })
 }
 
-/// As [`labels`], and where the C library's list differs from the snapshot, whose interfaces are the kernel's word.
+/// The findings of [`labels`], and the differences between the C library's list and the snapshot, which comes from the
+/// kernel.
 #[must_use]
 pub fn disagreements(snapshot: &Snapshot, listed: &[ListedAddress]) -> Vec<String> {
     let mut kernel: HashMap<IpAddr, Vec<(&Interface, &InterfaceAddress)>> = HashMap::new();
@@ -63,7 +64,8 @@ pub fn disagreements(snapshot: &Snapshot, listed: &[ListedAddress]) -> Vec<Strin
                 entry.name
             ));
         };
-        // One address may be on several interfaces (fe80::1): only a name that fits none of them counts, and it may be a label.
+        // Several interfaces can have the same address (fe80::1). Only a name that matches none of them counts, and it
+        // may be a label.
         let fits = |(interface, address): &(&Interface, &InterfaceAddress)| {
             is_called(entry, &interface.name)
                 || address.label.as_ref().is_some_and(|label| is_called(entry, label))
@@ -87,7 +89,8 @@ fn sorted(sentences: impl Iterator<Item = String>) -> Vec<String> {
     sentences
 }
 
-/// Whether the library means this name. It hands out text, so that a name which is not UTF-8 comes with replacement characters.
+/// Whether the library means this name. The library returns text, so a name that is not UTF-8 contains replacement
+/// characters.
 fn is_called(entry: &ListedAddress, name: &IfName) -> bool {
     entry.name == *name || entry.name.as_bytes() == String::from_utf8_lossy(name.as_bytes()).as_bytes()
 }
@@ -140,7 +143,7 @@ mod tests {
         labelled.interfaces[0].addresses[1].label = Some(IfName::from("a:0"));
         let expected = [
             "192.0.2.1 is on a, but its label is b, the name of another interface (index 3)",
-            "192.0.2.2 is on a, but its label is a:0, which is no interface",
+            "192.0.2.2 is on a, but its label is a:0, which is not an interface",
         ];
         let as_labelled =
             [same[2].clone(), same[3].clone(), listed("b", "192.0.2.1"), listed("a:0", "192.0.2.2")];

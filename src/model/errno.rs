@@ -1,4 +1,4 @@
-//! Errors of socket calls by the names that manual pages use.
+//! Errors of socket calls with their POSIX names.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! errnos {
     ($($name:ident: $meaning:literal,)*) => {
-        /// An error of a socket call, by its POSIX name. What this program never meets by name is [`Errno::Other`].
+        /// An error of a socket call, by its POSIX name. [`Errno::Other`] has the errors without a name here.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[allow(clippy::upper_case_acronyms)]
         pub enum Errno {
             $(#[doc = $meaning] $name,)*
-            /// A number of this system's own.
+            /// A system-specific number.
             Other(i32),
         }
 
@@ -19,7 +19,7 @@ macro_rules! errnos {
             /// Every named error.
             pub const NAMED: &'static [Errno] = &[$(Errno::$name,)*];
 
-            /// The error of this POSIX name, such as `EADDRINUSE`.
+            /// The error with this POSIX name, such as `EADDRINUSE`.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Errno> {
                 match name {
@@ -28,7 +28,7 @@ macro_rules! errnos {
                 }
             }
 
-            /// What it means, in a few words.
+            /// A short description.
             #[must_use]
             pub fn meaning(self) -> &'static str {
                 match self {
@@ -67,7 +67,7 @@ errnos! {
     EMFILE: "too many open files in this process",
     ENOSPC: "no space left",
     EROFS: "read-only file system",
-    EPIPE: "nobody reads the other end",
+    EPIPE: "the reader has closed the other end",
     ENOSYS: "not implemented",
     EPROTO: "protocol error",
     ENOTSOCK: "not a socket",
@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for Errno {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Errno, D::Error> {
         let name = String::deserialize(deserializer)?;
         Errno::from_name(&name)
-            .ok_or_else(|| serde::de::Error::custom(format_args!("{name:?} is no errno name")))
+            .ok_or_else(|| serde::de::Error::custom(format_args!("{name:?} is not an errno name")))
     }
 }
 

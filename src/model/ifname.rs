@@ -1,4 +1,4 @@
-//! Interface names: bytes to the kernel, text to a person.
+//! Interface names: bytes for the kernel, text for people.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The name of a network interface: 1 to 15 bytes (`IFNAMSIZ` of `linux/if.h` less its NUL) without `/`, `:` and white
-/// space (`dev_valid_name()` of `net/core/dev.c`); they need not be UTF-8 and may hold control characters.
+/// space (`dev_valid_name()` of `net/core/dev.c`). Names need not be UTF-8 and may contain control characters.
 ///
-/// [`fmt::Display`] shows the escaped form. JSON holds the name itself when it is UTF-8 without a
-/// backslash, and the escaped form else, so that reading it back gives the same bytes.
+/// [`fmt::Display`] shows the escaped form. JSON has the name itself if it is UTF-8 without a backslash, and otherwise
+/// the escaped form, so that reading it back gives the same bytes.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IfName(Box<[u8]>);
 
@@ -19,13 +19,13 @@ impl Clone for IfName {
     }
 
     fn clone_from(&mut self, other: &IfName) {
-        // Without a new allocation where the names are equally long, as they are on one interface after the other.
+        // Reuses the allocation if the names have equal length, as for consecutive rows of one interface.
         self.0.clone_from(&other.0);
     }
 }
 
 impl IfName {
-    /// The longest name the kernel takes, in bytes.
+    /// The maximum length in bytes.
     pub const MAX_LEN: usize = 15;
 
     /// A name from the kernel's bytes, without the NUL.
@@ -34,19 +34,19 @@ impl IfName {
         IfName(bytes.into())
     }
 
-    /// The bytes as the kernel has them.
+    /// The bytes of the kernel.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The name as it is, when it is UTF-8.
+    /// The name, if it is UTF-8.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
 
-    /// The text that [`fmt::Display`] shows.
+    /// The text of [`fmt::Display`].
     #[must_use]
     pub fn shown(&self) -> Cow<'_, str> {
         match crate::escape::plain_ascii(&self.0) {
@@ -55,7 +55,7 @@ impl IfName {
         }
     }
 
-    /// Reads the escaped form that [`fmt::Display`] writes (`\xNN`, `\u{N}`, `\n`, `\\`); other text is taken as it is.
+    /// Parses the escaped form of [`fmt::Display`] (`\xNN`, `\u{N}`, `\n`, `\\`); other text is used unchanged.
     #[must_use]
     pub fn from_escaped(text: &str) -> IfName {
         let mut out = Vec::with_capacity(text.len());
@@ -79,7 +79,7 @@ impl IfName {
     }
 }
 
-/// The bytes that the escape at the front of `text` stands for, and the text behind it; `None` when it is none.
+/// The bytes of the escape at the start of `text`, and the remaining text; `None` if there is no escape.
 fn unescaped(text: &str) -> Option<(Vec<u8>, &str)> {
     let after = text.get(2..)?;
     let byte = match text.as_bytes().get(1)? {
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn escaped_names_read_back() {
-        // U+0085 and the byte 0x85 alone are two names.
+        // U+0085 and the byte 0x85 are different names.
         let other = ["\u{85}", "\u{202e}x", "a\tb\r\n", "\\u{41}", "\\n", "\\xé"].map(str::as_bytes);
         let names = [&b"eth0"[..], b"\x1b[31mX\xff", b"a\\xff", b"\\", b"x\\x4", b"\x85", b"\\x+1"];
         for bytes in names.into_iter().chain(other) {

@@ -1,4 +1,4 @@
-//! The sockets that are there already, and the processes that hold them.
+//! Existing sockets and the processes that own them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,53 +8,53 @@ use serde::{Deserialize, Serialize};
 use super::socket::SocketView;
 use crate::escape::escape;
 
-/// What was found on one host, or in several of its network namespaces.
+/// The sockets of one host, or of several of its network namespaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
-    /// The sockets, sorted as [`ListeningSocket::order`] says.
+    /// The sockets, in the order of [`ListeningSocket::order`].
     pub sockets: Vec<ListeningSocket>,
-    /// Whether every socket of the namespace is in the list, however little may be known of some.
+    /// Whether every socket of the namespace is in the list, even if some facts are unknown.
     pub all_sockets: bool,
-    /// False when anything could not be read; [`Inventory::incomplete_because`] says what.
+    /// False if anything could not be read; [`Inventory::incomplete_because`] has the reasons.
     pub complete: bool,
-    /// One sentence for each thing that could not be read.
+    /// One sentence for each fact that could not be read.
     pub incomplete_because: Vec<String>,
 }
 
-/// A socket that somebody may reach: a listening TCP socket or a UDP socket without a peer.
+/// A socket that clients may reach: a listening TCP socket or a UDP socket without a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListeningSocket {
-    /// Address, port, family, device and options. An option that the source does not tell is null. A device that is gone
+    /// Address, port, family, device and options. An option that the source does not report is null. A removed device
     /// is shown by its index, as `#13`.
     #[serde(rename = "socket")]
     pub view: SocketView,
-    /// What it does.
+    /// State of the socket.
     pub state: SocketState,
-    /// Whether it is an MPTCP socket: those carry TCP too, and no ingress interface.
+    /// Whether it is an MPTCP socket. Such sockets also accept TCP, but do not report the ingress interface.
     pub mptcp: bool,
-    /// Inode of its network namespace; null when it cannot be read.
+    /// Inode of its network namespace; null if it cannot be read.
     pub netns: Option<u64>,
-    /// User that made it, as a number in the reader's user namespace; null when unknown.
+    /// The user that created it, as a number in the reader's user namespace; null when unknown.
     pub uid: Option<u32>,
-    /// Its inode in sockfs, the number behind `socket:[...]`; null for a socket that no process made (the kernel's own) or
-    /// that none holds any more.
+    /// Inode in sockfs, the number in `socket:[...]`. Null for a socket of the kernel, or one that no process owns any
+    /// more.
     pub inode: Option<u64>,
-    /// Its queue; null when the source does not tell.
+    /// Queue; null if the source does not report it.
     pub queue: Option<Queue>,
-    /// Whether the source tells the device a socket is bound to (`/proc/net` does not): else a device may be there that
-    /// makes its exposure narrower than shown.
+    /// Whether the source reports the device of a socket (`/proc/net` does not). Otherwise an unknown device may make
+    /// the exposure narrower than shown.
     pub device_known: bool,
-    /// Index of the device it is bound to.
+    /// Index of the device.
     pub device_index: Option<u32>,
-    /// Path of the cgroup in which it was made, where the kernel tells and the path can be found.
+    /// Path of the cgroup in which it was created, if the kernel reports it and the path can be found.
     pub cgroup: Option<Arc<str>>,
-    /// Processes that hold it, by pid. Null when they could not be read; empty when every process could be read and none
-    /// has it: then it is the kernel's own.
+    /// Processes that own it, by pid. Null if they could not be read. Empty if every process could be read and none
+    /// owns it: then it belongs to the kernel.
     pub owners: Option<Owners>,
 }
 
 impl ListeningSocket {
-    /// The key by which lists of sockets are sorted: port before address, since that is what people look for.
+    /// Sort key of socket lists: port before address, because users search by port.
     #[must_use]
     pub fn order(&self) -> impl Ord + use<> {
         let view = &self.view;
@@ -64,13 +64,13 @@ impl ListeningSocket {
         )
     }
 
-    /// The processes that are known to hold it.
+    /// The known owners.
     #[must_use]
     pub fn known_owners(&self) -> &[Owner] {
         self.owners.as_deref().unwrap_or_default()
     }
 
-    /// The socket and who holds it, in one line for a person: `tcp 0.0.0.0:80 (nginx, pid 12)`. Escaped.
+    /// The socket and its owners in one line for people: `tcp 0.0.0.0:80 (nginx, pid 12)`. Escaped.
     #[must_use]
     pub fn summary(&self) -> String {
         let holders = match self.owners.as_deref() {
@@ -80,7 +80,7 @@ impl ListeningSocket {
             },
             Some([]) => match self.state {
                 SocketState::TimeWait => "a connection in TIME-WAIT".to_owned(),
-                _ => "no process; the kernel itself or a socket on its way between processes".to_owned(),
+                _ => "no process: a socket of the kernel, or one that is passed between processes".to_owned(),
             },
             Some(owners) => {
                 let mut parts: Vec<String> = owners.iter().take(3).map(Owner::to_string).collect();
@@ -94,24 +94,24 @@ impl ListeningSocket {
     }
 }
 
-/// What a socket does.
+/// State of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SocketState {
     /// TCP: `listen(2)` was called.
     Listen,
-    /// UDP: it takes datagrams from anybody.
+    /// UDP: accepts datagrams from any sender.
     Unconnected,
-    /// It is bound, and neither listens nor is connected.
+    /// Bound, but neither listening nor connected.
     Bound,
-    /// It has a peer.
+    /// Connected to a peer.
     Connected,
-    /// What TCP keeps of a connection after its end (RFC 9293, TIME-WAIT).
+    /// Remaining state of a closed connection (RFC 9293, TIME-WAIT).
     TimeWait,
 }
 
 impl SocketState {
-    /// The word for it in tables.
+    /// The name in tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -135,39 +135,41 @@ impl fmt::Display for SocketState {
 pub struct Queue {
     /// TCP: connections that wait to be accepted. UDP: bytes that wait to be read.
     pub length: u32,
-    /// TCP: how many may wait. Null where the source does not tell (UDP, `/proc/net`).
+    /// TCP: the maximum. Null if the source does not report it (UDP, `/proc/net`).
     pub limit: Option<u32>,
 }
 
-/// Processes that hold a socket, by pid. Sockets with the same owners share them: a program may have thousands.
+/// Processes that own a socket, by pid. Sockets with the same owners share one list: a program can have thousands of
+/// sockets.
 pub type Owners = Arc<[Owner]>;
 
-/// A process that holds a socket. Text is as the system has it, and unescaped; bytes that are not UTF-8 stand as `\xNN`.
+/// A process that owns a socket. Text is unescaped, as reported by the system; bytes that are not UTF-8 are written as
+/// `\xNN`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Process id, in the reader's pid namespace.
     pub pid: u32,
-    /// Name the process gives itself (`/proc/PID/comm`): proves nothing.
+    /// Name that the process sets itself (`/proc/PID/comm`): proves nothing.
     pub command: String,
-    /// Path of its executable; null when it cannot be read.
+    /// Path of the executable; null if it cannot be read.
     pub exe: Option<String>,
-    /// Whether the executable has been removed or replaced since the process began.
+    /// Whether the executable was deleted or replaced after the process started.
     pub exe_deleted: bool,
-    /// Whether the path leads to that very file for the reader too. A container's files are others under the same names.
-    /// Null when it cannot be told.
+    /// Whether the path leads to the same file for the reader. A container has other files under the same paths. Null
+    /// if unknown.
     pub exe_visible: Option<bool>,
-    /// Name of its effective user, the number when it has no name, null when it cannot be read.
+    /// Name of its effective user; the number if it has no name; null if it cannot be read.
     pub user: Option<String>,
-    /// Its effective user id.
+    /// Effective user id.
     pub uid: Option<u32>,
-    /// The systemd unit of its cgroup.
+    /// Systemd unit of its cgroup.
     pub unit: Option<String>,
-    /// The container of its cgroup, as `docker:0123456789ab`.
+    /// Container of its cgroup, as `docker:0123456789ab`.
     pub container: Option<String>,
 }
 
 impl fmt::Display for Owner {
-    /// As `nginx, pid 12, user root`. Escaped.
+    /// Format `nginx, pid 12, user root`. Escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, pid {}", escape(&self.command), self.pid)?;
         match &self.user {

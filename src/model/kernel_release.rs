@@ -1,19 +1,20 @@
-//! Which Linux a host runs, and in what such kernels are known to differ from the rules of [`crate::plan`].
+//! The Linux release of a host, and the known differences between kernels and the rules of [`crate::plan`].
 //!
-//! A difference is stated for the releases that were looked at, and stays unknown for those of which only the source was read.
+//! A difference is stated for releases that were measured. It is unknown for releases of which only the source was
+//! read.
 
 use super::Host;
 
-/// A release of Linux, as far as a host tells.
+/// A Linux release, as far as a host reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelRelease {
-    /// The series, such as (6, 1).
+    /// Series, such as (6, 1).
     pub series: (u32, u32),
-    /// Its number within the series; `None` where a distribution hides it behind a count of its own (`6.1.0-56-amd64`).
+    /// Number within the series; `None` if a distribution uses its own number (`6.1.0-56-amd64`).
     pub patch: Option<u32>,
 }
 
-/// In what a kernel differs.
+/// A difference between kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnownDifference {
     /// bind(2) of a TCP socket to a v4-mapped address does not see another AF_INET6 socket at `::ffff:0.0.0.0`.
@@ -23,11 +24,11 @@ pub enum KnownDifference {
 }
 
 impl KnownDifference {
-    /// Every one.
+    /// All differences.
     pub const ALL: [KnownDifference; 2] =
         [KnownDifference::MappedWildcardOverlooked, KnownDifference::NoRenameWhileUp];
 
-    /// What is different, in a sentence without an end.
+    /// Description, as a sentence without a full stop.
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
@@ -38,7 +39,7 @@ impl KnownDifference {
         }
     }
 
-    /// Whether `host` differs in this; `None` when its release does not tell.
+    /// Whether `host` has this difference; `None` if its release does not determine it.
     #[must_use]
     pub fn applies_to(self, host: &Host) -> Option<bool> {
         if host.system != "linux" {
@@ -46,8 +47,8 @@ impl KnownDifference {
         }
         let release = KernelRelease::of(host)?;
         match self {
-            // "tcp: Use bhash2 for v4-mapped-v6 non-wildcard address" came into Linux 6.8 together with what it needs, and
-            // alone into 6.1.168 (measured on 6.1.192) and 6.6.131 (not measured).
+            // "tcp: Use bhash2 for v4-mapped-v6 non-wildcard address" is in Linux 6.8 together with its prerequisites.
+            // Without them it is in 6.1.168 (measured on 6.1.192) and 6.6.131 (not measured).
             KnownDifference::MappedWildcardOverlooked => match (release.series, release.patch) {
                 ((6, 1), Some(patch)) => Some(patch >= 168),
                 ((6, 6), Some(patch)) if patch < 131 => Some(false),
@@ -61,12 +62,13 @@ impl KnownDifference {
 }
 
 impl KernelRelease {
-    /// The release of a Linux host; `None` when it is not told.
+    /// The release of a Linux host; `None` if it is not reported.
     #[must_use]
     pub fn of(host: &Host) -> Option<KernelRelease> {
         let release = host.release.as_deref()?;
         let [major, minor, patch] = three(release)?;
-        // Debian names the release it builds from: `#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-20)`.
+        // Debian reports the release on which its build is based:
+        // `#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-20)`.
         let named = host
             .build
             .as_deref()
@@ -84,7 +86,7 @@ impl KernelRelease {
     }
 }
 
-/// The three numbers that a release begins with; the third is 0 when it is left out.
+/// The three numbers at the start of a release; a missing third number is 0.
 fn three(text: &str) -> Option<[u32; 3]> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let mut numbers = text[..end].split('.').map(str::parse);
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn releases_are_read_as_far_as_they_tell() {
+    fn releases_are_parsed_as_far_as_reported() {
         let of = |release, build| {
             KernelRelease::of(&host(release, build)).map(|release| (release.series, release.patch))
         };

@@ -1,7 +1,7 @@
-//! The words of the field as plain values. Nothing here asks the system anything.
+//! Domain types as plain values. Nothing here calls the system.
 //!
-//! The serde shapes of these types are the JSON that users see (documents carry a schema number, see
-//! [`crate::record`]); renaming a field is a change of that schema.
+//! The serde forms of these types are the JSON that users see. Documents have a schema number (see [`crate::record`]),
+//! and renaming a field changes the schema.
 
 pub mod addr;
 pub mod arrival;

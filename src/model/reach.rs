@@ -1,4 +1,4 @@
-//! Who connects, and what comes of it.
+//! Sources and outcomes of connections.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ifname::IfName;
 
-/// Who connects.
+/// Source of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
-    /// This machine itself.
+    /// This machine.
     Host,
-    /// Somebody whose packets arrive on this interface.
+    /// A client whose packets arrive on this interface.
     Link(IfName),
     /// A lab node.
     Node(String),
@@ -41,23 +41,23 @@ impl<'de> Deserialize<'de> for Source {
             Some(("link", name)) => Ok(Source::Link(IfName::from_escaped(name))),
             Some(("node", name)) => Ok(Source::Node(name.to_owned())),
             _ => Err(serde::de::Error::custom(format_args!(
-                "{text:?} is no source (host, link:NAME, node:NAME)"
+                "{text:?} is not a source (host, link:NAME, node:NAME)"
             ))),
         }
     }
 }
 
-/// What comes of an attempt to connect.
+/// Outcome of a connection attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// A listener took it.
+    /// A listener accepted it.
     Accepted,
-    /// The host answered that nobody listens (RST, ICMP port unreachable).
+    /// The host replied that no socket listens (RST, ICMP port unreachable).
     Refused,
-    /// Nothing came back in time.
+    /// No reply within the timeout.
     Timeout,
-    /// No way there (ENETUNREACH, EHOSTUNREACH).
+    /// No route (ENETUNREACH, EHOSTUNREACH).
     Unreachable,
     /// Another error.
     Error,
@@ -75,19 +75,18 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// On which interfaces of the host the packets of an accepted connection or datagram were seen, by a capture beside the kernel's
-/// report. Each list is in order and holds each interface once: behind the port of a bridge comes the bridge. Empty where
-/// nothing was seen.
+/// The interfaces of the host on which a capture recorded the packets of an arrival. Each list is in order and without
+/// duplicates: a bridge port comes before its bridge. Empty if the capture recorded nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PacketsSeen {
     /// The SYN.
     pub syn: Vec<IfName>,
     /// The ACK that ends the handshake.
     pub ack: Vec<IfName>,
-    /// The first packet with data; of UDP the datagram.
+    /// The first packet with data; for UDP the datagram.
     pub data: Vec<IfName>,
-    /// Whether they crossed `lo` from this host to itself, where the kernel reports the owner of the address.
+    /// Whether they crossed `lo` from this host to itself. The kernel then reports the owner of the address.
     pub via_lo: bool,
-    /// Whether they bear out the reported ingress interface; null when they were not seen.
+    /// Whether they confirm the reported ingress interface; null if they were not recorded.
     pub confirms: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! What came of sockets like those of a host in a copy of its network.
+//! Results of sockets like those of a host, bound in a copy of its network.
 
 use serde::Serialize;
 
@@ -6,35 +6,35 @@ use super::addr::FamilyExposure;
 use super::errno::Errno;
 use super::reach::Source;
 
-/// A rehearsal.
+/// Results of one test in a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rehearsal {
-    /// False when anything was left out.
+    /// False if anything was left out.
     pub complete: bool,
-    /// What the copy and the rehearsal leave out, one sentence each.
+    /// What the copy and the test leave out, one sentence each.
     pub incomplete_because: Vec<String>,
-    /// Connections that were made.
+    /// Number of connections.
     pub connections: usize,
-    /// Who connected.
+    /// The sources.
     pub sources: Vec<Source>,
-    /// By the sockets of the report.
+    /// Results for each socket of the report.
     pub sockets: Vec<Rehearsed>,
 }
 
-/// One socket.
+/// Result of one socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rehearsed {
-    /// Position of the socket in the report.
+    /// Index of the socket in the report.
     pub socket: usize,
-    /// Whether one like it was bound in the copy.
+    /// Whether an equivalent socket was bound in the copy.
     pub bound: bool,
-    /// What bind answered instead.
+    /// The error of the bind.
     pub errno: Option<Errno>,
-    /// The widest class of address at which somebody else reached it, per family; `loopback` when only the copy itself did. Null when
-    /// it was not bound, or nobody could have tried.
+    /// The widest class of address at which another host reached it, per family; `loopback` if only the copy itself
+    /// did. Null if it was not bound, or if no source could have tested it.
     pub observed: Option<FamilyExposure>,
-    /// Who reached it.
+    /// The sources that reached it.
     pub reached_from: Vec<Source>,
-    /// What was taken for granted, or why nothing can be said.
+    /// Assumptions, or the reason why there is no result.
     pub because: Option<String>,
 }

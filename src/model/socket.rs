@@ -1,4 +1,4 @@
-//! Sockets: what is asked for ([`SocketSpec`]) and what is shown ([`SocketView`]).
+//! Sockets: the requested socket ([`SocketSpec`]) and the displayed one ([`SocketView`]).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -20,7 +20,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The word for it in every document.
+    /// The name in documents.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -36,20 +36,20 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// What is asked of IPV6_V6ONLY (ipv6(7)).
+/// Requested value of IPV6_V6ONLY (ipv6(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum V6Only {
     /// Set to 1: IPv6 only.
     #[default]
     On,
-    /// Set to 0: a wildcard takes IPv4 too, as v4-mapped addresses.
+    /// Set to 0: a wildcard accepts IPv4 as well, with IPv4-mapped addresses.
     Off,
-    /// Left alone: `net.ipv6.bindv6only` decides when the socket is created.
+    /// Not set: `net.ipv6.bindv6only` decides when the socket is created.
     System,
 }
 
 impl V6Only {
-    /// What it is set to; `None` where it is left to the system.
+    /// The requested value; `None` if the system decides.
     #[must_use]
     pub fn as_set(self) -> Option<bool> {
         match self {
@@ -60,7 +60,7 @@ impl V6Only {
     }
 }
 
-/// The system call that failed.
+/// System call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -85,32 +85,32 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What a client that connects or sends is answered.
+/// Reply to a client that connects or sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
-    /// Nothing.
+    /// No reply.
     #[default]
     None,
-    /// How it arrived, as one line or, to an HTTP client, as a page.
+    /// A description of the arrival: one line, or a page for an HTTP client.
     Describe,
-    /// Its own bytes.
+    /// The received bytes.
     Echo,
 }
 
-/// One socket to open: all that the kernel will be asked for, and how it is served afterwards.
+/// One socket to open, with all options for the kernel and the way it is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketSpec {
-    /// Name of the listener it belongs to.
+    /// Name of its listener.
     pub listener: String,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// The address as it is given to bind; its variant (not [`Family::of`]) decides AF_INET or AF_INET6, so a v4-mapped
-    /// address makes an AF_INET6 socket.
+    /// The address passed to bind(2). Its variant (not [`Family::of`]) selects AF_INET or AF_INET6, so an IPv4-mapped
+    /// address creates an AF_INET6 socket.
     pub address: IpAddr,
-    /// Port in host order; 0 lets the kernel choose.
+    /// Port in host byte order; 0 lets the kernel choose.
     pub port: u16,
-    /// `sin6_scope_id`; 0 when none. Meaningful for link-local addresses only.
+    /// `sin6_scope_id`; 0 for none. Used only for link-local addresses.
     pub scope_id: u32,
     /// IPV6_V6ONLY; ignored on AF_INET.
     pub v6only: V6Only,
@@ -124,22 +124,22 @@ pub struct SocketSpec {
     pub freebind: bool,
     /// IP_TRANSPARENT or IPV6_TRANSPARENT.
     pub transparent: bool,
-    /// Queue limit given to `listen(2)`; the kernel caps it at `net.core.somaxconn`.
+    /// Limit of the accept queue, passed to `listen(2)`; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
-    /// What a client is answered.
+    /// Reply to clients.
     pub reply: Reply,
-    /// A connection that is silent for so long is closed.
+    /// A connection that is idle for this time is closed.
     pub idle_timeout: Duration,
-    /// Open connections above which further ones are counted and closed at once.
+    /// Maximum of open connections; further ones are counted and closed immediately.
     pub max_connections: u32,
-    /// How long a tentative address is waited for before bind; zero does not wait.
+    /// How long to wait for a tentative address before bind; zero does not wait.
     pub wait_for_address: Duration,
-    /// Whether a missing address is skipped with a note rather than an error.
+    /// Whether a missing address is skipped with a note instead of an error.
     pub skip_when_missing: bool,
 }
 
 impl SocketSpec {
-    /// A socket without a name and without options but IPV6_V6ONLY, which answers nothing and has the shortest queue.
+    /// A socket without a name and without options except IPV6_V6ONLY, with no reply and the shortest queue.
     #[must_use]
     pub fn plain(protocol: Protocol, address: IpAddr, port: u16) -> SocketSpec {
         SocketSpec {
@@ -163,13 +163,13 @@ impl SocketSpec {
         }
     }
 
-    /// The address family of the socket itself: a v4-mapped address is AF_INET6.
+    /// Address family of the socket itself: AF_INET6 for an IPv4-mapped address.
     #[must_use]
     pub fn domain(&self) -> Family {
         if self.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
     }
 
-    /// The address as bind wants it.
+    /// The address for bind(2).
     #[must_use]
     pub fn socket_addr(&self) -> SocketAddr {
         match self.address {
@@ -178,7 +178,7 @@ impl SocketSpec {
         }
     }
 
-    /// How it is shown before it is opened; `v6only` is what is asked for, null where the system decides.
+    /// The displayed form before the socket is opened. `v6only` is the requested value, null if the system decides.
     #[must_use]
     pub fn view(&self, exposure: FamilyExposure) -> SocketView {
         let v6only = match (self.domain(), self.v6only) {
@@ -202,10 +202,11 @@ impl SocketSpec {
     }
 }
 
-/// A socket as every document shows it. `null` is unknown or without meaning (v6only on AF_INET, listener of a foreign socket).
+/// A socket as shown in every document. `null` means unknown or not applicable (v6only on AF_INET, listener of a
+/// foreign socket).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketView {
-    /// The profile's listener; null for a socket of another program.
+    /// Listener of the profile; null for a socket of another program.
     pub listener: Option<String>,
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -217,22 +218,22 @@ pub struct SocketView {
     pub port: u16,
     /// Scope id of a link-local address.
     pub scope_id: Option<u32>,
-    /// The device it is bound to.
+    /// Device that it is bound to.
     pub device: Option<IfName>,
-    /// IPV6_V6ONLY as it is in effect.
+    /// IPV6_V6ONLY in effect.
     pub v6only: Option<bool>,
     /// SO_REUSEADDR.
     pub reuse_address: Option<bool>,
     /// SO_REUSEPORT.
     pub reuse_port: Option<bool>,
-    /// Who can reach it, per family.
+    /// Exposure for each family.
     pub exposure: FamilyExposure,
 }
 
 impl fmt::Display for SocketView {
-    /// As `tcp 0.0.0.0:8081`, `udp [::]:5353 v6only`, `tcp 0.0.0.0:80 device eth0`.
+    /// Format `tcp 0.0.0.0:8081`, `udp [::]:5353 v6only`, `tcp 0.0.0.0:80 device eth0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Whether `::` is dual-stack is the difference people miss, so the address keeps its own spelling here.
+        // Users often miss whether `::` is dual-stack, so the suffix shows it here.
         let zone = self
             .scope_id
             .map(|id| self.device.clone().unwrap_or_else(|| IfName::from(id.to_string().as_str())));

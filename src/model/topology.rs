@@ -1,7 +1,7 @@
-//! The network of a lab: nodes, what connects them, and what happens to it while it runs.
+//! The network of a lab: nodes, links, and events while the lab runs.
 //!
-//! The serde shapes are those of the `[lab]` part of a profile (unknown keys are errors). What hangs together (names, prefixes) is
-//! checked by [`Topology::problems`].
+//! The serde forms are those of `[lab]` in a profile (unknown keys are errors). [`Topology::problems`] checks
+//! consistency (names, prefixes).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,14 +17,14 @@ use super::ifname::IfName;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topology {
-    /// The node in which the listeners are bound; the first one without.
+    /// The node that has the listeners; the first node if empty.
     pub host: Option<String>,
-    /// What it is for, in a sentence.
+    /// Description, one sentence.
     pub description: Option<String>,
-    /// Its nodes: hosts with a network of their own. Without any, those that links name.
+    /// Nodes: hosts with their own network. If empty, the nodes that links name.
     #[serde(default, rename = "node")]
     pub nodes: Vec<Node>,
-    /// Wires between nodes.
+    /// Links between nodes.
     #[serde(default, rename = "link")]
     pub links: Vec<Link>,
     /// Bridges inside nodes.
@@ -36,10 +36,10 @@ pub struct Topology {
     /// Routes.
     #[serde(default, rename = "route")]
     pub routes: Vec<LabRoute>,
-    /// Firewall rules, where `nft` is at hand.
+    /// Firewall rules, if `nft` is installed.
     #[serde(default, rename = "filter")]
     pub filters: Vec<Filter>,
-    /// What happens while the lab runs.
+    /// Events while the lab runs.
     #[serde(default, rename = "event")]
     pub events: Vec<Event>,
 }
@@ -53,15 +53,16 @@ pub struct Node {
     /// Whether it forwards packets between its interfaces.
     #[serde(default)]
     pub forwarding: bool,
-    /// Settings of the node by dotted name (`net.ipv4.ip_nonlocal_bind`); for an interface whose name holds dots with slashes.
+    /// Settings of the node by dotted name (`net.ipv4.ip_nonlocal_bind`). Use slashes for an interface whose name
+    /// contains dots.
     #[serde(default)]
     pub sysctl: BTreeMap<String, String>,
-    /// Addresses on `lo` besides 127.0.0.1 and ::1.
+    /// Addresses on `lo` in addition to 127.0.0.1 and ::1.
     #[serde(default)]
     pub loopback: Vec<LabAddress>,
 }
 
-/// A wire.
+/// A link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
@@ -69,10 +70,11 @@ pub struct Link {
     pub a: End,
     /// The other end.
     pub b: End,
-    /// Whether duplicate address detection runs for its addresses. Off, they are usable at once.
+    /// Whether duplicate address detection runs for its addresses. If off, they are usable immediately.
     #[serde(default)]
     pub dad: bool,
-    /// Whether both ends have a link-local IPv6 address. Made from the link-layer address, unless one is among the addresses.
+    /// Whether both ends have a link-local IPv6 address. It is derived from the link-layer address, unless the
+    /// addresses contain one.
     #[serde(default = "yes")]
     pub link_local: bool,
 }
@@ -81,28 +83,29 @@ fn yes() -> bool {
     true
 }
 
-/// One end of a wire.
+/// One end of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct End {
-    /// The node it is in.
+    /// Its node.
     pub node: String,
-    /// The interface's name there.
+    /// Name of the interface there.
     pub interface: IfName,
     /// Its addresses.
     #[serde(default)]
     pub addresses: Vec<LabAddress>,
-    /// Whether it is put up.
+    /// Whether it is set up.
     #[serde(default = "yes")]
     pub up: bool,
     /// Its MTU in bytes.
     pub mtu: Option<u32>,
-    /// The bridge of this node whose port it is.
+    /// The bridge of this node that it is a port of.
     pub bridge: Option<IfName>,
 }
 
 impl End {
-    /// Whether its MTU suffices for IPv6 (RFC 8200, section 5). The kernel gives it no IPv6 addresses without.
+    /// Whether its MTU is sufficient for IPv6 (RFC 8200, section 5). Otherwise the kernel assigns no IPv6 addresses to
+    /// it.
     #[must_use]
     pub fn carries_ipv6(&self) -> bool {
         self.mtu.is_none_or(|mtu| mtu >= 1280)
@@ -113,9 +116,9 @@ impl End {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bridge {
-    /// The node it is in.
+    /// Its node.
     pub node: String,
-    /// Its name there.
+    /// Name of the interface there.
     pub interface: IfName,
     /// Its addresses.
     #[serde(default)]
@@ -125,15 +128,15 @@ pub struct Bridge {
     pub link_local: bool,
 }
 
-/// A macvlan interface: a second interface on the wire of another one.
+/// A macvlan interface: a second interface on the link of another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Macvlan {
-    /// The node it is in.
+    /// Its node.
     pub node: String,
-    /// Its name there.
+    /// Name of the interface there.
     pub interface: IfName,
-    /// The interface on whose wire it is.
+    /// The parent interface.
     pub parent: IfName,
     /// Its addresses.
     #[serde(default)]
@@ -147,7 +150,7 @@ pub struct Macvlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabRoute {
-    /// The node that has it.
+    /// Its node.
     pub node: String,
     /// Destination: a prefix or `default`, which needs `via`.
     pub to: String,
@@ -159,13 +162,13 @@ pub struct LabRoute {
     pub source: Option<IpAddr>,
     /// Priority; the lowest wins.
     pub metric: Option<u32>,
-    /// Whether the prefix is the node's own (AnyIP).
+    /// Whether the prefix belongs to the node (AnyIP).
     #[serde(default)]
     pub local: bool,
 }
 
 impl LabRoute {
-    /// The destination as a prefix; `None` when it is none.
+    /// The destination as a prefix; `None` if it is not one.
     #[must_use]
     pub fn destination(&self) -> Option<IpNet> {
         match (self.to.as_str(), self.via) {
@@ -176,58 +179,58 @@ impl LabRoute {
     }
 }
 
-/// A firewall rule, in the words of nft(8), in the chain `input` of a table of the lab's own.
+/// A firewall rule in the syntax of nft(8), in the chain `input` of a separate table of the lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// The node that has it.
+    /// Its node.
     pub node: String,
     /// The rule, such as `iifname eth1 tcp dport 9901 drop`.
     pub rule: String,
 }
 
-/// Something that happens while the lab runs. Events happen in their order; after each one every cell is tried again.
+/// An event while the lab runs. Events happen in order; after each one all connections are repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
-    /// The node to which it happens; the host without.
+    /// The affected node; the host if empty.
     pub node: Option<String>,
-    /// The interface to which it happens.
+    /// The affected interface.
     pub interface: Option<IfName>,
     /// `down` or `up`.
     pub link: Option<LinkChange>,
-    /// An address that is added to the interface.
+    /// An address to add to the interface.
     pub add: Option<LabAddress>,
-    /// An address that is taken from the interface.
+    /// An address to remove from the interface.
     pub remove: Option<IpNet>,
-    /// The interface's new name.
+    /// The new name of the interface.
     pub rename: Option<IfName>,
-    /// Settings that change.
+    /// Settings to change.
     #[serde(default)]
     pub sysctl: BTreeMap<String, String>,
 }
 
-/// What happens to a link.
+/// State change of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkChange {
-    /// It is put down.
+    /// Set down.
     Down,
-    /// It is put up.
+    /// Set up.
     Up,
 }
 
-/// An address with its prefix length and, after blanks, its state: `192.0.2.1/24`, `2001:db8::1/64 deprecated`,
-/// `2001:db8::2/64 tentative`. With `dad`, an address that the other end of the wire has too ends as a duplicate.
+/// An address with its prefix length and, after a blank, its state: `192.0.2.1/24`, `2001:db8::1/64 deprecated`,
+/// `2001:db8::2/64 tentative`. With `dad`, an address that the other end of the link has too becomes a duplicate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LabAddress {
     /// Address and prefix length.
     pub net: IpNet,
-    /// Past its preferred lifetime.
+    /// Preferred lifetime has expired.
     pub deprecated: bool,
-    /// Kept in duplicate address detection for longer than a lab lasts.
+    /// Kept in duplicate address detection for longer than the lab runs.
     pub tentative: bool,
-    /// Whether it is checked for duplicates (IPv6); without, as its link says.
+    /// Whether it is checked for duplicates (IPv6); by default, as its link.
     pub dad: Option<bool>,
 }
 
@@ -262,7 +265,7 @@ impl FromStr for LabAddress {
         let mut words = text.split_whitespace();
         let net = words.next().unwrap_or_default();
         let net = net.parse::<IpNet>().map_err(|_| {
-            format!("{net:?} is no address with a prefix length, such as 192.0.2.1/24 or 2001:db8::1/64")
+            format!("{net:?} is not an address with a prefix length, such as 192.0.2.1/24 or 2001:db8::1/64")
         })?;
         if let IpAddr::V6(v6) = net.addr()
             && (v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.to_ipv4_mapped().is_some())
@@ -280,7 +283,7 @@ impl FromStr for LabAddress {
                 "dad" | "nodad" => return Err(format!("{net} is IPv4, which is not checked for duplicates")),
                 _ => {
                     return Err(format!(
-                        "{word:?} is no state of an address (deprecated, tentative, dad, nodad)"
+                        "{word:?} is not an address state (deprecated, tentative, dad, nodad)"
                     ));
                 }
             }
@@ -305,7 +308,7 @@ impl<'de> Deserialize<'de> for LabAddress {
 }
 
 impl Topology {
-    /// Every node, in order: those that are named, then those that only ends of links name.
+    /// Every node, in order: first the named ones, then those that only ends of links name.
     #[must_use]
     pub fn all_nodes(&self) -> Vec<Node> {
         let mut nodes = self.nodes.clone();
@@ -318,13 +321,13 @@ impl Topology {
         nodes
     }
 
-    /// The node in which listeners are bound.
+    /// The node that has the listeners.
     #[must_use]
     pub fn host_node(&self) -> Option<String> {
         self.host.clone().or_else(|| self.all_nodes().first().map(|node| node.name.clone()))
     }
 
-    /// Everything that does not hang together, one sentence each.
+    /// Every inconsistency, one sentence each.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut out = Vec::new();
@@ -334,7 +337,7 @@ impl Topology {
                 out.push(format!("two nodes are called {:?}", node.name));
             }
         }
-        // Where nodes are named, a link to another name is a slip; where none is, links are the list.
+        // If nodes are declared, a link to another name is a mistake. If none is, the links define the nodes.
         let declared = !self.nodes.is_empty();
         let nodes = self.all_nodes();
         let known: BTreeSet<&str> =
@@ -378,7 +381,7 @@ impl Topology {
                 && !self.bridges.iter().any(|b| b.node == end.node && &b.interface == bridge)
             {
                 out.push(format!(
-                    "{} is to be a port of {bridge}, which is no bridge of node {:?}",
+                    "{} is to be a port of {bridge}, which is not a bridge of node {:?}",
                     end.interface, end.node
                 ));
             }
@@ -386,22 +389,22 @@ impl Topology {
         for macvlan in &self.macvlans {
             if !interfaces.contains(&(macvlan.node.as_str(), macvlan.parent.clone())) {
                 out.push(format!(
-                    "{} is to be on the wire of {}, which node {:?} does not have",
+                    "{} is to be on the link of {}, which node {:?} does not have",
                     macvlan.interface, macvlan.parent, macvlan.node
                 ));
             }
             if macvlan.parent == macvlan.interface {
-                out.push(format!("{} is to be on its own wire", macvlan.interface));
+                out.push(format!("{} is its own parent interface", macvlan.interface));
             }
         }
         if let Some((a, b)) = self.circle() {
             out.push(format!(
-                "the bridges {a} and {b} are joined in a circle, in which a packet would go round for ever: take one of the links away"
+                "the bridges {a} and {b} form a loop, in which packets would circulate forever: remove one of the links"
             ));
         }
         for route in &self.routes {
             if route.destination().is_none() {
-                out.push(format!("{:?} is no destination of a route: write a prefix such as 192.0.2.0/24, or \"default\" with via", route.to));
+                out.push(format!("{:?} is not a valid route destination: write a prefix such as 192.0.2.0/24, or \"default\" with via", route.to));
             }
             if route.via.is_none() && route.interface.is_none() && !route.local {
                 out.push(format!("the route to {} needs via or interface", route.to));
@@ -424,14 +427,14 @@ impl Topology {
         for name in settings.flat_map(BTreeMap::keys) {
             if setting_path(name).is_none() {
                 out.push(format!(
-                    "{name:?} is no setting of a network: it begins with net. and holds neither blanks nor .."
+                    "{name:?} is not a network setting: the name must begin with net. and contain neither blanks nor .."
                 ));
             }
         }
         out
     }
 
-    /// Two bridges that a link joins though they are joined already.
+    /// Two bridges that a link joins although they are already joined.
     fn circle(&self) -> Option<(&IfName, &IfName)> {
         let mut groups: Vec<BTreeSet<(&str, &IfName)>> = Vec::new();
         for Link { a, b, .. } in &self.links {
@@ -448,7 +451,7 @@ impl Topology {
         None
     }
 
-    /// Every interface but `lo`, with its node.
+    /// Every interface except `lo`, with its node.
     pub fn interfaces(&self) -> impl Iterator<Item = (&str, &IfName)> {
         let ends = self.links.iter().flat_map(|link| [&link.a, &link.b]);
         ends.map(|end| (end.node.as_str(), &end.interface))
@@ -457,7 +460,7 @@ impl Topology {
     }
 }
 
-/// Why a node may not have this name: it is written into commands, paths and reports.
+/// Why a node cannot have this name: it becomes part of commands, paths and reports.
 #[must_use]
 pub fn bad_node_name(name: &str) -> Option<&'static str> {
     match name.chars().next() {
@@ -468,10 +471,10 @@ pub fn bad_node_name(name: &str) -> Option<&'static str> {
         return Some("has more than 64 characters");
     }
     let plain = |c: char| c.is_alphanumeric() || "._-".contains(c);
-    (!name.chars().all(plain)).then_some("holds something else than letters, digits, . _ and -")
+    (!name.chars().all(plain)).then_some("contains other characters than letters, digits, . _ and -")
 }
 
-/// Why the kernel would not take the name of an interface (`dev_valid_name()` of `net/core/dev.c`).
+/// Why the kernel would refuse this interface name (`dev_valid_name()` of `net/core/dev.c`).
 fn bad_name(name: &IfName) -> Option<&'static str> {
     let bytes = name.as_bytes();
     match bytes {
@@ -479,14 +482,14 @@ fn bad_name(name: &IfName) -> Option<&'static str> {
         b"." | b".." | b"lo" | b"all" | b"default" => Some("the name is taken"),
         _ if bytes.len() > IfName::MAX_LEN => Some("a name has at most 15 bytes"),
         _ if bytes.iter().any(|byte| b"/:%".contains(byte) || byte.is_ascii_whitespace()) => {
-            Some("a name holds no blank, slash, colon or per cent sign")
+            Some("a name must not contain a blank, slash, colon or percent sign")
         }
         _ => None,
     }
 }
 
-/// The path of a setting below `/proc/sys`: dots become slashes, unless it has slashes already. `None` for what is not
-/// below `net`.
+/// The path of a setting below `/proc/sys`: dots become slashes, unless the name already has slashes. `None` for a name
+/// that is not below `net`.
 #[must_use]
 pub fn setting_path(name: &str) -> Option<String> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };

@@ -1,4 +1,4 @@
-//! What a listener binds: an address, loopback, or the addresses of interfaces; and how such a thing is written.
+//! The value of `bind` of a listener: an address, loopback, or the addresses of interfaces. The types and their parser.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,53 +10,54 @@ use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{AddrClass, Family, IfName};
 
-/// What a listener binds.
+/// The target of a bind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Bind {
     /// 127.0.0.1 and `::1`.
     Loopback,
     /// One address.
     Address {
-        /// The address as it is given to bind.
+        /// The address passed to bind(2).
         address: IpAddr,
-        /// The zone of a link-local address: an interface's name, or its index as digits.
+        /// Zone of a link-local address: an interface name, or an interface index in digits.
         zone: Option<IfName>,
     },
-    /// Every address that matches, each with a socket of its own.
+    /// Every address that matches; each gets a separate socket.
     Interface(Selector),
-    /// Several of these.
+    /// Several targets.
     Each(Vec<Bind>),
 }
 
-/// Chooses addresses by the interface they are on.
+/// Selects addresses by their interface.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Selector {
     /// Names of interfaces as [`crate::model::IfName::from_escaped`] reads them; `*` stands for any bytes and `?` for one.
     pub interfaces: Vec<String>,
-    /// The family; both when none is given.
+    /// Address family; `None` selects both.
     pub family: Option<Family>,
-    /// The kind of address.
+    /// Scope of the addresses.
     pub scope: Scope,
 }
 
-/// Which of an interface's addresses are meant.
+/// Scope of the selected interface addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Scope {
-    /// All of them.
+    /// All addresses.
     #[default]
     Any,
-    /// What ip-address(8) shows as `scope global`: neither link-local nor loopback. Private addresses are among them.
+    /// Addresses that ip-address(8) shows as `scope global`: neither link-local nor loopback. Includes private
+    /// addresses.
     Global,
-    /// Private ones: RFC 1918, shared 100.64/10, ULA.
+    /// Private addresses: RFC 1918, shared 100.64/10, ULA.
     Private,
-    /// Link-local ones.
+    /// Link-local addresses.
     Link,
     /// 127.0.0.0/8 and `::1`.
     Loopback,
 }
 
 impl Scope {
-    /// The words for the scopes, as they are written.
+    /// Spellings of the scopes.
     pub(super) const WORDS: &'static [&'static str] = &["any", "global", "private", "link", "loopback"];
 
     pub(super) fn from_word(word: &str) -> Option<Scope> {
@@ -70,7 +71,7 @@ impl Scope {
         })
     }
 
-    /// Whether an address of this class is meant.
+    /// Whether the scope includes an address of this class.
     #[must_use]
     pub fn has(self, class: AddrClass) -> bool {
         match self {
@@ -83,8 +84,8 @@ impl Scope {
     }
 }
 
-/// Whether `name` matches `pattern`, in which `*` stands for any bytes and `?` for one. Takes time in proportion to the product
-/// of their lengths at most.
+/// Whether `name` matches `pattern`, in which `*` stands for any bytes and `?` for one byte. The time is at most
+/// proportional to the product of the lengths.
 #[must_use]
 pub fn glob(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
@@ -112,10 +113,10 @@ pub fn glob(pattern: &[u8], name: &[u8]) -> bool {
     pattern[p..].iter().all(|&byte| byte == b'*')
 }
 
-/// A problem with an address as it is written: code, message, and the way out.
+/// A problem with the text of an address: code, message, fix.
 pub(super) type Wrong = (Code, String, String);
 
-/// Reads an address, with `%zone` where it needs one.
+/// Parses an address, with `%zone` if it needs one.
 pub(super) fn address(text: &str) -> Result<(IpAddr, Option<IfName>), Wrong> {
     let (literal, zone) = match text.split_once('%') {
         Some((literal, zone)) => (literal, Some(zone)),
@@ -127,7 +128,7 @@ pub(super) fn address(text: &str) -> Result<(IpAddr, Option<IfName>), Wrong> {
             Code::BAD_ZONE,
             format!("{address} has no zone: every interface has its own fe80::/10"),
             format!(
-                "write \"{address}%eth0\" with the interface that is meant, or {{ interface = \"eth0\", family = \"ipv6\", scope = \"link\" }}"
+                "write \"{address}%eth0\" with the name of the interface, or {{ interface = \"eth0\", family = \"ipv6\", scope = \"link\" }}"
             ),
         )),
         None => Ok((address, None)),
@@ -149,7 +150,7 @@ fn is_scoped_multicast(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if matches!(v6.segments()[0] & 0xff0f, 0xff01 | 0xff02))
 }
 
-/// Why `text` is no address, and what may have been meant.
+/// The reason why `text` is not an address, and a suggestion.
 fn not_an_address(text: &str) -> Wrong {
     let shown: String = text.chars().take(64).collect();
     let wrong = |message: String, help: &str| (Code::BAD_ADDRESS, message, help.to_owned());
@@ -203,17 +204,17 @@ fn not_an_address(text: &str) -> Wrong {
             "write \"loopback\" for both, or one of the two addresses",
         ),
         _ if interface_name(text).is_ok() && !text.contains(':') => wrong(
-            format!("\"{shown}\" is no address; names are not looked up"),
+            format!("\"{shown}\" is not an address; names are not resolved"),
             &format!("for the addresses of an interface write {{ interface = \"{shown}\" }}"),
         ),
         _ => wrong(
-            format!("\"{shown}\" is no address"),
+            format!("\"{shown}\" is not an address"),
             "write an IPv4 or IPv6 address, \"loopback\", or { interface = \"eth0\" }",
         ),
     }
 }
 
-/// The two readings of an IPv4 address with leading zeros.
+/// The two interpretations of an IPv4 address with leading zeros.
 fn octal(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
     let parts: Vec<&str> = text.split('.').collect();
     let digits =
@@ -236,7 +237,7 @@ fn octal(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
     Some((decimal, octal))
 }
 
-/// What inet_aton(3) makes of fewer than four numbers: the last one fills the bytes that are left.
+/// The interpretation by inet_aton(3) of fewer than four numbers: the last number fills the remaining bytes.
 fn short_form(text: &str) -> Option<Ipv4Addr> {
     let parts: Vec<u32> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
     let (last, first) = parts.split_last().filter(|(_, first)| (1..3).contains(&first.len()))?;
@@ -251,11 +252,11 @@ fn short_form(text: &str) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(bits))
 }
 
-/// The interface that a text names, if the kernel could have one of this name (`dev_valid_name()` of net/core/dev.c). Bytes that are
-/// no text are written as they are shown: `\xff`.
+/// The interface name in a text, if the kernel accepts such a name (`dev_valid_name()` of net/core/dev.c). Bytes that
+/// are not text are written in displayed form: `\xff`.
 ///
 /// # Errors
-/// What is wrong, as it ends a sentence.
+/// The problem, as the end of a sentence.
 pub(super) fn interface_name(text: &str) -> Result<IfName, String> {
     let name = IfName::from_escaped(text);
     let bytes = name.as_bytes();
@@ -270,12 +271,12 @@ pub(super) fn interface_name(text: &str) -> Result<IfName, String> {
         ));
     }
     if bytes == b"." || bytes == b".." || bytes.iter().any(|b| matches!(b, 0 | b'/' | b':' | b' ' | 9..=13)) {
-        return Err("holds a character that no interface's name has".to_owned());
+        return Err("contains a character that is not allowed in interface names".to_owned());
     }
     Ok(name)
 }
 
-/// What the value of `bind` means; problems when it means nothing.
+/// Parses the value of `bind`; adds problems if it is invalid.
 pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Option<Bind> {
     let mut binds = Vec::new();
     let mut seen = HashSet::new();
@@ -330,7 +331,7 @@ fn selector(table: &DeTable<'_>, problems: &mut Problems) -> Option<Selector> {
 }
 
 impl Bind {
-    /// The single binds that this one is made of.
+    /// The single targets of this bind.
     pub fn parts(&self) -> &[Bind] {
         match self {
             Bind::Each(parts) => parts,
@@ -338,7 +339,7 @@ impl Bind {
         }
     }
 
-    /// The addresses that [`Bind::Loopback`] stands for.
+    /// The addresses of [`Bind::Loopback`].
     pub const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 }
 
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_address_names_what_was_meant() {
+    fn every_invalid_address_has_a_suggestion() {
         for (text, code, help) in [
             ("fe80::1", Code::BAD_ZONE, "fe80::1%eth0"),
             ("[fe80::1]:80%eth0", Code::BAD_ZONE, "[fe80::1%eth0]:80"),

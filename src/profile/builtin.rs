@@ -1,6 +1,6 @@
-//! The profiles of `profiles/`, compiled in.
+//! The built-in profiles, from `profiles/`.
 
-/// Name and text of every one, the default first.
+/// Name and text of each; the first is the default.
 const ALL: &[(&str, &str)] = &[
     ("default", include_str!("../../profiles/default.toml")),
     ("loopback-vs-all", include_str!("../../profiles/loopback-vs-all.toml")),
@@ -15,12 +15,12 @@ const ALL: &[(&str, &str)] = &[
     ("tutorial", include_str!("../../profiles/tutorial.toml")),
 ];
 
-/// Their names.
+/// Names of the built-in profiles.
 pub fn names() -> impl Iterator<Item = &'static str> {
     ALL.iter().map(|(name, _)| *name)
 }
 
-/// The text of the profile of this name.
+/// Text of the profile with this name.
 #[must_use]
 pub fn get(name: &str) -> Option<&'static str> {
     ALL.iter().find(|(other, _)| *other == name).map(|(_, text)| *text)

@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::value::{Problems, Value, integer};
 use crate::code::Code;
 
-/// The longest that may be asked for.
+/// The longest allowed duration.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Reads `500ms`, `10s`, `5m`, `2h`, `1d`, or several such as `1m30s`.
+/// Parses `500ms`, `10s`, `5m`, `2h`, `1d`, or several units such as `1m30s`.
 ///
 /// # Errors
-/// What is wrong, as it ends a sentence that begins with the text.
+/// The problem, as the end of a sentence that begins with the text.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let without_unit = || "has no unit".to_owned();
     let mut rest = text.trim();
@@ -43,7 +43,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     if total > LONGEST { Err("is more than a year".to_owned()) } else { Ok(total) }
 }
 
-/// The duration that `value` is; a problem when it is none.
+/// The duration in `value`; adds a problem if it is invalid.
 pub(super) fn read(name: &str, value: &Value<'_>, problems: &mut Problems) -> Option<Duration> {
     if let Some(number) = integer(value.get_ref()) {
         problems
@@ -53,7 +53,7 @@ pub(super) fn read(name: &str, value: &Value<'_>, problems: &mut Problems) -> Op
     }
     let Some(text) = value.get_ref().as_str() else {
         problems
-            .add(Code::BAD_DURATION, value.span(), format!("`{name}` is no duration"))
+            .add(Code::BAD_DURATION, value.span(), format!("`{name}` is not a valid duration"))
             .help("write a string with a unit, such as \"10s\"");
         return None;
     };

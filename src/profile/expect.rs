@@ -1,5 +1,5 @@
-//! `[[expect]]`: what must hold of listeners. Whether it holds is decided elsewhere; an expectation that ends up testing
-//! nothing is undecided there, never a pass.
+//! `[[expect]]`: the expected properties of listeners. Other modules evaluate them. An expectation that tests nothing
+//! is undecided, never a pass.
 
 use std::fmt;
 
@@ -11,55 +11,55 @@ use super::value::{Problems, nearest, number, one_or_many, tables, text, texts};
 use crate::code::Code;
 use crate::model::{Errno, Family, Outcome};
 
-/// What must hold of the listeners that it names.
+/// The expected properties of the listeners that it names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expectation {
-    /// Patterns over listener names, in which `*` and `?` stand for any text and any character.
+    /// Patterns for listener names; `*` stands for any text and `?` for any character.
     pub listeners: Vec<String>,
-    /// The families that it is about; empty for every family that the listener has.
+    /// Address families that the expectation covers; empty for every family of the listener.
     pub families: Vec<Family>,
-    /// Every one of these reaches it.
+    /// Sources that must all reach the listener.
     pub reachable_from: Vec<Vantage>,
-    /// None of these reaches it.
+    /// Sources that must not reach the listener.
     pub not_reachable_from: Vec<Vantage>,
-    /// These reach it, and nobody else does.
+    /// The only sources that may reach the listener; all of them must.
     pub only_from: Vec<Vantage>,
-    /// How many other vantages must really be tried for `only_from` and `not_reachable_from` to be decided.
+    /// Minimum number of other sources that must be tested to decide `only_from` and `not_reachable_from`.
     pub min_vantages: u32,
-    /// The outcomes that count as not reaching it; empty for every one but `accepted`.
+    /// Outcomes that count as not reached; empty for every outcome except `accepted`.
     pub how_refused: Vec<Outcome>,
-    /// Patterns over the names of the interfaces on which every arrival comes in; empty when it says nothing of them.
+    /// Patterns for the ingress interface of every arrival; empty for no condition.
     pub arrives_on: Vec<String>,
-    /// What binding must come to.
+    /// Expected outcome of the bind.
     pub bind: Option<BindResult>,
-    /// Patterns over the names of the listeners that stand in its way.
+    /// Patterns for the names of the conflicting listeners.
     pub conflicts_with: Vec<String>,
-    /// How connections must spread over the sockets of a group.
+    /// Expected distribution of connections over the sockets of a group.
     pub spread: Option<Spread>,
-    /// The line it begins on, from 1.
+    /// First line in the file, from 1.
     pub line: usize,
 }
 
 impl Expectation {
-    /// Whether it is about the listener of this name.
+    /// Whether the expectation covers the listener with this name.
     #[must_use]
     pub fn names(&self, listener: &str) -> bool {
         self.listeners.iter().any(|pattern| glob(pattern.as_bytes(), listener.as_bytes()))
     }
 }
 
-/// From where somebody connects.
+/// Source of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Vantage {
-    /// This host, over its loopback addresses.
+    /// This host, to its loopback addresses.
     Loopback,
-    /// This host, over its own other addresses.
+    /// This host, to its other addresses.
     OwnAddresses,
-    /// This host, over any of its addresses.
+    /// This host, to any of its addresses.
     Host,
-    /// Somebody whose packets arrive on an interface of this name (a pattern).
+    /// A client whose packets arrive on an interface with this name (a pattern).
     Link(String),
-    /// A lab node of this name (a pattern).
+    /// A lab node with this name (a pattern).
     Node(String),
 }
 
@@ -88,27 +88,27 @@ impl fmt::Display for Vantage {
     }
 }
 
-/// What binding comes to.
+/// Outcome of a bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BindResult {
-    /// It works.
+    /// The bind succeeds.
     Ok,
-    /// It fails with this error.
+    /// The bind fails with this errno.
     Error(Errno),
 }
 
-/// How connections spread over the sockets of a `reuse_port` group.
+/// Distribution of connections over the sockets of a `reuse_port` group.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
-    /// How many connections are made.
+    /// Number of connections.
     pub connections: u32,
-    /// The least share of them that every socket of the group must get, from 0 to 1.
+    /// Smallest share of the connections that every socket of the group must receive, from 0 to 1.
     pub min_share: f64,
 }
 
 const FAMILIES: &[&str] = &["ipv4", "ipv6"];
 
-/// The keys of `[[expect]]`.
+/// Keys of `[[expect]]`.
 pub(super) static EXPECT: Keys = Keys {
     what: "[[expect]]",
     keys: &[
@@ -125,7 +125,7 @@ pub(super) static EXPECT: Keys = Keys {
             "who must reach it: \"loopback\", \"self\", \"host\", \"link:eth0\", \"node:lan\"",
         ),
         optional("not_reachable_from", Kind::Texts, "who must not reach it"),
-        optional("only_from", Kind::Texts, "who must reach it, while nobody else does"),
+        optional("only_from", Kind::Texts, "the only sources that may reach it; all of them must"),
         optional(
             "min_vantages",
             Kind::Integer(1, 65_536),
@@ -136,9 +136,9 @@ pub(super) static EXPECT: Keys = Keys {
             Kind::Choices(&["refused", "timeout", "unreachable", "error"]),
             "what counts as not reaching it",
         ),
-        optional("arrives_on", Kind::Texts, "the interface that every arrival comes in on, or a pattern"),
+        optional("arrives_on", Kind::Texts, "ingress interface of every arrival, or a pattern"),
         optional("bind", Kind::Text, "what binding must come to: \"ok\", or an error such as \"EADDRINUSE\""),
-        optional("conflicts_with", Kind::Texts, "the listeners that stand in its way"),
+        optional("conflicts_with", Kind::Texts, "the conflicting listeners"),
         optional("spread", Kind::Table(&SPREAD), "how connections must spread over a reuse_port group"),
     ],
 };
@@ -151,7 +151,7 @@ static SPREAD: Keys = Keys {
     ],
 };
 
-/// The expectations of a profile.
+/// Parses the expectations of a profile.
 pub(super) fn read(table: &DeTable<'_>, problems: &mut Problems) -> Vec<Expectation> {
     let entries = tables(table, "expect");
     entries.into_iter().map(|(entry, span)| one(entry, &span, problems)).collect()
@@ -170,7 +170,7 @@ fn one(table: &DeTable<'_>, span: &std::ops::Range<usize>, problems: &mut Proble
     if !ASSERTIONS.iter().any(|key| table.contains_key(*key)) {
         problems
             .add(Code::NOTHING_ASKED, span.clone(), "this [[expect]] expects nothing")
-            .help(format!("say what must hold with one of {}", ASSERTIONS.join(", ")));
+            .help(format!("add at least one of {}", ASSERTIONS.join(", ")));
     }
     if let (Some(value), true) = (table.get("family"), table.contains_key("families")) {
         problems
@@ -226,7 +226,7 @@ fn vantages(table: &DeTable<'_>, key: &str, problems: &mut Problems) -> Vec<Vant
                     None => "write \"loopback\", \"self\" (this host's other addresses), \"host\", \"link:INTERFACE\" or \"node:NAME\"".to_owned(),
                 };
                 problems
-                    .add(Code::NOT_A_CHOICE, value.span(), format!("\"{text}\" is no place to connect from"))
+                    .add(Code::NOT_A_CHOICE, value.span(), format!("\"{text}\" is not a valid source"))
                     .help(help);
             }
         }
@@ -244,9 +244,12 @@ fn bind_result(table: &DeTable<'_>, problems: &mut Problems) -> Option<BindResul
     if errno.is_none() {
         let names: Vec<String> = Errno::NAMED.iter().map(ToString::to_string).collect();
         let near = nearest(&name.to_lowercase(), names.iter().map(String::as_str));
-        problems.add(Code::NOT_A_CHOICE, value.span(), format!("\"{name}\" is no outcome of a bind")).help(
-            format!("write \"ok\", or the name of an error such as \"{}\"", near.unwrap_or("EADDRINUSE")),
-        );
+        problems
+            .add(Code::NOT_A_CHOICE, value.span(), format!("\"{name}\" is not a valid bind outcome"))
+            .help(format!(
+                "write \"ok\", or the name of an error such as \"{}\"",
+                near.unwrap_or("EADDRINUSE")
+            ));
     }
     errno.map(BindResult::Error)
 }

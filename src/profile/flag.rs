@@ -2,7 +2,7 @@
 //!
 //! WHAT is an IPv4 address, an IPv6 address in brackets (with its zone inside), `loopback` or `localhost` (127.0.0.1 and ::1),
 //! `*` (one dual-stack socket, as `ss` writes it), or the name of an interface, which may be a pattern. Without WHAT the port is
-//! opened on loopback only: least exposure. A text with two readings that differ in exposure is refused with both.
+//! opened on loopback only: least exposure. A text with two interpretations that differ in exposure is refused with both.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,17 +15,17 @@ use crate::diag::{Diagnostic, Place};
 use crate::model::socket::Reply;
 use crate::model::{Family, Protocol, V6Only};
 
-/// How it is written, for messages.
+/// The syntax, for messages.
 const FORM: &str =
     "write [tcp:|udp:]ADDRESS:PORT, such as 127.0.0.1:8081, [::]:8082,v6only=false or udp:eth0:5353";
 
-/// Reads one `--bind`; the listener gets `name` unless the text gives it another.
+/// Parses one `--bind`. The listener is called `name` unless the text sets another name.
 ///
 /// # Errors
-/// What is wrong with the text, and where in it.
+/// The problem, and its position in the text.
 pub fn parse(name: &str, text: &str) -> Result<Listener, Diagnostic> {
     let wrong = |part: &str, (code, message, help): Wrong| {
-        // `part` is a piece of `text`, so its place is the distance of the two.
+        // `part` is a slice of `text`, so the difference of their addresses is its position.
         let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize).min(text.len());
         let end = (start + part.len()).min(text.len());
         let place = Place { file: "--bind".to_owned(), text: text.into(), span: start..end };
@@ -88,7 +88,7 @@ pub fn parse(name: &str, text: &str) -> Result<Listener, Diagnostic> {
         && listener.v6only == V6Only::On
     {
         let v4 = v6.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let message = format!("{v6} stands for IPv4, but v6only is true unless said otherwise");
+        let message = format!("{v6} stands for IPv4, but v6only is true by default");
         let help = format!("write {v4}:{port}, or add ,v6only=false");
         return Err(wrong(host, (Code::MAPPED_ADDRESS, message, help)));
     }
@@ -109,7 +109,7 @@ fn bad(message: String, help: impl Into<String>) -> Wrong {
     (Code::BAD_ADDRESS, message, help.into())
 }
 
-/// Takes the port off the end.
+/// Splits off the port.
 fn split(target: &str) -> Result<(&str, &str), Wrong> {
     if let Some(rest) = target.strip_prefix('[') {
         let (inside, tail) = rest
@@ -157,13 +157,13 @@ fn split(target: &str) -> Result<(&str, &str), Wrong> {
             (true, false) => {
                 bad(format!("\"{target}\" is an address without a port"), format!("write [{target}]:PORT"))
             }
-            (false, false) => bad(format!("\"{target}\" is no address with a port"), FORM),
+            (false, false) => bad(format!("\"{target}\" is not an address with a port"), FORM),
         });
     }
     Ok((host, port))
 }
 
-/// What is bound.
+/// The target of the bind.
 fn what(host: &str, port: &str) -> Result<Bind, Wrong> {
     let wildcard = |reading: &str| {
         two(
@@ -186,7 +186,7 @@ fn what(host: &str, port: &str) -> Result<Bind, Wrong> {
             Err((Code::BAD_ZONE, message, _)) if !host.contains('%') => Err((
                 Code::BAD_ZONE,
                 message,
-                format!("write [{host}%eth0]:{port} with the interface that is meant"),
+                format!("write [{host}%eth0]:{port} with the name of the interface"),
             )),
             Err(wrong) => Err(wrong),
         };
@@ -194,10 +194,7 @@ fn what(host: &str, port: &str) -> Result<Bind, Wrong> {
     if !host.contains('*')
         && let Err(reason) = interface_name(host)
     {
-        return Err(bad(
-            format!("\"{host}\" is no address, and as the name of an interface it {reason}"),
-            FORM,
-        ));
+        return Err(bad(format!("\"{host}\" is not an address, and as an interface name it {reason}"), FORM));
     }
     Ok(Bind::Interface(Selector { interfaces: vec![host.to_owned()], family: None, scope: Scope::Any }))
 }
@@ -228,7 +225,7 @@ fn set(listener: &mut Listener, key: &str, value: &str) -> Result<(), Wrong> {
             near.unwrap_or_else(|| format!("write {key}={}", words.first().copied().unwrap_or_default()));
         (
             Code::NOT_A_CHOICE,
-            format!("\"{value}\" is no value of `{key}`, which is one of {}", words.join(", ")),
+            format!("\"{value}\" is not a valid value of `{key}`; it must be one of {}", words.join(", ")),
             help,
         )
     };
@@ -326,7 +323,7 @@ fn set(listener: &mut Listener, key: &str, value: &str) -> Result<(), Wrong> {
                 || format!("known are {}", OPTIONS.join(", ")),
                 |near| format!("did you mean {near}={value}?"),
             );
-            return Err((Code::UNKNOWN_KEY, format!("`{key}` is no option of --bind"), help));
+            return Err((Code::UNKNOWN_KEY, format!("`{key}` is not an option of --bind"), help));
         }
     }
     Ok(())

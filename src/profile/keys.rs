@@ -1,4 +1,4 @@
-//! Every key that a file may hold, with the kind of its value: the parser and the JSON Schema both read these tables.
+//! Every key of a file, with the kind of its value. The parser and the JSON Schema both use these tables.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -12,37 +12,37 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) required: bool,
-    /// What it means, for the schema and for `init`.
+    /// Description, for the schema and for `init`.
     pub(super) about: &'static str,
 }
 
-/// A key that may be left out.
+/// An optional key.
 pub(super) const fn optional(name: &'static str, kind: Kind, about: &'static str) -> Key {
     Key { name, kind, required: false, about }
 }
 
-/// A key that must be there.
+/// A mandatory key.
 pub(super) const fn required(name: &'static str, kind: Kind, about: &'static str) -> Key {
     Key { name, kind, required: true, about }
 }
 
-/// A table: what it is called in messages, and its keys.
+/// A table: its name in messages, and its keys.
 #[derive(Debug)]
 pub(super) struct Keys {
     pub(super) what: &'static str,
     pub(super) keys: &'static [Key],
 }
 
-/// What a value may be. Kinds with a grammar of their own are only checked for their TOML type here.
+/// Kind of a value. For kinds with their own grammar, only the TOML type is checked here.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
-    /// Any text but the empty one.
+    /// Non-empty text.
     Text,
-    /// Text, or a list of it that is not empty.
+    /// Text, or a non-empty list of texts.
     Texts,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// One of these words, or a list of them that is not empty.
+    /// One of these words, or a non-empty list of them.
     Choices(&'static [&'static str]),
     /// `true` or `false`.
     Bool,
@@ -50,7 +50,7 @@ pub(super) enum Kind {
     BoolOr(&'static [&'static str]),
     /// `true`, `false`, or a table.
     BoolOrTable(&'static Keys),
-    /// A whole number from the first to the second.
+    /// A whole number within these limits.
     Integer(i64, i64),
     /// A number from 0 to 1.
     Share,
@@ -71,7 +71,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// What is expected, for a message.
+    /// Description of the expected kind, for a message.
     fn expected(self) -> &'static str {
         match self {
             Kind::Text | Kind::Choice(_) => "a string",
@@ -91,7 +91,7 @@ impl Kind {
     }
 }
 
-/// Checks a table against its keys: unknown and missing ones, types, words, ranges, and the tables within.
+/// Checks a table against its keys: unknown and missing keys, types, words, ranges, and nested tables.
 pub(super) fn check(
     table: &DeTable<'_>,
     span: std::ops::Range<usize>,
@@ -203,7 +203,7 @@ fn check_value(name: &str, value: &Value<'_>, kind: Kind, problems: &mut Problem
                 problems.add(Code::NOT_A_CHOICE, value.span(), format!("`{name}` must be from 0 to 1"));
             }
         }
-        // Their own parsers say more than a type could.
+        // Their own parsers report more than the type.
         Kind::Duration | Kind::Ports => not_empty(problems),
         Kind::Date if inner.as_datetime().is_some_and(|date| date.date.is_some()) => {}
         Kind::Bind(keys) => {

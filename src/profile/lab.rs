@@ -1,4 +1,4 @@
-//! `[lab]`: the network that a lab builds, in a profile or in a file of its own (`kind = "lab"`).
+//! `[lab]`: the network of a lab, in a profile or in a separate file (`kind = "lab"`).
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -22,27 +22,27 @@ use crate::model::topology::{
 /// A lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lab {
-    /// The file's name for it, or that of the file.
+    /// Name in the file, or the name of the file.
     pub name: String,
     /// The network.
     pub topology: Topology,
-    /// When it is taken down.
+    /// When the lab is removed.
     pub teardown: Teardown,
 }
 
-/// When a lab is taken down.
+/// When a lab is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Teardown {
     /// At the end.
     #[default]
     Always,
-    /// At the end, unless something did not hold.
+    /// At the end, unless a check failed.
     OnSuccess,
-    /// When the user says so.
+    /// On request of the user.
     Never,
 }
 
-/// The keys of a lab file.
+/// Keys of a lab file.
 pub(super) static LAB_FILE: Keys = Keys {
     what: "the lab",
     keys: &[
@@ -54,7 +54,7 @@ pub(super) static LAB_FILE: Keys = Keys {
     ],
 };
 
-/// The keys of `[lab]`.
+/// Keys of `[lab]`.
 pub(super) static LAB: Keys = Keys {
     what: "[lab]",
     keys: &[
@@ -63,7 +63,7 @@ pub(super) static LAB: Keys = Keys {
         optional(
             "teardown",
             Kind::Choice(&["always", "on-success", "never"]),
-            "when the lab is taken down (default always)",
+            "when the lab is removed (default always)",
         ),
         optional(
             "forwarding",
@@ -71,11 +71,11 @@ pub(super) static LAB: Keys = Keys {
             "whether the host forwards packets between its interfaces (default false)",
         ),
         optional("node", Kind::Tables(&NODE), "hosts with a network of their own"),
-        optional("link", Kind::Tables(&LINK), "wires between nodes"),
+        optional("link", Kind::Tables(&LINK), "links between nodes"),
         optional("bridge", Kind::Tables(&BRIDGE), "bridges inside nodes"),
-        optional("macvlan", Kind::Tables(&MACVLAN), "second interfaces on the wire of another"),
+        optional("macvlan", Kind::Tables(&MACVLAN), "second interfaces on the link of another"),
         optional("route", Kind::Tables(&ROUTE), "routes"),
-        optional("filter", Kind::Tables(&FILTER), "firewall rules, where nft is at hand"),
+        optional("filter", Kind::Tables(&FILTER), "firewall rules, if nft is installed"),
         optional("event", Kind::Tables(&EVENT), "what happens while the lab runs, in this order"),
     ],
 };
@@ -98,7 +98,7 @@ static NODE: Keys = Keys {
         required("name", Kind::Text, "its name"),
         optional("forwarding", Kind::Bool, "whether it forwards packets (default false)"),
         SYSCTL,
-        optional("loopback", Kind::Texts, "addresses on lo besides 127.0.0.1 and ::1"),
+        optional("loopback", Kind::Texts, "addresses on lo in addition to 127.0.0.1 and ::1"),
     ],
 };
 static LINK: Keys = Keys {
@@ -129,7 +129,7 @@ static MACVLAN: Keys = Keys {
     keys: &[
         NODE_KEY,
         INTERFACE,
-        required("parent", Kind::Text, "the interface on whose wire it is"),
+        required("parent", Kind::Text, "the parent interface"),
         ADDRESSES,
         LINK_LOCAL,
     ],
@@ -148,7 +148,7 @@ static ROUTE: Keys = Keys {
 };
 static FILTER: Keys = Keys {
     what: "[[lab.filter]]",
-    keys: &[NODE_KEY, required("rule", Kind::Text, "a rule in the words of nft(8)")],
+    keys: &[NODE_KEY, required("rule", Kind::Text, "a rule in the syntax of nft(8)")],
 };
 static EVENT: Keys = Keys {
     what: "[[lab.event]]",
@@ -157,16 +157,16 @@ static EVENT: Keys = Keys {
         optional("interface", Kind::Text, "the interface to which it happens"),
         optional("link", Kind::Choice(&["down", "up"]), "put the interface down or up"),
         optional("add", Kind::Text, "an address that is added"),
-        optional("remove", Kind::Text, "an address with prefix length that is taken away"),
+        optional("remove", Kind::Text, "an address with prefix length to remove"),
         optional("rename", Kind::Text, "a new name for the interface"),
         SYSCTL,
     ],
 };
 
-/// Reads a lab file, or the `[lab]` of a profile. `origin` names the text in messages.
+/// Parses a lab file, or the `[lab]` of a profile. `origin` names the text in messages.
 ///
 /// # Errors
-/// Every problem of the text, in its order.
+/// Every problem, in the order of the text.
 pub fn parse(origin: &str, text: &str) -> Result<Lab, Vec<Diagnostic>> {
     if super::kind_of(text) == super::FileKind::Profile {
         let profile = super::parse(origin, text)?;
@@ -189,7 +189,7 @@ pub fn parse(origin: &str, text: &str) -> Result<Lab, Vec<Diagnostic>> {
     }
 }
 
-/// The `[lab]` of a document.
+/// The `[lab]` table of a document.
 pub(super) fn read(document: &DeTable<'_>, stem: &str, problems: &mut Problems) -> Option<Lab> {
     let value = document.get("lab")?;
     let table = value.get_ref().as_table()?;
@@ -204,7 +204,7 @@ pub(super) fn read(document: &DeTable<'_>, stem: &str, problems: &mut Problems) 
     reader.nodes_exist(table, &topology);
     reader.no_address_twice(table);
     reader.events_happen_to_something(table, &topology);
-    // Problems without a place of their own are told once everything else is right.
+    // Problems without a position are reported only if there are no others.
     if problems.is_empty() {
         for message in topology.problems() {
             problems.add(Code::BAD_NETWORK, value.span(), message);
@@ -213,7 +213,7 @@ pub(super) fn read(document: &DeTable<'_>, stem: &str, problems: &mut Problems) 
     Some(Lab { name, topology, teardown })
 }
 
-/// How many nodes a message names at the most.
+/// Maximum number of nodes in one message.
 const SHOWN: usize = 50;
 
 struct Reader<'p> {
@@ -306,7 +306,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A rule is one: what could end it and begin another command of nft(8) is not taken.
+    /// Accepts a single rule. Characters that could end it and start another nft(8) command are refused.
     fn rule(&mut self, table: &DeTable<'_>) -> String {
         let rule = text(table, "rule").unwrap_or_default();
         if let Some(value) =
@@ -319,7 +319,7 @@ impl Reader<'_> {
         rule.to_owned()
     }
 
-    /// Events happen to interfaces that are there by then, renamed ones under their new name.
+    /// An event refers to interfaces that exist at that time; after a rename, by the new name.
     fn events_happen_to_something(&mut self, table: &DeTable<'_>, topology: &Topology) {
         let host = topology.host_node().unwrap_or_default();
         let nodes: HashSet<String> = topology.all_nodes().into_iter().map(|node| node.name).collect();
@@ -328,7 +328,7 @@ impl Reader<'_> {
         for ((entry, _), event) in tables(table, "event").into_iter().zip(&topology.events) {
             let (Some(name), Some(value)) = (&event.interface, entry.get("interface")) else { continue };
             let node = event.node.clone().unwrap_or_else(|| host.clone());
-            // A node that is not there is told elsewhere.
+            // Another check reports missing nodes.
             if !nodes.contains(&node) {
                 continue;
             }
@@ -379,12 +379,16 @@ impl Reader<'_> {
                     self.problems.add(
                         Code::BAD_NETWORK,
                         value.span(),
-                        "a default route needs `via`, which tells its family",
+                        "a default route needs `via`, which determines its family",
                     );
                 }
                 (None, _) => {
                     self.problems
-                        .add(Code::BAD_ADDRESS, value.span(), format!("\"{}\" is no destination", route.to))
+                        .add(
+                            Code::BAD_ADDRESS,
+                            value.span(),
+                            format!("\"{}\" is not a valid destination", route.to),
+                        )
                         .help("write a prefix such as \"192.0.2.0/24\", or \"default\"");
                 }
                 (Some(IpNet::V4(_)), Some(IpAddr::V6(_))) | (Some(IpNet::V6(_)), Some(IpAddr::V4(_))) => {
@@ -457,9 +461,9 @@ impl Reader<'_> {
             Ok(_) if matches!(name, "lo" | "all" | "default") => {
                 Err("is the name of something that every node has".to_owned())
             }
-            // It is written into commands that a person may run.
+            // The name becomes part of commands that a person may run.
             Ok(_) if !name.chars().all(|c| c.is_alphanumeric() || "._-+@=,^".contains(c)) => {
-                Err("holds a character that a lab's interface may not have".to_owned())
+                Err("contains a character that is not allowed in a lab's interface names".to_owned())
             }
             checked => checked,
         };
@@ -500,12 +504,12 @@ impl Reader<'_> {
                         .add(
                             Code::BAD_NETWORK,
                             name.span(),
-                            format!("\"{}\" is no setting of a network", name.get_ref()),
+                            format!("\"{}\" is not a network setting", name.get_ref()),
                         )
                         .help("write a dotted name that begins with net., in quotes");
                 }
                 Some(written) if written.chars().any(|c| c.is_control() || matches!(c, '\'' | '\\')) => {
-                    let message = "a setting's value holds neither quotes nor control characters";
+                    let message = "the value of a setting must not contain quotes or control characters";
                     self.problems.add(Code::BAD_NETWORK, value.span(), message);
                 }
                 Some(written) => {
@@ -519,7 +523,7 @@ impl Reader<'_> {
         settings
     }
 
-    /// Every node that is named exists. Where no node is declared, links are the list of nodes.
+    /// Every named node exists. If no node is declared, the links define the nodes.
     fn nodes_exist(&mut self, table: &DeTable<'_>, topology: &Topology) {
         let known: Vec<String> = topology.all_nodes().into_iter().map(|node| node.name).collect();
         let declared: Vec<&str> = topology.nodes.iter().map(|node| node.name.as_str()).collect();
@@ -555,7 +559,7 @@ impl Reader<'_> {
         }
     }
 
-    /// No node has one address twice: the second could not be added.
+    /// No node has an address twice: the second could not be added.
     fn no_address_twice(&mut self, table: &DeTable<'_>) {
         let mut seen: HashSet<(String, IpAddr)> = HashSet::new();
         let ends = tables(table, "link").into_iter().flat_map(|(entry, _)| {

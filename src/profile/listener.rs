@@ -17,66 +17,66 @@ use crate::model::{IfName, Protocol, V6Only};
 /// A named entry of a profile: one or more sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// Its name, unique in the profile.
+    /// Name, unique in the profile.
     pub name: String,
-    /// What it binds.
+    /// Target of the bind.
     pub bind: Bind,
-    /// Its ports, in the order in which they are written.
+    /// Ports, in the order of the file.
     pub ports: Vec<u16>,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// IPV6_V6ONLY of its IPv6 sockets.
+    /// IPV6_V6ONLY of the IPv6 sockets.
     pub v6only: V6Only,
     /// SO_BINDTODEVICE.
     pub device: Option<IfName>,
-    /// Queue limit given to `listen(2)`.
+    /// Limit of the accept queue, passed to `listen(2)`.
     pub backlog: u32,
     /// SO_REUSEADDR.
     pub reuse_address: bool,
-    /// SO_REUSEPORT, when given: how many sockets are opened on each address and port, at least 1.
+    /// SO_REUSEPORT, if set: the number of sockets on each address and port, at least 1.
     pub reuse_port: Option<u16>,
     /// IP_FREEBIND.
     pub freebind: bool,
     /// IP_TRANSPARENT.
     pub transparent: bool,
-    /// What clients are answered.
+    /// Reply to clients.
     pub reply: Reply,
-    /// What to do when an address or interface is not here.
+    /// Action if an address or interface does not exist.
     pub when_missing: WhenMissing,
-    /// How long [`WhenMissing::Wait`] waits.
+    /// Timeout of [`WhenMissing::Wait`].
     pub wait_timeout: Duration,
-    /// Whether to wait until the kernel has checked a tentative address.
+    /// Whether to wait until duplicate address detection of a tentative address has finished.
     pub wait_dad: bool,
-    /// Whether sockets come and go with the addresses that match.
+    /// Whether sockets are opened and closed as matching addresses are added and removed.
     pub follow: bool,
-    /// A connection that is silent for so long is closed.
+    /// A connection that is idle for this time is closed.
     pub idle_timeout: Duration,
-    /// Open connections above which further ones are counted and closed at once.
+    /// Maximum of open connections; further ones are counted and closed immediately.
     pub max_connections: u32,
-    /// Why it may be reached from elsewhere.
+    /// The reason for the exposure.
     pub exposure_reason: Option<String>,
-    /// Whether destination and interface of each datagram are reported.
+    /// Whether the destination and interface of each datagram are reported.
     pub pktinfo: bool,
-    /// The line it begins on, from 1; 0 when it does not come from a file.
+    /// First line in the file, from 1; 0 if it does not come from a file.
     pub line: usize,
 }
 
-/// What to do when an address or interface is not here.
+/// Action if an address or interface does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WhenMissing {
-    /// Report a failure; the other listeners go on.
+    /// Report a failure; the other listeners continue.
     #[default]
     Fail,
     /// Wait for it, then fail.
     Wait,
-    /// Leave it out with a note.
+    /// Skip it with a note.
     Skip,
-    /// Bind all the same (IP_FREEBIND).
+    /// Bind anyway (IP_FREEBIND).
     Freebind,
 }
 
 impl Listener {
-    /// A listener that has all defaults.
+    /// A listener with all defaults.
     #[must_use]
     pub fn new(name: &str, bind: Bind, ports: Vec<u16>, protocol: Protocol) -> Listener {
         let tcp = protocol == Protocol::Tcp;
@@ -111,8 +111,8 @@ macro_rules! shared_keys {
         &[
             $($own,)*
             optional("protocol", Kind::Choice(&["tcp", "udp"]), "tcp (the default) or udp"),
-            optional("v6only", Kind::BoolOr(&["system"]), "IPV6_V6ONLY: true (the default), false (:: takes IPv4 too), or \"system\" (net.ipv6.bindv6only decides)"),
-            optional("device", Kind::Text, "take only what arrives on this interface (SO_BINDTODEVICE)"),
+            optional("v6only", Kind::BoolOr(&["system"]), "IPV6_V6ONLY: true (the default), false (:: accepts IPv4 as well), or \"system\" (net.ipv6.bindv6only decides)"),
+            optional("device", Kind::Text, "accept only what arrives on this interface (SO_BINDTODEVICE)"),
             optional("backlog", Kind::Integer(0, 2_147_483_647), "queue of connections that wait to be accepted (default 4096); net.core.somaxconn caps it"),
             optional("reuse_address", Kind::Bool, "SO_REUSEADDR: default true for tcp, false for udp"),
             optional("reuse_port", Kind::BoolOrTable(&REUSE_PORT), "SO_REUSEPORT: true, or { group = 4 } for several sockets on the same address and port"),
@@ -131,7 +131,7 @@ macro_rules! shared_keys {
     };
 }
 
-/// The keys of `[[listener]]`.
+/// Keys of `[[listener]]`.
 pub(super) static LISTENER: Keys = Keys {
     what: "[[listener]]",
     keys: shared_keys!(
@@ -145,7 +145,7 @@ pub(super) static LISTENER: Keys = Keys {
     ),
 };
 
-/// The keys of `[defaults]`.
+/// Keys of `[defaults]`.
 pub(super) static DEFAULTS: Keys = Keys { what: "[defaults]", keys: shared_keys!() };
 
 static SELECTOR: Keys = Keys { what: "a `bind` by interface", keys: SELECTOR_KEYS };
@@ -168,7 +168,7 @@ static REUSE_PORT: Keys = Keys {
     ],
 };
 
-/// A listener in the making. What depends on the protocol is open until the end.
+/// A partially parsed listener. Values that depend on the protocol are set at the end.
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     listener: Listener,
@@ -185,7 +185,7 @@ impl Draft {
         }
     }
 
-    /// Takes what stands in `[defaults]` or `[[listener]]`. Types and words were checked by [`super::keys::check`].
+    /// Reads `[defaults]` or `[[listener]]`. [`super::keys::check`] has checked types and words.
     pub(super) fn overlay(&mut self, table: &DeTable<'_>, problems: &mut Problems) {
         let draft = &mut self.listener;
         match text(table, "protocol") {
@@ -252,7 +252,7 @@ impl Draft {
         }
     }
 
-    /// The listener of a `[[listener]]` table at `span`, with what it does not say taken from these defaults.
+    /// The listener of a `[[listener]]` table at `span`; missing values come from these defaults.
     pub(super) fn finish(
         mut self,
         table: &DeTable<'_>,
@@ -281,7 +281,7 @@ impl Draft {
     }
 }
 
-/// What cannot be meant together.
+/// Reports keys that exclude each other.
 fn contradictions(listener: &Listener, table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) {
     let place = |key: &str| table.get(key).map_or_else(|| span.clone(), toml::Spanned::span);
     let mut addresses = listener.bind.parts().iter().filter_map(|bind| match bind {
@@ -298,7 +298,7 @@ fn contradictions(listener: &Listener, table: &DeTable<'_>, span: &Range<usize>,
                 place("bind"),
                 format!(
                     "{v6} stands for IPv4, but v6only is {} here",
-                    if table.contains_key("v6only") { "true" } else { "true unless said otherwise" }
+                    if table.contains_key("v6only") { "true" } else { "true by default" }
                 ),
             )
             .help(format!("write \"{v4}\", or add v6only = false"));
@@ -348,7 +348,7 @@ fn contradictions(listener: &Listener, table: &DeTable<'_>, span: &Range<usize>,
     }
 }
 
-/// Whether it is `::ffff:a.b.c.d`.
+/// Whether the address is `::ffff:a.b.c.d`.
 pub(super) fn is_mapped(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
 }

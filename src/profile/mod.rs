@@ -1,7 +1,8 @@
-//! The profile language: TOML text to checked values, every problem with its place. Nothing here looks at this machine.
+//! The profile language: from TOML text to checked values. Every problem has its position. This module does not read
+//! the state of this machine.
 //!
-//! [`parse`] reads a text in one pass: `keys` checks names and types of everything against the tables that the JSON Schema
-//! is made of too, the other modules read what has a grammar of its own. All problems of a text are told at once.
+//! [`parse`] reads a text in one pass. `keys` checks names and types against the tables that also produce the JSON
+//! Schema. The other modules parse values with their own grammar. All problems of a text are reported together.
 
 pub mod bind;
 pub mod builtin;
@@ -32,32 +33,32 @@ use listener::Draft;
 pub use listener::{Listener, WhenMissing};
 use value::Problems;
 
-/// The version of the language that this program reads.
+/// The version of the language.
 pub const SCHEMA: i64 = 1;
 
 /// A checked profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
-    /// Its name.
+    /// Name of the profile.
     pub name: String,
-    /// What it is for.
+    /// Description.
     pub description: Option<String>,
-    /// Where it was read: a file, `<stdin>`, `built-in NAME`, `--bind`.
+    /// Where the text comes from: a file, `<stdin>`, `built-in NAME`, `--bind`.
     pub origin: String,
-    /// What is bound, in this order.
+    /// Listeners, in bind order.
     pub listeners: Vec<Listener>,
-    /// What must hold.
+    /// Expectations.
     pub expectations: Vec<Expectation>,
-    /// The network that a lab builds for it.
+    /// The network of its lab.
     pub lab: Option<Lab>,
-    /// What it may use at the most.
+    /// Limits.
     pub limits: Limits,
 }
 
-/// What a profile may use at the most.
+/// Limits of a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limits {
-    /// Sockets, over all listeners.
+    /// Maximum number of sockets of all listeners.
     pub max_sockets: usize,
 }
 
@@ -68,7 +69,7 @@ impl Default for Limits {
 }
 
 impl Profile {
-    /// A profile of this name without listeners.
+    /// A profile with this name and without listeners.
     #[must_use]
     pub fn named(name: &str) -> Profile {
         Profile {
@@ -97,16 +98,12 @@ static PROFILE: Keys = Keys {
         optional(
             "extends",
             Kind::Text,
-            "a file beside this one, whose defaults, limits, listeners and expectations are taken over",
+            "a file in the same directory, whose defaults, limits, listeners and expectations are inherited",
         ),
-        optional(
-            "defaults",
-            Kind::Table(&listener::DEFAULTS),
-            "what listeners take over unless they say otherwise",
-        ),
+        optional("defaults", Kind::Table(&listener::DEFAULTS), "default values of listeners"),
         optional("limits", Kind::Table(&LIMITS), "what the profile may use at the most"),
         optional("listener", Kind::Tables(&listener::LISTENER), "what is bound"),
-        optional("expect", Kind::Tables(&expect::EXPECT), "what must hold"),
+        optional("expect", Kind::Tables(&expect::EXPECT), "expected properties"),
         optional("lab", Kind::Table(&lab::LAB), "the network that a lab builds for it"),
     ],
 };
@@ -116,18 +113,18 @@ static LIMITS: Keys = Keys {
     keys: &[optional("max_sockets", Kind::Integer(1, 65_536), "how many sockets at the most (default 1024)")],
 };
 
-/// Kinds of files.
+/// Kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileKind {
     /// Listeners, expectations, perhaps a lab.
     Profile,
-    /// What may listen on a host.
+    /// Rules for what may listen on a host.
     Policy,
-    /// A lab's network.
+    /// The network of a lab.
     Lab,
 }
 
-/// The kind that a text says it is; a profile unless it says another.
+/// The kind that a text declares; a profile if it declares none.
 #[must_use]
 pub fn kind_of(text: &str) -> FileKind {
     let (table, _) = DeTable::parse_recoverable(text);
@@ -138,7 +135,7 @@ pub fn kind_of(text: &str) -> FileKind {
     }
 }
 
-/// The file that a text takes over, with the place where it says so.
+/// The file that a text extends, with the position of that key.
 #[must_use]
 pub fn extends(text: &str) -> Option<(String, Range<usize>)> {
     let (table, _) = DeTable::parse_recoverable(text);
@@ -146,15 +143,15 @@ pub fn extends(text: &str) -> Option<(String, Range<usize>)> {
     Some((value.get_ref().as_str()?.to_owned(), value.span()))
 }
 
-/// Reads a profile. `origin` names the text in messages.
+/// Parses a profile. `origin` names the text in messages.
 ///
 /// # Errors
-/// Every problem of the text, in its order.
+/// Every problem, in the order of the text.
 pub fn parse(origin: &str, text: &str) -> Result<Profile, Vec<Diagnostic>> {
     parse_on(origin, text, None)
 }
 
-/// As [`parse`], for a text that extends another one (origin and text of that one; see [`extends`]).
+/// Like [`parse`], for a text that extends another (with its origin and text; see [`extends`]).
 ///
 /// # Errors
 /// Every problem of both texts.
@@ -170,7 +167,7 @@ pub fn parse_on(origin: &str, text: &str, base: Option<(&str, &str)>) -> Result<
     if wrong.is_empty() { Ok(profile) } else { Err(wrong) }
 }
 
-/// Which of the texts of a profile it is.
+/// Which text of a profile it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Layer {
     Alone,
@@ -178,7 +175,7 @@ enum Layer {
     Upper,
 }
 
-/// Parses TOML as far as it goes, and tells where it does not.
+/// Parses TOML up to the first error, and reports its position.
 fn syntax<'t>(text: &'t str, problems: &mut Problems) -> toml::Spanned<DeTable<'t>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -188,7 +185,7 @@ fn syntax<'t>(text: &'t str, problems: &mut Problems) -> toml::Spanned<DeTable<'
     table
 }
 
-/// Checks the version, which goes before everything else. False when the rest is not for this program.
+/// Checks the version first. Returns false if the rest needs another version of the program.
 fn version(table: &DeTable<'_>, problems: &mut Problems) -> bool {
     let Some(value) = table.get("schema") else { return true };
     match value::integer(value.get_ref()) {
@@ -229,7 +226,10 @@ fn read(profile: &mut Profile, draft: &mut Draft, origin: &str, text: &str, laye
             Layer::Base => {
                 ("a file that is extended cannot itself extend another", "one level is all there is")
             }
-            _ => ("`extends` works in a file only", "save the profile beside the file that it extends"),
+            _ => (
+                "`extends` works in a file only",
+                "save the profile in the directory of the file that it extends",
+            ),
         };
         problems.add(Code::CONTRADICTION, value.span(), message).help(help);
     }
@@ -260,7 +260,7 @@ fn read(profile: &mut Profile, draft: &mut Draft, origin: &str, text: &str, laye
     problems.finish()
 }
 
-/// The name of a profile that has none: that of its file.
+/// Name of a profile without a name: the name of its file.
 fn stem(origin: &str) -> &str {
     std::path::Path::new(origin).file_stem().and_then(|stem| stem.to_str()).unwrap_or(origin)
 }
@@ -306,22 +306,22 @@ fn listeners(profile: &mut Profile, draft: &Draft, table: &DeTable<'_>, problems
     }
 }
 
-/// Whether the profile's listeners, those of the command line among them, keep to its limits.
+/// Checks that the profile's listeners, including those of the command line, respect its limits.
 ///
 /// # Errors
-/// That they do not.
+/// If they exceed a limit.
 pub fn within_limits(profile: &Profile) -> Result<(), Diagnostic> {
     let sockets: usize = profile.listeners.iter().map(at_least).fold(0, usize::saturating_add);
     let limit = profile.limits.max_sockets;
     if sockets <= limit {
         return Ok(());
     }
-    let message = format!("{sockets} sockets are asked for, but at most {limit} are allowed");
+    let message = format!("the profile needs {sockets} sockets, but at most {limit} are allowed");
     Err(Diagnostic::error(Code::TOO_MANY_SOCKETS, message)
         .help("ask for fewer ports, or raise max_sockets in [limits] of a profile"))
 }
 
-/// The listeners that may be open to other hosts and do not say why (`exposure_reason`): what `--strict` refuses.
+/// Listeners that other hosts may reach and that have no `exposure_reason`: refused by `--strict`.
 #[must_use]
 pub fn without_reason(profile: &Profile) -> Vec<Diagnostic> {
     let may_be_open = |listener: &Listener| {
@@ -349,12 +349,12 @@ pub fn without_reason(profile: &Profile) -> Vec<Diagnostic> {
         .collect()
 }
 
-/// The nearest of `known` to a name that is not there, when it is near enough to be what was meant.
+/// The most similar name of `known`, if it is similar enough.
 pub fn nearest_name<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     value::nearest(wrong, known)
 }
 
-/// How many sockets a listener makes at least: an interface counts as one address until the host is known.
+/// Minimum number of sockets of a listener. An interface counts as one address until the host is known.
 fn at_least(listener: &Listener) -> usize {
     let addresses: usize = listener
         .bind

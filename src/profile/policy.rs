@@ -1,4 +1,4 @@
-//! Policies: what may listen on a host, and which findings are put up with for a while.
+//! Policies: what may listen on a host, and which findings are waived for a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -16,31 +16,31 @@ use crate::model::{Exposure, Family, Protocol};
 /// A checked policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Its name.
+    /// Name of the policy.
     pub name: String,
-    /// What it is for.
+    /// Description.
     pub description: Option<String>,
-    /// Where it was read.
+    /// Where the text comes from.
     pub origin: String,
     /// Whether a socket that matches no rule is a finding.
     pub deny_by_default: bool,
-    /// What becomes of a socket whose owner cannot be read.
+    /// Treatment of a socket whose owner cannot be read.
     pub unknown_owner: UnknownOwner,
-    /// The mildest finding that makes the audit fail.
+    /// The lowest severity that makes the audit fail.
     pub fail_on: Severity,
-    /// Whether every network namespace is looked at, not only this one.
+    /// Whether all network namespaces are examined, not only this one.
     pub all_namespaces: bool,
     /// Whether unconnected client sockets on ephemeral UDP ports are left out.
     pub ignore_ephemeral_udp: bool,
-    /// Where `[policy]` and its keys stand; without it, where the file says that it is a policy.
+    /// Positions of `[policy]` and its keys; without the table, the position of `kind`.
     pub places: Places,
-    /// What may listen.
+    /// Allow rules.
     pub allow: Vec<Allow>,
-    /// Findings that are put up with.
+    /// Waivers.
     pub waive: Vec<Waive>,
 }
 
-/// Where a table and its keys stand in the text, as ranges of bytes.
+/// Positions of a table and its keys in the text, as byte ranges.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Places {
     table: Range<usize>,
@@ -56,62 +56,62 @@ impl Places {
         Places { table: span.clone(), keys: keys.collect() }
     }
 
-    /// The place of `key` with its value, and of the table itself where the key is left out.
+    /// Position of `key` with its value, or of the table if the key is missing.
     #[must_use]
     pub fn of(&self, key: &str) -> Range<usize> {
         self.keys.get(key).unwrap_or(&self.table).clone()
     }
 }
 
-/// What becomes of a socket whose owner cannot be read.
+/// Treatment of a socket whose owner cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum UnknownOwner {
-    /// It is undecided.
+    /// Undecided.
     #[default]
     Undecided,
-    /// It is a finding.
+    /// A finding.
     Fail,
 }
 
-/// Something that may listen.
+/// An allow rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allow {
-    /// Its name, unique in the policy.
+    /// Name, unique in the policy.
     pub id: String,
-    /// Which sockets it is about.
+    /// Sockets that the rule covers.
     pub matches: Match,
-    /// The widest exposure that is permitted.
+    /// The widest allowed exposure.
     pub exposure: Exposure,
-    /// The families in which it must be reachable, counting all its sockets together, and no other; any without.
+    /// The families in which all its sockets together must be reachable, and no other; `None` for any.
     pub families: Vec<Family>,
-    /// Whether it must be there.
+    /// Whether a matching socket must exist.
     pub require: bool,
-    /// Why.
+    /// Reason.
     pub reason: Option<String>,
-    /// The last day on which it holds.
+    /// The last day of validity.
     pub expires: Option<Date>,
-    /// Where it and its keys stand.
+    /// Positions of the rule and its keys.
     pub places: Places,
 }
 
-/// A finding that is put up with.
+/// A waiver of a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waive {
     /// Code of the finding, such as `BS1001`.
     pub code: String,
-    /// Which sockets it is about.
+    /// Sockets that the waiver covers.
     pub matches: Match,
-    /// Why.
+    /// Reason.
     pub reason: String,
-    /// The last day on which it holds.
+    /// The last day of validity.
     pub expires: Option<Date>,
-    /// What a waiver that matches nothing is.
+    /// Severity of a waiver that matches nothing.
     pub unmatched: Unmatched,
-    /// Where it and its keys stand.
+    /// Positions of the waiver and its keys.
     pub places: Places,
 }
 
-/// What a waiver that matches nothing is.
+/// Severity of a waiver that matches nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Unmatched {
     /// A warning.
@@ -119,29 +119,29 @@ pub enum Unmatched {
     Warn,
     /// An error.
     Error,
-    /// Nothing.
+    /// No finding.
     Ignore,
 }
 
-/// Chooses sockets; what is not said matches everything.
+/// Selects sockets; an empty condition matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Match {
     /// TCP or UDP.
     pub protocol: Option<Protocol>,
-    /// The ports; any without.
+    /// Ports; `None` for any.
     pub ports: Vec<u16>,
-    /// Patterns over the path of the program.
+    /// Patterns for the path of the program.
     pub exe: Vec<String>,
-    /// Names or numbers of the user.
+    /// Names or numbers of users.
     pub user: Vec<String>,
-    /// Patterns over the systemd unit.
+    /// Patterns for the systemd unit.
     pub unit: Vec<String>,
 }
 
 const EXPOSURES: &[&str] = &["none", "loopback", "host", "link", "private", "lan", "global"];
 const FAMILIES: &[&str] = &["ipv4", "ipv6"];
 
-/// The keys of a policy file.
+/// Keys of a policy file.
 pub(super) static POLICY_FILE: Keys = Keys {
     what: "the policy",
     keys: &[
@@ -176,7 +176,7 @@ static POLICY: Keys = Keys {
         optional(
             "namespaces",
             Kind::Choices(&["self", "all"]),
-            "which network namespaces are looked at (default self)",
+            "which network namespaces are examined (default self)",
         ),
         optional(
             "ignore_ephemeral_udp",
@@ -204,7 +204,7 @@ static ALLOW: Keys = Keys {
         ),
         PROCESS_KEY,
         optional("require", Kind::Bool, "whether it must be there"),
-        optional("reason", Kind::Text, "why; needed where everybody may reach it"),
+        optional("reason", Kind::Text, "reason; required if the exposure is global"),
         EXPIRES,
     ],
 };
@@ -238,12 +238,12 @@ static PROCESS: Keys = Keys {
 const PROTOCOL: Key = optional("protocol", Kind::Choice(&["tcp", "udp"]), "tcp or udp (default: either)");
 const PORT: Key = optional("port", Kind::Ports, "a port, a range, or a list of them (default: any)");
 const PROCESS_KEY: Key = optional("process", Kind::Table(&PROCESS), "whose sockets");
-const EXPIRES: Key = optional("expires", Kind::Date, "the last day on which it holds");
+const EXPIRES: Key = optional("expires", Kind::Date, "the last day of validity");
 
-/// Reads a policy. `origin` names the text in messages.
+/// Parses a policy. `origin` names the text in messages.
 ///
 /// # Errors
-/// Every problem of the text, in its order.
+/// Every problem, in the order of the text.
 pub fn parse(origin: &str, text: &str) -> Result<Policy, Vec<Diagnostic>> {
     let mut problems = Problems::new(origin, text);
     let document = syntax(text, &mut problems);
@@ -311,8 +311,8 @@ fn rule(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> Al
     if exposure == Exposure::Global && !table.contains_key("reason") {
         let at = table.get("exposure").map_or_else(|| span.clone(), toml::Spanned::span);
         problems
-            .add(Code::MISSING_KEY, at, "everybody may reach it, but there is no `reason`")
-            .help("say why: whoever reads the policy next will ask");
+            .add(Code::MISSING_KEY, at, "`exposure` is global, but there is no `reason`")
+            .help("add the reason for readers of the policy");
     }
     let family = |name: String| if name == "ipv4" { Family::Ipv4 } else { Family::Ipv6 };
     Allow {
@@ -332,7 +332,7 @@ fn waiver(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> 
     if let Some(value) = table.get("code").filter(|_| !code.is_empty())
         && Code::parse(code).is_none_or(|known| known.to_string() != code)
     {
-        problems.add(Code::NOT_A_CHOICE, value.span(), format!("\"{code}\" is no code of a finding")).help(
+        problems.add(Code::NOT_A_CHOICE, value.span(), format!("\"{code}\" is not the code of a finding")).help(
             "a code is written BS and four digits, such as \"BS1001\"; `bindscope explain --list` shows them",
         );
     }
@@ -391,7 +391,7 @@ fn date(table: &DeTable<'_>, problems: &mut Problems) -> Option<Date> {
         Date::new(year, i8::try_from(written.month).ok()?, i8::try_from(written.day).ok()?).ok()
     });
     if date.is_none() {
-        problems.add(Code::NOT_A_CHOICE, value.span(), "there is no such day");
+        problems.add(Code::NOT_A_CHOICE, value.span(), "this date does not exist");
     }
     date
 }

@@ -6,14 +6,14 @@ use std::ops::RangeInclusive;
 use super::value::{Problems, Value, integer, kind_of, one_or_many};
 use crate::code::Code;
 
-/// Reads one port or range of ports as text.
+/// Parses one port or port range.
 ///
 /// # Errors
-/// What is wrong, as it ends a sentence that begins with the text.
+/// The problem, as the end of a sentence that begins with the text.
 pub fn parse(text: &str) -> Result<RangeInclusive<u16>, String> {
     let port = |text: &str| -> Result<u16, String> {
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err("is no port".to_owned());
+            return Err("is not a valid port".to_owned());
         }
         text.parse().map_err(|_| "is above 65535".to_owned())
     };
@@ -28,10 +28,10 @@ pub fn parse(text: &str) -> Result<RangeInclusive<u16>, String> {
     }
 }
 
-/// The ports that `value` is, in its order; a problem for each that is none, and for one that stands there twice.
+/// The ports in `value`, in their order. Adds a problem for each invalid or repeated port.
 pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
     let mut ports = Vec::new();
-    // The last port of each range by its first one.
+    // Maps the first port of each range to its last.
     let mut taken: BTreeMap<u16, u16> = BTreeMap::new();
     for value in one_or_many(value) {
         let result = match (integer(value.get_ref()), value.get_ref().as_str()) {
@@ -40,11 +40,11 @@ pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
                 Err(_) => Err((number.to_string(), "is not from 0 to 65535".to_owned())),
             },
             (None, Some(text)) => parse(text).map_err(|reason| (format!("\"{text}\""), reason)),
-            (None, None) => Err((kind_of(value.get_ref()).to_owned(), "is no port".to_owned())),
+            (None, None) => Err((kind_of(value.get_ref()).to_owned(), "is not a valid port".to_owned())),
         };
         match result {
             Ok(range) => {
-                // 0 may stand there several times: the kernel chooses another port for each.
+                // 0 may occur several times: the kernel chooses a different port for each.
                 let before = taken.range(..=range.end()).next_back();
                 if let Some((first, _)) = before.filter(|(_, last)| *last >= range.start()) {
                     let message = match range.end() - range.start() {

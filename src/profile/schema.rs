@@ -1,5 +1,5 @@
-//! The JSON Schema (2020-12) of the files, made from the key tables that the parser uses, so that an editor knows what the
-//! parser knows.
+//! The JSON Schema (2020-12) of the files, generated from the key tables of the parser. An editor therefore knows the
+//! same keys.
 
 use serde_json::{Map, Value, json};
 
@@ -56,7 +56,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Integer(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
         Kind::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Kind::Duration => json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|min|h|d))+$" }),
-        // TOML has dates of its own; JSON Schema does not, and tools hand them on as strings.
+        // TOML has dates; JSON Schema does not, and tools convert them to strings.
         Kind::Date => json!({ "type": "string", "format": "date" }),
         Kind::Ports => one_or_many(&json!({ "anyOf": [
             { "type": "integer", "minimum": 0, "maximum": 65535 },

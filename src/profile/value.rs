@@ -1,4 +1,4 @@
-//! TOML values with their places, and the list of everything that is wrong with them.
+//! TOML values with their positions, and the list of problems.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -10,32 +10,32 @@ use toml::de::{DeTable, DeValue};
 use crate::code::Code;
 use crate::diag::{Diagnostic, Place, Severity};
 
-/// A value and where it stands.
+/// A value with its position.
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
-/// How many problems of one file are told; the rest is counted.
+/// Maximum number of reported problems per file; the others are counted.
 const MOST_PROBLEMS: usize = 100;
 
-/// What is wrong with one text, collected while it is read.
+/// Problems of one text, collected while it is parsed.
 #[derive(Debug)]
 pub(super) struct Problems {
     file: String,
     text: Arc<str>,
-    /// Where each line begins.
+    /// Start of each line.
     lines: Vec<usize>,
     list: Vec<Diagnostic>,
 }
 
 impl Problems {
-    /// None yet, for the text known as `file`.
+    /// An empty list for the text named `file`.
     pub(super) fn new(file: &str, text: &str) -> Problems {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Problems { file: file.to_owned(), text: text.into(), lines, list: Vec::new() }
     }
 
-    /// One more error, at `span`. Help can be added to what is returned.
+    /// Adds an error at `span`. The caller can add help to the returned problem.
     pub(super) fn add(&mut self, code: Code, span: Range<usize>, message: impl Into<String>) -> Added<'_> {
-        // Spans come from the parser; a reader of a wrong one must not be the one to fail.
+        // Spans come from the parser. A wrong span must not cause a panic here.
         let boundary =
             |at: usize| (0..=at.min(self.text.len())).rev().find(|&at| self.text.is_char_boundary(at));
         let end = boundary(span.end).unwrap_or(0);
@@ -45,21 +45,21 @@ impl Problems {
         Added(self.list.last_mut())
     }
 
-    /// The line of a place, from 1.
+    /// Line of a position, from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         self.lines.partition_point(|begin| *begin <= span.start)
     }
 
-    /// Whether there is an error yet.
+    /// Whether there is an error.
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// All problems in the order of the text, each once.
+    /// All problems in the order of the text, without duplicates.
     pub(super) fn finish(mut self) -> Vec<Diagnostic> {
         let start = |problem: &Diagnostic| problem.place.as_ref().map_or(0, |place| place.span.start);
         self.list.sort_by_key(start);
-        // After a syntax error the rest of its line means nothing.
+        // After a syntax error the rest of the line has no meaning.
         let line = |problem: &Diagnostic| self.lines.partition_point(|begin| *begin <= start(problem));
         let broken: HashSet<usize> =
             self.list.iter().filter(|problem| problem.code == Code::SYNTAX).map(line).collect();
@@ -88,11 +88,11 @@ impl Problems {
     }
 }
 
-/// A problem that was just added.
+/// The problem that was just added.
 pub(super) struct Added<'a>(Option<&'a mut Diagnostic>);
 
 impl Added<'_> {
-    /// One more way out.
+    /// Adds a suggested fix.
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         if let Added(Some(problem)) = &mut self {
             problem.help.push(help.into());
@@ -101,7 +101,7 @@ impl Added<'_> {
     }
 }
 
-/// What a value is, for a message.
+/// Description of a value, for a message.
 pub(super) fn kind_of(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -114,28 +114,28 @@ pub(super) fn kind_of(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// The integer of a value, when it is one that fits.
+/// The integer in a value, if it fits.
 pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
     let number = value.as_integer()?;
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-/// The text under `key`; `None` when it is absent or something else.
+/// The text of `key`; `None` if it is missing or of another type.
 pub(super) fn text<'a>(table: &'a DeTable<'_>, key: &str) -> Option<&'a str> {
     table.get(key)?.get_ref().as_str()
 }
 
-/// The boolean under `key`; `None` when it is absent or something else.
+/// The boolean of `key`; `None` if it is missing or of another type.
 pub(super) fn boolean(table: &DeTable<'_>, key: &str) -> Option<bool> {
     table.get(key)?.get_ref().as_bool()
 }
 
-/// The number under `key`, when it is one of `T`.
+/// The number of `key`, if it fits into `T`.
 pub(super) fn number<T: TryFrom<i64>>(table: &DeTable<'_>, key: &str) -> Option<T> {
     integer(table.get(key)?.get_ref()).and_then(|number| T::try_from(number).ok())
 }
 
-/// The value itself, or the elements of the list that it is.
+/// The value itself, or the elements of the list.
 pub(super) fn one_or_many<'v, 'a>(value: &'v Value<'a>) -> Vec<&'v Value<'a>> {
     match value.get_ref() {
         DeValue::Array(list) => list.iter().collect(),
@@ -143,19 +143,19 @@ pub(super) fn one_or_many<'v, 'a>(value: &'v Value<'a>) -> Vec<&'v Value<'a>> {
     }
 }
 
-/// The strings under `key`, which holds one or a list of them; other elements are left out.
+/// The strings of `key`, which is a string or a list; other elements are ignored.
 pub(super) fn texts(table: &DeTable<'_>, key: &str) -> Vec<String> {
     let values = table.get(key).map(one_or_many).unwrap_or_default();
     values.into_iter().filter_map(|value| value.get_ref().as_str().map(str::to_owned)).collect()
 }
 
-/// The tables of the array of tables under `key`, each with its place.
+/// The tables of the array of tables in `key`, each with its position.
 pub(super) fn tables<'v, 'a>(table: &'v DeTable<'a>, key: &str) -> Vec<(&'v DeTable<'a>, Range<usize>)> {
     let values = table.get(key).map(one_or_many).unwrap_or_default();
     values.into_iter().filter_map(|value| Some((value.get_ref().as_table()?, value.span()))).collect()
 }
 
-/// The nearest of `known` to `wrong`, when it is near enough to be what was meant.
+/// The most similar name of `known`, if it is similar enough.
 pub(super) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let wrong: String = wrong.chars().take(64).collect::<String>().to_lowercase().replace('-', "_");
     let distance = |name: &str| strsim::damerau_levenshtein(&wrong, name);

@@ -1,4 +1,4 @@
-//! What `listen` has to tell, one event at a time. The serde shape is the NDJSON of schema `bindscope.listen/1`.
+//! Events of `listen`. Their serde form is the NDJSON of schema `bindscope.listen/1`.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use super::time::Time;
 use crate::model::confinement::Confinement;
 use crate::model::{Arrival, Change, Errno, Host, IfName, PathChange, Phase, SocketView};
 
-/// The schema of the event stream, told by its first event.
+/// Schema of the event stream, part of its first event.
 pub const SCHEMA: &str = "bindscope.listen/1";
 
-/// One line of the stream. A stream without a `summary` at its end was cut.
+/// One line of the stream. A stream without a final `summary` is incomplete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -21,22 +21,22 @@ pub enum Event {
     Bound(BoundSocket),
     /// A socket could not be opened.
     BindFailed(FailedSocket),
-    /// Something that was asked for and is not there was left out, or a thing worth knowing.
+    /// A requested feature is missing and was skipped, or another note.
     Notice(Notice),
-    /// Every socket is open or has failed; from here on arrivals are taken.
+    /// Every socket is open or has failed; arrivals are accepted from here on.
     Listening(Listening),
     /// A connection.
     Accepted(Accepted),
     /// A datagram.
     Datagram(Datagram),
-    /// A connection ended whose later packets came in on another interface than its handshake.
+    /// A connection has ended whose later packets arrived on another interface than its handshake.
     PathChanged(ChangedPath),
     /// The host's network changed.
     Network(Network),
-    /// A socket of a listener that follows the network was closed: its address went away. Sockets that are opened later are
-    /// told as `bound`.
+    /// A socket of a listener that follows the network was closed, because its address was removed. Sockets that are
+    /// opened later are reported as `bound`.
     Closed(ClosedSocket),
-    /// An accept queue is full or nearly so; at most once a second for each listener.
+    /// An accept queue is full or almost full; at most once a second for each listener.
     Queue(FilledQueue),
     /// Arrivals that are counted in the summary but have no line.
     Dropped(Dropped),
@@ -51,9 +51,9 @@ pub struct Started {
     pub schema: String,
     /// The program's version.
     pub version: String,
-    /// When.
+    /// Time of the event.
     pub time: Time,
-    /// Where.
+    /// The host.
     pub host: Host,
     /// The profile's name.
     pub profile: String,
@@ -62,61 +62,61 @@ pub struct Started {
 /// See [`Event::Bound`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BoundSocket {
-    /// The socket as the kernel has it.
+    /// The socket as reported by the kernel.
     pub socket: SocketView,
     /// Its accept queue; null on UDP.
     pub backlog: Option<Backlog>,
-    /// The errno for which the kernel would not keep the ingress interface; null when it does.
+    /// The errno with which the kernel refused to record the ingress interface; null if it records it.
     pub packet_info_errno: Option<Errno>,
-    /// Whether it was handed over by another program (`LISTEN_FDS`).
+    /// Whether another program passed the socket (`LISTEN_FDS`).
     pub inherited: bool,
 }
 
 /// Limit of an accept queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backlog {
-    /// What was asked for; null for an inherited socket.
+    /// The requested limit; null for an inherited socket.
     pub requested: Option<u32>,
-    /// What is in effect after the system's cap (`net.core.somaxconn`); null when the system does not tell.
+    /// The limit in effect after the system's cap (`net.core.somaxconn`); null if the system does not report it.
     pub effective: Option<u32>,
 }
 
 /// See [`Event::BindFailed`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailedSocket {
-    /// The socket as it was asked for.
+    /// The requested socket.
     pub socket: SocketView,
-    /// The call that failed.
+    /// The system call that failed.
     pub phase: Phase,
-    /// What it answered.
+    /// Its errno.
     pub errno: Errno,
-    /// The code of its explanation.
+    /// Code of the explanation.
     pub code: crate::code::Code,
-    /// What happened, for a person.
+    /// Message for people.
     pub message: String,
-    /// The way out; null when none is known.
+    /// Suggested fix; null if none is known.
     pub hint: Option<String>,
 }
 
 /// See [`Event::Notice`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notice {
-    /// The code of its explanation.
+    /// Code of the explanation.
     pub code: crate::code::Code,
-    /// The listener it is about; null when about none.
+    /// The listener; null if the notice is not about a listener.
     pub listener: Option<String>,
-    /// What is so, for a person.
+    /// Message for people.
     pub message: String,
 }
 
 /// See [`Event::Listening`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
-    /// How many sockets are open.
+    /// Number of open sockets.
     pub sockets: usize,
-    /// How many could not be opened.
+    /// Number of sockets that could not be opened.
     pub failed: usize,
-    /// The rights that the process has given up; null when it was told to keep them.
+    /// The privileges that the process dropped; null if it was started with `--keep-privileges`.
     #[serde(default)]
     pub confinement: Option<Confinement>,
 }
@@ -124,12 +124,12 @@ pub struct Listening {
 /// See [`Event::Accepted`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// When it was accepted.
+    /// Time of the accept.
     pub time: Time,
-    /// How it came.
+    /// Details of the arrival.
     #[serde(flatten)]
     pub arrival: Arrival,
-    /// Whether it was closed at once, since `max_connections` of its listener were open.
+    /// Whether it was closed immediately, because `max_connections` of its listener were open.
     #[serde(default)]
     pub over_limit: bool,
 }
@@ -137,41 +137,41 @@ pub struct Accepted {
 /// See [`Event::Datagram`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Datagram {
-    /// When it was received.
+    /// Time of the receive.
     pub time: Time,
-    /// How it came.
+    /// Details of the arrival.
     #[serde(flatten)]
     pub arrival: Arrival,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub bytes: usize,
-    /// Whether only its beginning was read.
+    /// Whether only the beginning was read.
     pub truncated: bool,
 }
 
-/// An [`Event::Accepted`] or [`Event::Datagram`] to be written, without owning the arrival.
+/// A borrowed [`Event::Accepted`] or [`Event::Datagram`] for writing.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ArrivalEvent<'a> {
     /// See [`Accepted`].
     Accepted {
-        /// When it was accepted.
+        /// Time of the accept.
         time: Time,
-        /// How it came.
+        /// Details of the arrival.
         #[serde(flatten)]
         arrival: &'a Arrival,
-        /// Whether it was closed at once, since its listener was full.
+        /// Whether it was closed immediately, because its listener had its maximum of connections.
         over_limit: bool,
     },
     /// See [`Datagram`].
     Datagram {
-        /// When it was received.
+        /// Time of the receive.
         time: Time,
-        /// How it came.
+        /// Details of the arrival.
         #[serde(flatten)]
         arrival: &'a Arrival,
-        /// Its length in bytes.
+        /// Length in bytes.
         bytes: usize,
-        /// Whether only its beginning was read.
+        /// Whether only the beginning was read.
         truncated: bool,
     },
 }
@@ -179,9 +179,9 @@ pub enum ArrivalEvent<'a> {
 /// See [`Event::PathChanged`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangedPath {
-    /// When it was noticed: at the end of the connection.
+    /// Time of the observation: the end of the connection.
     pub time: Time,
-    /// What changed.
+    /// The change.
     #[serde(flatten)]
     pub change: PathChange,
 }
@@ -189,12 +189,12 @@ pub struct ChangedPath {
 /// See [`Event::Network`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// When it was noticed.
+    /// Time of the observation.
     pub time: Time,
-    /// What changed.
+    /// The change.
     #[serde(flatten)]
     pub change: Change,
-    /// Sockets that stay open and that nobody can reach any more (`BS2025`).
+    /// Sockets that stay open but can no longer be reached (`BS2025`).
     pub lost: Vec<SocketView>,
     /// Sockets that can be reached again.
     pub found: Vec<SocketView>,
@@ -203,62 +203,62 @@ pub struct Network {
 /// See [`Event::Queue`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FilledQueue {
-    /// When.
+    /// Time of the observation.
     pub time: Time,
-    /// Whose queue.
+    /// The listener.
     pub listener: String,
-    /// How many connections waited to be accepted, at the most since it was told last.
+    /// The maximum number of waiting connections since the last such event.
     pub length: u32,
-    /// How many may wait; the kernel lets one more in.
+    /// Limit of the queue; the kernel accepts one more.
     pub limit: u32,
-    /// How often a connection found a queue full since the run began, over all listeners of this network namespace; null where
-    /// that is not known. Clients try again, so one of them may be counted several times.
+    /// How often a connection found a full queue since the start, over all listeners of this network namespace; null if
+    /// unknown. Clients retry, so one client can be counted several times.
     pub overflows: Option<u64>,
 }
 
 /// See [`Event::Closed`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClosedSocket {
-    /// The socket as it was.
+    /// The closed socket.
     pub socket: SocketView,
 }
 
 /// See [`Event::Dropped`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// How many since the last such event.
+    /// Number of arrivals since the last such event.
     pub count: u64,
-    /// Why.
+    /// Reason.
     pub reason: String,
 }
 
 /// See [`Event::Summary`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Connections.
+    /// Number of connections.
     pub accepted: u64,
-    /// Datagrams.
+    /// Number of datagrams.
     pub datagrams: u64,
-    /// Connections and datagrams without a line.
+    /// Number of connections and datagrams without a line.
     pub dropped: u64,
     /// Sorted by listener.
     pub by_listener: Vec<ListenerSummary>,
-    /// What went wrong how often: `accept EMFILE`, ...
+    /// Number of errors of each kind: `accept EMFILE`, ...
     pub errors: BTreeMap<String, u64>,
 }
 
 /// One listener's part of a [`Summary`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerSummary {
-    /// Its name.
+    /// Name of the listener.
     pub listener: String,
-    /// Connections.
+    /// Number of connections.
     pub accepted: u64,
-    /// Datagrams.
+    /// Number of datagrams.
     pub datagrams: u64,
-    /// Connections that were closed at once since `max_connections` were open.
+    /// Number of connections closed immediately because `max_connections` were open.
     pub over_limit: u64,
-    /// Connections and datagrams by ingress interface; `unknown` where it could not be told.
+    /// Connections and datagrams by ingress interface; `unknown` if it is not known.
     pub by_ingress: BTreeMap<IfName, u64>,
 }
 

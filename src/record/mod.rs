@@ -1,4 +1,4 @@
-//! Events as they are written, and sinks that never block the loop.
+//! Events, their serialization, and sinks that never block the accept loop.
 
 pub mod event;
 pub mod ndjson;

@@ -1,6 +1,6 @@
-//! The NDJSON lines of arrivals and of bound sockets. They are what serde makes of the events; since most lines of a socket differ
-//! in time and peer only, the rest is kept and used again. A busy server does little else than write these lines, and that is a
-//! tenth of the instructions (`cargo bench --bench cost` counts them).
+//! NDJSON lines of arrivals and of bound sockets, byte for byte as serde writes them. Most lines of a socket differ
+//! only in time and peer, so the rest is cached. Writing these lines is a tenth of the instructions of a busy server
+//! (`cargo bench --bench cost` counts them).
 
 use serde::Serialize;
 
@@ -8,33 +8,34 @@ use super::event::{ArrivalEvent, BoundSocket, Event};
 use super::time::{Time, set_digits};
 use crate::model::{Arrival, addr};
 
-/// How many kinds of lines are kept.
+/// Maximum number of cached kinds of lines.
 const KINDS: usize = 64;
 
-/// What is before the time, and the time that stands for others in what is kept.
+/// The text before the time, and the placeholder for the time in cached text.
 const BEFORE_TIME: &str = "{\"event\":\"accepted\",\"time\":\"";
 const SOME_TIME: &str = "1970-01-01T00:00:00.000000Z";
 
-/// What is before the peer's address. No name holds it: a quotation mark within one has a backslash before it.
+/// The text before the peer's address. No name contains it, because a quotation mark in a name is escaped with a
+/// backslash.
 const BEFORE_ADDRESS: &[u8] = b"\"peer\":{\"address\":\"";
 
 /// Writes lines.
 #[derive(Debug)]
 pub struct Lines {
     second: i64,
-    /// The text of that second, up to and with the point before the fraction; empty before the first line.
+    /// Text of the current second, up to and including the decimal point; empty before the first line.
     head: String,
     known: [Option<Kind>; KINDS],
 }
 
-/// Lines that differ in time, peer address and peer port only.
+/// A cache of lines that differ only in time, peer address and peer port.
 #[derive(Debug)]
 struct Kind {
-    /// One of them.
+    /// One cached line.
     like: Arrival,
-    /// From the end of the time to the peer's address.
+    /// The text from the end of the time to the peer's address.
     middle: Vec<u8>,
-    /// From the end of the peer's port.
+    /// The text after the peer's port.
     rest: Vec<u8>,
 }
 
@@ -45,8 +46,8 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Adds the line of an arrival with its newline to `out`; of a datagram also its length in bytes and whether only its
-    /// beginning was read.
+    /// Appends the line of an arrival with its newline to `out`. For a datagram it includes the length in bytes and
+    /// whether only the beginning was read.
     pub fn arrival(
         &mut self,
         out: &mut Vec<u8>,
@@ -57,7 +58,7 @@ impl Lines {
         if let Some((bytes, truncated)) = datagram {
             return whole(out, &ArrivalEvent::Datagram { time, arrival, bytes, truncated });
         }
-        self.tell_second(time);
+        self.set_second(time);
         let place = usize::from(arrival.local.port)
             ^ arrival.ingress.index.map_or(0, |index| index as usize * 8)
             ^ usize::from(arrival.peer_is_local == Some(true));
@@ -80,39 +81,39 @@ impl Lines {
         out.extend_from_slice(&kind.rest);
     }
 
-    fn tell_second(&mut self, time: Time) {
+    fn set_second(&mut self, time: Time) {
         let (second, _) = time.parts();
         if self.second != second || self.head.is_empty() {
             self.second = second;
             self.head = time.to_string();
-            // Six decimals and the Z are told anew for each line.
+            // The six decimals and the Z are written for each line.
             self.head.truncate(self.head.len().saturating_sub("000000Z".len()));
         }
     }
 }
 
-/// What is before the port of a socket. No name holds it, as with [`BEFORE_ADDRESS`].
+/// The text before the port of a socket. No name contains it, as with [`BEFORE_ADDRESS`].
 const BEFORE_PORT: &[u8] = b",\"port\":";
 
-/// Writes the lines of sockets that were opened: those of a range of ports differ in the port only.
+/// Writes the lines of opened sockets. The lines of a port range differ only in the port.
 #[derive(Debug, Default)]
 pub struct BoundLines {
     known: Option<BoundKind>,
 }
 
-/// Sockets that differ in the port at the most.
+/// A cache of sockets that differ only in the port.
 #[derive(Debug)]
 struct BoundKind {
-    /// One of them.
+    /// One cached line.
     like: BoundSocket,
-    /// Up to its port.
+    /// The text before the port.
     before: Vec<u8>,
-    /// Behind its port.
+    /// The text after the port.
     behind: Vec<u8>,
 }
 
 impl BoundLines {
-    /// Adds the line of [`Event::Bound`] with its newline to `out`.
+    /// Appends the line of [`Event::Bound`] with its newline to `out`.
     pub fn bound(&mut self, out: &mut Vec<u8>, bound: &BoundSocket) {
         if !self.known.as_mut().is_some_and(|kind| kind.has(bound)) {
             self.known = BoundKind::new(bound);
@@ -125,7 +126,7 @@ impl BoundLines {
 }
 
 impl BoundKind {
-    /// `None` would be a line without a port.
+    /// `None` would mean a line without a port.
     fn new(bound: &BoundSocket) -> Option<BoundKind> {
         let mut line = Vec::new();
         whole(&mut line, &Event::Bound(bound.clone()));
@@ -136,14 +137,14 @@ impl BoundKind {
         Some(BoundKind { like: bound.clone(), before: before.to_vec(), behind })
     }
 
-    /// Whether it differs in the port at the most.
+    /// Whether the sockets differ only in the port.
     fn has(&mut self, bound: &BoundSocket) -> bool {
         self.like.socket.port = bound.socket.port;
         self.like == *bound
     }
 }
 
-/// Adds the line of a connection that was closed at once, since its listener was full.
+/// Appends the line of a connection that was closed immediately because its listener had its maximum of connections.
 pub fn over_limit(out: &mut Vec<u8>, time: Time, arrival: &Arrival) {
     whole(out, &ArrivalEvent::Accepted { time, arrival, over_limit: true });
 }
@@ -155,7 +156,7 @@ fn whole(out: &mut Vec<u8>, event: &impl Serialize) {
 }
 
 impl Kind {
-    /// `None` would be a line without a peer.
+    /// `None` would mean a line without a peer.
     fn new(arrival: &Arrival) -> Option<Kind> {
         let time = Time::new(std::time::UNIX_EPOCH);
         let line = serde_json::to_vec(&ArrivalEvent::Accepted { time, arrival, over_limit: false }).ok()?;
@@ -265,7 +266,7 @@ mod tests {
     }
 
     proptest! {
-        /// Some lines of few sockets, so that many are of a kind, with single facts changed in between.
+        /// Lines of few sockets, so that many are of one kind, with single fields changed.
         #[test]
         fn lines_are_what_serde_writes(
             some in prop::collection::vec(arrivals(), 1..4),
@@ -292,7 +293,7 @@ mod tests {
                     _ => {}
                 }
                 let arrival = &arrival;
-                // Within three seconds, so that some share one and some do not.
+                // Times within three seconds, so that some lines share a second.
                 let time = Time::new(UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_000 + micros));
                 lines.arrival(&mut out, time, arrival, datagram);
                 let event = match datagram {
@@ -305,7 +306,7 @@ mod tests {
             prop_assert_eq!(String::from_utf8(out), String::from_utf8(expected));
         }
 
-        /// Sockets one after the other, of which each differs from the one before in a fact or two.
+        /// Consecutive sockets that differ in one or two fields.
         #[test]
         fn bound_lines_are_what_serde_writes(
             steps in prop::collection::vec((any::<u16>(), 0..14, arrivals(), any::<Option<bool>>()), 1..20),

@@ -1,25 +1,25 @@
-//! Where lines go. A sink never blocks whoever writes to it: what it cannot take is counted.
+//! Output of lines. A sink never blocks its writer: lines that do not fit are counted as dropped.
 //!
-//! A regular file is written to directly, since its writes do not wait for a reader. Anything else (a terminal, a pipe, a
-//! FIFO that nobody reads) gets a thread of its own and a bounded queue; a pipe that has room is given its lines at once, if
-//! the system can write without waiting.
+//! A regular file is written directly, because such writes do not wait for a reader. Any other output (a terminal, a
+//! pipe, a FIFO without a reader) has a separate thread and a bounded queue. A pipe with free space receives its lines
+//! immediately, if the system supports writing without waiting.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many bytes may wait for a slow reader before lines are dropped.
+/// Maximum number of bytes that wait for a slow reader; further lines are dropped.
 const QUEUE_LIMIT: usize = 8 << 20;
 
-/// How many bytes a slow reader is given at once. A pipe takes so many whole or not at all (PIPE_BUF of limits.h on Linux), so
-/// that a write which waits when the program ends has written nothing.
+/// Maximum number of bytes per write to a slow reader. A pipe accepts this many bytes completely or not at all
+/// (PIPE_BUF of limits.h on Linux). A write that still waits at the end of the program has therefore written nothing.
 const WRITE_LIMIT: usize = 4096;
 
-/// How many bytes are gathered before they are handed on without being asked.
+/// Number of collected bytes that triggers a flush.
 const BATCH_LIMIT: usize = 64 << 10;
 
-/// Lines on their way, with the length of each and whether it stands for an arrival.
+/// Queued lines, each with its length and whether it represents an arrival.
 #[derive(Debug, Default)]
 struct Batch {
     bytes: Vec<u8>,
@@ -37,14 +37,14 @@ impl Batch {
         self.lines.clear();
     }
 
-    /// Forgets the first lines, which are so many bytes.
+    /// Removes the first lines, which have this many bytes.
     fn cut(&mut self, lines: usize, bytes: usize) {
         self.lines.drain(..lines);
         self.bytes.drain(..bytes);
     }
 
-    /// The first lines behind `from`: at most [`WRITE_LIMIT`] bytes of whole lines, or one line that is longer. Returns their
-    /// length, how many lines they are, and how many of those are arrivals; `None` at the end.
+    /// The first lines after `from`: at most [`WRITE_LIMIT`] bytes of whole lines, or one longer line. Returns their
+    /// length, their number, and the number of arrivals; `None` at the end.
     fn chunk(&self, from: usize) -> Option<(usize, usize, u64)> {
         let (mut bytes, mut lines, mut arrivals) = (0, 0, 0);
         for &(length, arrival) in self.lines.get(from..)? {
@@ -58,7 +58,7 @@ impl Batch {
         (lines > 0).then_some((bytes, lines, arrivals))
     }
 
-    /// Length of the whole lines within the first `written` bytes, and how many arrivals lie behind them.
+    /// The length of the whole lines within the first `written` bytes, and the number of arrivals after them.
     fn split(&self, written: usize) -> (usize, u64) {
         let (mut whole, mut lost) = (0, 0);
         let mut end = 0;
@@ -74,18 +74,19 @@ impl Batch {
     }
 }
 
-/// What became of the lines.
+/// The final state of the lines.
 #[derive(Debug, Default, Clone)]
 pub struct Losses {
-    /// Arrivals whose lines were not written.
+    /// Number of arrivals whose lines were not written.
     pub dropped: u64,
-    /// The first error of a write, but for a closed pipe.
+    /// The first write error, except for a closed pipe.
     pub error: Option<String>,
-    /// Nobody reads any more (EPIPE).
+    /// The reader has closed the pipe (EPIPE).
     pub closed: bool,
 }
 
-/// Where lines go. [`Sink::another`] leads to the same place: each has lines of its own until it hands them on.
+/// A destination for lines. [`Sink::another`] returns a second sink for the same destination; each has its own buffer
+/// until it is flushed.
 pub struct Sink {
     batch: Batch,
     target: Arc<Target>,
@@ -105,25 +106,25 @@ struct Direct {
     failing: bool,
 }
 
-/// What the loop and the writing thread share.
+/// State shared by the loop and the writing thread.
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// Writes whole lines, at most [`WRITE_LIMIT`] bytes, all or none of them, and never waits.
+/// Writes whole lines, at most [`WRITE_LIMIT`] bytes, all or none, and never waits.
 type WriteNow = Box<dyn Fn(&[u8]) -> io::Result<usize> + Send>;
 
 #[derive(Default)]
 struct State {
     queue: Batch,
-    /// The way past the thread, while the queue is empty.
+    /// Direct write past the thread, used while the queue is empty.
     at_once: Option<WriteNow>,
     writing: bool,
-    /// Arrivals that the thread has taken and not yet written.
+    /// Number of arrivals that the thread has taken but not yet written.
     taken: u64,
-    /// Nobody waits for what the thread has taken: it is counted as lost already.
+    /// No caller waits for the lines that the thread has taken: they already count as lost.
     abandoned: bool,
     ended: bool,
     losses: Losses,
@@ -135,25 +136,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sink {
-    /// Lines to a regular file, behind what is there.
+    /// A sink that appends to a regular file.
     #[must_use]
     pub fn file(file: File) -> Sink {
         let direct = Direct { file, losses: Losses::default(), reported: 0, failing: false };
         Sink::to(Arc::new(Target::File(Mutex::new(direct))))
     }
 
-    /// Lines to anything else.
+    /// A sink for any other output.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// If no thread can be started.
     pub fn stream(writer: impl Write + Send + 'static) -> io::Result<Sink> {
         Sink::stream_prepared(writer, || ()).map(|(sink, ())| sink)
     }
 
-    /// Lines to anything else; the thread that writes them does `prepare` first, and is waited for so long.
+    /// A sink for any other output. The writing thread first runs `prepare`, and the caller waits for this.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// If no thread can be started.
     pub fn stream_prepared<T: Send + 'static>(
         writer: impl Write + Send + 'static,
         prepare: impl FnOnce() -> T + Send + 'static,
@@ -171,8 +172,8 @@ impl Sink {
         Ok((Sink::to(target), prepared))
     }
 
-    /// The same, on a pipe with a way past the thread: `at_once` writes there without waiting, at most 4096 bytes, all or none
-    /// of them, and answers [`ErrorKind::WouldBlock`] when there is no room.
+    /// A sink for a pipe with direct writes past the thread. `at_once` writes without waiting, at most 4096 bytes, all
+    /// or none. It returns [`ErrorKind::WouldBlock`] if there is no space.
     #[must_use]
     pub fn at_once(self, at_once: impl Fn(&[u8]) -> io::Result<usize> + Send + 'static) -> Sink {
         if let Target::Stream(shared) = &*self.target {
@@ -181,7 +182,7 @@ impl Sink {
         self
     }
 
-    /// Another one that leads to the same place, for another thread.
+    /// A second sink for the same destination, for another thread.
     #[must_use]
     pub fn clone_for_thread(&self) -> Sink {
         Sink::to(Arc::clone(&self.target))
@@ -191,8 +192,8 @@ impl Sink {
         Sink { batch: Batch::default(), target }
     }
 
-    /// Takes one line, with its newline, as `write` adds it; nothing added is no line. `arrival` tells whether it stands for a
-    /// connection or datagram and is to be counted when it cannot be written.
+    /// Adds the line that `write` appends, with its newline. If `write` appends nothing, there is no line. `arrival`
+    /// says whether the line represents a connection or datagram, which is counted if it cannot be written.
     pub fn line(&mut self, arrival: bool, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.batch.bytes.len();
         write(&mut self.batch.bytes);
@@ -206,13 +207,13 @@ impl Sink {
         }
     }
 
-    /// Whether lines wait to be handed on.
+    /// Whether lines wait to be flushed.
     #[must_use]
     pub fn has_gathered(&self) -> bool {
         !self.batch.lines.is_empty()
     }
 
-    /// Hands on what was gathered.
+    /// Flushes the collected lines.
     pub fn flush(&mut self) {
         if self.batch.lines.is_empty() {
             return;
@@ -233,7 +234,7 @@ impl Sink {
         self.batch.clear();
     }
 
-    /// What was lost so far.
+    /// The losses so far.
     #[must_use]
     pub fn losses(&self) -> Losses {
         match &*self.target {
@@ -242,7 +243,7 @@ impl Sink {
         }
     }
 
-    /// Whether the reader has gone away.
+    /// Whether the reader has closed the output.
     #[must_use]
     pub fn closed(&self) -> bool {
         match &*self.target {
@@ -251,8 +252,8 @@ impl Sink {
         }
     }
 
-    /// How many arrivals were dropped since this was last asked, once there is room again to say so.
-    /// When the line that says so is lost too (see [`Sink::restore_dropped`]), they are to be told again.
+    /// Returns and resets the number of dropped arrivals, once there is space for a notice. If the notice is lost too,
+    /// [`Sink::restore_dropped`] adds the number back.
     pub fn take_dropped(&mut self) -> Option<u64> {
         let newly = |losses: &Losses, reported: &mut u64, room: bool| {
             let count = losses.dropped.saturating_sub(*reported);
@@ -274,7 +275,7 @@ impl Sink {
         }
     }
 
-    /// Takes back that `count` arrivals were told as dropped, if the file did not take the last lines.
+    /// Adds `count` dropped arrivals back if the file did not accept the last lines, which contained the notice.
     pub fn restore_dropped(&mut self, count: u64) {
         if let Target::File(direct) = &*self.target {
             let mut direct = lock(direct);
@@ -284,8 +285,8 @@ impl Sink {
         }
     }
 
-    /// Waits up to `patience` until everything is written, and then gives up on the rest: what still waits counts as
-    /// dropped, and the losses are final.
+    /// Waits up to `patience` until everything is written. Then the remaining lines count as dropped, and the losses
+    /// are final.
     pub fn drain(&mut self, patience: Duration) -> Losses {
         self.flush();
         if let Target::Stream(shared) = &*self.target {
@@ -307,7 +308,7 @@ impl Sink {
         self.losses()
     }
 
-    /// Writes what is left, as [`Sink::drain`], and ends.
+    /// Writes the remaining lines, as [`Sink::drain`] does, and ends.
     #[must_use]
     pub fn finish(mut self, patience: Duration) -> Losses {
         let losses = self.drain(patience);
@@ -320,8 +321,8 @@ impl Sink {
 }
 
 impl State {
-    /// Writes what the pipe takes without a wait, as long as nothing is before it, and cuts that off. What is left is for the
-    /// thread, and so is every error but the reader's end.
+    /// If the queue is empty, writes what the pipe accepts without waiting, and removes it from the buffer. The thread
+    /// handles the rest, and every error except a closed pipe.
     fn write_at_once(&mut self, batch: &mut Batch) {
         if self.writing || !self.queue.lines.is_empty() || self.losses.closed {
             return;
@@ -336,7 +337,7 @@ impl State {
                     break;
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => break,
-                // The system cannot do it here.
+                // The system does not support this here.
                 _ => {
                     self.at_once = None;
                     break;
@@ -348,8 +349,8 @@ impl State {
 }
 
 impl Direct {
-    /// Writes a batch at once: with O_APPEND the lines of two programs do not mix then. When the disk is full, what was
-    /// written of a torn line is taken back; later batches try again, for room may come.
+    /// Writes a batch in one call: with O_APPEND the lines of two programs do not mix. If the disk is full, an
+    /// incomplete line is removed. Later batches are tried again, because space may become free.
     fn write(&mut self, batch: &Batch) {
         let mut written = 0;
         self.failing = false;
@@ -369,12 +370,12 @@ impl Direct {
         self.losses.dropped += lost;
         self.losses.error.get_or_insert_with(|| error.to_string());
         if written > whole && self.take_back((written - whole) as u64).is_err() {
-            // Somebody else writes there too: end the torn line at least.
+            // Another process writes to the file too: end the incomplete line at least.
             let _ = self.file.write(b"\n");
         }
     }
 
-    /// Cuts the last `torn` bytes off, if they are still the last ones.
+    /// Removes the last `torn` bytes, if they are still at the end.
     fn take_back(&mut self, torn: u64) -> io::Result<()> {
         let position = self.file.stream_position()?;
         if position != self.file.metadata()?.len() {
@@ -386,7 +387,7 @@ impl Direct {
     }
 }
 
-/// The writing thread: takes whatever waits and writes it.
+/// The writing thread: takes queued lines and writes them.
 fn write_all_batches(shared: &Shared, mut writer: impl Write) {
     let mut batch = Batch::default();
     loop {
@@ -410,7 +411,7 @@ fn write_all_batches(shared: &Shared, mut writer: impl Write) {
             let result = write_batch(&mut writer, batch.bytes.get(start..start + length).unwrap_or_default());
             let mut state = lock(&shared.state);
             if state.abandoned {
-                // What was written after all, while it was being given up on, is not lost.
+                // Lines that were written during the timeout are not lost.
                 if result.is_ok() {
                     state.losses.dropped = state.losses.dropped.saturating_sub(arrivals);
                 }
@@ -419,7 +420,7 @@ fn write_all_batches(shared: &Shared, mut writer: impl Write) {
             match result {
                 Ok(()) => state.taken = state.taken.saturating_sub(arrivals),
                 Err((error, written)) => {
-                    // Nothing of this batch is tried again: what is left of it is lost.
+                    // The batch is not retried: the rest of it is lost.
                     let _ = std::mem::take(&mut state.taken);
                     state.losses.dropped += batch.split(start + written).1;
                     if error.kind() == ErrorKind::BrokenPipe {

@@ -1,4 +1,4 @@
-//! Counts arrivals as they come, whether or not their lines can be written.
+//! Counts arrivals, whether or not their lines can be written.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Tally {
     latest: Option<Row>,
 }
 
-/// Arrivals of one kind in a row, which most are: they are in no sum yet.
+/// A run of arrivals of one kind, not yet added to a sum. Most arrivals are part of such a run.
 #[derive(Debug)]
 struct Row {
     listener: String,
@@ -29,12 +29,12 @@ struct Counts {
     accepted: u64,
     datagrams: u64,
     over_limit: u64,
-    /// By the ingress as it was told; those that are shown alike are added up at the end.
+    /// Counts by reported ingress; entries with the same name are combined at the end.
     by_ingress: BTreeMap<Ingress, u64>,
 }
 
 impl Tally {
-    /// Begins at zero for a listener, so that one that nobody reached is in the summary too.
+    /// Starts at zero for a listener, so that the summary includes listeners without arrivals.
     pub fn expect(&mut self, listener: &str) {
         self.listeners.entry(listener.to_owned()).or_default();
     }
@@ -70,7 +70,7 @@ impl Tally {
         *counts.by_ingress.entry(ingress).or_default() += count;
     }
 
-    /// Counts a connection that was closed at once since its listener was full.
+    /// Counts a connection that was closed immediately because its listener had its maximum of connections.
     pub fn over_limit(&mut self, listener: &str) {
         self.listeners.entry(listener.to_owned()).or_default().over_limit += 1;
     }
@@ -82,7 +82,7 @@ impl Tally {
         }
     }
 
-    /// Adds what another one has counted.
+    /// Adds the counts of another tally.
     pub fn add(&mut self, mut other: Tally) {
         other.add_up();
         self.accepted += other.accepted;
@@ -101,7 +101,7 @@ impl Tally {
         }
     }
 
-    /// The summary, with what the sink has dropped.
+    /// The summary, with the number of lines that the sink dropped.
     #[must_use]
     pub fn summary(&mut self, dropped: u64) -> Summary {
         self.add_up();

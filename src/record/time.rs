@@ -5,12 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A wall-clock time in microseconds since 1970-01-01T00:00:00Z; written as RFC 3339 in UTC with six decimals.
+/// Wall-clock time in microseconds since 1970-01-01T00:00:00Z; written as RFC 3339 in UTC with six decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(i64);
 
 impl Time {
-    /// The time of a system clock's reading; what lies before 1970 or beyond the year 9999 is clamped.
+    /// The time of the system clock; values before 1970 or after the year 9999 are clamped.
     #[must_use]
     pub fn new(time: SystemTime) -> Time {
         let micros = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
@@ -28,7 +28,7 @@ impl Time {
         jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
-    /// The time of day for a person, `09:15:03.123Z`.
+    /// Time of day for people, `09:15:03.123Z`.
     #[must_use]
     pub fn time_of_day(self) -> String {
         let mut out = Vec::new();
@@ -36,7 +36,7 @@ impl Time {
         String::from_utf8_lossy(&out).into_owned()
     }
 
-    /// Adds [`Time::time_of_day`] to `out`.
+    /// Appends [`Time::time_of_day`] to `out`.
     pub fn push_time_of_day(self, out: &mut Vec<u8>) {
         let (seconds, micros) = self.parts();
         let of_day = u32::try_from(seconds.rem_euclid(86_400)).unwrap_or(0);
@@ -50,7 +50,7 @@ impl Time {
     }
 }
 
-/// Writes the last decimals of a number, as many as there is room for.
+/// Writes the last decimals of a number, as many as fit.
 pub(super) fn set_digits(room: &mut [u8], mut number: u32) {
     for digit in room.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;

@@ -1,4 +1,4 @@
-//! Just enough HTTP/1 to answer a browser, curl or a script: one GET or HEAD, one response, and the end.
+//! A minimal HTTP/1 server for browsers, curl and scripts: one GET or HEAD request, one response, then close.
 
 use std::io::Write as _;
 use std::mem::MaybeUninit;
@@ -6,17 +6,17 @@ use std::mem::MaybeUninit;
 use super::{Answer, READ_LIMIT, page};
 use crate::model::Arrival;
 
-/// Headers beyond this many are more than any client of ours sends.
+/// Maximum number of headers; normal clients send fewer.
 const MAX_HEADERS: usize = 64;
 
-/// The form for whoever asks for none.
+/// The format for clients without an Accept header.
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Methods by which a broken request is still known to be meant as HTTP.
+/// Methods that identify a malformed request as HTTP.
 const METHODS: [&str; 9] =
     ["GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "TRACE ", "CONNECT "];
 
-/// The form a client asks for with its Accept header.
+/// The format that a client requests with its Accept header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Html,
@@ -31,7 +31,7 @@ const FORMS: [(&str, Form); 4] = [
     ("text/plain", Form::Text),
 ];
 
-/// The answer to a client that speaks HTTP; `None` when it speaks something else.
+/// The response to a client that uses HTTP; `None` for other clients.
 pub(super) fn answer(input: &[u8], arrival: &Arrival) -> Option<Answer> {
     if input.is_empty() {
         return Some(Answer::Wait);
@@ -44,7 +44,7 @@ pub(super) fn answer(input: &[u8], arrival: &Arrival) -> Option<Answer> {
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
             plain("431 Request Header Fields Too Large", "the request head is too long\n", true)
         }
-        Err(_) if looks_like_http(input) => plain("400 Bad Request", "this is no HTTP request\n", true),
+        Err(_) if looks_like_http(input) => plain("400 Bad Request", "not a valid HTTP request\n", true),
         Err(_) => return None,
         Ok(httparse::Status::Complete(_)) => match request.method {
             Some("GET") => respond(form(&request), arrival, true),
@@ -59,8 +59,8 @@ fn looks_like_http(input: &[u8]) -> bool {
     METHODS.iter().any(|method| input.starts_with(method.as_bytes()))
 }
 
-/// The first of our forms that the Accept header names; quality values are not weighed. The Host header is not looked at:
-/// nothing here depends on the name by which a client calls us.
+/// The first supported format in the Accept header; quality values are ignored. The Host header is ignored too: nothing
+/// here depends on the name of the server.
 fn form(request: &httparse::Request<'_, '_>) -> Form {
     let accept = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("accept"));
     let value = accept.and_then(|header| std::str::from_utf8(header.value).ok()).unwrap_or_default();
@@ -134,7 +134,8 @@ mod tests {
         assert_eq!(value["address_owner"], "eth0");
         let text = http("GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n");
         assert!(
-            text.contains("Content-Type: text/plain") && body(&text).contains("eth1 (told by the kernel)")
+            text.contains("Content-Type: text/plain")
+                && body(&text).contains("eth1 (reported by the kernel)")
         );
     }
 
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_get_is_refused() {
+    fn methods_other_than_get_are_refused() {
         assert!(http("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").starts_with("HTTP/1.1 405 "));
         assert!(http("GET /\r\n\r\n").starts_with("HTTP/1.1 400 "), "HTTP/0.9");
         assert!(http("GET / HTTP/1.1\r\nbad header\r\n\r\n").starts_with("HTTP/1.1 400 "));
@@ -176,6 +177,6 @@ mod tests {
         }
         assert_eq!(answer(b"GET / HT", &arrival()), Some(Answer::Wait));
         assert_eq!(answer(b"", &arrival()), Some(Answer::Wait));
-        assert_eq!(answer(&[b'a'; READ_LIMIT], &arrival()), None, "a long word is no request");
+        assert_eq!(answer(&[b'a'; READ_LIMIT], &arrival()), None, "a long word is not a request");
     }
 }

@@ -1,4 +1,4 @@
-//! What a client is answered. Pure: the bytes it sent and how it arrived go in, the answer comes out.
+//! Replies to clients. A pure function from the received bytes and the arrival to the reply.
 
 mod http;
 mod page;
@@ -10,21 +10,21 @@ use crate::escape;
 use crate::model::addr::push_with_port;
 use crate::model::{Arrival, Endpoint, Evidence, IfName};
 
-/// How many bytes of a client are read at the most.
+/// Maximum number of bytes read from a client.
 pub const READ_LIMIT: usize = 4096;
 
-/// What to do with what a client has sent so far.
+/// Action for the bytes that a client has sent so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It may be the beginning of an HTTP request: wait for more.
+    /// Possibly the beginning of an HTTP request: wait for more.
     Wait,
-    /// An HTTP response; the request was read whole, so the connection may be closed behind it.
+    /// An HTTP response. The request was read completely, so the connection may be closed afterwards.
     Http(Vec<u8>),
-    /// One line for a client that speaks something else.
+    /// One line for a client that uses another protocol.
     Line(Vec<u8>),
 }
 
-/// Describes an arrival to the client that caused it. `input` is what it has sent so far, at most [`READ_LIMIT`] bytes.
+/// Describes an arrival to its client. `input` is what the client has sent so far, at most [`READ_LIMIT`] bytes.
 #[must_use]
 pub fn describe(input: &[u8], arrival: &Arrival) -> Answer {
     http::answer(input, arrival).unwrap_or_else(|| Answer::Line(line(arrival)))
@@ -41,7 +41,7 @@ pub fn line(arrival: &Arrival) -> Vec<u8> {
     push_endpoint(&mut out, arrival, &arrival.peer);
     out.extend_from_slice(b" to ");
     push_endpoint(&mut out, arrival, &arrival.local);
-    out.extend_from_slice(b" was taken by listener \"");
+    out.extend_from_slice(b" was accepted by listener \"");
     escape::push(&mut out, &arrival.listener);
     out.extend_from_slice(b"\" and arrived on ");
     push_ingress(&mut out, arrival);
@@ -49,7 +49,7 @@ pub fn line(arrival: &Arrival) -> Vec<u8> {
     out
 }
 
-/// One end; link-local addresses are on the ingress link, so its name is their zone's.
+/// One end of the connection. Link-local addresses are on the ingress link, so its name is their zone.
 fn push_endpoint(out: &mut Vec<u8>, arrival: &Arrival, end: &Endpoint) {
     let number;
     let zone = match (end.scope_id, &arrival.ingress.name) {
@@ -63,23 +63,23 @@ fn push_endpoint(out: &mut Vec<u8>, arrival: &Arrival, end: &Endpoint) {
     push_with_port(out, end.address, zone, end.port);
 }
 
-/// The ingress interface with what it rests on.
+/// The ingress interface with its evidence.
 fn push_ingress(out: &mut Vec<u8>, arrival: &Arrival) {
     match (&arrival.ingress.name, arrival.ingress.index) {
         (Some(name), _) => escape::push_bytes(out, name.as_bytes()),
-        (None, Some(index)) => drop(write!(out, "interface {index}, which is gone")),
-        (None, None) => return out.extend_from_slice(b"an interface that this system does not tell"),
+        (None, Some(index)) => drop(write!(out, "interface {index}, which no longer exists")),
+        (None, None) => return out.extend_from_slice(b"an interface that this system does not report"),
     }
     out.extend_from_slice(match arrival.ingress.evidence {
-        Evidence::Kernel => b" (told by the kernel)",
-        Evidence::ScopeId => b" (told by the scope id)",
+        Evidence::Kernel => b" (reported by the kernel)",
+        Evidence::ScopeId => b" (known from the scope id)",
         Evidence::Address => b" (inferred from the address; it may be another one)",
         Evidence::Unknown => b"",
     });
 }
 
-/// What the arrival means, one sentence each: where the client is, whether the address belongs to another interface,
-/// which family it used.
+/// Explanations of the arrival, one sentence each: where the client is, whether the address belongs to another
+/// interface, which family it used.
 fn meaning(arrival: &Arrival) -> impl Iterator<Item = Cow<'static, str>> {
     let client = arrival.peer_is_local.map(|local| {
         if !local {
@@ -95,7 +95,7 @@ fn meaning(arrival: &Arrival) -> impl Iterator<Item = Cow<'static, str>> {
     let weak = match (&arrival.address_owner, &arrival.ingress.name) {
         (Some(owner), Some(name)) if owner != name && arrival.ingress.evidence == Evidence::Kernel => {
             Some(Cow::from(format!(
-                "The address belongs to {owner}, yet the packets came in on {name}: on this system an address belongs to the host, not to the interface (weak host model). Binding one interface's address does not limit who can connect to that interface."
+                "The address belongs to {owner}, but the packets arrived on {name}. On this system an address belongs to the host, not to the interface (weak host model). Binding the address of one interface does not limit connections to that interface."
             )))
         }
         _ => None,
@@ -129,7 +129,7 @@ pub(crate) mod tests {
     fn the_line_names_everything_that_counts() {
         assert_eq!(
             String::from_utf8(line(&arrival())).unwrap(),
-            "bindscope: your connection from 192.0.2.9:40312 to 192.0.2.2:8081 was taken by listener \"all4\" and arrived on eth1 (told by the kernel)\n"
+            "bindscope: your connection from 192.0.2.9:40312 to 192.0.2.2:8081 was accepted by listener \"all4\" and arrived on eth1 (reported by the kernel)\n"
         );
     }
 

@@ -1,4 +1,4 @@
-//! The three forms of the description: a page for a browser, JSON for a program, text for curl.
+//! The three formats of the description: HTML for a browser, JSON for a program, text for curl.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::{meaning, push_endpoint, push_ingress};
 use crate::escape::{self, html_entities};
 use crate::model::{Arrival, Family};
 
-/// The facts as names and values, the same in text and HTML. Values are escaped for a person, not yet for HTML.
+/// The facts as names and values, the same in text and HTML. Values are escaped for people, but not yet for HTML.
 fn rows(arrival: &Arrival, mut row: impl FnMut(&'static str, &[u8])) {
     let mut value = Vec::with_capacity(64);
     let mut add = |name, write: &dyn Fn(&mut Vec<u8>)| {
@@ -31,9 +31,9 @@ fn rows(arrival: &Arrival, mut row: impl FnMut(&'static str, &[u8])) {
     });
 }
 
-/// As text, one fact a line.
+/// Text with one fact per line.
 pub(super) fn text(arrival: &Arrival) -> Vec<u8> {
-    /// Columns of the names and the space behind them.
+    /// Width of the column of names.
     const WIDTH: usize = 15;
     let mut out = Vec::with_capacity(512);
     rows(arrival, |name, value| {
@@ -49,15 +49,15 @@ pub(super) fn text(arrival: &Arrival) -> Vec<u8> {
     out
 }
 
-/// As JSON: the arrival as the event stream has it.
+/// JSON with the same fields as the event stream.
 pub(super) fn json(arrival: &Arrival) -> Vec<u8> {
-    // An arrival holds strings, numbers and booleans only, so it always has a JSON form.
+    // An arrival contains only strings, numbers and booleans, so it always has a JSON form.
     let mut out = serde_json::to_vec(arrival).unwrap_or_default();
     out.push(b'\n');
     out
 }
 
-/// As a page: one file, no script, nothing loaded.
+/// HTML: one file without scripts or external resources.
 pub(super) fn html(arrival: &Arrival) -> Vec<u8> {
     let name = arrival.ingress.name.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
     let mut out = format!(

@@ -61,7 +61,7 @@ pub fn curl() {
     ] {
         let version = if family == "ipv4" { "-4" } else { "-6" };
         let shown = output(ns, "curl", &["-sS", version, "--max-time", "20", url], "");
-        assert!(shown.contains(&format!("arrived on     {ingress} (told by the kernel)")), "{shown}");
+        assert!(shown.contains(&format!("arrived on     {ingress} (reported by the kernel)")), "{shown}");
         assert_arrival(&listening.next_arrival(), "accepted", ingress, family, local);
         let json =
             output(ns, "curl", &["-sS", "-H", "Accept: application/json", "--max-time", "20", url], "");
@@ -96,7 +96,7 @@ pub fn ncat() {
     }
     let (host, peer, mut listening) = listening(DUAL);
     let spoke = output(&peer, "ncat", &["192.0.2.1", "8081"], "hello\n");
-    assert!(spoke.contains("arrived on eth0 (told by the kernel)"), "{spoke}");
+    assert!(spoke.contains("arrived on eth0 (reported by the kernel)"), "{spoke}");
     assert_eq!(spoke.lines().count(), 1);
     assert_arrival(&listening.next_arrival(), "accepted", "eth0", "ipv4", false);
     let silent = output(&host, "ncat", &["--recv-only", "::1", "8081"], "");
@@ -118,7 +118,7 @@ pub fn socat() {
     assert_eq!(udp("UDP4:192.0.2.1:8081"), "", "nobody asked for an answer");
     assert_arrival(&listening.next_arrival(), "datagram", "eth0", "ipv4", false);
     let described = udp("UDP4:192.0.2.1:8082");
-    assert!(described.contains("arrived on eth0 (told by the kernel)"), "{described}");
+    assert!(described.contains("arrived on eth0 (reported by the kernel)"), "{described}");
     let event = listening.next_arrival();
     assert_arrival(&event, "datagram", "eth0", "ipv4", false);
     assert_eq!((&event["v4_mapped"], &event["bytes"]), (&Value::Bool(true), &Value::from(5)));
@@ -146,6 +146,6 @@ pub fn browser() {
         "http://127.0.0.1:8081/",
     ];
     let page = output(&host, "chromium", &arguments, "");
-    assert!(page.contains("<html") && page.contains("told by the kernel"), "{page}");
+    assert!(page.contains("<html") && page.contains("reported by the kernel"), "{page}");
     assert_arrival(&listening.next_arrival(), "accepted", "lo", "ipv4", true);
 }

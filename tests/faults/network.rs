@@ -86,7 +86,7 @@ pub fn a_number_that_is_used_again_names_the_new_interface() {
     assert_eq!(listening.end().1.code(), Some(0));
 }
 
-/// Row 38: an interface that is moved to another namespace is gone from this one; its address with it.
+/// Row 38: an interface that is moved to another namespace was removed from this one; its address with it.
 pub fn an_interface_that_moves_away_is_gone() {
     let (host, peer, mut listening) =
         wired("[[listener]]\nname = 'one'\nbind = '192.0.2.1'\nport = 8081\nreply = 'none'\n");

@@ -179,7 +179,7 @@ fn a_label_does_not_hide_the_interface() {
         stderr.contains("BS4001") && stderr.contains("192.0.2.1 is on eth0, but its label is eth1"),
         "{stderr}"
     );
-    assert!(stderr.contains("eth0:web, which is no interface"), "{stderr}");
+    assert!(stderr.contains("eth0:web, which is not an interface"), "{stderr}");
     // The C library names what the labels say, which is no further difference.
     let checked = text(&netns.output(&mut bindscope(&["interfaces", "--cross-check"])));
     assert_eq!(checked.1, stderr);

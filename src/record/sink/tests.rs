@@ -5,7 +5,7 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Blocks until told how many bytes it may take; then answers with an error, if one is set.
+/// Blocks until the test sets how many bytes it may accept; then returns an error, if one is set.
 struct Gate {
     budget: mpsc::Receiver<Result<usize, ErrorKind>>,
     seen: Arc<Mutex<Vec<u8>>>,
@@ -35,7 +35,7 @@ fn gate() -> (Budget, Arc<Mutex<Vec<u8>>>, Sink) {
     (sender, seen, sink)
 }
 
-fn tell(sink: &mut Sink, line: &[u8], arrival: bool) {
+fn push_line(sink: &mut Sink, line: &[u8], arrival: bool) {
     sink.line(arrival, |out| out.extend_from_slice(line));
 }
 
@@ -48,14 +48,14 @@ fn a_reader_that_stalls_costs_lines_but_never_blocks() {
     let (open, seen, mut sink) = gate();
     let line = [b'x'; 1023].iter().copied().chain([b'\n']).collect::<Vec<_>>();
     let total = 3 * QUEUE_LIMIT / line.len();
-    tell(&mut sink, &line, true);
+    push_line(&mut sink, &line, true);
     sink.flush();
-    // The writer has its hands full before the queue fills; else it would empty the queue when it comes at last.
+    // The writer must be busy before the queue fills. Otherwise it would empty the queue when it starts.
     while !writing(&sink) {
         std::thread::yield_now();
     }
     for _ in 1..total {
-        tell(&mut sink, &line, true);
+        push_line(&mut sink, &line, true);
     }
     assert_eq!(sink.take_dropped(), None, "no room to say so yet");
     assert!(sink.losses().dropped > 0);
@@ -70,26 +70,26 @@ fn a_reader_that_stalls_costs_lines_but_never_blocks() {
 #[test]
 fn a_reader_that_never_reads_is_given_up_on() {
     let (_open, _, mut sink) = gate();
-    tell(&mut sink, b"first\n", true);
+    push_line(&mut sink, b"first\n", true);
     sink.flush();
     while !writing(&sink) {
         std::thread::yield_now();
     }
-    tell(&mut sink, b"second\n", true);
+    push_line(&mut sink, b"second\n", true);
     let losses = sink.finish(Duration::from_millis(10));
     assert_eq!(losses.dropped, 2, "the one that is still being written too");
     assert!(losses.error.is_some());
 }
 
 #[test]
-fn what_is_written_while_it_is_given_up_on_is_not_lost() {
+fn lines_written_during_the_timeout_are_not_lost() {
     let (open, seen, mut sink) = gate();
-    tell(&mut sink, b"first\n", true);
+    push_line(&mut sink, b"first\n", true);
     sink.flush();
     while !writing(&sink) {
         std::thread::yield_now();
     }
-    tell(&mut sink, b"second\n", true);
+    push_line(&mut sink, b"second\n", true);
     assert_eq!(sink.drain(Duration::from_millis(10)).dropped, 2);
     assert_eq!(sink.take_dropped(), Some(2));
     open.send(Ok(100)).unwrap();
@@ -101,15 +101,15 @@ fn what_is_written_while_it_is_given_up_on_is_not_lost() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let (open, _, mut sink) = gate();
     open.send(Err(ErrorKind::BrokenPipe)).unwrap();
-    tell(&mut sink, b"note\n", false);
-    tell(&mut sink, b"arrival\n", true);
+    push_line(&mut sink, b"note\n", false);
+    push_line(&mut sink, b"arrival\n", true);
     let losses = sink.drain(LONG);
     assert!(losses.closed && losses.error.is_none());
     assert_eq!(losses.dropped, 1);
-    tell(&mut sink, b"arrival\n", true);
+    push_line(&mut sink, b"arrival\n", true);
     assert_eq!(sink.finish(LONG).dropped, 2);
 }
 
@@ -118,8 +118,8 @@ fn a_torn_line_counts_as_lost() {
     let (open, seen, mut sink) = gate();
     open.send(Ok(9)).unwrap();
     open.send(Err(ErrorKind::StorageFull)).unwrap();
-    tell(&mut sink, b"first\n", true);
-    tell(&mut sink, b"second\n", true);
+    push_line(&mut sink, b"first\n", true);
+    push_line(&mut sink, b"second\n", true);
     let losses = sink.finish(LONG);
     assert_eq!(seen.lock().unwrap().as_slice(), b"first\nsec");
     assert_eq!(losses.dropped, 1);
@@ -146,26 +146,26 @@ fn a_file_takes_back_a_torn_line() {
 }
 
 #[test]
-fn drops_are_told_until_the_file_takes_the_line_that_says_so() {
+fn drops_are_reported_until_the_notice_is_written() {
     let place = tempfile::NamedTempFile::new().unwrap();
     // Every write fails, as on a full disk.
     let mut sink = Sink::file(File::open(place.path()).unwrap());
-    tell(&mut sink, b"arrival\n", true);
+    push_line(&mut sink, b"arrival\n", true);
     sink.flush();
     for room in [false, false, true] {
         if let (true, Target::File(direct)) = (room, &*sink.target) {
             lock(direct).file = tempfile::tempfile().unwrap();
         }
         assert_eq!(sink.take_dropped(), Some(1));
-        tell(&mut sink, b"dropped\n", false);
+        push_line(&mut sink, b"dropped\n", false);
         sink.flush();
         sink.restore_dropped(1);
     }
-    assert_eq!(sink.take_dropped(), None, "it was said");
+    assert_eq!(sink.take_dropped(), None, "already reported");
     assert_eq!(sink.losses().dropped, 1);
 }
 
-/// A pipe as it is, and the thread behind it: lines come in order whichever way they take, and none is lost.
+/// A real pipe with the thread behind it: lines stay in order on both paths, and none is lost.
 #[test]
 fn a_pipe_with_room_takes_lines_at_once_and_a_full_one_later() {
     let room = Arc::new(Mutex::new(0));
@@ -184,16 +184,16 @@ fn a_pipe_with_room_takes_lines_at_once_and_a_full_one_later() {
     let mut sink = Sink::stream(Gate { budget, seen: Arc::clone(&seen) }).unwrap().at_once(at_once);
     *lock(&room) = 12;
     for text in ["first\n", "second\n", "third\n"] {
-        tell(&mut sink, text.as_bytes(), true);
+        push_line(&mut sink, text.as_bytes(), true);
         sink.flush();
     }
     assert_eq!(lock(&seen).as_slice(), b"first\n", "no wait for the thread, and none past the queue");
     *lock(&room) = 100;
-    tell(&mut sink, b"fourth\n", true);
+    push_line(&mut sink, b"fourth\n", true);
     sink.flush();
     drop(open);
     assert_eq!(sink.drain(LONG).dropped, 0);
-    tell(&mut sink, b"fifth\n", true);
+    push_line(&mut sink, b"fifth\n", true);
     sink.flush();
     assert_eq!(lock(&room).clone(), 94, "at once again");
     assert_eq!(String::from_utf8(lock(&seen).clone()).unwrap(), "first\nsecond\nthird\nfourth\nfifth\n");
@@ -207,7 +207,7 @@ fn a_pipe_that_cannot_be_written_to_at_once_or_is_closed() {
         let mut sink = Sink::stream(Gate { budget, seen: Arc::clone(&seen) })
             .unwrap()
             .at_once(move |_| Err(kind.into()));
-        tell(&mut sink, b"arrival\n", true);
+        push_line(&mut sink, b"arrival\n", true);
         let losses = sink.drain(LONG);
         assert_eq!((losses.closed, losses.dropped, losses.error), (closed, u64::from(closed), None));
         assert_eq!(lock(&seen).is_empty(), closed);

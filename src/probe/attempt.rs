@@ -1,4 +1,4 @@
-//! Connections to make, and what came of each.
+//! Connection attempts and their results.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -10,65 +10,65 @@ use super::engine::Engine;
 use crate::model::{Errno, Outcome, Protocol};
 use crate::serve::bind::Bound;
 
-/// One connection to make.
+/// One connection attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// Where to; its variant decides the family of the client's socket.
+    /// Destination; its variant decides the family of the client's socket.
     pub to: SocketAddr,
-    /// How long silence is waited for.
+    /// Timeout.
     pub patience: Duration,
 }
 
-/// The connections of a run, made up one at a time: a sweep has many.
+/// The attempts of a run, produced one at a time because a port scan has many.
 #[derive(Clone, Copy)]
 pub struct Attempts<'a> {
-    /// How many.
+    /// Number of attempts.
     pub count: usize,
-    /// The one with an index below that.
+    /// The attempt with an index below that number.
     pub of: &'a dyn Fn(usize) -> Attempt,
 }
 
-/// What was seen.
+/// Result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// What came of it.
+    /// Outcome.
     pub outcome: Outcome,
-    /// Index of our socket that took it; `None` when a stranger did, or nobody.
+    /// Index of our socket that accepted it; `None` if another program's socket did, or none.
     pub taker: Option<usize>,
-    /// Index of the interface it came in on, as the kernel reports it.
+    /// Index of the ingress interface, as reported by the kernel.
     pub ingress: Option<u32>,
-    /// The address it was sent to, as our socket has it.
+    /// The destination address, as our socket reports it.
     pub local: Option<SocketAddr>,
-    /// Who connected, as our socket has it.
+    /// The client's address and port, as our socket reports them.
     pub peer: Option<SocketAddr>,
-    /// Whether IPv4 came to an AF_INET6 socket.
+    /// Whether IPv4 arrived at an AF_INET6 socket.
     pub v4_mapped: bool,
-    /// The error.
+    /// The errno.
     pub errno: Option<Errno>,
-    /// From the start of the attempt until the connection was there, the datagram was received, or neither came of it. What a server
-    /// says or waits for afterwards is not of it.
+    /// Time from the start of the attempt until the connection was established, the datagram was received, or the
+    /// attempt failed. Excludes what the server sends or waits for afterwards.
     pub took: Duration,
 }
 
-/// What bounds a run.
+/// Limits of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How many connections are under way at once.
+    /// Maximum number of connections in flight.
     pub in_flight: usize,
-    /// When everything ends; what has not been tried by then is not observed.
+    /// End of the run; later attempts are not made.
     pub deadline: Instant,
 }
 
-/// The client's socket for an attempt; bound to `source`, where one is given, with the zone of a link-local one.
+/// The client's socket of an attempt; bound to `source` if one is given, with the zone of a link-local address.
 ///
 /// # Errors
-/// As socket(2) and bind(2).
+/// Those of socket(2) and bind(2).
 pub fn client(attempt: &Attempt, source: Option<(IpAddr, u32)>) -> io::Result<Socket> {
     let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
     let socket = Socket::new(Domain::for_address(attempt.to), kind, None)?;
-    // Whatever `bindv6only` makes of new sockets: a client that wants IPv4 this way asks for it.
+    // A client that connects to IPv4 through this socket needs v6only off, whatever `bindv6only` sets.
     if is_mapped(attempt.to.ip()) {
         socket.set_only_v6(false)?;
     }
@@ -85,13 +85,14 @@ pub fn client(attempt: &Attempt, source: Option<(IpAddr, u32)>) -> io::Result<So
     Ok(socket)
 }
 
-/// Makes the attempts against `listeners`, in this process. `open` makes the client's socket for the attempt with this index, which
-/// lets a caller choose namespace and source address. `progress` is told how many are done.
+/// Makes the attempts against `listeners`, in this process. `open` creates the client's socket of the attempt with this
+/// index, so that a caller can choose the namespace and source address. `progress` receives the number of finished
+/// attempts.
 ///
-/// An attempt that was not made before the deadline is `None`.
+/// The result of an attempt that was not made before the deadline is `None`.
 ///
 /// # Errors
-/// When the system refuses to be waited on.
+/// If the system refuses to create or use the poller.
 pub fn run(
     listeners: &[Bound],
     attempts: &[Attempt],
@@ -106,12 +107,12 @@ pub fn run(
     Ok(seen)
 }
 
-/// As [`run`], with clients in the namespace of this thread. `source` is what the client of an attempt binds first, with its zone;
-/// those that bind nothing share a socket as long as they are refused, which saves making one for each port of a sweep. `seen` is
-/// told of each attempt that was made, by its index.
+/// Like [`run`], with clients in the namespace of this thread. The client of an attempt first binds `source`, with its
+/// zone. Clients without a source share a socket while they are refused, which saves one socket per port of a scan.
+/// `seen` receives the index and result of each attempt.
 ///
 /// # Errors
-/// As [`run`].
+/// Those of [`run`].
 pub fn run_from_here(
     listeners: &[Bound],
     attempts: Attempts<'_>,
@@ -121,7 +122,7 @@ pub fn run_from_here(
     progress: &mut dyn FnMut(usize),
 ) -> io::Result<()> {
     let plain = |index: usize, attempt: &Attempt| {
-        // A zone stays with the socket.
+        // The zone stays with the socket.
         let zone = matches!(attempt.to, SocketAddr::V6(v6) if v6.scope_id() != 0);
         attempt.protocol == Protocol::Tcp && !zone && !is_mapped(attempt.to.ip()) && source(index).is_none()
     };
@@ -129,14 +130,14 @@ pub fn run_from_here(
     Engine::new(listeners, attempts, &plain, seen)?.run(limits, &mut open, progress)
 }
 
-/// Why so many connections were not made, as a sentence.
+/// Why this number of connections was not made, as a sentence.
 #[must_use]
 pub fn why_unseen(count: usize) -> String {
     let noun = if count == 1 { "connection was" } else { "connections were" };
     format!("{count} {noun} not made: the deadline came first, or there were too few descriptors (ulimit -n)")
 }
 
-/// Whether it is an IPv4 address in the form of an IPv6 one.
+/// Whether it is an IPv4-mapped address.
 pub(super) fn is_mapped(address: IpAddr) -> bool {
     address.is_ipv6() && address.to_canonical().is_ipv4()
 }

@@ -1,8 +1,8 @@
-//! What an error of `connect(2)` means for the question "can it be reached".
+//! Meaning of an errno of `connect(2)` for reachability.
 
 use crate::model::{Errno, Outcome};
 
-/// The outcome that an error stands for (connect(2), ip(7), udp(7)).
+/// The outcome for an errno (connect(2), ip(7), udp(7)).
 #[must_use]
 pub fn outcome_of(errno: Errno) -> Outcome {
     match errno {

@@ -1,10 +1,11 @@
-//! The engine: many connections at once, a bounded number in flight, each with its own patience.
+//! The connection engine: many attempts with a limited number in flight, each with its own timeout.
 //!
-//! How one knows which socket answered: on TCP our listener is the one that speaks. It sends the run's nonce and the number of the
-//! accepted connection, so nothing is ever sent to a server that is not ours, and a stranger's banner proves itself strange. On
-//! UDP the client sends the nonce and its own number, and our socket that receives it is the answer.
+//! How the engine identifies the socket that answered: on TCP our listener sends the nonce of the run and the number of
+//! the accepted connection. Nothing is ever sent to a foreign server, and the banner of a foreign server does not
+//! contain the nonce. On UDP the client sends the nonce and its own number, and the socket of ours that receives it is
+//! the answer.
 //!
-//! The client closes with a reset, so that no TIME_WAIT is left on the ports of listeners.
+//! The client closes with a reset, so that no TIME_WAIT remains on the ports of listeners.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
@@ -23,26 +24,26 @@ use crate::model::{Errno, Family, Outcome, Protocol};
 use crate::serve::bind::Bound;
 use crate::sys::{self, Connecting, Interest, Poller, options, packet_info};
 
-/// Bytes of a nonce, and of a greeting: the nonce and a number.
+/// Number of bytes of a nonce, and of a greeting (nonce and number).
 const NONCE: usize = 16;
 const GREETING: usize = NONCE + 8;
 
-/// How often a datagram is sent before silence counts.
+/// How often a datagram is sent before silence counts as a timeout.
 const DATAGRAMS: u32 = 3;
 
-/// How often an attempt whose socket met itself is made again.
+/// How often an attempt is repeated whose socket connected to itself.
 const TRIALS: u32 = 3;
 
-/// With more than so many under way, those that are answered go before new ones: they would wait too long for their turn.
+/// With more attempts in flight, answered ones are handled before new ones start; otherwise they would wait too long.
 const CROWD: usize = 256;
 
-/// How many attempts that are over at once are made before those under way are looked after.
+/// Number of attempts that finish immediately before the ones in flight are handled.
 const QUICK: usize = 256;
 
-/// So many more attempts at an address are worth a socket that is of use to no other.
+/// Minimum number of remaining attempts at an address that justifies a socket reserved for it.
 const LONG: usize = 64;
 
-/// A number for this run that nobody else has.
+/// A number that is unique to this run.
 fn nonce() -> [u8; NONCE] {
     let mut bytes = [0; NONCE];
     for half in bytes.chunks_exact_mut(8) {
@@ -55,7 +56,7 @@ fn key(index: usize) -> u64 {
     u64::try_from(index).unwrap_or(u64::MAX)
 }
 
-/// A connection that a listener of ours accepted.
+/// A connection that one of our listeners accepted.
 struct Accepted {
     socket: Option<Socket>,
     taker: usize,
@@ -68,36 +69,37 @@ struct Client {
     socket: Socket,
     started: Instant,
     until: Instant,
-    /// How long it took to connect, once it is.
+    /// Time to connect, once connected.
     connected: Option<Duration>,
     greeting: Vec<u8>,
     datagrams: u32,
 }
 
-/// What is under way, and what it needs.
+/// Attempts in flight, and what they need.
 pub(super) struct Engine<'a> {
     listeners: &'a [Bound],
     attempts: Attempts<'a>,
-    /// Whether an attempt may use the socket of another one of its family.
+    /// Whether an attempt may reuse the socket of another attempt of its family.
     plain: &'a dyn Fn(usize, &Attempt) -> bool,
     nonce: [u8; NONCE],
     poller: Poller,
     accepted: Vec<Accepted>,
     clients: HashMap<usize, Client>,
-    /// When to look at a client again; entries of those that are gone stay until they are due.
+    /// When to check a client again; entries of finished clients stay until they are due.
     wakes: BinaryHeap<Reverse<(Instant, usize)>>,
     spares: Spares,
     seen: &'a mut dyn FnMut(usize, Observation),
     done: usize,
-    /// Whether a descriptor was missing to take a connection of ours: then silence is no sign of another program.
+    /// Whether one of our connections could not be accepted for lack of a descriptor. Silence then does not indicate
+    /// another program.
     unaccepted: bool,
 }
 
-/// What became of beginning an attempt.
+/// Result of starting an attempt.
 enum Begun {
     UnderWay,
     Over,
-    /// The system has no descriptor left for it now.
+    /// The system has no free descriptor at the moment.
     NotNow,
 }
 
@@ -152,7 +154,7 @@ impl<'a> Engine<'a> {
     ) -> io::Result<()> {
         let mut next = 0;
         let mut ready = Vec::new();
-        // A full accept queue drops a SYN, and the next one comes a second later: what would look like a firewall.
+        // A full accept queue drops a SYN, and the next one follows a second later. This would look like a firewall.
         let queues = self.listeners.iter().filter_map(|bound| bound.backlog);
         let queue = queues.min().and_then(|queue| usize::try_from(queue).ok()).unwrap_or(usize::MAX);
         let burst = queue.saturating_add(1).min(CROWD);
@@ -200,7 +202,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Begins an attempt.
+    /// Starts an attempt.
     fn start(
         &mut self,
         index: usize,
@@ -243,8 +245,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// A client's socket that connects, and whether it is connected already. One that meets itself tries again: a port that the
-    /// kernel chose says nothing of the one that was asked for.
+    /// A client's socket that connects, and whether it is already connected. A socket that connects to itself tries
+    /// again: a port chosen by the kernel says nothing about the destination port.
     fn connect(
         &mut self,
         index: usize,
@@ -268,7 +270,8 @@ impl<'a> Engine<'a> {
                 Err(error) => sys::errno_of(&error),
             };
             if errno != Errno::ECONNREFUSED && spare.keeps_port() {
-                // Its port is in use towards this destination, or its address is gone: nothing is said of the destination itself.
+                // Its port is in use towards this destination, or its address was removed. This says nothing about the
+                // destination.
                 continue;
             }
             if plain && options::REFUSED_SOCKETS_CONNECT_AGAIN {
@@ -281,7 +284,7 @@ impl<'a> Engine<'a> {
         Err(Errno::ECONNREFUSED)
     }
 
-    /// When an attempt wants to be looked at again.
+    /// When an attempt must be checked again.
     fn wake(&self, index: usize) -> Option<Instant> {
         let client = self.clients.get(&index)?;
         let again = client.started + self.attempt(index).patience / DATAGRAMS * client.datagrams;
@@ -303,7 +306,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Takes every connection that waits at a listener, and greets it.
+    /// Accepts every waiting connection of a listener, and sends the greeting.
     fn accept(&mut self, taker: usize) {
         let listener = &self.listeners[taker].socket;
         loop {
@@ -325,7 +328,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Takes every datagram that waits at a UDP socket of ours.
+    /// Receives every waiting datagram of one of our UDP sockets.
     fn receive(&mut self, taker: usize) {
         let mut buffer = [0; GREETING + 1];
         while let Ok(datagram) = packet_info::receive(&self.listeners[taker].socket, &mut buffer) {
@@ -358,7 +361,7 @@ impl<'a> Engine<'a> {
         (nonce == self.nonce).then(|| usize::try_from(number).ok())?
     }
 
-    /// Goes on with an attempt whose socket is ready.
+    /// Continues an attempt whose socket is ready.
     fn advance(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(&index) else { return };
         let started = client.started;
@@ -392,7 +395,7 @@ impl<'a> Engine<'a> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // A server that resets at once is a server.
+            // A server that resets immediately is still a server.
             Err(_) => self.stranger(index),
         }
     }
@@ -413,7 +416,7 @@ impl<'a> Engine<'a> {
             took: self.clients.get(&index).and_then(|client| client.connected).unwrap_or_default(),
         };
         let socket = accepted.socket.take();
-        // A word in return, so that packets with data go this way too. Now it is known that it goes to none but us.
+        // A reply, so that the client also sends packets with data. The peer is now known to be our listener.
         if let Some(client) = self.clients.get(&index) {
             let _ = client.socket.send(&self.nonce);
         }
@@ -422,7 +425,7 @@ impl<'a> Engine<'a> {
         drop(socket);
     }
 
-    /// Somebody accepted, but not one of ours.
+    /// A foreign socket accepted the connection.
     fn stranger(&mut self, index: usize) {
         let Some(client) = self.clients.get(&index) else { return };
         let took = client.connected.unwrap_or_else(|| client.started.elapsed());
@@ -430,7 +433,8 @@ impl<'a> Engine<'a> {
     }
 
     fn fail(&mut self, index: usize, errno: Errno, started: Instant) {
-        // A reset in answer to the SYN is ECONNREFUSED (`tcp_reset()` of `net/ipv4/tcp_input.c`): this one came from who had accepted.
+        // A reset in reply to the SYN is ECONNREFUSED (`tcp_reset()` of `net/ipv4/tcp_input.c`). This reset came from a
+        // server that had accepted.
         if errno == Errno::ECONNRESET && self.attempt(index).protocol == Protocol::Tcp {
             return self.finish(index, Observation { took: started.elapsed(), ..nothing(Outcome::Accepted) });
         }
@@ -439,7 +443,7 @@ impl<'a> Engine<'a> {
         self.finish(index, observation);
     }
 
-    /// Ends what has waited long enough, and sends datagrams again.
+    /// Ends attempts that have timed out, and repeats datagrams.
     fn expire(&mut self, deadline: Instant) {
         let now = Instant::now();
         let over = now >= deadline;
@@ -455,10 +459,10 @@ impl<'a> Engine<'a> {
                 continue;
             }
             if now < client.until || self.unaccepted && client.connected.is_some() {
-                // Cut short by the end of all, or nobody could be taken for want of descriptors.
+                // Cut off by the deadline, or no connection could be accepted for lack of descriptors.
                 self.end(index);
             } else if client.connected.is_some() && self.attempt(index).protocol == Protocol::Tcp {
-                // Connected, and nobody of ours has spoken.
+                // Connected, but no listener of ours has sent a greeting.
                 self.stranger(index);
             } else {
                 let took = client.started.elapsed();
@@ -467,9 +471,9 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Ends an attempt. Unless [`Engine::finish`] tells it, what came of it was not seen.
+    /// Ends an attempt. Unless [`Engine::finish`] sets its result, it was not observed.
     fn end(&mut self, index: usize) {
-        // A sweep mostly has none.
+        // A port scan usually has no such entry.
         if !self.clients.is_empty()
             && let Some(client) = self.clients.remove(&index)
         {
@@ -484,7 +488,7 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// A client's socket that does not block, and resets its connection when it is closed.
+/// A non-blocking client socket that resets its connection when it is closed.
 fn opened(
     index: usize,
     attempt: &Attempt,
@@ -511,13 +515,13 @@ fn nothing(outcome: Outcome) -> Observation {
     }
 }
 
-/// Whether what is missing is a descriptor.
+/// Whether the error means that there are no descriptors left.
 fn is_starved(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE)
 }
 
-/// Whether a client whose port the kernel chose equal to its target is connected to itself (RFC 9293, 3.5: simultaneous open).
-/// The peer is asked for, because `0.0.0.0` and `::` become the loopback address on the way.
+/// Whether a client is connected to itself because the kernel chose its destination port as its own (RFC 9293, 3.5:
+/// simultaneous open). The peer address is read back because `0.0.0.0` and `::` become the loopback address.
 fn meets_itself(socket: &Socket) -> bool {
     match (socket.local_addr(), socket.peer_addr()) {
         (Ok(own), Ok(peer)) => own.as_socket().is_some_and(|own| Some(own) == peer.as_socket()),
@@ -525,7 +529,7 @@ fn meets_itself(socket: &Socket) -> bool {
     }
 }
 
-/// With a v4-mapped address as the IPv4 one.
+/// An IPv4-mapped address as its IPv4 address.
 fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(v4) => SocketAddr::new(IpAddr::V4(v4), address.port()),

@@ -1,4 +1,4 @@
-//! Replays the [`tables`] on the kernel that runs, and holds what is foretold against what happens.
+//! Replays [`known_results`] on the running kernel, and compares the predictions with the results.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,42 +15,44 @@ use crate::plan::socket_table::Tables;
 use crate::serve::bind;
 use crate::sys;
 
-/// The port in a namespace where nobody else is.
+/// The port in a namespace without other programs.
 const PORT: u16 = 48_484;
 
-/// How often a sequence that differs is tried, where another program may have been in the way.
+/// How often a sequence that differs is repeated, if another program may have interfered.
 const TRIALS: usize = 3;
 
 /// Where the sockets are bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In a network namespace that nobody else uses.
+    /// In a private network namespace.
     Namespace,
-    /// Among the sockets of others: on free ports, and loopback addresses only, so that nobody on a wire can meet them.
+    /// Together with the sockets of other programs: on free ports and only on loopback addresses, so that no other host
+    /// can reach them.
     Loopback,
 }
 
-/// What came of it.
+/// Result of the check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// Sequences that were tried.
+    /// Number of tested sequences.
     pub sequences: usize,
-    /// Those of which every step went as foretold.
+    /// Number of sequences in which every step matched the prediction.
     pub agree: usize,
-    /// Those that could not be tried in this place.
+    /// Number of sequences that could not be tested in this place.
     pub skipped: usize,
-    /// The others, a sentence each.
+    /// The other sequences, one sentence each.
     pub differences: Vec<String>,
 }
 
-/// The call that failed, and how; `None` is success.
+/// The system call that failed, and its errno; `None` means success.
 type OpenResult = Option<(Phase, Errno)>;
 
-/// Binds every sequence of both tables in the network namespace of this thread, and those of the first one once more with TCP
-/// sockets that listen, as sockets of a profile do. Predictions are made from `snapshot` for a user with `rights`.
+/// Binds every sequence of both tables in the network namespace of this thread. The sequences of the first table are
+/// repeated with listening TCP sockets, like those of a profile. Predictions use `snapshot` and the privileges in
+/// `rights`.
 ///
 /// # Errors
-/// When no port is free in [`Place::Loopback`].
+/// If no port is free in [`Place::Loopback`].
 pub fn replay(place: Place, snapshot: &Snapshot, rights: Rights) -> io::Result<Replay> {
     let mut replay = Replay::default();
     let all = sequences();
@@ -98,7 +100,7 @@ fn sequences() -> Vec<Sequence> {
     all
 }
 
-/// Leaves out the sockets that are not on loopback addresses; false when those are what the sequence is about.
+/// Removes the sockets that are not on loopback addresses; returns false if the sequence tests those sockets.
 fn keep_loopback(sequence: &mut Sequence) -> bool {
     let on_loopback = |socket: &SocketSpec| socket.address.to_canonical().is_loopback();
     let about = sequence.sockets.iter().take(2).all(on_loopback);
@@ -106,7 +108,7 @@ fn keep_loopback(sequence: &mut Sequence) -> bool {
     about
 }
 
-/// A port that nobody has on either loopback address. Somebody may have it the next moment.
+/// A port that is free on both loopback addresses at this moment.
 fn free_port(ipv6: bool) -> io::Result<u16> {
     let bind = |address: IpAddr, port: u16, kind: Type| -> io::Result<Socket> {
         let address = SocketAddr::new(address, port);
@@ -135,7 +137,7 @@ fn free_port(ipv6: bool) -> io::Result<u16> {
     Err(last)
 }
 
-/// How the kernel differs from what was foretold; `None` when it does not.
+/// How the kernel differs from the prediction; `None` if it does not.
 fn compare(
     sequence: &Sequence,
     snapshot: &Snapshot,
@@ -143,9 +145,9 @@ fn compare(
     rights: Rights,
 ) -> Option<String> {
     let (foretold, found) = if sequence.listens {
-        (foretell_open(&sequence.sockets, snapshot, rights), open(&sequence.sockets))
+        (predict_open(&sequence.sockets, snapshot, rights), open(&sequence.sockets))
     } else {
-        (foretell_bind(&sequence.sockets, snapshot, local, rights), bind_only(&sequence.sockets))
+        (predict_bind(&sequence.sockets, snapshot, local, rights), bind_only(&sequence.sockets))
     };
     let word = |fate: &OpenResult| match fate {
         None => "success".to_owned(),
@@ -155,7 +157,7 @@ fn compare(
     let wrong: Vec<String> = steps
         .filter_map(|((socket, foretold), found)| match foretold {
             Some(foretold) if foretold != found => Some(format!(
-                "{}: foretold {}, found {}",
+                "{}: predicted {}, observed {}",
                 socket.view(FamilyExposure::default()),
                 word(foretold),
                 word(found)
@@ -166,8 +168,8 @@ fn compare(
     (!wrong.is_empty()).then(|| format!("{}: {}", sequence.name, wrong.join("; ")))
 }
 
-/// As a profile is opened. `None` where nothing is foretold.
-fn foretell_open(sockets: &[SocketSpec], snapshot: &Snapshot, rights: Rights) -> Vec<Option<OpenResult>> {
+/// Sockets opened like those of a profile. `None` if nothing is predicted.
+fn predict_open(sockets: &[SocketSpec], snapshot: &Snapshot, rights: Rights) -> Vec<Option<OpenResult>> {
     predict_binds(sockets, snapshot, rights, &[])
         .predictions
         .iter()
@@ -195,7 +197,7 @@ fn open(sockets: &[SocketSpec]) -> Vec<OpenResult> {
 }
 
 /// Without listen(2).
-fn foretell_bind(
+fn predict_bind(
     sockets: &[SocketSpec],
     snapshot: &Snapshot,
     local: &LocalAddresses,
@@ -235,7 +237,7 @@ fn bind_only(sockets: &[SocketSpec]) -> Vec<OpenResult> {
     fates
 }
 
-/// The options that the tables know, and bind(2).
+/// Sets the options that the tables use, and calls bind(2).
 fn bind_one(spec: &SocketSpec) -> Result<Socket, (Phase, io::Error)> {
     let domain = if spec.domain() == Family::Ipv4 { Domain::IPV4 } else { Domain::IPV6 };
     let kind = if spec.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };

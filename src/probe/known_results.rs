@@ -1,33 +1,33 @@
-//! Two tables of others about which sockets can be bound beside each other, as sequences to bind.
+//! Two published tables of which sockets can be bound together, as bind sequences.
 
 use crate::model::{Protocol, SocketSpec, V6Only};
 
-/// The table of `tools/testing/selftests/net/bind_wildcard.c` of Linux: 44 ordered pairs. Each row: two forms; eight results
-/// without options (the two, then the six of [`PROBES`]); the same when the two have SO_REUSEADDR, or SO_REUSEPORT. `0` is
-/// success, `E` is EADDRINUSE.
+/// The table of `tools/testing/selftests/net/bind_wildcard.c` of Linux: 44 ordered pairs. Each row has two forms, then
+/// eight results without options (the two, then the six of [`PROBES`]). The same results follow with SO_REUSEADDR, or
+/// SO_REUSEPORT, on the two. `0` is success, `E` is EADDRINUSE.
 const BIND_WILDCARD: &str = include_str!("bind_wildcard.tsv");
 
-/// The plain sockets that are tried after each pair.
+/// The plain sockets that are tested after each pair.
 const PROBES: [&str; 6] = ["v4_any", "v4_local", "v6_any", "v6_local", "map_any", "map_local"];
 
-/// What a second listen on the same port comes to on Linux, as Go's `net` package expects it (`dualStackTCPListenerTests` of
-/// `src/net/listen_test.go`; the one for UDP is the same): `-` is an error.
+/// Result of a second listen on the same port on Linux, as Go's `net` package expects it (`dualStackTCPListenerTests`
+/// of `src/net/listen_test.go`; the UDP table is the same). `-` is an error.
 const SECOND_LISTEN: &str = include_str!("second_listen.tsv");
 
 /// Sockets that are bound one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
-    /// Where it comes from: the table and its row.
+    /// Source: the table and its row.
     pub name: String,
-    /// In the order in which they are bound.
+    /// The sockets, in bind order.
     pub sockets: Vec<SocketSpec>,
-    /// Whether the table has it that each can be bound.
+    /// Whether each bind succeeds according to the table.
     pub expected: Vec<bool>,
     /// Whether a TCP socket listens before the next one is bound.
     pub listens: bool,
 }
 
-/// The 44 rows, three ways (no option, SO_REUSEADDR, SO_REUSEPORT), over TCP and UDP; bound only.
+/// The 44 rows in three variants (no option, SO_REUSEADDR, SO_REUSEPORT), over TCP and UDP; bound only.
 #[must_use]
 pub fn bind_wildcard(port: u16) -> Vec<Sequence> {
     let mut all = Vec::new();
@@ -90,8 +90,8 @@ fn wildcard_socket(protocol: Protocol, form: &str, port: u16) -> Option<SocketSp
     Some(SocketSpec { v6only, ..SocketSpec::plain(protocol, address.parse().ok()?, port) })
 }
 
-/// The socket that Go makes of a network (`4:`, `6:`, or none for either) and an address: a wildcard of either family is one
-/// dual-stack socket, whatever it was written as; TCP ones have SO_REUSEADDR.
+/// The socket that Go creates for a network (`4:`, `6:`, or neither) and an address. A wildcard of either family is one
+/// dual-stack socket, however it was written. TCP sockets have SO_REUSEADDR.
 fn go_socket(protocol: Protocol, form: &str, port: u16) -> Option<SocketSpec> {
     let (address, v6only) = match form {
         "any" | "any4" | "any6" | "mapped" => ("::", V6Only::Off),

@@ -1,4 +1,4 @@
-//! The sockets that are looked at: opened in order, with what became of each.
+//! The listening sockets of a probe: opened in order, with the result of each.
 
 use crate::model::{IfName, Snapshot, SocketSpec};
 use crate::plan::exposure::{Exposer, Facts};
@@ -8,20 +8,20 @@ use crate::serve::bind::{self, BindFailure, Bound};
 
 use super::attempt::Observation;
 
-/// What became of opening every socket.
+/// Results of opening every socket.
 pub struct Opened {
-    /// As asked for, with the ports that the kernel chose.
+    /// The requested sockets, with the ports that the kernel chose.
     pub specs: Vec<SocketSpec>,
-    /// What became of each.
+    /// Result of each.
     pub outcomes: Vec<ObservedBind>,
-    /// Those that are open.
+    /// The open sockets.
     pub bound: Vec<Bound>,
-    /// The index of each open one among the specs.
+    /// Index of each open socket among the specs.
     pub owners: Vec<usize>,
 }
 
 impl Opened {
-    /// Opens all of them, each as if the others did not matter: a failure is an outcome.
+    /// Opens all sockets independently: a failure is an outcome.
     #[must_use]
     pub fn all(sockets: &[SocketSpec], snapshot: &Snapshot) -> Opened {
         let exposer = Exposer::new(snapshot);
@@ -45,12 +45,12 @@ impl Opened {
     }
 }
 
-/// An observation in the words of a report. `owners` are those of [`Opened`].
+/// An observation as shown in a report. `owners` are those of [`Opened`].
 #[must_use]
 pub fn in_names(observation: &Observation, owners: &[usize], snapshot: &Snapshot) -> Seen {
     let name = |index: u32| match snapshot.interface(index) {
         Some(interface) => interface.name.clone(),
-        // It came up since the snapshot was taken.
+        // The interface came up after the snapshot was taken.
         None => IfName::from(format!("#{index}").as_str()),
     };
     Seen {

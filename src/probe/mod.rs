@@ -1,6 +1,7 @@
-//! Connects for real and tells what came of it: which socket answered, over which interface, or how it failed.
+//! Makes real connections and reports the results: which socket answered, the ingress interface, or the failure.
 //!
-//! [`listeners`] are the sockets, [`attempt`] makes the connections, [`classify`] the meaning of errors. [`kernel_check`] replays [`known_results`] of binds whose outcome is known.
+//! [`listeners`] opens the sockets, [`attempt`] makes the connections, [`classify`] interprets errors. [`kernel_check`]
+//! replays the binds of [`known_results`].
 
 pub mod attempt;
 pub mod classify;

@@ -1,28 +1,29 @@
-//! Sockets that were refused and connect again, so that a sweep does not make one for each of its ports.
+//! Reuse of sockets that were refused, so that a port scan does not create one per port.
 //!
-//! Each also keeps a port, and towards one destination its address, since choosing them anew takes the kernel a fifth of the time
-//! of a refusal: the search for a port, a route to find the source and another one with it, and the socket's place among those
-//! of its port and address (`tcp_v4_connect()` of `net/ipv4/tcp_ipv4.c`, `inet_bhash2_update_saddr()`).
+//! Each socket also keeps a port, and towards one destination its address. Choosing them again takes the kernel a fifth
+//! of the time of a refusal: the port search, one route lookup for the source and another with it, and moving the
+//! socket between the lists of its port and address (`tcp_v4_connect()` of `net/ipv4/tcp_ipv4.c`,
+//! `inet_bhash2_update_saddr()`).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// After how many refusals a socket gets a port for good.
+/// Number of refusals after which a socket keeps its port.
 const REFUSALS: u32 = 16;
 
-/// A socket that nobody has answered yet.
+/// A socket without an answer so far.
 pub(super) struct Spare {
     pub(super) socket: Socket,
     refusals: u32,
     kept: Option<Kept>,
 }
 
-/// What a socket was bound to.
+/// The address and port that a socket was bound to.
 struct Kept {
     port: u16,
-    /// The one destination that the address is for.
+    /// The only destination that the address is used for.
     only: Option<IpAddr>,
 }
 
@@ -42,18 +43,18 @@ impl Spare {
     }
 }
 
-/// One of AF_INET, and one of AF_INET6.
+/// One socket of AF_INET, and one of AF_INET6.
 #[derive(Default)]
 pub(super) struct Spares([Option<Spare>; 2]);
 
 impl Spares {
-    /// The one that can connect there. A port cannot connect to itself.
+    /// The socket that can connect there. A port cannot connect to itself.
     pub(super) fn take(&mut self, to: SocketAddr) -> Option<Spare> {
         let fits = |kept: &Kept| kept.is_for(to) && kept.port != to.port();
         self.0[side(to)].take_if(|spare| spare.kept.as_ref().is_none_or(fits))
     }
 
-    /// Takes back a socket that was refused by `to`, where `long` says that many more attempts are to follow.
+    /// Returns a socket that was refused by `to`. `long` says that many more attempts follow.
     pub(super) fn put(&mut self, mut spare: Spare, to: SocketAddr, long: impl FnOnce() -> bool) {
         let place = &mut self.0[side(to)];
         if place.as_ref().and_then(|other| other.kept.as_ref()).is_some_and(|kept| kept.is_for(to)) {
@@ -61,7 +62,7 @@ impl Spares {
         }
         spare.refusals += 1;
         if spare.refusals == REFUSALS {
-            // Without a port it goes on as before.
+            // Without a port the socket is used as before.
             spare.kept = keep(&spare.socket, to, long()).ok();
         }
         *place = Some(spare);
@@ -72,7 +73,8 @@ fn side(to: SocketAddr) -> usize {
     usize::from(to.is_ipv6())
 }
 
-/// Binds a socket to a free port, and to the address from which the kernel connects to `to` when it is to go there `only`.
+/// Binds a socket to a free port. If it is used for `to` `only`, also binds the address from which the kernel connects
+/// there.
 fn keep(socket: &Socket, to: SocketAddr, only: bool) -> io::Result<Kept> {
     let any =
         if to.is_ipv6() { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
@@ -84,7 +86,7 @@ fn keep(socket: &Socket, to: SocketAddr, only: bool) -> io::Result<Kept> {
         socket.bind(&SockAddr::from(own))?;
         Ok(socket.local_addr()?.as_socket().map_or(0, |own| own.port()))
     };
-    // The port is looked for with another socket, since one that the kernel chooses is not kept.
+    // Another socket searches for the port, because a port chosen by the kernel is not kept.
     let other = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     let free = bound(&other, SocketAddr::new(address, 0))?;
     drop(other);
@@ -92,7 +94,7 @@ fn keep(socket: &Socket, to: SocketAddr, only: bool) -> io::Result<Kept> {
     Ok(Kept { port, only: only.then_some(to.ip()) })
 }
 
-/// The address that the kernel chooses for a connection to `to`; a datagram socket tells it without sending anything.
+/// The address that the kernel chooses for a connection to `to`; a datagram socket reports it without sending a packet.
 fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
     socket.connect(&SockAddr::from(to))?;

@@ -1,4 +1,4 @@
-//! Established connections for a person and as CSV.
+//! Established connections for people and as CSV.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::escape::{csv_escaped, escape, printable};
 use crate::model::addr;
 use crate::model::{Endpoint, Evidence};
 
-/// As JSON, with a newline at the end.
+/// JSON with a final newline.
 ///
 /// # Errors
 /// None that can occur: every key is a string.
@@ -63,7 +63,7 @@ pub fn human(connections: &Connections) -> String {
         })
         .collect();
     let mut out = String::new();
-    let head = ["from", "to", "family", "came in on", "server"].map(str::to_owned);
+    let head = ["from", "to", "family", "ingress", "server"].map(str::to_owned);
     let width =
         |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2), width(3)];
@@ -106,7 +106,7 @@ pub fn human(connections: &Connections) -> String {
     out
 }
 
-/// One row for each connection, with a line of names.
+/// One row for each connection, after a header.
 #[must_use]
 pub fn csv(connections: &Connections) -> String {
     let mut out = String::from(

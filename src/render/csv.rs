@@ -1,16 +1,16 @@
-//! A row of CSV (RFC 4180), written without a string for each field: there may be a hundred thousand rows.
+//! CSV rows (RFC 4180), written without a string for each field because there may be a hundred thousand rows.
 
 use std::io;
 use std::net::IpAddr;
 
 use crate::model::{Family, addr};
 
-/// A row on its way out; its memory is used for the next one.
+/// A row in progress; its memory is reused for the next one.
 #[derive(Debug, Default)]
 pub struct Row(Vec<u8>);
 
 impl Row {
-    /// A field whose text needs neither quotes nor escapes.
+    /// A field that needs neither quotes nor escapes.
     pub fn field(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if !self.0.is_empty() {
             self.0.push(b',');

@@ -7,7 +7,7 @@ use super::style::{Paint, Tone};
 use crate::escape::{csv_escaped, escape, printable};
 use crate::report::report_diff::{Comparison, Difference};
 
-/// The comparison as text for a person.
+/// The comparison as text for people.
 #[must_use]
 pub fn human(comparison: &Comparison, color: bool) -> String {
     let paint = Paint::new(color);
@@ -48,7 +48,7 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
     out
 }
 
-/// How much only one was asked, which is not compared.
+/// The number of results that only one side has, which are not compared.
 fn only_in_one(comparison: &Comparison) -> Option<String> {
     let of = |name: &str, side: fn(&Difference) -> bool| {
         let count = comparison.only_in_one.iter().filter(|asked| side(asked)).count();
@@ -56,8 +56,9 @@ fn only_in_one(comparison: &Comparison) -> Option<String> {
     };
     let parts = [of(&comparison.a, |asked| asked.a.is_some()), of(&comparison.b, |asked| asked.b.is_some())];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    (!parts.is_empty())
-        .then(|| format!("not compared, since the other was not asked: {} cells", parts.join(" and ")))
+    (!parts.is_empty()).then(|| {
+        format!("only one report has these results, so they are not compared: {}", parts.join(" and "))
+    })
 }
 
 /// One line for each difference (RFC 4180).

@@ -1,4 +1,4 @@
-//! Interfaces and what bind forms cover, as text and as CSV.
+//! Interfaces and the coverage of bind forms, as text and as CSV.
 
 use std::borrow::Cow;
 use std::io::{self, Write as _};
@@ -15,7 +15,8 @@ const BOLD: Style = Style::new().bold();
 const WIDE: Style = AnsiColor::Yellow.on_default().bold();
 const NARROW: Style = AnsiColor::Green.on_default();
 
-/// Adds what `text` writes, padded to `width` characters and then painted, so that colours do not disturb the columns.
+/// Appends what `text` writes, padded to `width` characters and then coloured, so that escape sequences do not disturb
+/// the columns.
 fn cell(out: &mut Vec<u8>, width: usize, style: Style, color: bool, text: impl FnOnce(&mut Vec<u8>)) {
     if color {
         let _ = write!(out, "{style}");
@@ -29,12 +30,12 @@ fn cell(out: &mut Vec<u8>, width: usize, style: Style, color: bool, text: impl F
     }
 }
 
-/// [`cell`] of a word of an exposure or class, in its colour.
+/// [`cell`] of the name of an exposure or class, in its colour.
 fn word(out: &mut Vec<u8>, word: &str, exposure: Exposure, color: bool) {
     cell(out, 8, exposure_style(exposure), color, |out| out.extend_from_slice(word.as_bytes()));
 }
 
-/// Hands on a line without the blanks at its end, and begins the next one.
+/// Writes a line without trailing blanks, and starts the next one.
 fn end_line(line: &mut Vec<u8>, out: &mut impl io::Write) -> io::Result<()> {
     let length = std::str::from_utf8(line).map_or(line.len(), |text| text.trim_end().len());
     line.truncate(length);
@@ -44,7 +45,7 @@ fn end_line(line: &mut Vec<u8>, out: &mut impl io::Write) -> io::Result<()> {
     Ok(())
 }
 
-/// How an exposure is painted; its word says the same without colour.
+/// Colour of an exposure; its name has the same information.
 fn exposure_style(exposure: Exposure) -> Style {
     match exposure {
         Exposure::Global | Exposure::Private => WIDE,
@@ -53,7 +54,7 @@ fn exposure_style(exposure: Exposure) -> Style {
     }
 }
 
-/// `up, running, loopback`.
+/// Format `up, running, loopback`.
 fn flags(interface: &Interface) -> String {
     let flags = [
         (interface.up, "up"),
@@ -86,11 +87,11 @@ fn join(out: &mut Vec<u8>, states: &[AddrState], between: &str) {
     }
 }
 
-/// The whole report for a person: interfaces with their addresses, then the bind forms. It is made while it is written, since there
-/// may be ten thousand addresses.
+/// The whole report for people: interfaces with their addresses, then the bind forms. It is written incrementally,
+/// because there may be ten thousand addresses.
 ///
 /// # Errors
-/// When the writer fails.
+/// If the writer fails.
 pub fn human(snapshot: &Snapshot, width: usize, color: bool, mut out: impl io::Write) -> io::Result<()> {
     let mut line = Vec::new();
     for interface in &snapshot.interfaces {
@@ -136,14 +137,14 @@ pub fn human(snapshot: &Snapshot, width: usize, color: bool, mut out: impl io::W
     forms(snapshot, width, color, out)
 }
 
-/// `192.0.2.1/24`.
+/// Format `192.0.2.1/24`.
 fn network(out: &mut Vec<u8>, address: &InterfaceAddress) {
     addr::push(out, address.address);
     out.push(b'/');
     out.extend_from_slice(itoa::Buffer::new().format(address.prefix).as_bytes());
 }
 
-/// What stands behind an address and its class: states and what only some have, two blanks in between.
+/// The text after an address and its class: states and rare properties, separated by two blanks.
 fn details(line: &mut Vec<u8>, interface: &Interface, address: &InterfaceAddress) {
     join(line, &address.state, ", ");
     let mut blanks = if address.state.is_empty() { "" } else { "  " };
@@ -159,7 +160,7 @@ fn details(line: &mut Vec<u8>, interface: &Interface, address: &InterfaceAddress
     }
 }
 
-/// Adds how a form of the table is called.
+/// Appends the name of a form in the table.
 fn called(out: &mut Vec<u8>, bind: &str, v6only: Option<bool>) {
     out.extend_from_slice(bind.as_bytes());
     match v6only {
@@ -212,7 +213,7 @@ fn reach_text(form: &Coverage<'_>, room: usize) -> Cow<'static, str> {
     match form.addresses {
         [only] if *only == form.bind => through,
         all => {
-            // All addresses where they fit, else how many: an address is never cut.
+            // All addresses if they fit, otherwise their number: an address is never truncated.
             let length = all.iter().map(|address| address.len() + 1).sum::<usize>().saturating_sub(1);
             let addresses = if length + through.len() + 2 <= room {
                 all.join(" ")
@@ -224,10 +225,10 @@ fn reach_text(form: &Coverage<'_>, room: usize) -> Cow<'static, str> {
     }
 }
 
-/// One row for each address, and one for each interface that has none.
+/// One row for each address, and one for each interface without an address.
 ///
 /// # Errors
-/// When the writer fails.
+/// If the writer fails.
 pub fn csv(snapshot: &Snapshot, mut out: impl io::Write) -> io::Result<()> {
     out.write_all(
         b"index,name,up,running,loopback,point_to_point,multicast,kind,mtu,mac,master,address,prefix,family,class,scope_id,label,peer,broadcast,state\r\n",
@@ -235,7 +236,7 @@ pub fn csv(snapshot: &Snapshot, mut out: impl io::Write) -> io::Result<()> {
     fn text<T: ToString>(value: Option<T>) -> String {
         value.map_or_else(String::new, |value| csv_field(&value.to_string()))
     }
-    // Display of a name is escaped already.
+    // Display of a name is already escaped.
     fn name(value: &crate::model::IfName) -> String {
         csv_escaped(value.to_string())
     }

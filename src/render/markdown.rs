@@ -1,12 +1,12 @@
-//! Light styling of our own Markdown for a terminal; elsewhere a page is shown as it was written.
+//! Styling of explain pages for a terminal; any other output receives the Markdown source.
 
 use std::fmt::Write as _;
 
 const HEADING: anstyle::Style = anstyle::Style::new().bold();
 const CODE: anstyle::Style = anstyle::Style::new().dimmed();
 
-/// The page as it is written, or, with `color`, with headings bold without their marks and code dimmed without its own.
-/// No line is added, dropped or wrapped but for fences, which styling makes unnecessary.
+/// The Markdown source, or with `color` a styled page: bold headings and dimmed code, both without their marks. Styling
+/// removes the fences. It adds or wraps no line.
 #[must_use]
 pub fn styled(markdown: &str, color: bool) -> String {
     if !color {
@@ -31,13 +31,13 @@ pub fn styled(markdown: &str, color: bool) -> String {
     out
 }
 
-/// The text of a heading line.
+/// The text of a heading.
 fn heading(line: &str) -> Option<&str> {
     let text = line.trim_start_matches('#');
     (text.len() < line.len()).then(|| text.strip_prefix(' ')).flatten()
 }
 
-/// A line with its code spans dimmed and its `**strong**` words bold. A mark without its partner stays as it is.
+/// A line with dimmed code spans and bold `**strong**` words. A mark without its partner stays.
 fn inline(out: &mut String, line: &str) {
     let mut rest = line;
     while let Some(at) = rest.find(['`', '*']) {
@@ -58,7 +58,7 @@ fn inline(out: &mut String, line: &str) {
     out.push_str(rest);
 }
 
-/// Text that is escaped for a person, made safe in a Markdown table cell.
+/// Escaped text, made safe for a Markdown table cell.
 #[must_use]
 pub fn cell(escaped: &str) -> String {
     let mut out = String::with_capacity(escaped.len());

@@ -1,4 +1,4 @@
-//! Values to text: what people see. Pure; colour and width are given.
+//! Text output from values. Pure: colour and width are parameters.
 
 pub mod audit;
 pub mod connections;

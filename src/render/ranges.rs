@@ -1,11 +1,11 @@
-//! Long lists of ports and addresses in short: runs of neighbours as their first and last.
+//! Short forms of long lists of ports and addresses: consecutive values as first and last.
 
 use std::net::IpAddr;
 
-/// How many neighbours make a run of addresses; fewer are written out.
+/// Minimum number of consecutive addresses that are shortened.
 const RUN: usize = 4;
 
-/// Sorted ports, such as `1-21, 23, 80-81`; `most` parts at the most, and then how many ports are left.
+/// Sorted ports, such as `1-21, 23, 80-81`; at most `most` parts, then the number of remaining ports.
 #[must_use]
 pub fn ports(ports: &[u16], most: usize) -> Vec<String> {
     let runs: Vec<&[u16]> = ports.chunk_by(|a, b| a.checked_add(1) == Some(*b)).collect();
@@ -25,7 +25,8 @@ pub fn ports(ports: &[u16], most: usize) -> Vec<String> {
     words
 }
 
-/// Addresses in their order, with runs of neighbours as `10.0.0.1 to 10.0.3.232`. What is no address without a zone stays.
+/// Addresses in order, with consecutive ones as `10.0.0.1 to 10.0.3.232`. Entries that are not plain addresses stay
+/// unchanged.
 #[must_use]
 pub fn addresses(words: &[&str]) -> Vec<String> {
     let number = |word: &str| match word.parse().ok()? {

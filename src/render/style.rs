@@ -1,21 +1,21 @@
-//! Colour, where it is wanted.
+//! Colours.
 
 use anstyle::{AnsiColor, Style};
 
-/// What a piece of text is.
+/// Meaning of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tone {
-    /// As it should be.
+    /// Good.
     Good,
-    /// Not as it should be.
+    /// A problem.
     Bad,
-    /// Of little weight.
+    /// Less important.
     Faint,
     /// A heading.
     Strong,
 }
 
-/// Paints, or does not.
+/// Colours text, or leaves it plain.
 pub(super) struct Paint(bool);
 
 impl Paint {

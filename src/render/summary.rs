@@ -1,4 +1,4 @@
-//! The page that `bindscope` prints without a command. It fits a screen.
+//! The summary that `bindscope` prints without a command. It fits on one screen.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,10 +8,10 @@ use anstyle::Style;
 use crate::model::{Exposure, Interface, Inventory, Protocol, Snapshot, addr};
 
 const BOLD: Style = Style::new().bold();
-/// As many interfaces, and as many addresses of one, are shown.
+/// Maximum number of interfaces, and of addresses per interface.
 const MOST_INTERFACES: usize = 8;
 const MOST_ADDRESSES: usize = 4;
-/// As many ports of one exposure are shown.
+/// Maximum number of ports per exposure.
 const MOST_PORTS: usize = 8;
 
 /// The page.
@@ -29,11 +29,11 @@ pub fn page(snapshot: &Snapshot, inventory: &Inventory, color: bool) -> String {
     out.push('\n');
     out.push_str(&title("What listens here, by who can reach it (firewalls not considered)"));
     for (exposure, who) in [
-        (Exposure::Global, "anybody with a route here"),
+        (Exposure::Global, "anywhere"),
         (Exposure::Private, "private networks"),
-        (Exposure::Link, "the attached link"),
+        (Exposure::Link, "same link"),
         (Exposure::Loopback, "this host only"),
-        (Exposure::None, "nobody as things stand"),
+        (Exposure::None, "not reachable"),
     ] {
         let ports: BTreeSet<(Protocol, u16)> = inventory
             .sockets
@@ -60,7 +60,7 @@ pub fn page(snapshot: &Snapshot, inventory: &Inventory, color: bool) -> String {
     out.push_str(&title("Next"));
     out.push_str("  bindscope interfaces   every address, and what binding each would cover\n");
     out.push_str(
-        "  bindscope listen       open a few ports and see which interface each visitor comes in on\n",
+        "  bindscope listen       open a few ports and show the ingress interface of each connection\n",
     );
     out.push_str("  bindscope audit        judge what listens here already\n");
     out

@@ -526,7 +526,11 @@ fn two_profiles_and_two_reports_are_compared() {
     }
     let output = run(&ns, &["diff", &plan, &second]);
     exits(&output, 0);
-    assert!(text(&output).0.contains("not compared, since the other was not asked: "), "{:?}", text(&output));
+    assert!(
+        text(&output).0.contains("only one report has these results, so they are not compared: "),
+        "{:?}",
+        text(&output)
+    );
     exits(
         &run(
             &ns,

@@ -170,6 +170,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let limits = Limits {
         in_flight: in_flight(args.parallel, files, opened.bound.len()),
         deadline: Instant::now() + args.deadline,
+        ends: false,
     };
     let mut cells = matrix::predicted_cells(&plan, &subject.snapshot);
     let unseen = observe(&plan, &mut cells, &opened, args, limits, &subject.snapshot, context)?;

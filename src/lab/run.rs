@@ -318,7 +318,7 @@ fn connect_all(
         // Each connection has two ends here. Without a descriptor for the second one it would look like a stranger's.
         let spare = sys::spare_descriptors().unwrap_or(usize::MAX);
         let in_flight = (spare.saturating_sub(4) / 2).clamp(1, 4096);
-        let limits = Limits { in_flight, deadline: Instant::now() + patience.all };
+        let limits = Limits { in_flight, deadline: Instant::now() + patience.all, ends: false };
         let mut step = |done| {
             listen_in(&mut capture, &mut witness);
             progress(done, total);

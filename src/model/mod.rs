@@ -10,6 +10,7 @@ pub mod changes;
 pub mod confinement;
 pub mod crosscheck;
 pub mod errno;
+pub mod filter_result;
 pub mod filters;
 pub mod host;
 pub mod ifname;
@@ -25,6 +26,9 @@ pub use addr::{AddrClass, Exposure, Family, FamilyExposure};
 pub use arrival::{Arrival, Endpoint, Evidence, Ingress, PathChange};
 pub use changes::Change;
 pub use errno::Errno;
+pub use filter_result::{
+    Answer, AnswerKind, Decider, FilterDecision, FilterVerdict, FilteredPacket, Translated,
+};
 pub use host::{
     AddrState, Host, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind, Rule, Scope, Snapshot,
 };

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::engine::Engine;
-use crate::model::{Errno, Outcome, Protocol};
+use crate::model::{Answer, Errno, Outcome, Protocol};
 use crate::serve::bind::Bound;
+use crate::sys;
 
 /// One connection attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,10 @@ pub struct Observation {
     pub v4_mapped: bool,
     /// The errno.
     pub errno: Option<Errno>,
+    /// What the client received in place of a connection.
+    pub answer: Option<Answer>,
+    /// The client's address and port, where [`Limits::ends`] asks for them.
+    pub client: Option<SocketAddr>,
     /// Time from the start of the attempt until the connection was established, the datagram was received, or the
     /// attempt failed. Excludes what the server sends or waits for afterwards.
     pub took: Duration,
@@ -59,6 +64,8 @@ pub struct Limits {
     pub in_flight: usize,
     /// End of the run; later attempts are not made.
     pub deadline: Instant,
+    /// Whether the client's end of each attempt is observed, by which a trace finds its packets.
+    pub ends: bool,
 }
 
 /// The client's socket of an attempt; bound to `source` if one is given, with the zone of a link-local address.
@@ -68,6 +75,7 @@ pub struct Limits {
 pub fn client(attempt: &Attempt, source: Option<(IpAddr, u32)>) -> io::Result<Socket> {
     let kind = if attempt.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
     let socket = Socket::new(Domain::for_address(attempt.to), kind, None)?;
+    sys::report_icmp(&socket, attempt.to.is_ipv6());
     // A client that connects to IPv4 through this socket needs v6only off, whatever `bindv6only` sets.
     if is_mapped(attempt.to.ip()) {
         socket.set_only_v6(false)?;

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use socket2::{SockAddr, Socket};
 
 use super::attempt::{Attempt, Attempts, Limits, Observation, is_mapped};
-use super::classify::outcome_of;
+use super::classify::{may_pass, outcome_of};
 use super::socket_reuse::{Spare, Spares};
-use crate::model::{Errno, Family, Outcome, Protocol};
+use crate::model::{Answer, Errno, Family, Outcome, Protocol};
 use crate::serve::bind::Bound;
 use crate::sys::{self, Connecting, Interest, Poller, options, packet_info};
 
@@ -73,6 +73,23 @@ struct Client {
     connected: Option<Duration>,
     greeting: Vec<u8>,
     datagrams: u32,
+    /// The client's end, where it is asked for.
+    end: Option<SocketAddr>,
+    /// An ICMP error that leaves the outcome open.
+    answer: Option<Answer>,
+}
+
+/// Why an attempt was over before it began.
+struct Refused {
+    errno: Errno,
+    answer: Option<Answer>,
+    end: Option<SocketAddr>,
+}
+
+impl From<Errno> for Refused {
+    fn from(errno: Errno) -> Refused {
+        Refused { errno, answer: None, end: None }
+    }
 }
 
 /// Attempts in flight, and what they need.
@@ -93,6 +110,8 @@ pub(super) struct Engine<'a> {
     /// Whether one of our connections could not be accepted for lack of a descriptor. Silence then does not indicate
     /// another program.
     unaccepted: bool,
+    /// Whether the clients' ends are asked for.
+    ends: bool,
 }
 
 /// Result of starting an attempt.
@@ -123,6 +142,7 @@ impl<'a> Engine<'a> {
             seen,
             done: 0,
             unaccepted: false,
+            ends: false,
         })
     }
 
@@ -136,6 +156,7 @@ impl<'a> Engine<'a> {
         open: &mut dyn FnMut(usize) -> io::Result<Socket>,
         progress: &mut dyn FnMut(usize),
     ) -> io::Result<()> {
+        self.ends = limits.ends;
         for (index, bound) in self.listeners.iter().enumerate() {
             self.poller.add(&bound.socket, key(index), Interest::Read)?;
         }
@@ -210,20 +231,21 @@ impl<'a> Engine<'a> {
         open: &mut dyn FnMut(usize) -> io::Result<Socket>,
     ) -> Begun {
         let attempt = self.attempt(index);
-        let begun = self.connect(index, &attempt, open).and_then(|(socket, connected)| {
+        let begun = self.connect(index, &attempt, open).and_then(|(socket, connected, end)| {
             let interest = if connected { Interest::Read } else { Interest::Write };
             let added = self.poller.add(&socket, key(self.listeners.len() + index), interest);
             added.map_err(|error| sys::errno_of(&error))?;
             let until = started + attempt.patience;
             let connected = connected.then(|| started.elapsed());
-            Ok(Client { socket, started, until, connected, greeting: Vec::new(), datagrams: 0 })
+            let (greeting, datagrams, answer) = (Vec::new(), 0, None);
+            Ok(Client { socket, started, until, connected, greeting, datagrams, end, answer })
         });
         match begun {
             Ok(client) => {
                 let itself = attempt.protocol == Protocol::Udp && meets_itself(&client.socket);
                 self.clients.insert(index, client);
                 if itself {
-                    self.fail(index, Errno::ECONNREFUSED, started);
+                    self.fail(index, Errno::ECONNREFUSED.into(), started);
                     return Begun::Over;
                 }
                 if attempt.protocol == Protocol::Udp {
@@ -232,27 +254,27 @@ impl<'a> Engine<'a> {
                 self.wakes.extend(self.wake(index).map(|wake| Reverse((wake, index))));
                 Begun::UnderWay
             }
-            Err(errno) if is_starved(errno) && !self.clients.is_empty() => Begun::NotNow,
-            Err(errno) if is_starved(errno) => {
+            Err(refused) if is_starved(refused.errno) && !self.clients.is_empty() => Begun::NotNow,
+            Err(refused) if is_starved(refused.errno) => {
                 self.unaccepted = true;
                 self.end(index);
                 Begun::Over
             }
-            Err(errno) => {
-                self.fail(index, errno, started);
+            Err(refused) => {
+                self.fail(index, refused, started);
                 Begun::Over
             }
         }
     }
 
-    /// A client's socket that connects, and whether it is already connected. A socket that connects to itself tries
+    /// A client's socket that connects, whether it is already connected, and its address and port. A socket that connects to itself tries
     /// again: a port chosen by the kernel says nothing about the destination port.
     fn connect(
         &mut self,
         index: usize,
         attempt: &Attempt,
         open: &mut dyn FnMut(usize) -> io::Result<Socket>,
-    ) -> Result<(Socket, bool), Errno> {
+    ) -> Result<(Socket, bool, Option<SocketAddr>), Refused> {
         let to = SockAddr::from(attempt.to);
         let plain = (self.plain)(index, attempt);
         for _ in 0..TRIALS {
@@ -261,12 +283,17 @@ impl<'a> Engine<'a> {
                 Some(spare) => spare,
                 None => Spare::new(opened(index, attempt, open).map_err(|error| sys::errno_of(&error))?),
             };
-            let errno = match options::connect_now(&spare.socket, &to) {
-                Ok(Connecting::Pending) => return Ok((spare.socket, false)),
+            let (result, end) = if self.ends {
+                options::connect_and_name(&spare.socket, &to)
+            } else {
+                (options::connect_now(&spare.socket, &to), None)
+            };
+            let errno = match result {
+                Ok(Connecting::Pending) => return Ok((spare.socket, false, end)),
                 Ok(Connecting::Done) if attempt.protocol == Protocol::Tcp && meets_itself(&spare.socket) => {
                     continue;
                 }
-                Ok(Connecting::Done) => return Ok((spare.socket, true)),
+                Ok(Connecting::Done) => return Ok((spare.socket, true, end)),
                 Err(error) => sys::errno_of(&error),
             };
             if errno != Errno::ECONNREFUSED && spare.keeps_port() {
@@ -274,14 +301,15 @@ impl<'a> Engine<'a> {
                 // destination.
                 continue;
             }
+            let answer = sys::take_icmp(&spare.socket).map(|(_, answer)| answer);
             if plain && options::REFUSED_SOCKETS_CONNECT_AGAIN {
                 let Attempts { count, of } = self.attempts;
                 let long = || index + LONG < count && of(index + LONG).to.ip() == attempt.to.ip();
                 self.spares.put(spare, attempt.to, long);
             }
-            return Err(errno);
+            return Err(Refused { errno, answer, end });
         }
-        Err(Errno::ECONNREFUSED)
+        Err(Errno::ECONNREFUSED.into())
     }
 
     /// When an attempt must be checked again.
@@ -300,8 +328,7 @@ impl<'a> Engine<'a> {
         if let Err(error) = client.socket.send(&message) {
             let errno = sys::errno_of(&error);
             if errno != Errno::EAGAIN && errno != Errno::ENOBUFS {
-                let started = client.started;
-                self.fail(index, errno, started);
+                self.failed(index, errno);
             }
         }
     }
@@ -347,6 +374,8 @@ impl<'a> Engine<'a> {
                     peer: Some(canonical(datagram.peer)),
                     v4_mapped: inet6 && datagram.peer.ip().to_canonical().is_ipv4(),
                     errno: None,
+                    answer: None,
+                    client: None,
                     took: client.started.elapsed(),
                 };
                 self.finish(number, observation);
@@ -367,22 +396,23 @@ impl<'a> Engine<'a> {
         let started = client.started;
         match client.socket.take_error() {
             Ok(None) => {}
-            Ok(Some(error)) | Err(error) => return self.fail(index, sys::errno_of(&error), started),
+            Ok(Some(error)) | Err(error) => return self.failed(index, sys::errno_of(&error)),
         }
         if (self.attempts.of)(index).protocol == Protocol::Udp {
-            return;
+            return self.failed(index, Errno::EAGAIN);
         }
         if client.connected.is_none() {
             if client.socket.peer_addr().is_err() {
-                return;
+                // The error is in the queue already, and at the socket only with the next SYN.
+                return self.failed(index, Errno::EAGAIN);
             }
             client.connected = Some(started.elapsed());
             if meets_itself(&client.socket) {
-                return self.fail(index, Errno::ECONNREFUSED, started);
+                return self.fail(index, Errno::ECONNREFUSED.into(), started);
             }
             let socket_key = key(self.listeners.len() + index);
             if let Err(error) = self.poller.change(&client.socket, socket_key, Interest::Read) {
-                return self.fail(index, sys::errno_of(&error), started);
+                return self.fail(index, sys::errno_of(&error).into(), started);
             }
         }
         let mut buffer = [0; GREETING + 1];
@@ -413,6 +443,8 @@ impl<'a> Engine<'a> {
             peer: accepted.peer.map(canonical),
             v4_mapped: accepted.local.is_some_and(|local| is_mapped(local.ip())),
             errno: None,
+            answer: None,
+            client: None,
             took: self.clients.get(&index).and_then(|client| client.connected).unwrap_or_default(),
         };
         let socket = accepted.socket.take();
@@ -432,14 +464,45 @@ impl<'a> Engine<'a> {
         self.finish(index, Observation { took, ..nothing(Outcome::Accepted) });
     }
 
-    fn fail(&mut self, index: usize, errno: Errno, started: Instant) {
+    /// Ends an attempt whose socket has this error; EAGAIN if the error can only be in the socket's error queue. An ordinary
+    /// UDP socket does not receive temporary errors (`udp_err()`, `icmp_err_convert`), so such an error does not end the attempt
+    /// and is reported as its answer.
+    fn failed(&mut self, index: usize, errno: Errno) {
+        let Some(client) = self.clients.get_mut(&index) else { return };
+        let icmp = sys::take_icmp(&client.socket);
+        let answer = icmp.map(|(_, answer)| answer).or(client.answer);
+        let errno = if errno == Errno::EAGAIN { icmp.map(|(errno, _)| errno) } else { Some(errno) };
+        let udp = (self.attempts.of)(index).protocol == Protocol::Udp;
+        match errno {
+            Some(errno) if !(udp && answer.is_some_and(may_pass)) => {
+                let (started, end) = (client.started, client.end);
+                self.fail(index, Refused { errno, answer, end }, started);
+            }
+            _ => client.answer = answer,
+        }
+    }
+
+    fn fail(&mut self, index: usize, refused: Refused, started: Instant) {
+        let Refused { errno, answer, end } = refused;
+        let tcp = self.attempt(index).protocol == Protocol::Tcp;
         // A reset in reply to the SYN is ECONNREFUSED (`tcp_reset()` of `net/ipv4/tcp_input.c`). This reset came from a
         // server that had accepted.
-        if errno == Errno::ECONNRESET && self.attempt(index).protocol == Protocol::Tcp {
+        if errno == Errno::ECONNRESET && tcp {
             return self.finish(index, Observation { took: started.elapsed(), ..nothing(Outcome::Accepted) });
         }
-        let observation =
-            Observation { errno: Some(errno), took: started.elapsed(), ..nothing(outcome_of(errno)) };
+        let outcome = match answer {
+            // What ICMPv6 calls prohibited is EACCES, as is a local refusal.
+            Some(_) if errno == Errno::EACCES => Outcome::Unreachable,
+            _ => outcome_of(errno),
+        };
+        let reset = (tcp && errno == Errno::ECONNREFUSED).then_some(Answer::RESET);
+        let observation = Observation {
+            errno: Some(errno),
+            answer: answer.or(reset),
+            client: end,
+            took: started.elapsed(),
+            ..nothing(outcome)
+        };
         self.finish(index, observation);
     }
 
@@ -465,8 +528,8 @@ impl<'a> Engine<'a> {
                 // Connected, but no listener of ours has sent a greeting.
                 self.stranger(index);
             } else {
-                let took = client.started.elapsed();
-                self.finish(index, Observation { took, ..nothing(Outcome::Timeout) });
+                let (took, answer) = (client.started.elapsed(), client.answer);
+                self.finish(index, Observation { took, answer, ..nothing(Outcome::Timeout) });
             }
         }
     }
@@ -482,7 +545,9 @@ impl<'a> Engine<'a> {
         self.done += 1;
     }
 
-    fn finish(&mut self, index: usize, observation: Observation) {
+    fn finish(&mut self, index: usize, mut observation: Observation) {
+        let end = self.clients.get(&index).and_then(|client| client.end);
+        observation.client = observation.client.or(end);
         self.end(index);
         (self.seen)(index, observation);
     }
@@ -511,6 +576,8 @@ fn nothing(outcome: Outcome) -> Observation {
         peer: None,
         v4_mapped: false,
         errno: None,
+        answer: None,
+        client: None,
         took: Duration::ZERO,
     }
 }

@@ -61,6 +61,8 @@ pub fn in_names(observation: &Observation, owners: &[usize], snapshot: &Snapshot
         peer: observation.peer,
         v4_mapped: observation.v4_mapped,
         errno: observation.errno,
+        answer: observation.answer,
+        client: observation.client,
         connect_us: u64::try_from(observation.took.as_micros()).unwrap_or(u64::MAX),
     }
 }

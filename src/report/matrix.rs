@@ -9,8 +9,8 @@ use super::expectations::ExpectationReport;
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{
-    Errno, FamilyExposure, Host, IfName, Outcome, PacketsSeen, Phase, Protocol, Snapshot, SocketSpec,
-    SocketView, Source,
+    Answer, Errno, FamilyExposure, FilterDecision, Host, IfName, Outcome, PacketsSeen, Phase, Protocol,
+    Snapshot, SocketSpec, SocketView, Source, Translated,
 };
 use crate::plan::bind_check::Rights;
 use crate::plan::local_table::LocalAddresses;
@@ -310,6 +310,15 @@ pub struct ObservedCell {
     /// The packets, as a capture saw them; null where none was made, and where nothing was accepted.
     #[serde(default)]
     pub packets: Option<PacketsSeen>,
+    /// What the client received in place of a connection; null where it received nothing, or was accepted.
+    #[serde(default)]
+    pub answer: Option<Answer>,
+    /// What the packet filters of a copy decided; null where they were not traced, or nothing was decided.
+    #[serde(default)]
+    pub filter: Option<FilterDecision>,
+    /// Where address translation sent the connection; null where it did not, or was not traced.
+    #[serde(default)]
+    pub translated: Option<Translated>,
 }
 
 /// What was seen, as whoever looked hands it over.
@@ -329,6 +338,10 @@ pub struct Seen {
     pub v4_mapped: bool,
     /// The error.
     pub errno: Option<Errno>,
+    /// What the client received in place of a connection.
+    pub answer: Option<Answer>,
+    /// The client's end, where it was asked for.
+    pub client: Option<SocketAddr>,
     /// From the start until the connection was there, the datagram was received, or neither came of it; in microseconds.
     pub connect_us: u64,
 }
@@ -468,6 +481,9 @@ impl<'a> ObservationMerger<'a> {
             errno: seen.errno,
             connect_us: seen.connect_us,
             packets: None,
+            answer: seen.answer,
+            filter: None,
+            translated: None,
         };
         let place = seen.connect_us % self.lately.len() as u64;
         let lately = &mut self.lately[usize::try_from(place).unwrap_or(0)];

@@ -18,6 +18,7 @@
 //! | `Capture` | the packets that come into the calling thread's namespace, for labs |
 //! | `namespaces`, `in_namespace` | the other network namespaces, and work in one |
 //! | `groups` | the multicast groups that interfaces have joined |
+//! | `report_icmp`, `take_icmp` | the ICMP errors that a client received |
 //! | `packet_filters`, `packet_filters_with_rules` | the tables of packet filters, and their rules |
 //! | `replay_rules` | rules of a snapshot into a namespace of a lab |
 //! | `began_without_output` | whether standard output was closed at the start |
@@ -72,6 +73,7 @@ pub use socket_types::{
 pub use system::capabilities::rights;
 pub use system::capture::Capture;
 pub use system::connections::connections;
+pub use system::error_queue::{report_icmp, take_icmp};
 pub use system::filters::{packet_filters, packet_filters_with_rules, replay_rules};
 pub use system::groups::groups;
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};

@@ -49,7 +49,8 @@ pub fn observe(
     // A client that could not even send (its kernel answers EINVAL once in a thousand hosts, and not the next moment) has not
     // asked the host anything, so it asks again. Whatever the host answered stands.
     for _ in 0..5 {
-        let limits = Limits { in_flight: 400, deadline: Instant::now() + Duration::from_secs(40) };
+        let limits =
+            Limits { in_flight: 400, deadline: Instant::now() + Duration::from_secs(40), ends: false };
         let round: Vec<Attempt> = numbers.iter().map(|&number| attempts[number]).collect();
         let mut open = |index: usize| open(numbers[index]);
         let observed = attempt::run(bound, &round, limits, &mut open, &mut |_| {}).unwrap();

@@ -4,6 +4,7 @@ pub mod capabilities;
 pub mod capture;
 mod cgroup;
 pub mod connections;
+pub mod error_queue;
 pub mod filters;
 pub mod groups;
 mod hugepages;

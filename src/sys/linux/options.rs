@@ -159,3 +159,23 @@ pub fn connect_now(socket: &Socket, to: &socket2::SockAddr) -> io::Result<Connec
         result => result.map(|()| Connecting::Done),
     }
 }
+
+/// As [`connect_now`], and the client's end, which a refused socket no longer has.
+///
+/// # Errors
+/// As `connect(2)`.
+pub fn connect_and_name(
+    socket: &Socket,
+    to: &socket2::SockAddr,
+) -> (io::Result<Connecting>, Option<std::net::SocketAddr>) {
+    let name = || socket.local_addr().ok().and_then(|name| name.as_socket());
+    match socket.connect(to) {
+        Err(error) if errno_of(&error) == Errno::EINPROGRESS => {}
+        result => return (result.map(|()| Connecting::Done), name()),
+    }
+    let name = name();
+    match socket.connect(to) {
+        Err(error) if errno_of(&error) == Errno::EALREADY => (Ok(Connecting::Pending), name),
+        result => (result.map(|()| Connecting::Done), name),
+    }
+}

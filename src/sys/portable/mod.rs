@@ -3,6 +3,7 @@
 pub mod capabilities;
 pub mod capture;
 pub mod connections;
+pub mod error_queue;
 pub mod filters;
 pub mod groups;
 pub mod inventory;

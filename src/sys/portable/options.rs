@@ -160,3 +160,12 @@ pub fn connect_now(socket: &Socket, to: &socket2::SockAddr) -> io::Result<Connec
         result => result.map(|()| Connecting::Done),
     }
 }
+
+/// As [`connect_now`], and the client's end where the socket still has one.
+pub fn connect_and_name(
+    socket: &Socket,
+    to: &socket2::SockAddr,
+) -> (io::Result<Connecting>, Option<std::net::SocketAddr>) {
+    let result = connect_now(socket, to);
+    (result, socket.local_addr().ok().and_then(|name| name.as_socket()))
+}

@@ -36,7 +36,7 @@ pub struct Context {
     pub quiet: bool,
     /// How often `-v` was given.
     pub verbose: u8,
-    /// Columns of the terminal on standard output; 80 elsewhere.
+    /// Columns of the terminal on standard output, else of COLUMNS, else 80.
     pub width: usize,
 }
 
@@ -56,7 +56,7 @@ impl Context {
             terminal_stderr: io::stderr().is_terminal(),
             quiet,
             verbose,
-            width: sys::terminal_width().unwrap_or(80),
+            width: sys::terminal_width().or_else(columns).unwrap_or(80),
         }
     }
 
@@ -149,6 +149,11 @@ fn not_written(name: &str, error: &io::Error) -> Failure {
         _ => "choose another file with -o FILE, or make room",
     };
     Failure::new(Exit::Output, problem.help(help))
+}
+
+/// `COLUMNS`, as shells export it, for output that is not a terminal.
+fn columns() -> Option<usize> {
+    std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| (20..=1000).contains(columns))
 }
 
 /// What a document is written into.

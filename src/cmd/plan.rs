@@ -225,7 +225,9 @@ pub(super) fn finish(
 /// A report in a format.
 pub(super) fn written(report: &Report, format: Format, context: &Context, to_file: bool) -> String {
     match format {
-        Format::Human => render::plan::human(report, context.color && !to_file, context.width),
+        Format::Human => {
+            render::plan::human(report, context.color && !to_file, context.width, context.verbose > 0)
+        }
         Format::Json => serde_json::to_string_pretty(report).unwrap_or_default() + "\n",
         Format::Csv => render::plan::csv(report),
         Format::Markdown => render::plan::markdown(report),

@@ -230,26 +230,51 @@ pub struct SocketView {
     pub exposure: FamilyExposure,
 }
 
+impl SocketView {
+    /// The name of its zone: the device where it has one, else the number.
+    fn zone(&self) -> Option<IfName> {
+        self.scope_id.map(|id| self.device.clone().unwrap_or_else(|| IfName::from(id.to_string().as_str())))
+    }
+
+    /// The address as it stands before a port: IPv6 in brackets, with its zone.
+    fn host(&self) -> String {
+        // Whether `::` is dual-stack is the difference people miss, so the address keeps its own spelling here.
+        match self.address {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(_) if self.address.to_canonical().is_ipv4() => format!("[{}]", self.address),
+            IpAddr::V6(_) => format!("[{}]", addr::text(self.address, self.zone().as_ref())),
+        }
+    }
+
+    /// `v6only` or `dual-stack` for the IPv6 wildcard, whose spelling does not tell; nothing for others.
+    #[must_use]
+    pub fn families_word(&self) -> Option<&'static str> {
+        match self.v6only {
+            Some(true) if self.address.is_unspecified() => Some("v6only"),
+            Some(false) if self.address.is_unspecified() => Some("dual-stack"),
+            _ => None,
+        }
+    }
+
+    /// The address without the port, as `0.0.0.0` or `[::] v6only`.
+    #[must_use]
+    pub fn bound_address(&self) -> String {
+        match self.families_word() {
+            Some(word) => format!("{} {word}", self.host()),
+            None => self.host(),
+        }
+    }
+}
+
 impl fmt::Display for SocketView {
     /// Format `tcp 0.0.0.0:8081`, `udp [::]:5353 v6only`, `tcp 0.0.0.0:80 device eth0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Users often miss whether `::` is dual-stack, so the suffix shows it here.
-        let zone = self
-            .scope_id
-            .map(|id| self.device.clone().unwrap_or_else(|| IfName::from(id.to_string().as_str())));
-        let address = match self.address {
-            IpAddr::V4(v4) => v4.to_string(),
-            IpAddr::V6(_) if self.address.to_canonical().is_ipv4() => format!("[{}]", self.address),
-            IpAddr::V6(_) => format!("[{}]", addr::text(self.address, zone.as_ref())),
-        };
-        write!(f, "{} {address}:{}", self.protocol, self.port)?;
-        match self.v6only {
-            Some(true) if self.address.is_unspecified() => f.write_str(" v6only")?,
-            Some(false) if self.address.is_unspecified() => f.write_str(" dual-stack")?,
-            _ => {}
+        write!(f, "{} {}:{}", self.protocol, self.host(), self.port)?;
+        if let Some(word) = self.families_word() {
+            write!(f, " {word}")?;
         }
         match &self.device {
-            Some(device) if zone.is_none() => write!(f, " device {device}"),
+            Some(device) if self.scope_id.is_none() => write!(f, " device {device}"),
             _ => Ok(()),
         }
     }

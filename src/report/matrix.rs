@@ -261,6 +261,9 @@ pub struct CellReport {
     pub protocol: Protocol,
     /// The address connected to, a link-local one with its zone.
     pub destination: Arc<str>,
+    /// The interface that the destination address belongs to; null when it belongs to none (AnyIP, multicast).
+    #[serde(default)]
+    pub address_owner: Option<IfName>,
     /// The port.
     pub port: u16,
     /// What is foretold.
@@ -377,7 +380,18 @@ pub fn destination_text(destination: Destination, snapshot: &Snapshot) -> String
     }
 }
 
-/// A foretold cell in names.
+/// The interface that an address belongs to; that of the zone for a link-local address.
+fn address_owner(destination: Destination, snapshot: &Snapshot) -> Option<IfName> {
+    if destination.zone != 0 {
+        return snapshot.interface(destination.zone).map(|interface| interface.name.clone());
+    }
+    let address = destination.address.to_canonical();
+    let owner = snapshot.addresses().find(|(_, one)| one.address == address).map(|(interface, _)| interface);
+    let loopback = || snapshot.interfaces.iter().find(|interface| interface.loopback);
+    owner.or_else(|| loopback().filter(|_| address.is_loopback())).map(|interface| interface.name.clone())
+}
+
+/// A predicted cell in names.
 fn predicted_cell(plan: &Plan, cell: &Cell, snapshot: &Snapshot) -> PredictedCell {
     let predicted = &cell.predicted;
     let mut candidates: Vec<&str> = predicted.takers.iter().map(|&holder| plan.name(holder)).collect();
@@ -405,6 +419,8 @@ fn predicted_cell(plan: &Plan, cell: &Cell, snapshot: &Snapshot) -> PredictedCel
 pub fn predicted_cells(plan: &Plan, snapshot: &Snapshot) -> Vec<CellReport> {
     let text = |to| destination_text(to, snapshot);
     let destinations: Vec<Arc<str>> = plan.matrix.destinations.iter().map(|&to| text(to).into()).collect();
+    let owners: Vec<Option<IfName>> =
+        plan.matrix.destinations.iter().map(|&to| address_owner(to, snapshot)).collect();
     let mut last: Option<(&Cell, Arc<PredictedCell>)> = None;
     let mut cells = Vec::with_capacity(plan.matrix.cells.len());
     for cell in &plan.matrix.cells {
@@ -421,6 +437,7 @@ pub fn predicted_cells(plan: &Plan, snapshot: &Snapshot) -> Vec<CellReport> {
             source_address: cell.source_address.map(text),
             protocol,
             destination: Arc::clone(&destinations[cell.destination]),
+            address_owner: owners[cell.destination].clone(),
             port,
             predicted,
             observed: None,

@@ -27,8 +27,8 @@ pub fn a_socket_that_is_there_already_takes_part() {
     let stranger =
         report["cells"].as_array().unwrap().iter().find(|c| c["destination"] == "127.0.0.1").unwrap();
     assert!(stranger["observed"]["connect_us"].as_u64().unwrap() < 200_000, "{stranger:#}");
-    let human = text(&run(&ns, &["probe", "--connect-timeout", "200ms", "--ports", "8095"])).0;
-    assert!(human.contains("not observable, foretold lo"), "{human}");
+    let human = text(&run(&ns, &["probe", "-v", "--connect-timeout", "200ms", "--ports", "8095"])).0;
+    assert!(human.contains("not observable, predicted lo"), "{human}");
     // Whether a shared port can be joined depends on a flag of the other's socket, which its owner can read.
     let words = ["plan", "--bind", "127.0.0.1:8095,reuse_port=true", "--format", "json"];
     let plan = json(&run(&ns, &words));

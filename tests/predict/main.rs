@@ -30,7 +30,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 use standard_input::one_side_is_read_from_standard_input;
 use support::netns::{Netns, harness};
-use support::program::{bindscope, finish, text};
+use support::program::{bindscope, finish, flat, text};
 use sweep::{
     a_source_that_goes_away_is_no_verdict, a_sweep_comes_from_where_the_kernel_chooses,
     a_sweep_does_not_meet_itself, every_port_is_swept, others_addresses_are_refused,
@@ -229,7 +229,7 @@ fn every_address_of_this_host_is_tried_as_a_source() {
         assert_eq!(cell["observed"]["peer"], cell["source_address"], "{cell:#}");
         assert_eq!(cell["agrees"], true, "{cell:#}");
     }
-    let human = run(&ns, &[&words[..], &["human", "--sources", "all"]].concat());
+    let human = run(&ns, &[&words[..], &["human", "--sources", "all", "-v"]].concat());
     assert!(String::from_utf8_lossy(&human.stdout).contains("from this host as 127.0.0.1\n"));
 }
 
@@ -241,7 +241,7 @@ fn a_firewall_shows_as_a_disagreement() {
     ns.ip("rule add from all lookup local priority 10");
     let output = run(&ns, &["probe", "--bind", "0.0.0.0:8096", "--connect-timeout", "200ms"]);
     exits(&output, 1);
-    assert!(text(&output).0.contains("FORETOLD"), "{:?}", text(&output));
+    assert!(text(&output).0.contains("DIFFER"), "{:?}", text(&output));
 }
 
 fn what_if_questions_are_answered() {
@@ -302,7 +302,7 @@ fn another_hosts_snapshot_is_planned_for() {
     assert_eq!(there["complete"], false);
     assert!(there["incomplete_because"].to_string().contains("what listens on its host"), "{there}");
     let told = run(&elsewhere, &["plan", "--bind", "192.0.2.1:8098", "--host", path]);
-    assert!(text(&told).0.contains("\nincomplete: a snapshot does not tell"), "{:?}", text(&told));
+    assert!(text(&told).0.contains("\nIncomplete: a snapshot does not tell"), "{:?}", text(&told));
     // That is so of every snapshot. One that was not whole when it was taken is no evidence.
     exits(&told, 0);
     let whole = std::fs::read_to_string(path).unwrap();
@@ -392,7 +392,7 @@ fn expectations_pass_fail_and_stay_undecided() {
     for command in ["plan", "probe"] {
         let output = run(&ns, &[command, &path]);
         exits(&output, 0);
-        assert!(text(&output).0.contains("2 passed, 0 failed, 0 undecided"), "{:?}", text(&output));
+        assert!(text(&output).0.contains("\nAll 2 expectations hold.\n"), "{:?}", text(&output));
     }
     for (format, said) in
         [("junit", "<failure message="), ("github", "::error title="), ("markdown", "| fail |")]
@@ -666,7 +666,7 @@ fn a_firewall_is_named_where_it_can_be_seen() {
         return;
     }
     let ns = Netns::new();
-    let plan = || text(&ns.output(&mut bindscope(&["plan", "loopback"]))).0;
+    let plan = || flat(&text(&ns.output(&mut bindscope(&["plan", "loopback"]))).0);
     let before = plan();
     assert!(before.contains("there is no table of a packet filter here"), "{before}");
     assert!(ns.output(Command::new("nft").args(["add", "table", "inet", "guard"])).status.success());

@@ -198,3 +198,9 @@ impl Drop for Listening {
         }
     }
 }
+
+/// The text with every run of blanks and line ends as one blank, for output that is wrapped to a width.
+#[allow(dead_code, reason = "not every test binary uses it")]
+pub fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

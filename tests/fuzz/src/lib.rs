@@ -103,8 +103,8 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
         events: Vec::new(),
         notes: expansion.notes.iter().map(|note| note.message.clone()).collect(),
     };
-    for width in [1, 80] {
-        assert_plain(&render::plan::human(&report, false, width));
+    for (width, verbose) in [(1, true), (80, false), (80, true)] {
+        assert_plain(&render::plan::human(&report, false, width, verbose));
     }
     assert_plain(&render::plan::csv(&report).replace("\r\n", "\n"));
     assert_plain(&render::plan::markdown(&report));

@@ -1,0 +1,129 @@
+//! Columns of text by their display width, so that wide and combining characters stay aligned.
+
+use unicode_width::UnicodeWidthStr as _;
+
+use super::style::{Paint, Tone};
+
+/// A piece of a row: text that is safe to show, and its tone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Item {
+    pub(super) text: String,
+    pub(super) tone: Option<Tone>,
+}
+
+impl Item {
+    /// Text without colour.
+    pub(super) fn plain(text: impl Into<String>) -> Item {
+        Item { text: text.into(), tone: None }
+    }
+
+    /// Text in a tone.
+    pub(super) fn toned(tone: Tone, text: impl Into<String>) -> Item {
+        Item { text: text.into(), tone: Some(tone) }
+    }
+}
+
+/// Terminal columns of a text.
+pub(super) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// The widest item of each column.
+pub(super) fn widths(rows: &[Vec<Item>]) -> Vec<usize> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    (0..columns)
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|item| width(&item.text)).max().unwrap_or(0)
+        })
+        .collect()
+}
+
+/// One row with its columns padded to `widths` and two blanks between them; no blanks at the end.
+pub(super) fn line(row: &[Item], widths: &[usize], paint: &Paint) -> String {
+    let mut out = String::new();
+    let last = row.iter().rposition(|item| !item.text.is_empty()).map_or(0, |last| last + 1);
+    for (index, item) in row.iter().enumerate().take(last) {
+        match item.tone {
+            Some(tone) => out.push_str(&paint.tone(tone, &item.text)),
+            None => out.push_str(&item.text),
+        }
+        if index + 1 < last {
+            let wanted = widths.get(index).copied().unwrap_or(0);
+            out.push_str(&" ".repeat(wanted.saturating_sub(width(&item.text)) + 2));
+        }
+    }
+    out
+}
+
+/// The text in lines of at most `limit` columns, broken at blanks; a longer word is broken inside. Later lines start with
+/// `indent`.
+pub(super) fn wrap(text: &str, limit: usize, indent: &str) -> String {
+    let limit = limit.max(width(indent) + 8);
+    let mut lines: Vec<String> = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        let mut word = word;
+        loop {
+            let start = if lines.is_empty() { "" } else { indent };
+            let blank = usize::from(!line.is_empty());
+            if width(start) + width(&line) + blank + width(word) <= limit {
+                if blank == 1 {
+                    line.push(' ');
+                }
+                line.push_str(word);
+                break;
+            }
+            if !line.is_empty() {
+                lines.push(format!("{start}{line}"));
+                line = String::new();
+                continue;
+            }
+            let mut room = limit - width(start);
+            let cut = word
+                .char_indices()
+                .find(|(_, c)| {
+                    let wide = unicode_width::UnicodeWidthChar::width(*c).unwrap_or(0);
+                    if wide > room {
+                        return true;
+                    }
+                    room -= wide;
+                    false
+                })
+                .map_or(word.len(), |(at, _)| at);
+            if cut == 0 || cut == word.len() {
+                line.push_str(word);
+                break;
+            }
+            lines.push(format!("{start}{}", &word[..cut]));
+            word = &word[cut..];
+        }
+    }
+    let start = if lines.is_empty() { "" } else { indent };
+    lines.push(format!("{start}{line}"));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_characters_count_as_two_columns() {
+        let rows = vec![
+            vec![Item::plain("名前"), Item::plain("b")],
+            vec![Item::plain("abcd"), Item::plain("c")],
+            vec![Item::plain("x"), Item::plain("")],
+        ];
+        let widths = widths(&rows);
+        let lines: Vec<String> = rows.iter().map(|row| line(row, &widths, &Paint::new(false))).collect();
+        assert_eq!(lines, ["名前  b", "abcd  c", "x"]);
+    }
+
+    #[test]
+    fn text_is_wrapped_within_the_width() {
+        assert_eq!(wrap("one two three four", 10, "  "), "one two\n  three\n  four");
+        let long = wrap(&format!("x {}", "y".repeat(40)), 20, "  ");
+        assert!(long.lines().all(|line| width(line) <= 20), "{long}");
+        assert_eq!(wrap("", 20, ""), "");
+    }
+}

@@ -27,6 +27,10 @@ pub struct Args {
     /// Only those to this local port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+    /// Set no option on sockets of other programs, not even for a moment: interfaces that only such an option would show are
+    /// unknown
+    #[arg(long)]
+    no_touch: bool,
 }
 
 /// How connections are written.
@@ -59,7 +63,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         .map(|socket| socket.view.port)
         .collect();
     let wanted = |port: u16| listening.contains(&port) && args.port.is_none_or(|only| only == port);
-    let found = sys::connections(&wanted);
+    let found = sys::connections(&wanted, !args.no_touch);
     because.extend(found.incomplete_because);
     let snapshot = sys::snapshot();
     let book = snapshot.as_ref().ok().map(AddressBook::new);

@@ -101,6 +101,7 @@ enum Command {
 /// Runs the program with these arguments and says how it ended.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    crate::sys::survive_file_size_limit();
     exit::guard(move || {
         let cli = match Cli::try_parse_from(&arguments) {
             Ok(cli) => cli,

@@ -1,5 +1,7 @@
 //! The privileges that a process dropped after binding.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// Privileges that sockets opened later still need.
@@ -11,6 +13,8 @@ pub struct Needs {
     pub transparent: bool,
     /// TCP ports that are bound later; 0 means a port chosen by the kernel.
     pub tcp_ports: Vec<u16>,
+    /// The directory of the output file, which SIGHUP opens again after a rotation.
+    pub log_directory: Option<PathBuf>,
 }
 
 /// Confinement of a process: the weakest of all its threads.

@@ -192,6 +192,14 @@ impl Sink {
         Sink { batch: Batch::default(), target }
     }
 
+    /// Goes on in another regular file, where lines went to one so far: what was gathered goes to the old one.
+    pub fn go_on_in(&mut self, file: File) {
+        self.flush();
+        if let Target::File(direct) = &*self.target {
+            lock(direct).file = file;
+        }
+    }
+
     /// Adds the line that `write` appends, with its newline. If `write` appends nothing, there is no line. `arrival`
     /// says whether the line represents a connection or datagram, which is counted if it cannot be written.
     pub fn line(&mut self, arrival: bool, write: impl FnOnce(&mut Vec<u8>)) {
@@ -223,7 +231,10 @@ impl Sink {
             Target::Stream(shared) => {
                 let mut state = lock(&shared.state);
                 state.write_at_once(&mut self.batch);
-                if state.losses.closed || state.queue.bytes.len() + self.batch.bytes.len() > QUEUE_LIMIT {
+                // One document that is longer than the queue may be is taken while nothing else waits.
+                let full = state.queue.bytes.len() + self.batch.bytes.len() > QUEUE_LIMIT
+                    && !state.queue.bytes.is_empty();
+                if state.losses.closed || full {
                     state.losses.dropped += self.batch.split(0).1;
                 } else if !self.batch.lines.is_empty() {
                     state.queue.append(&mut self.batch);

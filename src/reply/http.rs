@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::mem::MaybeUninit;
 
-use super::{Answer, READ_LIMIT, page};
+use super::{Answer, OwnNames, READ_LIMIT, page};
 use crate::model::Arrival;
 
 /// Maximum number of headers; normal clients send fewer.
@@ -32,7 +32,7 @@ const FORMS: [(&str, Form); 4] = [
 ];
 
 /// The response to a client that uses HTTP; `None` for other clients.
-pub(super) fn answer(input: &[u8], arrival: &Arrival) -> Option<Answer> {
+pub(super) fn answer(input: &[u8], arrival: &Arrival, names: &OwnNames) -> Option<Answer> {
     if input.is_empty() {
         return Some(Answer::Wait);
     }
@@ -47,6 +47,11 @@ pub(super) fn answer(input: &[u8], arrival: &Arrival) -> Option<Answer> {
         Err(_) if looks_like_http(input) => plain("400 Bad Request", "not a valid HTTP request\n", true),
         Err(_) => return None,
         Ok(httparse::Status::Complete(_)) => match request.method {
+            _ if !is_for_us(&request, names) => plain(
+                "403 Forbidden",
+                "the name in the request is not a name of this host: use its IP address or localhost\n",
+                request.method != Some("HEAD"),
+            ),
             Some("GET") => respond(form(&request), arrival, true),
             Some("HEAD") => respond(form(&request), arrival, false),
             _ => plain("405 Method Not Allowed", "only GET and HEAD are answered\n", true),
@@ -59,8 +64,19 @@ fn looks_like_http(input: &[u8]) -> bool {
     METHODS.iter().any(|method| input.starts_with(method.as_bytes()))
 }
 
-/// The first supported format in the Accept header; quality values are ignored. The Host header is ignored too: nothing
-/// here depends on the name of the server.
+/// Whether every name by which the request calls this host is its own: those of all Host headers, and that of a target in absolute
+/// form, which goes before them (RFC 9112, 3.2.2). A browser always sends a Host header; a request without any comes from a script.
+fn is_for_us(request: &httparse::Request<'_, '_>, names: &OwnNames) -> bool {
+    let target = request.path.unwrap_or_default();
+    let authority = target.split_once("://").filter(|_| !target.starts_with('/')).map(|(_, rest)| {
+        let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+        rest.get(..end).unwrap_or_default()
+    });
+    let hosts = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+    hosts.map(|header| header.value).chain(authority.map(str::as_bytes)).all(|host| names.includes(host))
+}
+
+/// The first supported format in the Accept header; quality values are ignored.
 fn form(request: &httparse::Request<'_, '_>) -> Form {
     let accept = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("accept"));
     let value = accept.and_then(|header| std::str::from_utf8(header.value).ok()).unwrap_or_default();
@@ -89,7 +105,7 @@ fn plain(status: &str, body: &str, with_body: bool) -> Vec<u8> {
 }
 
 fn response(status: &str, kind: &str, body: &[u8], with_body: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() + 400);
+    let mut out = Vec::with_capacity(body.len() + 500);
     for part in ["HTTP/1.1 ", status, "\r\nContent-Type: ", kind, "\r\nContent-Length: "] {
         out.extend_from_slice(part.as_bytes());
     }
@@ -98,8 +114,8 @@ fn response(status: &str, kind: &str, body: &[u8], with_body: bool) -> Vec<u8> {
         out.extend_from_slice(b"Allow: GET, HEAD\r\n");
     }
     out.extend_from_slice(
-        b"Cache-Control: no-store\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src data:\r\n\
-         X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n\r\n",
+        b"Cache-Control: no-store\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'\r\n\
+         Cross-Origin-Resource-Policy: same-origin\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n\r\n",
     );
     if with_body {
         out.extend_from_slice(body);
@@ -113,7 +129,7 @@ mod tests {
     use super::*;
 
     fn http(request: &str) -> String {
-        match answer(request.as_bytes(), &arrival()) {
+        match answer(request.as_bytes(), &arrival(), &OwnNames::default()) {
             Some(Answer::Http(response)) => String::from_utf8(response).unwrap(),
             other => panic!("{other:?}"),
         }
@@ -125,14 +141,15 @@ mod tests {
 
     #[test]
     fn each_client_gets_its_form() {
-        let html =
-            http("GET / HTTP/1.1\r\nHost: x\r\nAccept: text/html,application/xhtml+xml,*/*;q=0.8\r\n\r\n");
+        let html = http(
+            "GET / HTTP/1.1\r\nHost: 192.0.2.2\r\nAccept: text/html,application/xhtml+xml,*/*;q=0.8\r\n\r\n",
+        );
         assert!(html.contains("Content-Type: text/html") && body(&html).starts_with("<!doctype html>"));
         let json = http("GET /x HTTP/1.1\r\nAccept: application/json\r\n\r\n");
         let value: serde_json::Value = serde_json::from_str(body(&json)).unwrap();
         assert_eq!(value["ingress"]["name"], "eth1");
         assert_eq!(value["address_owner"], "eth0");
-        let text = http("GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n");
+        let text = http("GET / HTTP/1.1\r\nHost: 192.0.2.2\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n");
         assert!(
             text.contains("Content-Type: text/plain")
                 && body(&text).contains("eth1 (reported by the kernel)")
@@ -160,9 +177,42 @@ mod tests {
     }
 
     #[test]
-    fn the_host_header_is_never_shown() {
-        let page = http("GET /<x> HTTP/1.1\r\nHost: evil.example\r\nAccept: text/html\r\n\r\n");
-        assert!(!page.contains("evil.example") && !page.contains("<x>"));
+    fn a_foreign_name_gets_one_line_and_no_fact() {
+        for request in [
+            "GET /<x> HTTP/1.1\r\nHost: evil.example\r\nAccept: text/html\r\n\r\n",
+            "HEAD / HTTP/1.1\r\nhost: evil.example:8081\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+            "OPTIONS / HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n",
+            "GET http://evil.example/ HTTP/1.1\r\nHost: 192.0.2.2\r\n\r\n",
+            "GET http://192.0.2.2@evil.example/ HTTP/1.1\r\nHost: 192.0.2.2\r\n\r\n",
+            "GET http://evil.example\\@192.0.2.2/ HTTP/1.1\r\nHost: 192.0.2.2\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: 192.0.2.2\r\nHost: evil.example\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost:\r\n\r\n",
+            "GET / HTTP/1.0\r\nHost: evil.example\r\n\r\n",
+        ] {
+            let response = http(request);
+            assert!(response.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{request}: {response}");
+            assert_eq!(body(&response).lines().count(), usize::from(!request.starts_with("HEAD")));
+            assert!(
+                !["evil", "<x>", "eth1", "192.0.2"].iter().any(|fact| response.contains(fact)),
+                "{response}"
+            );
+        }
+        assert!(http("GET http://192.0.2.2/x?http://evil/ HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "));
+        assert!(http("GET /http://evil/ HTTP/1.1\r\nHost: [::1]:8081\r\n\r\n").starts_with("HTTP/1.1 200 "));
+    }
+
+    #[test]
+    fn no_reply_lets_another_site_read_it() {
+        for request in [
+            "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n",
+            "OPTIONS / HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\nAccess-Control-Request-Method: GET\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n",
+        ] {
+            let response = http(request).to_ascii_lowercase();
+            assert!(!response.contains("access-control-"), "{response}");
+            assert!(response.contains("cross-origin-resource-policy: same-origin\r\n"));
+        }
     }
 
     #[test]
@@ -173,10 +223,14 @@ mod tests {
             b"*1\r\n$4\r\nPING\r\n",
             b"\x00\xff",
         ] {
-            assert_eq!(answer(other, &arrival()), None, "{other:?}");
+            assert_eq!(answer(other, &arrival(), &OwnNames::default()), None, "{other:?}");
         }
-        assert_eq!(answer(b"GET / HT", &arrival()), Some(Answer::Wait));
-        assert_eq!(answer(b"", &arrival()), Some(Answer::Wait));
-        assert_eq!(answer(&[b'a'; READ_LIMIT], &arrival()), None, "a long word is not a request");
+        assert_eq!(answer(b"GET / HT", &arrival(), &OwnNames::default()), Some(Answer::Wait));
+        assert_eq!(answer(b"", &arrival(), &OwnNames::default()), Some(Answer::Wait));
+        assert_eq!(
+            answer(&[b'a'; READ_LIMIT], &arrival(), &OwnNames::default()),
+            None,
+            "a long word is not a request"
+        );
     }
 }

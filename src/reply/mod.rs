@@ -1,10 +1,13 @@
 //! Replies to clients. A pure function from the received bytes and the arrival to the reply.
 
+mod host_name;
 mod http;
 mod page;
 
 use std::borrow::Cow;
 use std::io::Write as _;
+
+pub use host_name::OwnNames;
 
 use crate::escape;
 use crate::model::addr::push_with_port;
@@ -24,20 +27,23 @@ pub enum Answer {
     Line(Vec<u8>),
 }
 
-/// Describes an arrival to its client. `input` is what the client has sent so far, at most [`READ_LIMIT`] bytes.
+/// Describes an arrival to its client. `input` is what the client has sent so far, at most [`READ_LIMIT`] bytes; `names` are the names
+/// by which a browser may call this host.
 #[must_use]
-pub fn describe(input: &[u8], arrival: &Arrival) -> Answer {
-    http::answer(input, arrival).unwrap_or_else(|| Answer::Line(line(arrival)))
+pub fn describe(input: &[u8], arrival: &Arrival, names: &OwnNames) -> Answer {
+    http::answer(input, arrival, names).unwrap_or_else(|| Answer::Line(line(arrival)))
 }
+
+/// How every reply to a datagram begins.
+pub const DATAGRAM_MARK: &[u8] = b"bindscope: your datagram from ";
 
 /// The description as one line of text with its newline.
 #[must_use]
 pub fn line(arrival: &Arrival) -> Vec<u8> {
-    let mut out = b"bindscope: your ".to_vec();
-    out.extend_from_slice(match arrival.protocol {
-        crate::model::Protocol::Tcp => b"connection from ".as_slice(),
-        crate::model::Protocol::Udp => b"datagram from ",
-    });
+    let mut out = match arrival.protocol {
+        crate::model::Protocol::Tcp => b"bindscope: your connection from ".to_vec(),
+        crate::model::Protocol::Udp => DATAGRAM_MARK.to_vec(),
+    };
     push_endpoint(&mut out, arrival, &arrival.peer);
     out.extend_from_slice(b" to ");
     push_endpoint(&mut out, arrival, &arrival.local);
@@ -148,7 +154,9 @@ pub(crate) mod tests {
             ..arrival()
         };
         assert!(line(&hostile).iter().all(|&byte| (0x20..0x7f).contains(&byte) || byte == b'\n'));
-        let Answer::Http(page) = describe(b"GET / HTTP/1.1\r\nAccept: text/html\r\n\r\n", &hostile) else {
+        let Answer::Http(page) =
+            describe(b"GET / HTTP/1.1\r\nAccept: text/html\r\n\r\n", &hostile, &OwnNames::default())
+        else {
             panic!()
         };
         let page = String::from_utf8(page).unwrap();

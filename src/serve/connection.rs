@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
@@ -9,7 +11,7 @@ use socket2::Socket;
 use super::timers::Timers;
 use super::worker::{connection_key, would_block};
 use crate::model::{Arrival, Evidence, Family, Ingress, PathChange};
-use crate::reply::{self, Answer, READ_LIMIT};
+use crate::reply::{self, Answer, OwnNames, READ_LIMIT};
 use crate::sys::{Interest, Poller, Readiness, options, packet_info};
 
 /// How long a client may stay silent before it gets the line: one that speaks HTTP speaks first and at once.
@@ -36,8 +38,6 @@ pub(super) enum Outcome {
     Open,
     /// It is over.
     Closed {
-        /// Number of the socket it came from.
-        listener: usize,
         /// What to count it as, when it did not end well.
         error: Option<&'static str>,
         /// Set when its later packets came in elsewhere.
@@ -65,11 +65,20 @@ enum Due {
     Linger,
 }
 
+/// A place among the `max_connections` of a listener, which is free again when the connection is over.
+pub(super) struct Place(pub(super) Arc<AtomicU32>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A connection that was just accepted.
 pub(super) struct Fresh<'a> {
     pub(super) socket: Socket,
-    /// Number of the socket it came from.
-    pub(super) listener: usize,
+    /// Its place among the open connections of its listener.
+    pub(super) place: Place,
     /// How it arrived.
     pub(super) arrival: &'a Arrival,
     /// That is to be described; else its bytes are echoed.
@@ -81,7 +90,7 @@ pub(super) struct Fresh<'a> {
 
 struct Connection {
     socket: Socket,
-    listener: usize,
+    _place: Place,
     /// How it arrived, when it is to be described; else its bytes are echoed.
     describe: Option<Box<Arrival>>,
     path: Option<Box<PathChange>>,
@@ -118,18 +127,24 @@ pub(super) struct Connections {
     timers: Timers,
     /// How many are not waited for, since one has not spoken soon.
     not_waited_for: u32,
+    names: Arc<OwnNames>,
 }
 
 impl Connections {
+    /// None yet. `names` are what a browser may call this host.
+    pub(super) fn new(names: Arc<OwnNames>) -> Connections {
+        Connections { names, ..Connections::default() }
+    }
+
     /// Begins to answer an accepted connection. Its bytes are often there already, so they are tried for at once.
     pub(super) fn open(&mut self, fresh: Fresh<'_>, poller: &Poller, buffer: &mut [u8]) -> Outcome {
-        let Fresh { socket, listener, arrival, described, alone, idle } = fresh;
+        let Fresh { socket, place, arrival, described, alone, idle } = fresh;
         let describe = Some(arrival).filter(|_| described);
         let now = Instant::now();
         let (due, wait) = if describe.is_some() { (Due::Speak, SPEAK.min(idle)) } else { (Due::Idle, idle) };
         let mut connection = Connection {
             socket,
-            listener,
+            _place: place,
             describe: None,
             path: path_of(arrival),
             input: Vec::new(),
@@ -145,12 +160,12 @@ impl Connections {
             watched: Interest::Read,
         };
         let patience = (alone && describe.is_some() && self.not_waited_for == 0).then_some(SPEAKS_SOON);
-        let step = connection.readable(buffer, now, describe, patience);
+        let step = connection.readable(buffer, now, describe, patience, &self.names);
         let silent = connection.read == 0 && matches!(step, Step::Wait(_));
         self.not_waited_for =
             if patience.is_some() && silent { NOT_WAITED_FOR } else { self.not_waited_for.saturating_sub(1) };
         match step {
-            Step::Close(error) => Outcome::Closed { listener, error, moved: connection.moved() },
+            Step::Close(error) => Outcome::Closed { error, moved: connection.moved() },
             step => {
                 if !connection.last {
                     connection.describe = describe.map(|arrival| Box::new(arrival.clone()));
@@ -160,7 +175,7 @@ impl Connections {
                 self.next += 1;
                 if poller.add(&connection.socket, connection_key(id), interest).is_err() {
                     let error = Some("connection could not be watched");
-                    return Outcome::Closed { listener, error, moved: None };
+                    return Outcome::Closed { error, moved: None };
                 }
                 connection.watched = interest;
                 self.timers.add(id, connection.deadline.min(connection.dies));
@@ -175,7 +190,7 @@ impl Connections {
         let Some(connection) = self.open.get_mut(&id) else { return Outcome::Open };
         let now = Instant::now();
         let step = if connection.output.is_empty() && event.readable {
-            connection.readable(buffer, now, None, None)
+            connection.readable(buffer, now, None, None, &self.names)
         } else {
             connection.writable(now)
         };
@@ -235,11 +250,11 @@ impl Connections {
                 Some("connection could not be watched")
             }
         };
-        let (listener, moved) = (connection.listener, connection.moved());
+        let moved = connection.moved();
         if let Some(connection) = self.open.remove(&id) {
             let _ = poller.remove(&connection.socket);
         }
-        Outcome::Closed { listener, error, moved }
+        Outcome::Closed { error, moved }
     }
 
     /// When to look for connections whose time is over.
@@ -269,7 +284,7 @@ impl Connections {
     pub(super) fn close_all(&mut self, poller: &Poller) -> Vec<Outcome> {
         let end = |(_, mut connection): (u64, Connection)| {
             let _ = poller.remove(&connection.socket);
-            Outcome::Closed { listener: connection.listener, error: None, moved: connection.moved() }
+            Outcome::Closed { error: None, moved: connection.moved() }
         };
         self.open.drain().map(end).collect()
     }
@@ -295,6 +310,7 @@ impl Connection {
         now: Instant,
         describe: Option<&Arrival>,
         patience: Option<Duration>,
+        names: &OwnNames,
     ) -> Step {
         let room =
             if self.closing { buffer.len() } else { READ_LIMIT.saturating_sub(self.read).min(buffer.len()) };
@@ -326,10 +342,10 @@ impl Connection {
         };
         // Nearly always the first bytes are the whole request: no copy is made then.
         let answer = if self.input.is_empty() {
-            reply::describe(bytes, arrival)
+            reply::describe(bytes, arrival, names)
         } else {
             self.input.extend_from_slice(bytes);
-            reply::describe(&self.input, arrival)
+            reply::describe(&self.input, arrival, names)
         };
         match answer {
             Answer::Wait => {

@@ -6,6 +6,7 @@ pub mod bind;
 mod connection;
 mod network_changes;
 mod network_view;
+mod reply_limit;
 mod served_sockets;
 mod shutdown;
 mod timers;
@@ -20,6 +21,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use crate::model::{Arrival, Change, PathChange, Protocol, SocketSpec, SocketView};
+use crate::reply::OwnNames;
 use crate::serve::bind::Bound;
 use crate::sys::{Monitor, Poller, Signals};
 
@@ -49,6 +51,10 @@ pub trait Observer {
     /// The loop is about to wait at the moment `now`. `Break` ends it; else it waits no longer than until the moment that is
     /// returned, if any, and asks again.
     fn idle(&mut self, now: Instant) -> ControlFlow<(), Option<Instant>>;
+    /// SIGHUP arrived: the output file is to be opened again. `Break` ends the loop, as a signal that asks for the end does.
+    fn hung_up(&mut self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
     /// The loop ends, or waits for open connections to end: what was held back is told now.
     fn pauses(&mut self) {}
 }
@@ -108,9 +114,10 @@ impl Acceptor {
         let monitors: Vec<_> = (1..pollers.len()).map(|_| Monitor::new().ok()).collect();
         let (first, seen) = Seen::now(read);
         let monitors = std::iter::once(first).chain(monitors);
+        let names = Arc::new(OwnNames::new(seen.as_ref().and_then(Seen::host_name)));
         let mut workers = pollers.into_iter().zip(monitors).enumerate().map(|(number, (poller, monitor))| {
             let neighbourhood = NetworkView::new(&poller, MONITOR, monitor, seen.as_ref());
-            Worker::new(poller, Arc::clone(&crew), number == 0, neighbourhood)
+            Worker::new(poller, Arc::clone(&crew), number == 0, neighbourhood, Arc::clone(&names))
         });
         let Some(first) = workers.next() else { return Err(io::ErrorKind::InvalidInput.into()) };
         let others = workers.collect();

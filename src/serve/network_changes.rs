@@ -24,7 +24,7 @@ impl Worker {
         for change in changes {
             // What was removed is told by the names of before.
             if !renamed && matches!(change, Change::InterfaceRenamed { .. }) {
-                for served in self.served.0.iter_mut().flatten().filter(|served| served.same_netns) {
+                for served in self.served.iter_mut().filter(|served| served.same_netns) {
                     let view = served.view();
                     if let Some(name) = view.device.as_ref().and_then(|device| names.get(device)) {
                         let device = Some((*name).clone());
@@ -40,7 +40,7 @@ impl Worker {
     /// Tells of a change and of the sockets that it concerns. Linux leaves a socket open whose address went away.
     fn tell_change(&self, change: &Change, observer: &mut impl Observer) {
         let views = |wanted: &dyn Fn(&SocketView) -> bool| -> Vec<&SocketView> {
-            let same_netns = self.served.0.iter().flatten().filter(|served| served.same_netns);
+            let same_netns = self.served.iter().filter(|served| served.same_netns);
             same_netns.map(Served::view).filter(|view| wanted(view)).collect()
         };
         let on = |view: &SocketView, name: &IfName| view.device.as_ref() == Some(name);

@@ -42,6 +42,11 @@ impl Seen {
         (monitor, snapshot.map(Seen::new))
     }
 
+    /// The name of this host.
+    pub(super) fn host_name(&self) -> Option<&str> {
+        self.snapshot.host.name.as_deref()
+    }
+
     fn new(snapshot: Snapshot) -> Seen {
         Seen { book: Arc::new(AddressBook::new(&snapshot)), snapshot: Arc::new(snapshot) }
     }

@@ -28,6 +28,28 @@ pub(super) struct Served {
 }
 
 impl Served {
+    /// A socket of which `open` connections are open on all threads, and which has lost so many datagrams so far.
+    pub(super) fn new(
+        bound: Arc<Bound>,
+        inherited: bool,
+        same_netns: bool,
+        open: Arc<AtomicU32>,
+        lost_in_queue: u32,
+    ) -> Served {
+        Served {
+            bound,
+            renamed: None,
+            inherited,
+            same_netns,
+            backoff: Backoff::default(),
+            resumes: None,
+            given_up: false,
+            open,
+            unasked: 0,
+            lost_in_queue,
+        }
+    }
+
     /// The socket as it is now.
     pub(super) fn view(&self) -> &SocketView {
         self.renamed.as_deref().unwrap_or(&self.bound.view)
@@ -41,20 +63,86 @@ impl Served {
     }
 }
 
-/// Sockets by number, which is what the poller's keys and the connections name; a retired one leaves its place empty.
+/// Sockets by number, which is what the poller's keys name. The place of a retired socket is used again.
 #[derive(Default)]
-pub(super) struct Table(pub(super) Vec<Option<Served>>);
+pub(super) struct Table {
+    places: Vec<Option<Served>>,
+    free: Vec<usize>,
+}
 
 impl Table {
+    /// Adds a socket and returns its number.
+    pub(super) fn insert(&mut self, served: Served) -> usize {
+        match self.free.pop() {
+            Some(number) => {
+                if let Some(place) = self.places.get_mut(number) {
+                    *place = Some(served);
+                }
+                number
+            }
+            None => {
+                self.places.push(Some(served));
+                self.places.len() - 1
+            }
+        }
+    }
+
+    /// One more than the highest number.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Served> {
+        self.places.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Served> {
+        self.places.iter_mut().flatten()
+    }
+
     pub(super) fn get(&self, number: usize) -> Option<&Served> {
-        self.0.get(number)?.as_ref()
+        self.places.get(number)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut Served> {
-        self.0.get_mut(number)?.as_mut()
+        self.places.get_mut(number)?.as_mut()
     }
 
     pub(super) fn take(&mut self, number: usize) -> Option<Served> {
-        self.0.get_mut(number)?.take()
+        let taken = self.places.get_mut(number)?.take();
+        self.free.extend(taken.is_some().then_some(number));
+        taken
+    }
+
+    /// Takes all of them out.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Served> + use<> {
+        self.free.clear();
+        std::mem::take(&mut self.places).into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Protocol, SocketSpec};
+
+    fn served() -> Served {
+        let spec = SocketSpec::plain(Protocol::Udp, [127, 0, 0, 1].into(), 0);
+        let bound = crate::serve::bind::open(&spec, crate::model::FamilyExposure::default()).unwrap();
+        Served::new(Arc::new(bound), false, true, Arc::default(), 0)
+    }
+
+    #[test]
+    fn the_place_of_a_retired_socket_is_used_again() {
+        let mut table = Table::default();
+        for _ in 0..3 {
+            table.insert(served());
+        }
+        for _ in 0..100 {
+            assert!(table.take(1).is_some() && table.take(1).is_none());
+            assert_eq!(table.insert(served()), 1);
+        }
+        assert_eq!((table.len(), table.iter().count(), table.take_all().count()), (3, 3, 3));
+        assert_eq!(table.insert(served()), 0);
     }
 }

@@ -33,17 +33,23 @@ impl Worker {
         observer: &mut impl Observer,
     ) -> Vec<SocketView> {
         let mut gone = Vec::new();
-        for number in 0..self.served.0.len() {
+        for number in 0..self.served.len() {
             if !self.served.get(number).is_some_and(|served| goes(&served.bound.spec)) {
                 continue;
             }
             let _ = self.take_waiting(number, observer);
-            if let Some(served) = self.served.take(number) {
+            if let Some(served) = self.take_out(number) {
                 let _ = self.poller.remove(&served.bound.socket);
                 gone.push(served.view().clone());
             }
         }
         gone
+    }
+
+    /// Takes a socket out; its number may be another one's from here on.
+    fn take_out(&mut self, number: usize) -> Option<Served> {
+        self.paused.retain(|&paused| paused != number);
+        self.served.take(number)
     }
 
     /// Takes what waits in the queue of a socket.
@@ -95,9 +101,9 @@ impl Worker {
 
     /// Lets go of the sockets that `goes` names, which others go on to serve or to close.
     pub(super) fn detach(&mut self, goes: impl Fn(&SocketSpec) -> bool) {
-        for number in 0..self.served.0.len() {
+        for number in 0..self.served.len() {
             if self.served.get(number).is_some_and(|served| goes(&served.bound.spec))
-                && let Some(served) = self.served.take(number)
+                && let Some(served) = self.take_out(number)
             {
                 let _ = self.poller.remove(&served.bound.socket);
             }
@@ -111,7 +117,7 @@ impl Worker {
         if taking {
             taking = self.take_unwatched(observer).is_continue();
         }
-        for number in 0..self.served.0.len() {
+        for number in 0..self.served.len() {
             if taking && number % CLOSED_AT_ONCE == 0 {
                 taking = self.take_ready(observer).is_continue();
             }
@@ -121,20 +127,19 @@ impl Worker {
                 self.unaccepted.push(served.bound.spec.listener.clone());
             }
         }
-        self.served.0.clear();
     }
 
     /// Keeps newcomers out where that can be done, and takes what waits where the poller does not tell so: at a listener in a
     /// pause, or one of which the poller of another thread was told; and where others go on sending, so that it would tell for
     /// ever: datagrams, and sockets that are not ours alone.
     fn take_unwatched(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
-        let few = self.served.0.len() <= FEW;
-        for served in self.served.0.iter().flatten() {
+        let few = self.served.len() <= FEW;
+        for served in self.served.iter() {
             if few && !served.inherited && served.bound.spec.protocol == Protocol::Tcp {
                 let _ = options::drop_new_connections(&served.bound.socket);
             }
         }
-        for number in 0..self.served.0.len() {
+        for number in 0..self.served.len() {
             let Some(served) = self.served.get(number) else { continue };
             let shared = served.inherited || served.bound.spec.protocol == Protocol::Udp;
             if shared {
@@ -150,9 +155,9 @@ impl Worker {
     /// Takes whoever waits at the sockets that are watched.
     fn take_ready(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
         let mut ready = Vec::new();
-        for _ in 0..LAST_ROUNDS as usize + self.served.0.len() / Poller::BATCH {
+        for _ in 0..LAST_ROUNDS as usize + self.served.len() / Poller::BATCH {
             let Ok(full) = self.poller.wait(&mut ready, Some(Duration::ZERO)) else {
-                return (0..self.served.0.len()).try_for_each(|number| self.take_waiting(number, observer));
+                return (0..self.served.len()).try_for_each(|number| self.take_waiting(number, observer));
             };
             let mut all = !full;
             for event in &ready {
@@ -184,7 +189,7 @@ impl Worker {
 
     /// Stops watching all sockets, which the first thread is about to close.
     pub(super) fn forget_all(&mut self) {
-        for served in std::mem::take(&mut self.served.0).into_iter().flatten() {
+        for served in self.served.take_all() {
             self.forget(&served);
         }
     }

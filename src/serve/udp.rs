@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use super::Observer;
 use super::worker::{Worker, bound_address};
@@ -56,22 +57,28 @@ impl Worker {
             let raw =
                 Raw { listener: &spec.listener, protocol: Protocol::Udp, peer: datagram.peer, local, kernel };
             attribute_into(&mut self.arrival, &raw, book);
-            let arrival = &self.arrival;
             let length = datagram.length.min(self.buffer.len());
-            let answer = match spec.reply {
+            let received = self.buffer.get(..length).unwrap_or_default();
+            let described;
+            let reply = match spec.reply {
                 Reply::None => None,
-                Reply::Echo => self.buffer.get(..length).map(<[u8]>::to_vec),
-                Reply::Describe => Some(line(arrival)),
+                Reply::Echo => Some(received),
+                Reply::Describe => {
+                    described = line(&self.arrival);
+                    Some(described.as_slice())
+                }
             };
-            let to_ourselves =
-                arrival.peer_is_local == Some(true) && self.is_our_udp_port(datagram.peer.port());
-            // Two sockets of ours that answer each other would never stop.
-            if let Some(answer) = answer.filter(|_| !to_ourselves)
-                && let Some(served) = self.served.get(number)
-                && let Err(error) =
-                    packet_info::send(&served.bound.socket, &answer, datagram.peer, datagram.reply_from)
-            {
-                observer.error(&format!("answer a datagram: {}", sys::errno_of(&error)), 1);
+            let limited =
+                reply.map(|reply| self.replies.limit(datagram.peer, received, reply, Instant::now()));
+            match limited {
+                None => {}
+                Some(Err(withheld)) => observer.error(withheld.kind(), 1),
+                Some(Ok(reply)) => {
+                    let sent = packet_info::send(&bound.socket, reply, datagram.peer, datagram.reply_from);
+                    if let Err(error) = sent {
+                        observer.error(&format!("answer a datagram: {}", sys::errno_of(&error)), 1);
+                    }
+                }
             }
             observer.arrived(&self.arrival, Some((datagram.length, datagram.truncated)));
             if self.crew.commit() {
@@ -79,14 +86,6 @@ impl Worker {
             }
         }
         ControlFlow::Continue(())
-    }
-
-    fn is_our_udp_port(&self, port: u16) -> bool {
-        self.served
-            .0
-            .iter()
-            .flatten()
-            .any(|served| served.bound.spec.protocol == Protocol::Udp && served.bound.view.port == port)
     }
 }
 

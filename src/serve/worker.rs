@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use crate::attribute::{Raw, attribute_into};
 use crate::model::socket::Reply;
 use crate::model::{Arrival, Errno, Protocol};
-use crate::reply::READ_LIMIT;
+use crate::reply::{OwnNames, READ_LIMIT};
 use crate::serve::bind::Bound;
 use crate::sys::{self, Poller, Readiness, Signals, options, packet_info};
 
-use super::backoff::{Backoff, Next};
-use super::connection::{Connections, Fresh, Outcome};
+use super::backoff::Next;
+use super::connection::{Connections, Fresh, Outcome, Place};
 use super::network_view::NetworkView;
+use super::reply_limit::ReplyLimit;
 use super::served_sockets::{Served, Table};
 use super::worker_group::WorkerGroup;
 use super::{End, Observer};
@@ -45,13 +46,15 @@ pub(super) struct Worker {
     leads: bool,
     /// Whether a change of the network ends the run, so that the sockets can be fitted to it.
     stops_on_change: bool,
-    paused: Vec<usize>,
+    pub(super) paused: Vec<usize>,
     /// Whether the wait ended with more than one thing to do.
     busy: bool,
     pub(super) connections: Connections,
     pub(super) neighbourhood: NetworkView,
     pub(super) unaccepted: Vec<String>,
     pub(super) buffer: Vec<u8>,
+    /// Which datagrams are answered.
+    pub(super) replies: ReplyLimit,
     /// The arrival of before, whose memory is used again.
     pub(super) arrival: Arrival,
 }
@@ -71,6 +74,7 @@ impl Worker {
         crew: Arc<WorkerGroup>,
         leads: bool,
         neighbourhood: NetworkView,
+        names: Arc<OwnNames>,
     ) -> Worker {
         Worker {
             poller,
@@ -80,10 +84,11 @@ impl Worker {
             stops_on_change: false,
             paused: Vec::new(),
             busy: false,
-            connections: Connections::default(),
+            connections: Connections::new(names),
             neighbourhood,
             unaccepted: Vec::new(),
             buffer: vec![0; READ_LIMIT],
+            replies: ReplyLimit::default(),
             arrival: Arrival::nowhere(),
         }
     }
@@ -99,19 +104,8 @@ impl Worker {
             Protocol::Udp if inherited => packet_info::dropped_datagrams(&bound.socket).unwrap_or(0),
             _ => 0,
         };
-        self.served.0.push(Some(Served {
-            bound,
-            renamed: None,
-            inherited,
-            same_netns,
-            backoff: Backoff::default(),
-            resumes: None,
-            given_up: false,
-            open,
-            unasked: 0,
-            lost_in_queue,
-        }));
-        self.watch(self.served.0.len() - 1)
+        let number = self.served.insert(Served::new(bound, inherited, same_netns, open, lost_in_queue));
+        self.watch(number)
     }
 
     fn watch(&self, number: usize) -> io::Result<()> {
@@ -147,6 +141,9 @@ impl Worker {
             if self.crew.counted_all() {
                 return Ok(End::Count);
             }
+            if limits.is_some_and(|limits| limits.signals.take_reopen()) && observer.hung_up().is_break() {
+                return Ok(End::Signal);
+            }
             if limits.is_some_and(|limits| limits.signals.asked()) {
                 return Ok(End::Signal);
             }
@@ -157,7 +154,7 @@ impl Worker {
                 return Ok(End::Deadline);
             }
             // Sockets that follow the network may come later.
-            if !self.stops_on_change && self.served.0.iter().flatten().all(|served| served.given_up) {
+            if !self.stops_on_change && self.served.iter().all(|served| served.given_up) {
                 return Ok(End::NothingLeft);
             }
             let mut until = deadline;
@@ -381,7 +378,8 @@ impl Worker {
         }
         let idle = spec.idle_timeout;
         let (arrival, described) = (&self.arrival, spec.reply == Reply::Describe);
-        let fresh = Fresh { socket, listener: number, arrival, described, alone, idle };
+        let place = Place(Arc::clone(&served.open));
+        let fresh = Fresh { socket, place, arrival, described, alone, idle };
         let outcome = self.connections.open(fresh, &self.poller, &mut self.buffer);
         self.settle(outcome, observer);
     }
@@ -451,10 +449,7 @@ impl Worker {
     }
 
     pub(super) fn settle(&mut self, outcome: Outcome, observer: &mut impl Observer) {
-        if let Outcome::Closed { listener, error, moved } = outcome {
-            if let Some(served) = self.served.get_mut(listener) {
-                served.open.fetch_sub(1, Ordering::Relaxed);
-            }
+        if let Outcome::Closed { error, moved } = outcome {
             if let Some(error) = error {
                 observer.error(error, 1);
             }

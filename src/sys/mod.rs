@@ -65,7 +65,7 @@ pub use filter_types::{ChainName, Met, Replayed, TraceEvent, TraceVerdict, Trace
 pub use getifaddrs::listed_addresses;
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
 pub use output::{Existing, Output, Readers, WholeFile, open_output};
-pub use signals::{Signals, signal_of};
+pub use signals::{Signals, signal_of, survive_file_size_limit, without_signals};
 pub use socket_types::{
     CallerRights, Connecting, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram,
     ServerConnection, ServerConnections, TransportState, Visibility,

@@ -7,10 +7,10 @@ mod reporter;
 mod sandbox;
 mod sockets;
 
-use crate::cmd::format_args::FormatArgs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::cmd::format_args::FormatArgs;
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::model::Snapshot;
@@ -83,14 +83,19 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         Some(_) if !args.source.is_given() => Profile::named("inherited"),
         _ => args.source.load("default", context)?,
     };
-    let signals = Signals::new().map_err(|error| environment(format!("cannot take signals: {error}")))?;
+    let signals =
+        Signals::with_reopen().map_err(|error| environment(format!("cannot take signals: {error}")))?;
     sys::raise_file_limit();
     // Before the network is read, so that no change after that is missed.
     let monitor = Monitor::new().ok();
     let mut host = look().map_err(|error| environment(error.to_string()))?;
-    let needs = sandbox::needs(&profile, &host);
+    let mut needs = sandbox::needs(&profile, &host);
     let (sink, of_sink) = output::open(args.output.as_deref(), args.keep_privileges)?;
     let mut reporter = Reporter::new(args.format.get(), sink, context);
+    if let Some(log) = args.output.as_deref() {
+        needs.log_directory = log.is_file().then(|| directory_of(log));
+        reporter.reopens(log);
+    }
     reporter.event(&Event::Started(Started {
         schema: SCHEMA.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -198,6 +203,13 @@ fn serve(
     let end = end.map_err(cannot_wait)?;
     acceptor.close(reporter, !matches!(end, End::Count | End::Observer)).map_err(cannot_wait)?;
     Ok((end, acceptor.unaccepted().to_vec()))
+}
+
+fn directory_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 /// This host, with the groups that its interfaces have joined.

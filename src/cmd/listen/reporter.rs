@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +17,7 @@ use crate::record::tally::Tally;
 use crate::record::time::Time;
 use crate::render::listen::Live;
 use crate::serve::Observer;
+use crate::sys;
 
 use super::accept_queue::Pressure;
 use super::output::Format;
@@ -44,6 +46,8 @@ pub(super) struct Reporter<'a> {
     common: Arc<Mutex<Common>>,
     wide_open: Vec<String>,
     serving: bool,
+    /// The file of `-o`, which SIGHUP opens again.
+    log: Option<PathBuf>,
     /// When gathered lines are to be written.
     writes: Option<Instant>,
 }
@@ -79,8 +83,14 @@ impl<'a> Reporter<'a> {
             common,
             wide_open: Vec::new(),
             serving: false,
+            log: None,
             writes: None,
         }
+    }
+
+    /// Lets SIGHUP open this file again.
+    pub(super) fn reopens(&mut self, log: &Path) {
+        self.log = Some(log.to_owned());
     }
 
     /// Adds what another thread has counted, after its last lines.
@@ -157,7 +167,7 @@ impl<'a> Reporter<'a> {
     }
 
     fn warn_of_open_ones(&self) {
-        if self.wide_open.is_empty() || self.format != Format::Human || self.context.quiet {
+        if self.wide_open.is_empty() || self.format != Format::Human {
             return;
         }
         self.say(
@@ -304,6 +314,30 @@ impl Observer for Reporter<'_> {
 
     fn path_changed(&mut self, change: PathChange) {
         self.event(&Event::PathChanged(ChangedPath { time: Time::new(SystemTime::now()), change }));
+    }
+
+    fn hung_up(&mut self) -> ControlFlow<()> {
+        let Some(log) = &self.log else {
+            // A terminal that is gone takes no line any more. Nothing else ends here.
+            return if sys::output_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        };
+        let opened = sys::open_for_append(log).and_then(|file| {
+            let regular = file.metadata()?.is_file();
+            Ok(Some(file).filter(|_| regular))
+        });
+        match opened {
+            Ok(Some(file)) => self.sink.go_on_in(file),
+            // Where the lines go to a device or a FIFO, there is nothing to rotate.
+            Ok(None) => {}
+            Err(error) => {
+                let message = format!("the log {} cannot be opened again: {error}", log.display());
+                let problem = Diagnostic::warning(Code::OUTPUT_FAILED, message);
+                self.say(&problem.help(
+                    "lines go on to the file that was open before; as root, the directory must be root's own,                      since the right to pass over permissions was given up (--keep-privileges keeps it)",
+                ));
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     fn pauses(&mut self) {

@@ -66,10 +66,11 @@ mod tests {
         let listener = "[[listener]]\nname = 'a'\nbind = { interface = 'eth*' }\nport = [80, 8080]\n";
         assert_eq!(of(listener, None), Needs::default());
         let follows = format!("{listener}follow = true\n");
-        let low = Needs { low_ports: true, transparent: false, tcp_ports: vec![80, 8080] };
+        let low =
+            Needs { low_ports: true, transparent: false, tcp_ports: vec![80, 8080], log_directory: None };
         assert_eq!(of(&follows, None), low);
         assert!(!of(&follows, Some(80)).low_ports);
         let udp = of(&format!("{follows}protocol = 'udp'\ntransparent = true\n"), None);
-        assert_eq!(udp, Needs { low_ports: true, transparent: true, tcp_ports: Vec::new() });
+        assert_eq!(udp, Needs { low_ports: true, transparent: true, ..Needs::default() });
     }
 }

@@ -17,13 +17,16 @@ const NO_RIGHT: &str = "its process may not be traced by this user";
 const NO_OWNER: &str = "no process that could be read holds it";
 const MPTCP: &str = "MPTCP keeps no ingress interface";
 const SILENT: &str = "the kernel does not say";
+const NOT_TOUCHED: &str =
+    "its server has not set the option that unlocks the answer, and --no-touch sets none";
 const GONE: &str = "it ended while it was looked at";
 
 /// The established TCP connections of the calling thread's network namespace whose local port satisfies `serves`.
 ///
-/// The sockets are borrowed with pidfd_getfd(2); an option that must be set for the answer is reset.
+/// The sockets are borrowed with pidfd_getfd(2). An option that must be set for the answer is reset; it is set only if `may_set`
+/// allows that.
 #[must_use]
-pub fn connections(serves: &dyn Fn(u16) -> bool) -> ServerConnections {
+pub fn connections(serves: &dyn Fn(u16) -> bool, may_set: bool) -> ServerConnections {
     let mut connections = ServerConnections { all: true, ..ServerConnections::default() };
     let found = match dump(serves, &mut connections) {
         Ok(found) => found,
@@ -40,7 +43,7 @@ pub fn connections(serves: &dyn Fn(u16) -> bool) -> ServerConnections {
         |process, number, inode| {
             if !matches!(read.get(&inode), Some(Ok(_))) {
                 let native = native.get(&inode).copied().unwrap_or(false);
-                read.insert(inode, ingress(process, number, inode, native));
+                read.insert(inode, ingress(process, number, inode, native, may_set));
             }
         },
     );
@@ -164,6 +167,7 @@ fn ingress(
     number: i32,
     inode: u64,
     native_ipv6: bool,
+    may_set: bool,
 ) -> Result<(u32, Option<IfName>), &'static str> {
     let socket = pidfd::socket(process, number, inode).map_err(|error| match error.raw_os_error() {
         Some(libc::ESRCH | libc::EBADF) => GONE,
@@ -177,9 +181,10 @@ fn ingress(
     {
         return Err(MPTCP);
     }
-    match packet_info::ingress_of_foreign_connection(&socket, native_ipv6) {
+    match packet_info::ingress_of_foreign_connection(&socket, native_ipv6, may_set) {
         Ok(Some(index)) => Ok((index, packet_info::interface_name(&socket, index))),
         Ok(None) => Err(SILENT),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(NOT_TOUCHED),
         Err(_) => Err(GONE),
     }
 }

@@ -17,7 +17,7 @@ use nix::sys::socket::{
 use socket2::Socket;
 
 use crate::model::{Family, IfName, Protocol};
-use crate::sys::{ReceivedDatagram, TransportState};
+use crate::sys::{self, ReceivedDatagram, TransportState};
 
 /// Room for the control messages we ask for: two packet infos, a TTL and the overflow counter, with alignment.
 const CONTROL_LEN: usize = 256;
@@ -86,31 +86,52 @@ pub fn origin_of_connection(
     }
 }
 
-/// As [`ingress_of_connection`], for a connection of another program, which is left as it was: an option that had to be set is
-/// reset. On native IPv6 the kernel names the interface of the latest data, not that of the handshake.
+/// As [`ingress_of_connection`], for a connection of another program, which is left as it was: an option that must be set for the
+/// answer is reset before the calling thread takes any signal, and in a panic too. Unless `may_set` allows that, the answer is
+/// [`ErrorKind::PermissionDenied`](io::ErrorKind::PermissionDenied) where the option is not set. On native IPv6 the kernel names the
+/// interface of the latest data, not that of the handshake.
 ///
 /// # Errors
 /// As `getsockopt(2)`.
-pub fn ingress_of_foreign_connection(socket: &Socket, native_ipv6: bool) -> io::Result<Option<u32>> {
+pub fn ingress_of_foreign_connection(
+    socket: &Socket,
+    native_ipv6: bool,
+    may_set: bool,
+) -> io::Result<Option<u32>> {
     let was_on = if native_ipv6 {
         getsockopt(socket, sockopt::Ipv6RecvPacketInfo)
     } else {
         getsockopt(socket, sockopt::Ipv4PacketInfo)
     };
-    let was_on = match was_on {
-        Ok(on) => on,
-        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOPROTOOPT) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let answer = ingress_of_connection(socket, native_ipv6);
-    if !was_on {
-        if native_ipv6 {
-            setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &false)?;
-        } else {
-            setsockopt(socket, sockopt::Ipv4PacketInfo, &false)?;
-        }
+    match was_on {
+        Ok(true) => ingress_of_connection(socket, native_ipv6),
+        Ok(false) if !may_set => Err(io::ErrorKind::PermissionDenied.into()),
+        Ok(false) => sys::without_signals(|| {
+            let option = BorrowedOption { socket, native_ipv6 };
+            let answer = ingress_of_connection(socket, native_ipv6);
+            drop(option);
+            answer
+        }),
+        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOPROTOOPT) => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    answer
+}
+
+/// The option that unlocks the answer, on a socket of another program that has it off: off again when this goes.
+struct BorrowedOption<'a> {
+    socket: &'a Socket,
+    native_ipv6: bool,
+}
+
+impl Drop for BorrowedOption<'_> {
+    fn drop(&mut self) {
+        // It fails only where setting it has failed before.
+        let _ = if self.native_ipv6 {
+            setsockopt(self.socket, sockopt::Ipv6RecvPacketInfo, &false)
+        } else {
+            setsockopt(self.socket, sockopt::Ipv4PacketInfo, &false)
+        };
+    }
 }
 
 /// The interface index in the packet options of a connection, if the kernel gives any, and over IPv4 the local address.

@@ -142,7 +142,7 @@ fn drop_capabilities(needs: &Needs) -> Result<(), caps::errors::CapsError> {
     caps::set(None, CapSet::Permitted, &kept)
 }
 
-/// Rules out files outside `/proc` and `/sys`, TCP connections from here, TCP binds but those that are needed, signals to and
+/// Rules out files outside `/proc` and `/sys` (but writing them in the directory of the log), TCP connections from here, TCP binds but those that are needed, signals to and
 /// abstract Unix sockets of processes outside. UDP is not ruled out by [`NEWEST`]. Returns the version of the rules that hold.
 fn restrict(needs: &Needs) -> Result<(u32, LandlockStatus), landlock::RulesetError> {
     let mut rules = Ruleset::default()
@@ -155,6 +155,9 @@ fn restrict(needs: &Needs) -> Result<(u32, LandlockStatus), landlock::RulesetErr
         if let Ok(directory) = PathFd::new(directory) {
             rules = rules.add_rule(PathBeneath::new(directory, AccessFs::ReadFile | AccessFs::ReadDir))?;
         }
+    }
+    if let Some(directory) = needs.log_directory.as_deref().and_then(|path| PathFd::new(path).ok()) {
+        rules = rules.add_rule(PathBeneath::new(directory, AccessFs::WriteFile | AccessFs::MakeReg))?;
     }
     for port in &needs.tcp_ports {
         rules = rules.add_rule(NetPort::new(*port, AccessNet::BindTcp))?;
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_needed_later_is_kept() {
-        let needs = Needs { low_ports: true, transparent: false, tcp_ports: vec![0] };
+        let needs = Needs { low_ports: true, tcp_ports: vec![0], ..Needs::default() };
         let had = caps::has_cap(None, CapSet::Permitted, Capability::CAP_NET_BIND_SERVICE).unwrap();
         confined(&needs, |confinement| {
             let left = confinement.capabilities.unwrap();

@@ -4,7 +4,7 @@ use crate::sys::ServerConnections;
 
 /// Nothing, and that it is not all.
 #[must_use]
-pub fn connections(_serves: &dyn Fn(u16) -> bool) -> ServerConnections {
+pub fn connections(_serves: &dyn Fn(u16) -> bool, _may_set: bool) -> ServerConnections {
     let because = "the connections of other programs cannot be read on this system yet";
     ServerConnections { incomplete_because: vec![because.to_owned()], ..ServerConnections::default() }
 }

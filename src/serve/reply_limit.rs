@@ -1,0 +1,210 @@
+//! Which datagrams are answered. A reply goes to whatever address the datagram claims to come from, so it must neither be larger
+//! than the datagram, nor be many, nor be answered itself. Pure: the moment comes in as a value.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::reply::DATAGRAM_MARK;
+
+/// How many replies a peer may get at once.
+const BURST: u32 = 32;
+
+/// How long a peer waits for one more reply after its burst.
+const REFILL: Duration = Duration::from_millis(50);
+
+/// How many peers are remembered. While all of them are active, a further one gets no reply.
+const PEERS: usize = 4096;
+
+/// A datagram that repeats our last reply to its sender within this time is that reply, sent back.
+const ECHO: Duration = Duration::from_secs(5);
+
+/// Source ports below this one are those of services, some of which answer whatever arrives (echo 7, chargen 19, DNS 53). A client's
+/// port is higher (RFC 6056, 3.2).
+const FIRST_CLIENT_PORT: u16 = 1024;
+
+/// Why a datagram gets no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Withheld {
+    /// Its source port is that of a service.
+    ServicePort,
+    /// It is a reply of a program like this one, or our own reply, sent back.
+    LooksLikeReply,
+    /// Its sender, or all senders together, had too many replies.
+    TooMany,
+}
+
+impl Withheld {
+    /// What to count it as.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Withheld::ServicePort => "datagrams not answered: the source port is that of a service",
+            Withheld::LooksLikeReply => "datagrams not answered: they look like replies",
+            Withheld::TooMany => "datagrams not answered: too many from one sender",
+        }
+    }
+}
+
+/// One peer: an IPv4 address, or an IPv6 network of 64 bits, which is what one host can choose from.
+struct Peer {
+    /// How many replies it may get now, as of `since`.
+    left: u32,
+    since: Instant,
+    /// Hash of the last reply, and when it was sent.
+    last: Option<(u64, Instant)>,
+}
+
+/// Decides on replies, and remembers whom they went to.
+#[derive(Default)]
+pub(super) struct ReplyLimit {
+    peers: HashMap<u128, Peer>,
+    /// A sender must not be able to make two texts look alike.
+    hasher: RandomState,
+}
+
+impl ReplyLimit {
+    /// The part of `reply` that answers a datagram of which `received` was read, or why there is none.
+    pub(super) fn limit<'a>(
+        &mut self,
+        peer: SocketAddr,
+        received: &[u8],
+        reply: &'a [u8],
+        now: Instant,
+    ) -> Result<&'a [u8], Withheld> {
+        if peer.port() < FIRST_CLIENT_PORT {
+            return Err(Withheld::ServicePort);
+        }
+        if looks_like_reply(received) {
+            return Err(Withheld::LooksLikeReply);
+        }
+        let key = key(peer.ip());
+        if self.peers.len() >= PEERS && !self.peers.contains_key(&key) {
+            // Those that have all their replies again, and whose last one is forgotten, need not be remembered.
+            self.peers.retain(|_, peer| now.duration_since(peer.since) < REFILL * BURST + ECHO);
+            if self.peers.len() >= PEERS {
+                return Err(Withheld::TooMany);
+            }
+        }
+        let hash = |bytes: &[u8]| {
+            let mut hasher = self.hasher.build_hasher();
+            hasher.write(bytes);
+            hasher.finish()
+        };
+        let known = self.peers.entry(key).or_insert(Peer { left: BURST, since: now, last: None });
+        if known.last.is_some_and(|(last, sent)| now.duration_since(sent) < ECHO && last == hash(received)) {
+            return Err(Withheld::LooksLikeReply);
+        }
+        let refilled = now.duration_since(known.since).as_millis() / REFILL.as_millis();
+        if refilled > 0 {
+            known.left = known.left.saturating_add(u32::try_from(refilled).unwrap_or(BURST)).min(BURST);
+            known.since = now;
+        }
+        let Some(left) = known.left.checked_sub(1) else { return Err(Withheld::TooMany) };
+        known.left = left;
+        let reply = &reply[..reply.len().min(received.len())];
+        known.last = Some((hash(reply), now));
+        Ok(reply)
+    }
+}
+
+/// Whether it begins as our replies do, or is the beginning of one: a short datagram gets a short reply.
+fn looks_like_reply(received: &[u8]) -> bool {
+    let length = received.len().min(DATAGRAM_MARK.len());
+    received[..length] == DATAGRAM_MARK[..length]
+}
+
+fn key(address: IpAddr) -> u128 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(host: u8, port: u16) -> SocketAddr {
+        ([192, 0, 2, host], port).into()
+    }
+
+    const REPLY: &[u8] = b"bindscope: your datagram from 192.0.2.1:7001 to 192.0.2.2:7001";
+
+    #[test]
+    fn a_reply_is_never_longer_than_the_datagram() {
+        let (mut limit, now) = (ReplyLimit::default(), Instant::now());
+        for length in [1, 2, 40, REPLY.len(), 500] {
+            let sent = limit.limit(peer(1, 5000), &vec![b'x'; length], REPLY, now).unwrap();
+            assert_eq!(sent, &REPLY[..length.min(REPLY.len())]);
+        }
+        assert_eq!(limit.limit(peer(1, 5000), b"", REPLY, now), Err(Withheld::LooksLikeReply));
+    }
+
+    #[test]
+    fn what_looks_like_a_reply_is_not_answered() {
+        let (mut limit, now) = (ReplyLimit::default(), Instant::now());
+        for cut in 0..=REPLY.len() {
+            let answer = limit.limit(peer(1, 5000), &REPLY[..cut], REPLY, now);
+            assert_eq!(answer, Err(Withheld::LooksLikeReply), "{cut}");
+        }
+        assert!(limit.limit(peer(1, 5000), b"bindscope, please", REPLY, now).is_ok());
+        for port in [0, 7, 19, 53, 123, 1023] {
+            assert_eq!(limit.limit(peer(1, port), b"x", REPLY, now), Err(Withheld::ServicePort));
+        }
+    }
+
+    /// Two that echo, whatever the first datagram was, and however slowly it travels.
+    #[test]
+    fn two_that_echo_each_other_stop() {
+        for millis in [0, 1, 200, 4000] {
+            let (mut one, mut other) = (ReplyLimit::default(), ReplyLimit::default());
+            let (mut now, mut sent, text) = (Instant::now(), 0, b"hello".as_slice());
+            loop {
+                now += Duration::from_millis(millis);
+                if one.limit(peer(2, 7001), text, text, now).is_err() {
+                    break;
+                }
+                now += Duration::from_millis(millis);
+                if other.limit(peer(1, 7001), text, text, now).is_err() {
+                    break;
+                }
+                sent += 2;
+                assert!(sent < 10, "after {millis} ms each");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sender_gets_few_replies_whatever_port_it_claims() {
+        let (mut limit, start) = (ReplyLimit::default(), Instant::now());
+        let mut replies = |host, from: Duration| {
+            (0..1000u16)
+                .filter(|number| {
+                    let text = number.to_be_bytes();
+                    limit.limit(peer(host, 2000 + number), &text, REPLY, start + from).is_ok()
+                })
+                .count()
+        };
+        assert_eq!(replies(1, Duration::ZERO), BURST as usize);
+        assert_eq!(replies(1, REFILL * 3), 3);
+        assert_eq!(replies(2, REFILL * 3), BURST as usize, "another one has its own");
+        assert_eq!(replies(1, Duration::from_secs(60)), BURST as usize);
+    }
+
+    #[test]
+    fn senders_without_end_take_no_memory_without_end() {
+        let (mut limit, start) = (ReplyLimit::default(), Instant::now());
+        let from = |number: u32| SocketAddr::from((number.to_be_bytes(), 5000));
+        let answered = (0..100_000).filter(|number| limit.limit(from(*number), b"x", REPLY, start).is_ok());
+        assert_eq!(answered.count(), PEERS);
+        assert_eq!(limit.peers.len(), PEERS);
+        let later = start + Duration::from_secs(10);
+        assert!(limit.limit(from(200_000), b"x", REPLY, later).is_ok());
+        assert_eq!(limit.peers.len(), 1);
+        // A host has 2^64 IPv6 addresses.
+        let one = |number: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, number], 5000));
+        let answered = (0..1000).filter(|number| limit.limit(one(*number), b"x", REPLY, later).is_ok());
+        assert_eq!(answered.count(), BURST as usize);
+    }
+}

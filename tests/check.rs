@@ -335,3 +335,29 @@ fn wrong_guesses_are_answered_with_the_right_spelling() {
         assert!(start.iter().any(|line| line.contains(spelling)), "{line}: {stderr}");
     }
 }
+
+/// What is allowed and dangerous is a warning: the file is good.
+#[test]
+fn udp_replies_to_other_hosts_are_warned_of() {
+    let dir = TempDir::new().unwrap();
+    let listener = |name: &str, bind: &str, more: &str| {
+        format!("[[listener]]\nname = '{name}'\nbind = {bind}\nport = 7001\nprotocol = 'udp'\n{more}\n")
+    };
+    let head = "schema = 1\nname = 'u'\n";
+    for (listeners, warned) in [
+        (listener("a", "'0.0.0.0'", "reply = 'describe'"), true),
+        (listener("a", "'192.0.2.1'", "reply = 'echo'"), true),
+        (listener("a", "{ interface = '*' }", "reply = 'echo'"), true),
+        (listener("a", "['127.0.0.1', '2001:db8::1']", "reply = 'echo'"), true),
+        (listener("a", "'0.0.0.0'", ""), false),
+        (listener("a", "'0.0.0.0'", "reply = 'none'"), false),
+        (listener("a", "'127.0.0.1'", "reply = 'describe'"), false),
+        (listener("a", "'0.0.0.0'", "device = 'lo'\nreply = 'echo'"), false),
+        (listener("a", "'0.0.0.0'", "reply = 'echo'").replace("udp", "tcp"), false),
+    ] {
+        let (code, stdout, stderr) = check(&[&file(&dir, "u.toml", format!("{head}{listeners}"))]);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stdout.contains("ok (1 listener)"));
+        assert_eq!(stderr.contains("warning[BS0028]"), warned, "{listeners}: {stderr}");
+    }
+}

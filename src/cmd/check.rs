@@ -25,13 +25,13 @@ pub struct Args {
 /// Exit 2 with the problems of all files.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut good = String::new();
-    let mut problems = Vec::new();
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let here = [OsString::from(profile_args::FOUND_HERE)];
     let files = if args.files.is_empty() { here.as_slice() } else { args.files.as_slice() };
     for name in files {
         match profile_args::read_or_builtin(name)
             .map_err(|problem| vec![problem])
-            .and_then(|file| Ok((holds(&file, args.strict)?, file)))
+            .and_then(|file| Ok((holds(&file, args.strict, &mut warnings)?, file)))
         {
             Ok((what, file)) => {
                 let _ = writeln!(good, "{}: ok ({what})", escape(&file.origin));
@@ -40,11 +40,18 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         }
     }
     context.emit(good.as_bytes(), None)?;
+    for warning in &warnings {
+        context.say(warning);
+    }
     if problems.is_empty() { Ok(Exit::Success) } else { Err(Failure::usage(problems)) }
 }
 
-/// What a file holds, in a few words.
-fn holds(file: &profile_args::SourceFile, strict: bool) -> Result<String, Vec<Diagnostic>> {
+/// What a file holds, in a few words. What is allowed and dangerous is added to `warnings`.
+fn holds(
+    file: &profile_args::SourceFile,
+    strict: bool,
+    warnings: &mut Vec<Diagnostic>,
+) -> Result<String, Vec<Diagnostic>> {
     Ok(match profile::kind_of(&file.text) {
         FileKind::Profile => {
             let profile = profile_args::parse(file)?;
@@ -52,6 +59,7 @@ fn holds(file: &profile_args::SourceFile, strict: bool) -> Result<String, Vec<Di
             if !open.is_empty() {
                 return Err(open);
             }
+            warnings.extend(profile::udp_replies(&profile));
             let mut what = count(profile.listeners.len(), "listener");
             if !profile.expectations.is_empty() {
                 let _ = write!(what, ", {}", count(profile.expectations.len(), "expectation"));

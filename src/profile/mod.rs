@@ -24,6 +24,8 @@ use toml::de::DeTable;
 
 use crate::code::Code;
 use crate::diag::Diagnostic;
+use crate::model::Protocol;
+use crate::model::socket::Reply;
 
 pub use bind::{Bind, Scope, Selector};
 pub use expect::Expectation;
@@ -321,18 +323,38 @@ pub fn within_limits(profile: &Profile) -> Result<(), Diagnostic> {
         .help("ask for fewer ports, or raise max_sockets in [limits] of a profile"))
 }
 
+/// Whether other hosts may reach a listener, as far as the profile alone shows.
+fn may_be_open(listener: &Listener) -> bool {
+    let loopback_device = listener.device.as_ref().is_some_and(|device| device.as_bytes() == b"lo");
+    !loopback_device
+        && listener.bind.parts().iter().any(|bind| match bind {
+            Bind::Address { address, .. } => !address.to_canonical().is_loopback(),
+            Bind::Interface(selector) => selector.scope != Scope::Loopback,
+            Bind::Loopback | Bind::Each(_) => false,
+        })
+}
+
+/// A warning for each listener that answers datagrams of other hosts, whose source addresses may be forged.
+#[must_use]
+pub fn udp_replies(profile: &Profile) -> Vec<Diagnostic> {
+    let answers = |listener: &&Listener| {
+        listener.protocol == Protocol::Udp && listener.reply != Reply::None && may_be_open(listener)
+    };
+    let warning = |listener: &Listener| {
+        let place = if listener.line > 0 { format!(" (line {})", listener.line) } else { String::new() };
+        let message = format!(
+            "{}: listener \"{}\"{place} answers UDP datagrams of other hosts, whose source address may be forged",
+            profile.origin, listener.name
+        );
+        Diagnostic::warning(Code::UDP_REPLIES, message)
+            .help("write reply = \"none\", or bind a loopback address")
+    };
+    profile.listeners.iter().filter(answers).map(warning).collect()
+}
+
 /// Listeners that other hosts may reach and that have no `exposure_reason`: refused by `--strict`.
 #[must_use]
 pub fn without_reason(profile: &Profile) -> Vec<Diagnostic> {
-    let may_be_open = |listener: &Listener| {
-        let loopback_device = listener.device.as_ref().is_some_and(|device| device.as_bytes() == b"lo");
-        !loopback_device
-            && listener.bind.parts().iter().any(|bind| match bind {
-                Bind::Address { address, .. } => !address.to_canonical().is_loopback(),
-                Bind::Interface(selector) => selector.scope != Scope::Loopback,
-                Bind::Loopback | Bind::Each(_) => false,
-            })
-    };
     let open = profile.listeners.iter().filter(|listener| may_be_open(listener));
     open.filter(|listener| listener.exposure_reason.is_none())
         .map(|listener| {

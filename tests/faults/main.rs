@@ -6,6 +6,7 @@
 mod support;
 
 mod accept;
+mod borrowed;
 mod budget;
 mod cost;
 mod files;
@@ -13,6 +14,7 @@ mod gathering;
 mod network;
 mod peers;
 mod rights;
+mod signals;
 mod streams;
 mod terminal;
 mod threads;
@@ -76,6 +78,16 @@ fn main() -> ExitCode {
             "unread_changes_are_made_up_for",
             network::a_change_without_a_descriptor_to_read_it_is_made_up_for,
         ),
+        trial("hangup_opens_the_log_again", signals::hangup_opens_the_log_again),
+        trial(
+            "hangup_without_a_way_to_the_log_loses_nothing",
+            signals::hangup_without_a_way_to_the_log_loses_nothing,
+        ),
+        trial("other_signals_end_nothing", signals::other_signals_end_nothing),
+        trial("a_limit_of_file_sizes_is_a_full_disk", signals::a_limit_of_file_sizes_is_a_full_disk),
+        trial("quiet_hides_no_warning", signals::quiet_hides_no_warning),
+        trial("options_are_restored_on_a_signal", borrowed::options_are_restored_on_a_signal),
+        trial("no_touch_sets_nothing", borrowed::no_touch_sets_nothing),
         trial("any_terminal_will_do", terminal::any_terminal_will_do),
         trial("keys_of_a_terminal_stop_go_on_and_end", terminal::keys_of_a_terminal_stop_go_on_and_end),
         trial("a_closed_terminal_ends_it", terminal::a_closed_terminal_ends_it),

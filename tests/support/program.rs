@@ -154,7 +154,7 @@ impl Listening {
     pub fn next_arrival(&mut self) -> Value {
         loop {
             let event = self.next();
-            if event["event"] != "network" && event["event"] != "queue" {
+            if !["network", "queue", "exposure"].contains(&event["event"].as_str().unwrap()) {
                 return event;
             }
         }

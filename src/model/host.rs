@@ -97,6 +97,12 @@ pub struct Interface {
     /// The routing table of a VRF; null for others.
     #[serde(default)]
     pub vrf_table: Option<u32>,
+    /// Its group (`ip link set group`), which rules with `suppress_ifgroup` look at.
+    #[serde(default)]
+    pub group: u32,
+    /// True when it neither sends nor answers ARP (IFF_NOARP).
+    #[serde(default)]
+    pub no_arp: bool,
     /// Its addresses, sorted.
     pub addresses: Vec<InterfaceAddress>,
     /// Per-interface settings that decide binds and delivery: `ipv4.route_localnet`, `ipv4.rp_filter`, `ipv4.arp_ignore`,
@@ -202,6 +208,8 @@ impl Interface {
             master: None,
             link: None,
             vrf_table: None,
+            group: 0,
+            no_arp: false,
             addresses: Vec::new(),
             settings: BTreeMap::new(),
         }
@@ -277,6 +285,25 @@ pub struct Route {
     /// Its share, from 1, where it is one of several next hops that packets are spread over; null for a route of its own.
     #[serde(default)]
     pub weight: Option<u32>,
+    /// The type of service of the packets it is for; 0 for all packets.
+    #[serde(default)]
+    pub tos: u8,
+    /// The source prefix of the packets it is for (IPv6 only); null for all packets.
+    #[serde(default)]
+    pub from: Option<IpNet>,
+    /// The router's preference (RFC 4191), which decides between IPv6 routes of one metric; null for medium.
+    #[serde(default)]
+    pub preference: Option<RouterPreference>,
+    /// Number of the next hop object or group that it uses; null without one.
+    #[serde(default)]
+    pub nexthop: Option<u32>,
+    /// True when the kernel does not use it (RTNH_F_DEAD): its interface is down, or has no carrier where
+    /// `ignore_routes_with_linkdown` is on.
+    #[serde(default)]
+    pub dead: bool,
+    /// True when it encapsulates packets (RTA_ENCAP).
+    #[serde(default)]
+    pub encapsulated: bool,
     /// What else it says of connections (`RTAX_*` of `linux/rtnetlink.h`), such as `mtu` in bytes, by the words of `ip route`.
     #[serde(default)]
     pub metrics: BTreeMap<String, u32>,
@@ -295,9 +322,25 @@ impl Route {
             source: None,
             metric: None,
             weight: None,
+            tos: 0,
+            from: None,
+            preference: None,
+            nexthop: None,
+            dead: false,
+            encapsulated: false,
             metrics: BTreeMap::new(),
         }
     }
+}
+
+/// A router's preference other than medium (RFC 4191, section 2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouterPreference {
+    /// Used after the others.
+    Low,
+    /// Used before the others.
+    High,
 }
 
 /// Names of [`Route::metrics`], by `RTAX_*` from 1; what decides nothing about packets of others has none.
@@ -373,9 +416,34 @@ pub struct Rule {
     /// Routes that it finds with a prefix of at most so many bits do not count; null when all do.
     #[serde(default)]
     pub suppress_prefix: Option<u32>,
+    /// Routes that it finds over an interface of this group do not count; null when all do.
+    #[serde(default)]
+    pub suppress_group: Option<u32>,
+    /// The type of service it matches; null for all.
+    #[serde(default)]
+    pub tos: Option<u8>,
+    /// The DSCP it matches exactly, 0 included; null for all.
+    #[serde(default)]
+    pub dscp: Option<u8>,
+    /// The IP protocol number it matches; null for all.
+    #[serde(default)]
+    pub ip_protocol: Option<u8>,
+    /// First and last source port it matches; null for all.
+    #[serde(default)]
+    pub source_ports: Option<(u16, u16)>,
+    /// First and last destination port it matches; null for all.
+    #[serde(default)]
+    pub destination_ports: Option<(u16, u16)>,
+    /// First and last user id it matches; null for all.
+    #[serde(default)]
+    pub users: Option<(u32, u32)>,
+    /// The priority of the rule that a `goto` continues with; null for other actions.
+    #[serde(default)]
+    pub goto: Option<u32>,
     /// The table it looks into; null for an action other than a look-up.
     pub table: Option<u32>,
-    /// What it does: `lookup`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`.
+    /// What it does: `lookup`, `l3mdev`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`; `other` when it has a condition or
+    /// an action that this program does not know.
     pub action: String,
 }
 
@@ -394,6 +462,14 @@ impl Rule {
             fwmask: None,
             inverted: false,
             suppress_prefix: None,
+            suppress_group: None,
+            tos: None,
+            dscp: None,
+            ip_protocol: None,
+            source_ports: None,
+            destination_ports: None,
+            users: None,
+            goto: None,
             table: None,
             action: String::new(),
         }

@@ -30,7 +30,8 @@ pub use filter_result::{
     Answer, AnswerKind, Decider, FilterDecision, FilterVerdict, FilteredPacket, Translated,
 };
 pub use host::{
-    AddrState, Host, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind, Rule, Scope, Snapshot,
+    AddrState, Host, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind, RouterPreference, Rule,
+    Scope, Snapshot,
 };
 pub use ifname::IfName;
 pub use inventory::{Inventory, ListeningSocket, Owner, Owners, Queue, SocketState};

@@ -136,7 +136,8 @@ impl LocalAddresses {
         interface.and_then(|interface| self.vrfs.get(&interface)).copied().unwrap_or(0)
     }
 
-    fn exact4(&self, vrf: Vrf, address: Ipv4Addr) -> Option<u32> {
+    /// The interface of a VRF (0: outside of all) that has an IPv4 address.
+    pub(super) fn exact4(&self, vrf: Vrf, address: Ipv4Addr) -> Option<u32> {
         let place = self.exact4.binary_search_by_key(&(vrf, address), |(address, _)| *address).ok()?;
         self.exact4.get(place).map(|(_, interface)| *interface)
     }
@@ -162,6 +163,13 @@ impl LocalAddresses {
             return Ipv4Kind::Local(interface);
         }
         if self.ipv4_used { Ipv4Kind::Foreign } else { Ipv4Kind::Unknown }
+    }
+
+    /// The interface of a VRF (0: outside of all) that has an IPv6 address which can be used; the interface `only`, unless that is 0.
+    pub(super) fn exact6(&self, vrf: Vrf, address: Ipv6Addr, only: u32) -> Option<u32> {
+        let owners = self.ipv6_owners(address).iter().filter(|owner| owner.unusable.is_none());
+        let mut owners = owners.map(|owner| owner.interface);
+        owners.find(|&owner| self.vrf(Some(owner)) == vrf && (only == 0 || owner == only))
     }
 
     /// The interfaces that have an IPv6 address.

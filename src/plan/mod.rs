@@ -11,6 +11,7 @@ pub mod conflict;
 pub mod destinations;
 pub mod expand;
 pub mod exposure;
+pub mod fib;
 pub mod local_table;
 pub mod lookup;
 pub mod predict;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::model::{IfName, RouteKind, Scope};
+use crate::model::{IfName, RouteKind, RouterPreference, Scope};
 
 /// Why no network namespace can be made.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +98,12 @@ pub struct NewRoute {
     pub weight: u32,
     /// Further next hops among which packets are spread.
     pub more: Vec<NextHop>,
+    /// The type of service of the packets it is for; 0 for all packets.
+    pub tos: u8,
+    /// The source prefix of the packets it is for (IPv6).
+    pub from: Option<IpNet>,
+    /// The router's preference (IPv6).
+    pub preference: Option<RouterPreference>,
     /// What it says of connections: see [`crate::model::Route::metrics`].
     pub metrics: BTreeMap<String, u32>,
     /// Whether it is a copy of a route: its gateway is not asked to be on a link, and it may stand beside another one to the
@@ -119,6 +125,9 @@ impl NewRoute {
             metric: None,
             weight: 1,
             more: Vec::new(),
+            tos: 0,
+            from: None,
+            preference: None,
             metrics: BTreeMap::new(),
             copied: false,
         }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs, reason = "a test")]
 
 mod ask;
+mod fib;
 mod host;
 #[path = "../support/mod.rs"]
 mod support;
@@ -45,6 +46,10 @@ fn main() -> ExitCode {
                 }),
                 Trial::test("who_is_exposed_now", || {
                     exposed_now();
+                    Ok(())
+                }),
+                Trial::test("route_look_ups", || {
+                    fib::oracle();
                     Ok(())
                 }),
                 Trial::test("random_hosts_with_vrfs", || {

@@ -355,6 +355,9 @@ impl<'a> Builder<'a> {
             metric: route.metric,
             weight: route.weight.unwrap_or(1),
             more: Vec::new(),
+            tos: route.tos,
+            from: route.from,
+            preference: route.preference,
             metrics: route.metrics.clone(),
             copied: true,
         })
@@ -412,13 +415,16 @@ fn is_unusable(address: &InterfaceAddress) -> bool {
 
 /// Whether `other` is a further next hop of `route`.
 fn is_next_hop(route: &Route, other: &Route) -> bool {
-    let key = |route: &Route| (route.table, route.destination, route.metric, route.source, route.kind);
+    let key = |route: &Route| {
+        let packets = (route.destination, route.tos, route.from);
+        (route.table, packets, route.metric, route.source, route.kind, route.nexthop)
+    };
     key(route) == key(other) && route.weight.is_some() && other.weight.is_some()
 }
 
 /// Whether `other` is a route of its own that IPv4 never takes, as `route` is asked first.
 fn is_another(route: &Route, other: &Route) -> bool {
-    let key = |route: &Route| (route.table, route.destination, route.metric.unwrap_or(0));
+    let key = |route: &Route| (route.table, route.destination, route.tos, route.metric.unwrap_or(0));
     route.destination.addr().is_ipv4()
         && key(route) == key(other)
         && route.gateway.is_some()

@@ -16,6 +16,8 @@ pub mod netlink;
 pub mod netns;
 pub mod network;
 mod nftables;
+mod network_routes;
+mod nexthops;
 pub mod options;
 pub mod overflows;
 pub mod packet_info;

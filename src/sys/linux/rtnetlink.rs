@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::netlink::{attribute, attributes, read, until_nul};
 use crate::model::{
-    AddrClass, AddrState, Family, IfName, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind, Rule,
-    Scope, addr,
+    AddrClass, AddrState, Family, IfName, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind,
+    RouterPreference, Rule, Scope, addr,
 };
 
 const AF_INET: u8 = 2;
@@ -116,6 +116,7 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
     const IFF_LOOPBACK: u32 = 0x8;
     const IFF_POINTOPOINT: u32 = 0x10;
     const IFF_RUNNING: u32 = 0x40;
+    const IFF_NOARP: u32 = 0x80;
     const IFF_MULTICAST: u32 = 0x1000;
     let hardware = u16::from_ne_bytes(read(payload, 2)?);
     let flags = u32::from_ne_bytes(read(payload, 8)?);
@@ -125,6 +126,7 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
         loopback: flags & IFF_LOOPBACK != 0,
         point_to_point: flags & IFF_POINTOPOINT != 0,
         multicast: flags & IFF_MULTICAST != 0,
+        no_arp: flags & IFF_NOARP != 0,
         kind: hardware_kind(hardware).map(str::to_owned),
         ..Interface::new(u32::from_ne_bytes(read(payload, 4)?), IfName::from_bytes(b""))
     };
@@ -150,6 +152,8 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
                 }
             }
             26 => link_settings(value, &mut interface.settings),
+            // IFLA_GROUP
+            27 => interface.group = u32_of(value).unwrap_or(0),
             37 => elsewhere = true,
             _ => {}
         }
@@ -265,20 +269,23 @@ pub fn route(payload: &[u8]) -> Vec<Route> {
 fn route_of(payload: &[u8]) -> Option<Vec<Route>> {
     let family = family_of(payload)?;
     let length = *payload.get(1)?;
-    // A route for packets of one type of service (`rtm_tos`), or from one network (`rtm_src_len`), is no route for all.
-    if *payload.get(2)? != 0 || *payload.get(3)? != 0 {
-        return None;
-    }
-    let mut base = Route::new(
-        u32::from(*payload.get(4)?),
-        route_kind(*payload.get(7)?),
-        IpNet::new(family.wildcard(), length).ok()?,
-    );
+    let from_length = *payload.get(2)?;
+    let mut base = Route {
+        tos: *payload.get(3)?,
+        dead: is_dead(u32::from_ne_bytes(read(payload, 8)?)),
+        ..Route::new(
+            u32::from(*payload.get(4)?),
+            route_kind(*payload.get(7)?),
+            IpNet::new(family.wildcard(), length).ok()?,
+        )
+    };
     let mut hops: Vec<Hop> = Vec::new();
     for (kind, value) in attributes(payload.get(12..)?) {
         match kind {
-            // RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA
+            // RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA,
+            // RTA_PREF (RFC 4191: 1 is high, 3 is low), RTA_ENCAP, RTA_NH_ID
             1 => base.destination = IpNet::new(ip_of(family, value)?, length).ok()?,
+            2 if from_length > 0 => base.from = Some(IpNet::new(ip_of(family, value)?, from_length).ok()?),
             4 => base.interface = u32_of(value),
             5 => base.gateway = ip_of(family, value),
             6 => base.metric = u32_of(value),
@@ -287,15 +294,28 @@ fn route_of(payload: &[u8]) -> Option<Vec<Route>> {
             9 => hops = next_hops(family, value),
             15 => base.table = u32_of(value)?,
             18 => base.gateway = via(value),
+            20 => {
+                base.preference = match *value.first()? {
+                    1 => Some(RouterPreference::High),
+                    3 => Some(RouterPreference::Low),
+                    _ => None,
+                }
+            }
+            22 => base.encapsulated = true,
+            30 => base.nexthop = u32_of(value),
             _ => {}
         }
     }
     if hops.is_empty() {
         return Some(vec![base]);
     }
-    let route = |(interface, gateway, weight)| {
-        let (interface, weight) = (Some(interface), Some(weight));
-        Route { interface, gateway, weight, ..base.clone() }
+    let route = |hop: Hop| Route {
+        interface: Some(hop.interface),
+        gateway: hop.gateway,
+        weight: Some(hop.weight),
+        dead: hop.dead,
+        encapsulated: hop.encapsulated,
+        ..base.clone()
     };
     Some(hops.into_iter().map(route).collect())
 }
@@ -312,11 +332,22 @@ fn metrics(value: &[u8]) -> BTreeMap<String, u32> {
         .collect()
 }
 
-/// Index of the interface, gateway and weight of a next hop.
-type Hop = (u32, Option<IpAddr>, u32);
+/// A next hop of a route.
+struct Hop {
+    interface: u32,
+    gateway: Option<IpAddr>,
+    weight: u32,
+    dead: bool,
+    encapsulated: bool,
+}
+
+/// Whether the kernel leaves a next hop out (RTNH_F_DEAD of `linux/rtnetlink.h`).
+fn is_dead(flags: u32) -> bool {
+    flags & 1 != 0
+}
 
 /// `struct rtnexthop` records: each head with its attributes.
-pub(super) fn records(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+fn records(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(read(bytes, 0)?));
         let record = bytes.get(..length)?.split_at_checked(8)?;
@@ -333,8 +364,15 @@ fn next_hops(family: Family, bytes: &[u8]) -> Vec<Hop> {
             18 => via(value),
             _ => None,
         });
-        // `rtnh_hops` is the weight less one.
-        Some((u32::from_ne_bytes(read(head, 4)?), gateway, u32::from(*head.get(3)?) + 1))
+        Some(Hop {
+            interface: u32::from_ne_bytes(read(head, 4)?),
+            gateway,
+            // `rtnh_hops` is the weight less one.
+            weight: u32::from(*head.get(3)?) + 1,
+            dead: is_dead(u32::from(*head.get(2)?)),
+            // RTA_ENCAP
+            encapsulated: attributes(record).any(|(kind, _)| kind == 22),
+        })
     };
     records(bytes).filter_map(hop).collect()
 }
@@ -364,6 +402,11 @@ pub(super) fn route_kind(number: u8) -> RouteKind {
     }
 }
 
+/// `struct fib_rule_port_range`: first and last port.
+fn ports_of(value: &[u8]) -> Option<(u16, u16)> {
+    Some((u16::from_ne_bytes(read(value, 0)?), u16::from_ne_bytes(read(value, 2)?)))
+}
+
 /// A policy rule from RTM_NEWRULE. Its action is `other` when it has conditions that [`Rule`] has no place for.
 #[must_use]
 pub fn rule(payload: &[u8]) -> Option<Rule> {
@@ -371,32 +414,48 @@ pub fn rule(payload: &[u8]) -> Option<Rule> {
     let family = family_of(payload)?;
     let (to_length, from_length) = (*payload.get(1)?, *payload.get(2)?);
     let mut table = u32::from(*payload.get(4)?);
-    let mut exact = *payload.get(3)? == 0;
+    let mut exact = true;
+    let (mut mask, mut goto) = (None, None);
     let inverted = u32::from_ne_bytes(read(payload, 8)?) & FIB_RULE_INVERT != 0;
-    let mut rule = Rule { inverted, ..Rule::any(family) };
+    let tos = Some(*payload.get(3)?).filter(|tos| *tos != 0);
+    let mut rule = Rule { inverted, tos, ..Rule::any(family) };
     let mut l3mdev = false;
     for (kind, value) in attributes(payload.get(12..)?) {
         match kind {
-            // FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_OIFNAME, FRA_L3MDEV
+            // FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_GOTO, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_OIFNAME, FRA_L3MDEV
             1 => rule.to = IpNet::new(ip_of(family, value)?, to_length).ok(),
             2 => rule.from = IpNet::new(ip_of(family, value)?, from_length).ok(),
             3 => rule.iif = Some(name_of(value)),
+            4 => goto = u32_of(value),
             6 => rule.priority = u32_of(value)?,
             10 => rule.fwmark = u32_of(value).filter(|mark| *mark != 0),
             15 => table = u32_of(value)?,
             17 => rule.oif = Some(name_of(value)),
             19 => l3mdev = value.first().is_some_and(|flag| *flag != 0),
             // FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN: -1 is off
-            13 => exact &= u32_of(value) == Some(u32::MAX),
+            13 => rule.suppress_group = u32_of(value).filter(|group| *group != u32::MAX),
             14 => rule.suppress_prefix = u32_of(value).filter(|length| *length != u32::MAX),
             // FRA_FWMASK
-            16 => rule.fwmask = u32_of(value).filter(|mask| *mask != u32::MAX && *mask != 0),
-            // FRA_TUN_ID, FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE
-            // FRA_DSCP and what came after it
-            12 | 20 | 22.. => exact = false,
+            16 => mask = u32_of(value),
+            // FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE, FRA_DSCP
+            20 => rule.users = u32_of(value).zip(value.get(4..).and_then(u32_of)).filter(|all| *all != (0, u32::MAX)),
+            22 => rule.ip_protocol = value.first().copied(),
+            23 => rule.source_ports = ports_of(value),
+            24 => rule.destination_ports = ports_of(value),
+            25 => rule.dscp = value.first().copied(),
+            // FRA_SPORT_MASK, FRA_DPORT_MASK, FRA_DSCP_MASK: every bit is what a rule without a mask has
+            28 | 29 => exact &= value.iter().all(|byte| *byte == 0xff),
+            30 => exact &= value.first() == Some(&0x3f),
+            // FRA_TUN_ID, FRA_FLOWLABEL, FRA_FLOWLABEL_MASK and what came after them
+            12 | 26 | 27 | 31.. => exact = false,
             _ => {}
         }
     }
+    // A mask of all bits is what a mark has without one.
+    rule.fwmask = match (rule.fwmark, mask) {
+        (Some(_), Some(u32::MAX)) | (None, Some(0)) => None,
+        (_, mask) => mask,
+    };
     let action = match *payload.get(7)? {
         1 if l3mdev => "l3mdev",
         1 => "lookup",
@@ -409,6 +468,7 @@ pub fn rule(payload: &[u8]) -> Option<Rule> {
     };
     rule.action = if exact { action } else { "other" }.to_owned();
     rule.table = (action == "lookup").then_some(table);
+    rule.goto = goto.filter(|_| action == "goto");
     Some(rule)
 }
 
@@ -474,6 +534,8 @@ mod tests {
         payload.extend(attribute(6, &5u32.to_ne_bytes()));
         assert_eq!(rule(&payload).unwrap().action, "lookup");
         payload.extend(attribute(22, &[6]));
+        assert_eq!((&*rule(&payload).unwrap().action, rule(&payload).unwrap().ip_protocol), ("lookup", Some(6)));
+        payload.extend(attribute(12, &[0, 0, 0, 0, 0, 0, 0, 5]));
         assert_eq!(rule(&payload).unwrap().action, "other");
         assert_eq!(rule(&payload).unwrap().table, Some(100));
     }

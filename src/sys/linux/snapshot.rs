@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 
 use super::implied::{Implied, unsupported_of_link, unsupported_of_route};
 use super::netlink::{Netlink, Refusal, Service};
+use super::nexthops;
 use super::rtnetlink as decode;
 use crate::model::{AddrState, Family, Host, Interface, Route, Rule, Snapshot};
 use crate::sys::{Error, getifaddrs};
@@ -226,8 +227,9 @@ fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>
             restart,
             |(routes, unsupported, implied), kind, payload| {
                 if kind == RTM_NEWROUTE && !implied.implies(payload) {
-                    unsupported.extend(unsupported_of_route(payload));
-                    routes.extend(decode::route(payload));
+                    let found = decode::route(payload);
+                    unsupported.extend(found.first().and_then(unsupported_of_route));
+                    routes.extend(found);
                 }
             },
         )?;
@@ -236,6 +238,9 @@ fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>
         asked.push((family, found.2));
         Ok(consistent)
     });
+    if routes.iter().any(nexthops::is_bare) {
+        routes = resolved(netlink, routes, &mut unsupported, gaps);
+    }
     asked.retain(|(_, implied)| !implied.has_seen_all());
     for (interface, address) in snapshot.addresses().filter(|_| !asked.is_empty()) {
         // IPv6 addresses get theirs when they may be used, and lose it with their interface.
@@ -250,12 +255,50 @@ fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>
         }
     }
     // Routes to one destination are asked in the kernel's order, so the sort must be stable.
-    let key =
-        |route: &Route| (route.table, Family::of(route.destination.addr()), route.destination, route.metric);
+    let key = |route: &Route| {
+        let family = Family::of(route.destination.addr());
+        (route.table, family, route.destination, route.metric, route.tos, route.from)
+    };
     routes.sort_by_key(key);
     routes.dedup();
     snapshot.routes = routes;
     snapshot.unsupported.append(&mut unsupported);
+}
+
+/// Routes with the next hops of their objects, where the kernel reports the number of the object alone.
+fn resolved(
+    netlink: &mut Netlink,
+    routes: Vec<Route>,
+    unsupported: &mut Vec<String>,
+    gaps: &mut Vec<String>,
+) -> Vec<Route> {
+    let objects = match netlink.dump(nexthops::RTM_GETNEXTHOP, &nexthops::REQUEST) {
+        Ok(dump) => {
+            let found = dump.messages().filter(|(kind, _)| *kind == nexthops::RTM_NEWNEXTHOP);
+            nexthops::by_number(found.filter_map(|(_, payload)| nexthops::object(payload)))
+        }
+        Err(refusal) => {
+            gaps.push(format!("cannot dump the next hop objects: {refusal}"));
+            BTreeMap::new()
+        }
+    };
+    let mut out = Vec::new();
+    for route in routes {
+        match nexthops::is_bare(&route).then(|| nexthops::resolve(&route, &objects)) {
+            None => out.push(route),
+            Some(Some(mut hops)) => out.append(&mut hops),
+            Some(None) => {
+                unsupported.push(format!(
+                    "the route to {} in table {} has the next hop object {}, which is not in the list of objects",
+                    route.destination,
+                    route.table,
+                    route.nexthop.unwrap_or(0)
+                ));
+                out.push(route);
+            }
+        }
+    }
+    out
 }
 
 /// The rules that are not every Linux's, and those of every Linux that are gone.

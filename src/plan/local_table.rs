@@ -84,7 +84,6 @@ impl LocalAddresses {
         }
         // The first interface that has an address is its owner; the sort is stable.
         new.exact4.sort_by_key(|(address, _)| *address);
-        new.exact4.dedup_by_key(|(address, _)| *address);
         for route in &snapshot.routes {
             let interface = route.interface.unwrap_or(0);
             let vrf = new.vrf(Some(interface));
@@ -138,8 +137,14 @@ impl LocalAddresses {
 
     /// The interface of a VRF (0: outside of all) that has an IPv4 address.
     pub(super) fn exact4(&self, vrf: Vrf, address: Ipv4Addr) -> Option<u32> {
-        let place = self.exact4.binary_search_by_key(&(vrf, address), |(address, _)| *address).ok()?;
-        self.exact4.get(place).map(|(_, interface)| *interface)
+        self.owners4(vrf, address).next()
+    }
+
+    /// The interfaces of a VRF (0: outside of all) that have an IPv4 address, the owner first.
+    pub(super) fn owners4(&self, vrf: Vrf, address: Ipv4Addr) -> impl Iterator<Item = u32> + '_ {
+        let start = self.exact4.partition_point(|(other, _)| *other < (vrf, address));
+        let rest = self.exact4.get(start..).unwrap_or_default().iter();
+        rest.take_while(move |(other, _)| *other == (vrf, address)).map(|(_, interface)| *interface)
     }
 
     /// What an IPv4 address is to this host, or to the VRF of the interface `device`.

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use bindscope::model::Snapshot;
 use bindscope::plan::fib::{Decision, Fact, Fib, Flow, RouteError};
 use bindscope::plan::local_table::LocalAddresses;
+use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -54,7 +55,7 @@ fn address6(random: &mut Random) -> String {
 }
 
 fn prefix(random: &mut Random, ipv4: bool) -> String {
-    let net: ipnet::IpNet = if ipv4 {
+    let net: IpNet = if ipv4 {
         let bits = *random.pick(&[0, 8, 12, 16, 20, 24, 24, 27, 30, 32]);
         format!("{}/{bits}", address4(random)).parse().unwrap()
     } else {
@@ -104,7 +105,7 @@ fn script(random: &mut Random) -> String {
             4 | 5 => format!("{to} dev {link}"),
             6 => {
                 let (one, two) = (via(random), via(random));
-                format!("{to} nexthop {one} dev {link} weight 2 nexthop {two} dev {link} onlink")
+                format!("{to} table {table} nexthop {one} dev {link} weight 2 nexthop {two} dev {link} onlink")
             }
             _ => format!("{to} {} dev {link} onlink", via(random)),
         };
@@ -123,7 +124,8 @@ fn script(random: &mut Random) -> String {
             }
         }
         let append = if random.once_in(3) { "append" } else { "add" };
-        let _ = writeln!(out, "route {append} {words} table {table}");
+        let place = if words.contains("nexthop") { String::new() } else { format!(" table {table}") };
+        let _ = writeln!(out, "route {append} {words}{place}");
     }
     for number in 0..random.below(14) {
         let ipv4 = random.once_in(2);
@@ -308,8 +310,8 @@ fn flow(random: &mut Random, snapshot: &Snapshot) -> Flow {
     let pick = |random: &mut Random, values: &[u32]| *random.pick(values);
     let port = |random: &mut Random| Fact::Known(*random.pick(&[0u16, 22, 80, 443, 1500]));
     let index = |name: &str| snapshot.interface_named(&name.into()).unwrap().index;
-    let protocol = *random.pick(&[0u8, 6, 6, 17]);
-    let ports = protocol != 0;
+    // Without a protocol the kernel would take UDP for IPv4.
+    let protocol = *random.pick(&[6u8, 6, 17]);
     Flow {
         from: random.once_in(2).then(|| *random.pick(&own)),
         oif: if random.once_in(5) { index(LINKS[random.below(4)]) } else { 0 },
@@ -317,8 +319,8 @@ fn flow(random: &mut Random, snapshot: &Snapshot) -> Flow {
         user: Fact::Known(pick(random, &[0, 5, 1500])),
         tos: if random.once_in(8) { 0x10 } else { 0 },
         protocol,
-        source_port: if ports { port(random) } else { Fact::Known(0) },
-        destination_port: if ports { port(random) } else { Fact::Known(0) },
+        source_port: port(random),
+        destination_port: port(random),
         ..Flow::to(to.parse().unwrap())
     }
 }
@@ -355,8 +357,12 @@ pub fn oracle() {
         let mut buffer = vec![0; 4096];
         for _ in 0..LOOKUPS {
             let flow = flow(&mut random, &snapshot);
-            let broadcast = matches!(flow.to, IpAddr::V4(v4) if !matches!(local.ipv4(v4, None), bindscope::plan::local_table::Ipv4Kind::Local(_) | bindscope::plan::local_table::Ipv4Kind::Foreign));
-            if broadcast {
+            // What is sent to many is no connection; an own address that is also the broadcast address of a small network is both.
+            let broadcast = |own: &bindscope::model::InterfaceAddress| {
+                let ends = IpNet::new(own.address, own.prefix).map(|net| [net.network(), net.broadcast()]);
+                own.prefix < 31 && ends.is_ok_and(|ends| ends.contains(&flow.to))
+            };
+            if flow.to.is_ipv4() && snapshot.addresses().any(|(_, own)| broadcast(own)) {
                 continue;
             }
             let decision = fib.output(&local, &flow);
@@ -373,8 +379,8 @@ pub fn oracle() {
                     *outcomes.entry(name).or_default() += 1;
                 }
                 Some(false) => panic!(
-                    "host {number}: {flow:?}\npredicted {decision:?}\nthe kernel answers {answer:?}\n{script}\nrules {:#?}",
-                    snapshot.rules
+                    "host {number}: {flow:?}\npredicted {decision:?}\nthe kernel answers {answer:?}\n{script}\nrules {:#?} {:?}",
+                    snapshot.rules, snapshot.incomplete_because
                 ),
             }
         }

@@ -1,7 +1,7 @@
 //! Routing tables, indexed by prefix: the longest one first, then what the kernel compares within it.
 
 use std::cmp::Reverse;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
@@ -110,7 +110,7 @@ impl<'a> Tables<'a> {
                 if *family == side(Family::Ipv4) {
                     entries.sort_by_key(|one| (Reverse(one.head.tos), one.head.metric.unwrap_or(0)));
                 } else {
-                    let from = |one: &Entry<'_>| one.head.from.map_or(0, |from| from.prefix_len());
+                    let from = |one: &Entry<'_>| one.head.from.map(|from| (from.prefix_len(), from));
                     entries.sort_by_key(|one| (Reverse(from(one)), one.head.metric.unwrap_or(0)));
                 }
             }
@@ -135,9 +135,11 @@ impl<'a> Tables<'a> {
             return Some((prefix, Decision::Local { table, interface, prefix }));
         }
         let routes = self.tables.get(&(table, usize::from(!ipv4)))?;
+        let mut started = false;
         for &length in &routes.lengths {
             let Some(entries) = routes.routes.get(&(length, masked(flow.to, length))) else { continue };
-            let found = if ipv4 { find4(entries, length, flow) } else { find6(entries, flow) };
+            let found =
+                if ipv4 { find4(entries, length, flow) } else { find6(entries, length, flow, &mut started) };
             if let Some(found) = found {
                 return Some((length, decision(found, flow, table, length, rule)));
             }
@@ -153,7 +155,7 @@ impl<'a> Tables<'a> {
         };
         let oif = search.flow.oif;
         match search.flow.to {
-            IpAddr::V4(v4) => search.local.exact4(vrf, v4).filter(|owner| oif == 0 || *owner == oif),
+            IpAddr::V4(v4) => search.local.owners4(vrf, v4).find(|owner| oif == 0 || *owner == oif),
             IpAddr::V6(v6) => search.local.exact6(vrf, v6, if search.flow.strict { oif } else { 0 }),
         }
     }
@@ -187,13 +189,23 @@ fn find4<'a>(entries: &[Entry<'a>], length: u8, flow: &Flow) -> Option<Choice<'a
     Some(if many { Choice::Several } else { Choice::One(*found) })
 }
 
-/// `rt6_select()` for each source prefix, the longest first. The lowest metric is asked alone before the others.
-fn find6<'a>(entries: &[Entry<'a>], flow: &Flow) -> Option<Choice<'a>> {
+/// `rt6_select()` for each source prefix, the longest first, then for the routes without one. The lowest metric is asked alone
+/// before the others.
+///
+/// A prefix that has routes for some sources hides those for all from a source that none of the former is for, unless the walk
+/// began at a longer prefix (`fib6_node_lookup_1()` and `fib6_backtrack()` of `net/ipv6`); the default route is never hidden.
+fn find6<'a>(entries: &[Entry<'a>], length: u8, flow: &Flow, started: &mut bool) -> Option<Choice<'a>> {
     let is_from = |from: Option<IpNet>| match (from, flow.from) {
         (None, _) => true,
         (Some(from), Some(source)) => from.contains(&source),
-        (Some(from), None) => from.prefix_len() == 0,
+        (Some(from), None) => from.contains(&IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
     };
+    let divided = entries.iter().any(|entry| entry.head.from.is_some());
+    let fits = entries.iter().any(|entry| entry.head.from.is_some() && is_from(entry.head.from));
+    if !*started && divided && !fits && length != 0 {
+        return None;
+    }
+    *started = true;
     let mut rest = entries;
     while let Some(first) = rest.first() {
         let count = rest.iter().take_while(|other| other.head.from == first.head.from).count();
@@ -256,12 +268,8 @@ fn decision<'a>(
         RouteKind::Throw => refused(RouteError::NoRoute),
         RouteKind::Other => Decision::Unknown { fact: MissingFact::Routes, rule },
         RouteKind::Unicast | RouteKind::Broadcast | RouteKind::Anycast | RouteKind::Multicast => {
-            let ipv4 = flow.to.is_ipv4();
-            let mut oif = if ipv4 || flow.strict { flow.oif } else { 0 };
-            // Among next hops of IPv6 one through the interface is preferred.
-            if !ipv4 && entry.hops.iter().any(|hop| is_usable(hop, flow.oif)) {
-                oif = flow.oif;
-            }
+            // Among the next hops of one route IPv6 does not prefer an interface (`fib6_select_path()`).
+            let oif = if flow.to.is_ipv4() || flow.strict { flow.oif } else { 0 };
             let first = entry.hops.iter().position(|hop| is_usable(hop, oif)).unwrap_or(0);
             Decision::Found(Found { rule, hops: Hops { all: entry.hops, first, oif } })
         }

@@ -278,7 +278,9 @@ impl<'a> Fib<'a> {
         }
         match self.look_up(local, &flow) {
             // "Apparently, routing tables are wrong. Assume, that the destination is on link."
-            Decision::Refused { .. } if family == Family::Ipv4 && flow.oif != 0 && self.vrf(flow.oif) == 0 => {
+            Decision::Refused { .. }
+                if family == Family::Ipv4 && flow.oif != 0 && self.vrf(flow.oif) == 0 =>
+            {
                 Decision::OnLink(flow.oif)
             }
             decision => decision,
@@ -397,7 +399,9 @@ impl<'a> Fib<'a> {
         let iif = if flow.iif == 0 { LOOPBACK_INDEX } else { flow.iif };
         let inside = |net: Option<ipnet::IpNet>, address: Option<IpAddr>| match (net, address) {
             (None, _) => true,
-            (Some(net), None) => net.prefix_len() == 0 || net.contains(&Family::of(flow.to).wildcard()) && flow.to.is_ipv4(),
+            (Some(net), None) => {
+                net.prefix_len() == 0 || net.contains(&Family::of(flow.to).wildcard()) && flow.to.is_ipv4()
+            }
             (Some(net), Some(address)) => net.contains(&address),
         };
         let through = |wanted: u32, is: u32| wanted == 0 || wanted == is || self.is_vrf_of(wanted, is);
@@ -444,8 +448,7 @@ impl<'a> Fib<'a> {
 }
 
 const LOOPBACK_INDEX: u32 = 1;
-const NOTHING: Decision<'static> =
-    Decision::Refused { error: RouteError::NoRoute, rule: None, route: None };
+const NOTHING: Decision<'static> = Decision::Refused { error: RouteError::NoRoute, rule: None, route: None };
 
 fn is_throw(decision: &Decision<'_>) -> bool {
     matches!(decision, Decision::Refused { route: Some(route), .. }
@@ -485,9 +488,7 @@ fn steps(snapshot: &Snapshot, family: Family) -> Vec<Step<'_>> {
     };
     let mut steps: Vec<(u32, Step<'_>)> = standard
         .into_iter()
-        .filter(|&(priority, table)| {
-            !missing(priority) && (family == Family::Ipv4 || table != TABLE_DEFAULT)
-        })
+        .filter(|&(priority, table)| !missing(priority) && (family == Family::Ipv4 || table != TABLE_DEFAULT))
         .map(|(priority, table)| (priority, Step::Standard(table)))
         .collect();
     let own = snapshot.rules.iter().filter(|rule| rule.family == family);

@@ -297,7 +297,11 @@ fn routes_and_rules_of_all_tables() {
     netns.ip("route add 10.79.0.0/24 dev eth0 tos 0x10");
     let more = snapshot(&netns).routes;
     let added: Vec<_> = more.iter().filter(|route| !ours.routes.contains(route)).collect();
-    assert_eq!(added.iter().map(|route| route.tos).collect::<Vec<_>>(), [0x10], "a route for one type of service");
+    assert_eq!(
+        added.iter().map(|route| route.tos).collect::<Vec<_>>(),
+        [0x10],
+        "a route for one type of service"
+    );
     let fresh = Netns::new();
     let rules = |netns: &Netns| {
         let found = snapshot(netns);

@@ -72,8 +72,13 @@ fn script(random: &mut Random) -> String {
         for _ in 0..1 + random.below(2) {
             let route = if random.once_in(4) { " noprefixroute" } else { "" };
             let bits = *random.pick(&[24, 24, 28, 32]);
-            let _ = writeln!(out, "address add 10.0.{number}.{}/{bits} dev {link}{route}", 1 + random.below(250));
-            let _ = writeln!(out, "address add fd00:0:0:{number}::{:x}/64 dev {link} nodad{route}", 1 + random.below(250));
+            let _ =
+                writeln!(out, "address add 10.0.{number}.{}/{bits} dev {link}{route}", 1 + random.below(250));
+            let _ = writeln!(
+                out,
+                "address add fd00:0:0:{number}::{:x}/64 dev {link} nodad{route}",
+                1 + random.below(250)
+            );
         }
     }
     let _ = writeln!(out, "address add 10.0.0.{}/24 dev e1", 1 + random.below(250));
@@ -105,7 +110,9 @@ fn script(random: &mut Random) -> String {
             4 | 5 => format!("{to} dev {link}"),
             6 => {
                 let (one, two) = (via(random), via(random));
-                format!("{to} table {table} nexthop {one} dev {link} weight 2 nexthop {two} dev {link} onlink")
+                format!(
+                    "{to} table {table} nexthop {one} dev {link} weight 2 nexthop {two} dev {link} onlink"
+                )
             }
             _ => format!("{to} {} dev {link} onlink", via(random)),
         };
@@ -143,7 +150,14 @@ fn script(random: &mut Random) -> String {
             (8, "iif lo".to_owned()),
             (10, format!("iif {}", random.pick(&["e0", "gone"]))),
             (8, format!("oif {}", random.pick(&LINKS))),
-            (5, format!("fwmark {:#x}/{:#x}", random.pick(&[0, 1, 0x10]), random.pick(&[0xff, 0x11, 0xffff_ffffu32]))),
+            (
+                5,
+                format!(
+                    "fwmark {:#x}/{:#x}",
+                    random.pick(&[0, 1, 0x10]),
+                    random.pick(&[0xff, 0x11, 0xffff_ffffu32])
+                ),
+            ),
             (5, format!("ipproto {}", random.pick(&["tcp", "udp", "17"]))),
             (6, format!("sport {}", random.pick(&["22", "80", "1000-2000"]))),
             (6, format!("dport {}", random.pick(&["443", "1000-2000"]))),
@@ -286,7 +300,8 @@ fn agrees(decision: &Decision<'_>, answer: &Answer, flow: &Flow, merged: bool) -
         }
         (Decision::Found(found), Answer::Route { kind, table, oif, gateway, source }) => {
             let hop = found.hops.iter().any(|hop| hop.interface == Some(*oif) && hop.gateway == *gateway);
-            let from = flow.from.is_some() || found.route().source.is_none() || found.route().source == *source;
+            let from =
+                flow.from.is_some() || found.route().source.is_none() || found.route().source == *source;
             *kind == 1 && hop && from && (merged || *table == found.route().table)
         }
         _ => false,
@@ -370,7 +385,8 @@ pub fn oracle() {
             let length = socket.recv(&mut &mut buffer[..], 0).unwrap();
             let answer = answer(&buffer[..length]);
             asked += 1;
-            let merged = snapshot.rules.iter().all(|rule| rule.family != bindscope::model::Family::of(flow.to));
+            let merged =
+                snapshot.rules.iter().all(|rule| rule.family != bindscope::model::Family::of(flow.to));
             match agrees(&decision, &answer, &flow, merged) {
                 None => unknown += 1,
                 Some(true) => {

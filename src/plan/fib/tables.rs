@@ -163,8 +163,12 @@ impl<'a> Tables<'a> {
 
 /// Whether `other` is a further next hop of the route whose first one is `head`.
 fn is_hop_of(head: &Route, other: &Route) -> bool {
-    let key = |route: &Route| (route.table, route.destination, route.tos, route.from, route.metric, route.source);
-    head.weight.is_some() && other.weight.is_some() && head.nexthop == other.nexthop && key(head) == key(other)
+    let key =
+        |route: &Route| (route.table, route.destination, route.tos, route.from, route.metric, route.source);
+    head.weight.is_some()
+        && other.weight.is_some()
+        && head.nexthop == other.nexthop
+        && key(head) == key(other)
 }
 
 /// What was found: one entry, or several of which the kernel takes one by the state of neighbours.

@@ -165,7 +165,10 @@ fn untold_words(payload: &[u8]) -> Option<Vec<String>> {
 #[must_use]
 pub fn unsupported_of_route(route: &Route) -> Option<String> {
     route.encapsulated.then(|| {
-        format!("the route to {} in table {} puts packets into others (encap)", route.destination, route.table)
+        format!(
+            "the route to {} in table {} puts packets into others (encap)",
+            route.destination, route.table
+        )
     })
 }
 

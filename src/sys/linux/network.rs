@@ -405,4 +405,3 @@ pub(super) fn af(family: Family) -> u8 {
         Family::Ipv6 => 10,
     }
 }
-

@@ -189,7 +189,8 @@ impl Network {
         for (kind, value) in [(FRA_IP_PROTO, rule.ip_protocol), (FRA_DSCP, rule.dscp)] {
             message.extend(value.map(|value| attribute(kind, &[value])).unwrap_or_default());
         }
-        for (kind, ports) in [(FRA_SPORT_RANGE, rule.source_ports), (FRA_DPORT_RANGE, rule.destination_ports)] {
+        for (kind, ports) in [(FRA_SPORT_RANGE, rule.source_ports), (FRA_DPORT_RANGE, rule.destination_ports)]
+        {
             let range = ports.map(|(first, last)| [first.to_ne_bytes(), last.to_ne_bytes()].concat());
             message.extend(range.map(|range| attribute(kind, &range)).unwrap_or_default());
         }

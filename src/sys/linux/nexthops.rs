@@ -35,8 +35,7 @@ pub fn object(payload: &[u8]) -> Option<Object> {
         10 => Family::Ipv6,
         _ => Family::Ipv4,
     };
-    let mut object =
-        Object { dead: u32::from_ne_bytes(read(payload, 4)?) & 1 != 0, ..Object::default() };
+    let mut object = Object { dead: u32::from_ne_bytes(read(payload, 4)?) & 1 != 0, ..Object::default() };
     for (kind, value) in attributes(payload.get(8..)?) {
         match kind {
             // NHA_ID, NHA_GROUP, NHA_BLACKHOLE, NHA_OIF, NHA_GATEWAY, NHA_ENCAP_TYPE
@@ -111,7 +110,8 @@ mod tests {
         let members = [[1, 0, 0, 0, 4, 0, 0, 0], [2, 0, 0, 0, 0, 0, 0, 0]].concat();
         let group = message(&[(1, &3u32.to_ne_bytes()), (2, &members)]);
         let objects = by_number([one, two, group].iter().filter_map(|payload| object(payload)));
-        let bare = Route { nexthop: Some(3), ..Route::new(254, RouteKind::Unicast, "0.0.0.0/0".parse().unwrap()) };
+        let bare =
+            Route { nexthop: Some(3), ..Route::new(254, RouteKind::Unicast, "0.0.0.0/0".parse().unwrap()) };
         assert!(is_bare(&bare));
         let routes = resolve(&bare, &objects).unwrap();
         let hops: Vec<_> = routes.iter().map(|route| (route.interface, route.weight)).collect();

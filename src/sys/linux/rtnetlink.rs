@@ -438,7 +438,10 @@ pub fn rule(payload: &[u8]) -> Option<Rule> {
             // FRA_FWMASK
             16 => mask = u32_of(value),
             // FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE, FRA_DSCP
-            20 => rule.users = u32_of(value).zip(value.get(4..).and_then(u32_of)).filter(|all| *all != (0, u32::MAX)),
+            20 => {
+                rule.users =
+                    u32_of(value).zip(value.get(4..).and_then(u32_of)).filter(|all| *all != (0, u32::MAX))
+            }
             22 => rule.ip_protocol = value.first().copied(),
             23 => rule.source_ports = ports_of(value),
             24 => rule.destination_ports = ports_of(value),
@@ -534,7 +537,10 @@ mod tests {
         payload.extend(attribute(6, &5u32.to_ne_bytes()));
         assert_eq!(rule(&payload).unwrap().action, "lookup");
         payload.extend(attribute(22, &[6]));
-        assert_eq!((&*rule(&payload).unwrap().action, rule(&payload).unwrap().ip_protocol), ("lookup", Some(6)));
+        assert_eq!(
+            (&*rule(&payload).unwrap().action, rule(&payload).unwrap().ip_protocol),
+            ("lookup", Some(6))
+        );
         payload.extend(attribute(12, &[0, 0, 0, 0, 0, 0, 0, 5]));
         assert_eq!(rule(&payload).unwrap().action, "other");
         assert_eq!(rule(&payload).unwrap().table, Some(100));

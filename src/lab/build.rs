@@ -111,7 +111,7 @@ impl Lab {
         match action {
             Action::Namespace => Ok(()),
             Action::Setting { path, value, optional } => set(path, value, *optional, gaps),
-            Action::Wire { here, there, other } => network.add_wire(here, there, self.namespace(*other)?),
+            Action::Wire { here, there, other } => network.add_veth(here, there, self.namespace(*other)?),
             Action::Bridge(link) => network.add_bridge(link),
             Action::Vrf(link, table) => network.add_vrf(link, *table),
             Action::Macvlan { link, parent, other } => {

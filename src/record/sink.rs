@@ -85,7 +85,7 @@ pub struct Losses {
     pub closed: bool,
 }
 
-/// A destination for lines. [`Sink::another`] returns a second sink for the same destination; each has its own buffer
+/// A destination for lines. [`Sink::clone_for_thread`] returns a second sink for the same destination; each has its own buffer
 /// until it is flushed.
 pub struct Sink {
     batch: Batch,

@@ -1,10 +1,10 @@
-//! Error numbers of this system to the names of the manual pages.
+//! Maps this system's errno values to the names of the manual pages.
 
 use std::io;
 
 use crate::model::Errno;
 
-/// The name of an I/O error's number. An error without a number is [`Errno::EIO`].
+/// The name of an I/O error's errno. An error without a number is [`Errno::EIO`].
 #[must_use]
 pub fn errno_of(error: &io::Error) -> Errno {
     let Some(raw) = error.raw_os_error() else { return Errno::EIO };
@@ -13,9 +13,9 @@ pub fn errno_of(error: &io::Error) -> Errno {
 
 #[cfg(unix)]
 fn by_number(raw: i32) -> Option<Errno> {
-    /// Above the numbers of every Unix.
+    /// A number above the errno values of every Unix.
     const NUMBERS: i32 = 256;
-    // Asked for each port of a sweep: the names are compared once.
+    // Called for each port of a port scan, so the names are compared only once.
     static TABLE: std::sync::OnceLock<Vec<Option<Errno>>> = std::sync::OnceLock::new();
     // nix knows the numbers of every Unix, and its names are the POSIX ones.
     let named = |raw| {

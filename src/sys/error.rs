@@ -1,24 +1,24 @@
-//! What went wrong with the system, always with the operation and its object.
+//! Errors of the operating system, always with the operation and its object.
 
 use std::io;
 
-/// A failure of the operating system, or a thing it cannot do.
+/// A failed system call, or a feature that the system does not support.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A call failed.
     #[error("cannot {operation} {object}: {source}")]
     Call {
-        /// What was tried, as a verb phrase: `read`, `dump the addresses of`.
+        /// The operation as a verb phrase: `read`, `dump the addresses of`.
         operation: &'static str,
-        /// What it was tried on.
+        /// The object of the operation.
         object: String,
-        /// The system's answer.
+        /// The error from the system.
         source: io::Error,
     },
-    /// This system, or this kernel, does not offer it.
+    /// The system or kernel does not support this.
     #[error("{what} is not available on this system")]
     Unsupported {
-        /// The thing that is missing.
+        /// The missing feature.
         what: &'static str,
     },
 }

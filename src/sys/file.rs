@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// The names in a directory but `.` and `..`, up to the first that cannot be read. Not by [`std::fs::read_dir`], which panics
-/// when a directory cannot be closed.
+/// The names in a directory except `.` and `..`, up to the first that cannot be read. Does not use
+/// [`std::fs::read_dir`], which panics if a directory cannot be closed.
 ///
 /// # Errors
-/// As `open(2)`.
+/// Those of `open(2)`.
 #[cfg(unix)]
 pub fn entries(directory: &Path) -> io::Result<impl Iterator<Item = OsString>> {
     use std::os::unix::ffi::OsStringExt as _;
@@ -22,13 +22,13 @@ pub fn entries(directory: &Path) -> io::Result<impl Iterator<Item = OsString>> {
 /// The names in a directory.
 ///
 /// # Errors
-/// As the system's.
+/// Those of the system.
 #[cfg(not(unix))]
 pub fn entries(directory: &Path) -> io::Result<impl Iterator<Item = OsString>> {
     Ok(std::fs::read_dir(directory)?.flatten().map(|entry| entry.file_name()))
 }
 
-/// Columns of the terminal on standard output.
+/// Width of the terminal on standard output, in columns.
 #[cfg(unix)]
 #[must_use]
 #[expect(unsafe_code, reason = "TIOCGWINSZ has no safe wrapper among our crates")]
@@ -39,17 +39,17 @@ pub fn terminal_width() -> Option<usize> {
     (answer == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
-/// Columns of the terminal on standard output: not asked for on this system.
+/// Width of the terminal on standard output: not supported on this system.
 #[cfg(not(unix))]
 #[must_use]
 pub fn terminal_width() -> Option<usize> {
     None
 }
 
-/// Opens a regular file to read it. Anything else is an error at once: a FIFO is not waited for.
+/// Opens a regular file for reading. Any other file is an immediate error; a FIFO does not block.
 ///
 /// # Errors
-/// As `open(2)`, and [`io::ErrorKind::InvalidInput`] for what is not a regular file.
+/// Those of `open(2)`, and [`io::ErrorKind::InvalidInput`] for a file that is not regular.
 pub fn open_regular(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
     let mut options = File::options();
     options.read(true);
@@ -69,18 +69,19 @@ pub fn open_regular(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
-/// Who but root may change a file that root reads. Of no concern to everybody else, who could harm only themselves.
+/// Users besides root who can change a file that root reads. Irrelevant for other users, who could harm only
+/// themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
-    /// Nobody, or it is not root who asks.
+    /// No other user, or the process does not run as root.
     NoConcern,
-    /// This user, who owns it.
+    /// This user, who owns the file.
     Owner(u32),
-    /// Everybody: the permission bits.
+    /// Every user: the permission bits.
     Everybody(u32),
 }
 
-/// Who may change the file behind `metadata` besides root, if this process is root's. Windows: not asked.
+/// Users besides root who can change the file of `metadata`, if this process runs as root. Not implemented on Windows.
 #[must_use]
 pub fn writers(metadata: &std::fs::Metadata) -> Writers {
     #[cfg(unix)]
@@ -100,7 +101,7 @@ pub fn writers(metadata: &std::fs::Metadata) -> Writers {
     }
 }
 
-/// Whether there is no process with this number any more; false where that cannot be told.
+/// Whether no process has this number; false if unknown.
 #[must_use]
 pub fn is_gone(pid: u32) -> bool {
     #[cfg(unix)]
@@ -129,7 +130,7 @@ pub fn open_for_append(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether a file is a pipe or a FIFO, which takes up to 4096 bytes whole or not at all (PIPE_BUF, pipe(7)).
+/// Whether a file is a pipe or a FIFO, which accepts up to 4096 bytes completely or not at all (PIPE_BUF, pipe(7)).
 #[must_use]
 pub fn is_pipe(metadata: &std::fs::Metadata) -> bool {
     #[cfg(unix)]
@@ -143,16 +144,16 @@ pub fn is_pipe(metadata: &std::fs::Metadata) -> bool {
     }
 }
 
-/// Writes without waiting, though the file is in blocking mode: that mode is a matter of all programs which share it
-/// (RWF_NOWAIT of pwritev2(2); on pipes since Linux 6.5).
+/// Writes without waiting, although the file is in blocking mode. That mode is shared with other programs and cannot be
+/// changed (RWF_NOWAIT of pwritev2(2); on pipes since Linux 6.5).
 ///
 /// # Errors
-/// EAGAIN when it would wait, and `Unsupported` where the system cannot do it.
+/// EAGAIN if the write would wait, and `Unsupported` if the system does not support it.
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 #[expect(unsafe_code, reason = "pwritev2 has no safe wrapper among our crates")]
 pub fn write_now(file: &File, bytes: &[u8]) -> io::Result<usize> {
     use std::os::fd::AsRawFd as _;
-    /// No offset of our own: where the file stands.
+    /// Use the current offset of the file.
     const HERE: libc::c_long = -1;
     let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: the kernel reads `iov_len` bytes at `iov_base`, which are those of `bytes`, and writes nothing there.
@@ -179,10 +180,10 @@ pub fn write_now(_file: &File, _bytes: &[u8]) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Standard output without the buffer that the standard library puts before it; `None` where that cannot be had.
+/// Standard output without the buffer of the standard library; `None` if not available.
 ///
 /// # Errors
-/// EBADF when the program was started without one (`>&-`).
+/// EBADF if the program was started without standard output (`>&-`).
 pub fn standard_output() -> io::Result<Option<File>> {
     #[cfg(unix)]
     {
@@ -196,19 +197,19 @@ pub fn standard_output() -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Writes to standard error as far as that does not wait longer than `patience` for whoever reads it: a pipe that is full stays
-/// full while its reader is stopped. Returns whether everything was written.
+/// Writes to standard error, and waits at most `patience` for its reader. A full pipe stays full while its reader is
+/// stopped. Returns whether everything was written.
 #[must_use]
 pub fn write_error_within(bytes: &[u8], patience: std::time::Duration) -> bool {
     use std::io::Write as _;
-    /// What a pipe that is writable takes without a wait (one page, pipe(7)).
+    /// Number of bytes that a writable pipe accepts without waiting (one page, pipe(7)).
     const PIECE: usize = 4096;
     let deadline = std::time::Instant::now() + patience;
     let mut stderr = io::stderr().lock();
     bytes.chunks(PIECE).all(|piece| error_is_writable(deadline) && stderr.write_all(piece).is_ok())
 }
 
-/// Whether standard error can be written to before `deadline`. What cannot be polled (a regular file) always can.
+/// Whether standard error becomes writable before `deadline`. Files that cannot be polled (regular files) always are.
 #[cfg(unix)]
 fn error_is_writable(deadline: std::time::Instant) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -220,7 +221,7 @@ fn error_is_writable(deadline: std::time::Instant) -> bool {
         match poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], timeout) {
             Ok(0) => return false,
             Err(nix::errno::Errno::EINTR) if !left.is_zero() => {}
-            // Ready, or broken: then the write says so at once.
+            // Ready, or broken: the write then reports the error immediately.
             _ => return true,
         }
     }
@@ -231,8 +232,8 @@ fn error_is_writable(_deadline: std::time::Instant) -> bool {
     true
 }
 
-/// Raises the number of descriptors that this process may open to what it may raise it to (`RLIMIT_NOFILE`, soft to hard).
-/// Where that fails the limit stays, and a socket too many will say so. Returns the limit; `None` where there is none to read.
+/// Raises the limit of open files of this process to its maximum (`RLIMIT_NOFILE`, soft to hard). If that fails, the
+/// limit stays. Returns the limit; `None` if it cannot be read.
 #[allow(
     clippy::useless_conversion,
     clippy::unnecessary_fallible_conversions,
@@ -243,7 +244,7 @@ pub fn raise_file_limit() -> Option<u64> {
     {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-        // macOS names no limit as the hard one but takes OPEN_MAX at the most.
+        // macOS reports no hard limit, but accepts at most OPEN_MAX.
         let wanted = if cfg!(target_vendor = "apple") { hard.min(10_240) } else { hard };
         if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() {
             return wanted.try_into().ok();
@@ -254,13 +255,13 @@ pub fn raise_file_limit() -> Option<u64> {
     None
 }
 
-/// How many more descriptors this process may open; `None` where that cannot be told.
+/// Number of further descriptors that this process can open; `None` if unknown.
 #[must_use]
 pub fn spare_descriptors() -> Option<usize> {
     #[cfg(unix)]
     {
         let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).ok()?;
-        // A /dev that nobody filled has no `fd`; only Linux has the first.
+        // An empty /dev has no `fd`; only Linux has the first path.
         let listed = ["/proc/self/fd", "/dev/fd"].iter().find_map(|path| entries(Path::new(path)).ok());
         let open = listed?.count();
         Some(usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(open))
@@ -276,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_pipe_is_not_waited_for() {
+    fn a_full_pipe_does_not_block() {
         let (mut reader, writer) = io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(writer));
         assert!(is_pipe(&file.metadata().unwrap()));
@@ -300,8 +301,8 @@ mod tests {
     }
 }
 
-/// Whether standard output is a pipe, a socket or a terminal whose other end is gone (`poll(2)`), so that waiting for something
-/// to tell has no use. Not known outside Unix, and then false.
+/// Whether standard output is a pipe, socket or terminal whose other end is closed (`poll(2)`), so that waiting for
+/// events has no use. Always false outside Unix.
 #[must_use]
 pub fn output_closed() -> bool {
     #[cfg(unix)]

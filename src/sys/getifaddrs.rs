@@ -1,5 +1,5 @@
-//! Interfaces by getifaddrs(3) and its likes, through the crate `if-addrs`: the source on systems without rtnetlink, and a second
-//! opinion on Linux.
+//! Interfaces from getifaddrs(3) and its equivalents, with the crate `if-addrs`: the source on systems without
+//! rtnetlink, and a cross-check on Linux.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,11 +9,11 @@ use crate::model::crosscheck::ListedAddress;
 use crate::model::{IfName, Interface, InterfaceAddress, addr};
 use crate::sys::Error;
 
-/// Every address as `if-addrs` lists it. Its interface names are IPv4 labels where those differ, and its indexes are looked up
-/// by that name.
+/// Every address in the list of `if-addrs`. The list has IPv4 labels as interface names, and looks up indexes by these
+/// names.
 ///
 /// # Errors
-/// When the system's list cannot be read.
+/// If the system's list cannot be read.
 pub fn listed_addresses() -> Result<Vec<ListedAddress>, Error> {
     let listed =
         if_addrs::get_if_addrs().map_err(|error| Error::call("list", "the interface addresses", error))?;
@@ -27,7 +27,7 @@ pub fn listed_addresses() -> Result<Vec<ListedAddress>, Error> {
         .collect())
 }
 
-/// The interfaces that have addresses, as far as `if-addrs` knows them.
+/// The interfaces with addresses, as far as `if-addrs` reports them.
 pub(super) fn interfaces() -> io::Result<Vec<Interface>> {
     let mut by_name: BTreeMap<IfName, Interface> = BTreeMap::new();
     for entry in if_addrs::get_if_addrs()? {
@@ -43,7 +43,7 @@ pub(super) fn interfaces() -> io::Result<Vec<Interface>> {
             if_addrs::IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen, v4.broadcast.map(IpAddr::V4)),
             if_addrs::IfAddr::V6(v6) => (IpAddr::V6(v6.ip), v6.prefixlen, None),
         };
-        // An interface with a loopback address is the loopback; nothing else tells here.
+        // An interface with a loopback address is the loopback interface; there is no other indication.
         interface.loopback |= address.is_loopback();
         interface.addresses.push(InterfaceAddress {
             scope_id: (addr::needs_zone(address) && index != 0).then_some(index),

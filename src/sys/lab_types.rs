@@ -1,4 +1,4 @@
-//! What labs ask of the system, the same on every one.
+//! Types of lab operations, the same on every system.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,28 +8,28 @@ use ipnet::IpNet;
 
 use crate::model::{IfName, RouteKind, RouterPreference, Scope};
 
-/// Why no network namespace can be made.
+/// The reason why network namespaces cannot be created.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
 pub struct NamespaceRefusal {
-    /// The call or file that was refused.
+    /// The refused system call or file.
     pub step: &'static str,
-    /// The answer.
+    /// The error.
     pub source: io::Error,
-    /// The switch that would allow it, as a sentence.
+    /// The setting that would permit it, as a sentence.
     pub remedy: String,
 }
 
-/// An interface to make.
+/// An interface to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkSpec {
     /// Its name.
     pub name: IfName,
-    /// Its link-layer address; the kernel chooses without.
+    /// Link-layer address; if empty, the kernel chooses.
     pub mac: Option<[u8; 6]>,
-    /// Its MTU in bytes; the kernel chooses without.
+    /// MTU in bytes; if empty, the kernel chooses.
     pub mtu: Option<u32>,
-    /// Its index; the kernel chooses without.
+    /// Index; if empty, the kernel chooses.
     pub index: Option<u32>,
 }
 
@@ -38,26 +38,26 @@ pub struct LinkSpec {
 pub struct NewAddress {
     /// Address and prefix length.
     pub net: IpNet,
-    /// Whether duplicate address detection runs, as far as the interface's settings let it (IPv6).
+    /// Whether duplicate address detection runs, if the interface's settings enable it (IPv6).
     pub duplicate_detection: bool,
-    /// Whether it may be used while duplicate address detection runs (IPv6).
+    /// Whether the address can be used while duplicate address detection runs (IPv6).
     pub optimistic: bool,
-    /// Whether it is past its preferred lifetime.
+    /// Whether the preferred lifetime has expired.
     pub deprecated: bool,
-    /// Whether a route to its prefix comes with it.
+    /// Whether the kernel adds a route to its prefix.
     pub prefix_route: bool,
     /// Broadcast address (IPv4).
     pub broadcast: Option<IpAddr>,
     /// Label (IPv4).
     pub label: Option<IfName>,
-    /// The far end of a point-to-point link; the prefix length is then the far end's.
+    /// Peer address of a point-to-point link; the prefix length then belongs to the peer.
     pub peer: Option<IpAddr>,
-    /// How far it goes (IPv4); without, as `ip` has it: this host for loopback addresses, everywhere for others.
+    /// Scope (IPv4). If empty, the default of `ip`: host for loopback addresses, global for others.
     pub scope: Option<Scope>,
 }
 
 impl NewAddress {
-    /// An address without a network, that is there at once.
+    /// An address without a prefix route, usable immediately.
     #[must_use]
     pub fn of(net: IpNet) -> NewAddress {
         NewAddress {
@@ -74,7 +74,7 @@ impl NewAddress {
     }
 }
 
-/// A further next hop of a route: gateway, outgoing interface and weight.
+/// An additional next hop of a route: gateway, outgoing interface and weight.
 pub type NextHop = (Option<IpAddr>, Option<IfName>, u32);
 
 /// A route to add.
@@ -84,19 +84,19 @@ pub struct NewRoute {
     pub to: IpNet,
     /// Next hop.
     pub via: Option<IpAddr>,
-    /// Outgoing interface; the kernel finds it by the next hop without.
+    /// Outgoing interface; if empty, the kernel derives it from the next hop.
     pub interface: Option<IfName>,
-    /// What it does.
+    /// Type of the route.
     pub kind: RouteKind,
-    /// The table; 254 is `main`.
+    /// Table; 254 is `main`.
     pub table: u32,
     /// Preferred source address.
     pub source: Option<IpAddr>,
     /// Priority.
     pub metric: Option<u32>,
-    /// The share of the first next hop, from 1, where there are more.
+    /// Weight of the first next hop, from 1, if there are several.
     pub weight: u32,
-    /// Further next hops among which packets are spread.
+    /// Additional next hops for load sharing.
     pub more: Vec<NextHop>,
     /// The type of service of the packets it is for; 0 for all packets.
     pub tos: u8,
@@ -106,13 +106,13 @@ pub struct NewRoute {
     pub preference: Option<RouterPreference>,
     /// What it says of connections: see [`crate::model::Route::metrics`].
     pub metrics: BTreeMap<String, u32>,
-    /// Whether it is a copy of a route: its gateway is not asked to be on a link, and it may stand beside another one to the
-    /// same destination.
+    /// Whether it is a copy of a route. The gateway is then not checked to be on a link, and several routes may have
+    /// the same destination.
     pub copied: bool,
 }
 
 impl NewRoute {
-    /// A route in the table `main` of which nothing is said but where it goes.
+    /// A route in the table `main` with only a destination.
     #[must_use]
     pub fn to(to: IpNet) -> NewRoute {
         NewRoute {

@@ -1,4 +1,4 @@
-//! What this process may do to its network namespace.
+//! Privileges of this process in its network namespace.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
@@ -7,8 +7,8 @@ use caps::{CapSet, Capability};
 
 use crate::sys::CallerRights;
 
-/// What the calling thread may do: its effective capabilities, if its user namespace owns its network namespace. A capability
-/// in another user namespace is worth nothing there (user_namespaces(7)).
+/// Effective capabilities of the calling thread, if its user namespace owns its network namespace. A capability in
+/// another user namespace has no effect there (user_namespaces(7)).
 #[must_use]
 pub fn rights() -> CallerRights {
     let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
@@ -20,8 +20,8 @@ pub fn rights() -> CallerRights {
     }
 }
 
-/// Whether the thread's user namespace is the owner of its network namespace; `None` when that cannot be told. An owner further
-/// up the line cannot be opened from here, which is an answer too.
+/// Whether the thread's user namespace owns its network namespace; `None` if unknown. An owner in an ancestor namespace
+/// cannot be opened from here, which also gives an answer.
 #[expect(unsafe_code, reason = "no crate in use wraps NS_GET_USERNS")]
 fn owns_network() -> Option<bool> {
     /// `NS_GET_USERNS` of `linux/nsfs.h` (ioctl_ns(2)).

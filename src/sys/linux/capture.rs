@@ -1,7 +1,8 @@
-//! The packets that come into the calling thread's network namespace, each with the interface it was seen on: packet(7).
+//! Capture of packets that arrive in the calling thread's network namespace, each with its interface: packet(7).
 //!
-//! A ring in shared memory, since the queue of a plain socket is bounded by `net.core.rmem_max`, which a user namespace cannot
-//! lift: a burst of connections would overflow it. What a ring could not hold is counted, and told.
+//! The capture uses a ring in shared memory. The queue of a plain socket is limited by `net.core.rmem_max`, which a
+//! user namespace cannot change, so a burst of connections would overflow it. Packets that do not fit into the ring are
+//! counted and reported.
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -9,18 +10,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use socket2::{Domain, SockFilter, Socket, Type};
 
-/// Bytes of a block, which must be a multiple of the page size of every machine.
+/// Size of a block in bytes, a multiple of the page size of every machine.
 const BLOCK: usize = 64 << 10;
 const BLOCKS: usize = 64;
-/// Bytes of a frame: its header, and of the packet what [`SNAP`] says.
+/// Size of a frame in bytes: its header and [`SNAP`] bytes of the packet.
 const FRAME: usize = 256;
 const FRAMES: usize = BLOCKS * BLOCK / FRAME;
-/// How much of a packet is kept: the longest headers of IPv4 and TCP have 60 bytes each.
+/// Number of bytes kept per packet: the longest headers of IPv4 and TCP have 60 bytes each.
 const SNAP: u32 = 128;
-/// Where `struct sockaddr_ll` is in a frame: behind the aligned header (`Documentation/networking/packet_mmap.rst`).
+/// Offset of `struct sockaddr_ll` in a frame: after the aligned header (`Documentation/networking/packet_mmap.rst`).
 const ADDRESS: usize = size_of::<libc::tpacket2_hdr>().next_multiple_of(16);
 
-/// A capture of TCP and UDP packets that come in. What this host sends over its own `lo` comes in there.
+/// A capture of arriving TCP and UDP packets. Packets from this host to itself arrive on `lo`.
 #[derive(Debug)]
 pub struct Capture {
     socket: Socket,
@@ -33,13 +34,13 @@ pub struct Capture {
 unsafe impl Send for Capture {}
 
 impl Capture {
-    /// Begins to capture in the namespace of the calling thread, on all its interfaces.
+    /// Starts a capture in the namespace of the calling thread, on all its interfaces.
     ///
     /// # Errors
-    /// EPERM without CAP_NET_RAW over the namespace; ENOMEM; EAFNOSUPPORT where the kernel has no packet sockets.
+    /// EPERM without CAP_NET_RAW over the namespace; ENOMEM; EAFNOSUPPORT if the kernel has no packet sockets.
     #[expect(unsafe_code, reason = "no crate kept here maps a packet ring")]
     pub fn here() -> io::Result<Capture> {
-        // Without a protocol nothing comes in before all is set.
+        // Without a protocol no packet is captured before the setup is complete.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
         socket.attach_filter(&filter())?;
         set(&socket, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V2 as libc::c_int))?;
@@ -76,9 +77,9 @@ impl Capture {
         if answer == 0 { Ok(capture) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Hands over every packet that has come in since the last time, in order: the index of the interface, and the packet from
-    /// its IP header on, at most `SNAP` bytes of it. A packet that goes through several devices (the port of a bridge, then
-    /// the bridge) is handed over for each.
+    /// Passes on every packet that arrived since the last call, in order: the index of the interface, and at most
+    /// `SNAP` bytes from the IP header on. A packet that passes several devices (a bridge port, then the bridge) is
+    /// passed on for each.
     #[expect(unsafe_code, reason = "the ring is shared with the kernel")]
     pub fn drain(&mut self, take: &mut dyn FnMut(u32, &[u8])) {
         for _ in 0..FRAMES {
@@ -103,10 +104,10 @@ impl Capture {
         }
     }
 
-    /// How many packets did not fit into the ring since the last time this was asked (PACKET_STATISTICS).
+    /// Number of packets that did not fit into the ring since the last call (PACKET_STATISTICS).
     ///
     /// # Errors
-    /// As `getsockopt(2)`.
+    /// Those of `getsockopt(2)`.
     #[expect(unsafe_code, reason = "no crate kept here wraps PACKET_STATISTICS")]
     pub fn lost(&mut self) -> io::Result<u32> {
         let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
@@ -148,7 +149,7 @@ fn set<T>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Lets in TCP and UDP over IPv4 and IPv6 that is not on its way out (`Documentation/networking/filter.rst`).
+/// A filter for arriving TCP and UDP packets over IPv4 and IPv6 (`Documentation/networking/filter.rst`).
 fn filter() -> [SockFilter; 12] {
     // Loads of one and two bytes, jumps, a return: `linux/bpf_common.h`.
     const BYTE: u16 = 0x30;

@@ -1,4 +1,4 @@
-//! What the path of a cgroup tells: systemd unit and container.
+//! Systemd unit and container from the path of a cgroup.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use rustix::fs::{Dir, FileType};
 
 /// Unit and container of a process, from the text of `/proc/PID/cgroup` (cgroups(7)).
 pub(super) fn of_process(text: &str) -> (Option<String>, Option<String>) {
-    // The unified hierarchy, then systemd's own of the first version, then whatever names a unit.
+    // First the unified hierarchy, then systemd's hierarchy of version 1, then any that names a unit.
     let path_of = |prefix: &str| {
         text.lines().find_map(|line| line.strip_prefix(prefix)?.split_once(':').map(|(_, path)| path))
     };

@@ -1,4 +1,4 @@
-//! Established connections of this machine's servers, with their ingress interfaces where the sockets may be borrowed.
+//! Established connections of this machine's servers, with their ingress interface if their sockets can be duplicated.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,19 +12,19 @@ use crate::sys::{ServerConnection, ServerConnections};
 
 const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
 
-/// Why no interface is known.
+/// Reason for an unknown interface.
 const NO_RIGHT: &str = "its process may not be traced by this user";
-const NO_OWNER: &str = "no process that could be read holds it";
+const NO_OWNER: &str = "no process that could be read owns it";
 const MPTCP: &str = "MPTCP keeps no ingress interface";
 const SILENT: &str = "the kernel does not say";
 const NOT_TOUCHED: &str =
-    "its server has not set the option that unlocks the answer, and --no-touch sets none";
-const GONE: &str = "it ended while it was looked at";
+    "its server has not set the option that is needed, and --no-touch sets none";
+const GONE: &str = "it ended during the check";
 
 /// The established TCP connections of the calling thread's network namespace whose local port satisfies `serves`.
 ///
-/// The sockets are borrowed with pidfd_getfd(2). An option that must be set for the answer is reset; it is set only if `may_set`
-/// allows that.
+/// The sockets are duplicated with pidfd_getfd(2). An option that must be set for the query is reset afterwards. It is set only
+/// with `may_set`.
 #[must_use]
 pub fn connections(serves: &dyn Fn(u16) -> bool, may_set: bool) -> ServerConnections {
     let mut connections = ServerConnections { all: true, ..ServerConnections::default() };
@@ -78,7 +78,7 @@ pub fn connections(serves: &dyn Fn(u16) -> bool, may_set: bool) -> ServerConnect
     connections
 }
 
-/// What sock_diag tells.
+/// Data from sock_diag.
 fn dump(
     serves: &dyn Fn(u16) -> bool,
     connections: &mut ServerConnections,
@@ -110,7 +110,7 @@ fn dump(
     Ok(found)
 }
 
-/// What `/proc/net` tells where sock_diag is refused: the same connections, without the devices they are bound to.
+/// Data from `/proc/net` if sock_diag is refused: the same connections, without their devices.
 fn read_tables(
     serves: &dyn Fn(u16) -> bool,
     refusal: &io::Error,
@@ -154,7 +154,7 @@ fn read_tables(
     found
 }
 
-/// The address with the zone that the bound device is for a link-local one.
+/// The address; a link-local one gets the bound device as its zone.
 fn address(ip: IpAddr, port: u16, device: u32) -> SocketAddr {
     match ip {
         IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, if needs_zone(ip) { device } else { 0 }).into(),

@@ -1,10 +1,10 @@
-//! Which groups the interfaces have joined, whoever asked for it: `/proc/net/igmp` and `igmp6` (proc(5)).
+//! Multicast groups that the interfaces have joined, for all programs: `/proc/net/igmp` and `igmp6` (proc(5)).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The groups that interfaces of the calling thread's network namespace have joined, each with the indexes of those interfaces;
-/// `None` when they cannot be read.
+/// The groups that interfaces of the calling thread's network namespace have joined, each with the indexes of those
+/// interfaces; `None` if they cannot be read.
 #[must_use]
 pub fn groups() -> Option<BTreeMap<IpAddr, Vec<u32>>> {
     let mut groups = ipv4(&std::fs::read("/proc/thread-self/net/igmp").ok()?);
@@ -17,8 +17,8 @@ pub fn groups() -> Option<BTreeMap<IpAddr, Vec<u32>>> {
     Some(by_group)
 }
 
-/// A line for each interface, which begins with its index, and below it one for each group, which begins with blanks and the
-/// group's 32 bits as the machine has them (`igmp_mc_seq_show()` of `net/ipv4/igmp.c`).
+/// One line for each interface, which starts with its index. Below it is one line for each group, which starts with
+/// blanks and the group's 32 bits in the machine's byte order (`igmp_mc_seq_show()` of `net/ipv4/igmp.c`).
 fn ipv4(text: &[u8]) -> Vec<(IpAddr, u32)> {
     let mut groups = Vec::new();
     let mut interface = None;
@@ -50,7 +50,7 @@ fn ipv6(text: &[u8]) -> Vec<(IpAddr, u32)> {
 mod tests {
     use super::*;
 
-    /// As Linux 6.18 has them, with a name that is no text.
+    /// The format of Linux 6.18, with a name that is not text.
     #[test]
     fn groups_are_read_whatever_the_names() {
         let igmp = b"Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n\

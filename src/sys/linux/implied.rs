@@ -1,5 +1,6 @@
-//! What rtnetlink(7) says of a network and a snapshot does not repeat, as it follows from the addresses, or has no place for, and
-//! then says in words. Pure; numbers are those of `linux/rtnetlink.h`, `linux/if_link.h` and `linux/if_bridge.h`.
+//! Two parts: routes that follow from the addresses, which a snapshot omits, and features without a place in a
+//! snapshot, which become sentences. Pure; numbers are those of `linux/rtnetlink.h`, `linux/if_link.h` and
+//! `linux/if_bridge.h`.
 
 use std::net::IpAddr;
 
@@ -9,21 +10,21 @@ use super::netlink::{attributes, read, until_nul};
 use super::rtnetlink::{family_of, ip_of, name_of, route_kind, u32_of};
 use crate::model::{Family, Interface, Route, RouteKind};
 
-/// What the addresses of a host bring into its tables, so that a route says it again.
+/// Routes that follow from the addresses of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Implied {
-    /// The addresses, sorted, each once.
+    /// The addresses, sorted, without duplicates.
     local: Vec<IpAddr>,
-    /// Those of them that had a route.
+    /// The addresses that had a route.
     seen: Vec<bool>,
-    /// The one that most likely has the next route: the kernel has its table in order.
+    /// The address that most likely has the next route: the kernel's table is in order.
     next: usize,
-    /// First and last addresses of their networks and what they name as broadcast address, sorted.
+    /// First and last addresses of their networks and their broadcast addresses, sorted.
     networks: Vec<IpAddr>,
 }
 
 impl Implied {
-    /// By the addresses of one family that these interfaces have.
+    /// Computed from the addresses of one family of these interfaces.
     #[must_use]
     pub fn by(interfaces: &[Interface], family: Family) -> Implied {
         let addresses = || {
@@ -31,7 +32,7 @@ impl Implied {
             all.filter(move |address| address.family == family)
         };
         let mut local: Vec<IpAddr> = addresses().map(|address| address.address).collect();
-        // The addresses of an interface are sorted already, and often those of many: the stable sort makes use of that.
+        // The addresses of an interface are already sorted, and often numerous: the stable sort benefits from this.
         local.sort();
         local.dedup();
         let mut networks: Vec<IpAddr> = Vec::new();
@@ -41,7 +42,7 @@ impl Implied {
             let first = net.map(|net| net.network());
             let these =
                 [address.broadcast, first, net.map(|net| net.broadcast()).filter(|end| Some(*end) != first)];
-            // There may be a thousand addresses of one network.
+            // There can be a thousand addresses in one network.
             if these != last {
                 networks.extend(these.iter().flatten());
                 last = these;
@@ -52,8 +53,8 @@ impl Implied {
         Implied { seen: vec![false; local.len()], local, next: 0, networks }
     }
 
-    /// Whether an RTM_NEWROUTE tells only what follows from the addresses: local host routes, broadcast and anycast addresses of
-    /// their networks, IPv6 multicast. Wider local routes stay, since they make addresses ours that no interface lists
+    /// Whether an RTM_NEWROUTE follows from the addresses: local host routes, broadcast and anycast addresses of their
+    /// networks, IPv6 multicast. Other local routes are kept, because they make addresses local that no interface has
     /// (127.0.0.2, AnyIP).
     pub fn implies(&mut self, payload: &[u8]) -> bool {
         let kind = payload.get(7).map(|kind| route_kind(*kind));
@@ -85,32 +86,32 @@ impl Implied {
         true
     }
 
-    /// Whether each of the addresses had one.
+    /// Whether each address had a route.
     #[must_use]
     pub fn has_seen_all(&self) -> bool {
         self.seen.iter().all(|seen| *seen)
     }
 
-    /// Whether one of the addresses had a route that says it is the host's.
+    /// Whether one of the addresses had a local route.
     #[must_use]
     pub fn has_seen(&self, address: IpAddr) -> bool {
         self.local.binary_search(&address).is_ok_and(|place| self.seen.get(place) == Some(&true))
     }
 
-    /// Forgets which addresses had a route.
+    /// Resets which addresses had a route.
     pub fn begin(&mut self) {
         self.seen.fill(false);
         self.next = 0;
     }
 }
 
-/// What of an RTM_NEWLINK an [`Interface`] has no place for, and decides who reaches it: sentences.
+/// Properties of an RTM_NEWLINK that affect reachability and that [`Interface`] cannot represent: sentences.
 #[must_use]
 pub fn unsupported_of_link(payload: &[u8]) -> Vec<String> {
-    untold_words(payload).unwrap_or_default()
+    unsupported_link_features(payload).unwrap_or_default()
 }
 
-fn untold_words(payload: &[u8]) -> Option<Vec<String>> {
+fn unsupported_link_features(payload: &[u8]) -> Option<Vec<String>> {
     const IFF_NOARP: u32 = 0x80;
     const ETHERNET: u16 = 1;
     let hardware = u16::from_ne_bytes(read(payload, 2)?);
@@ -128,7 +129,7 @@ fn untold_words(payload: &[u8]) -> Option<Vec<String>> {
         u32_of(value).or_else(|| value.first().map(|byte| u32::from(*byte)))
     };
     let mut out = Vec::new();
-    // Others have no ARP of their own, or are copied as something else.
+    // Other types have no ARP, or are copied as another type.
     let ours = matches!(kind, None | Some(b"veth" | b"bridge" | b"macvlan"));
     if flags & IFF_NOARP != 0 && hardware == ETHERNET && ours {
         out.push(format!("{name} answers no ARP (arp off)"));
@@ -139,7 +140,7 @@ fn untold_words(payload: &[u8]) -> Option<Vec<String>> {
             out.push(format!("the bridge {name} speaks the spanning tree protocol"));
         }
         if number(data, 7).is_some_and(|on| on != 0) {
-            out.push(format!("the bridge {name} tells VLANs apart"));
+            out.push(format!("the bridge {name} filters VLANs"));
         }
     }
     if kind == Some(b"macvlan") {
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bridge_does_is_told() {
+    fn bridge_features_are_reported() {
         let mut payload = vec![0, 0, 1, 0];
         payload.extend([4u32.to_ne_bytes(), 0x41u32.to_ne_bytes(), [0; 4]].concat());
         payload.extend(attribute(3, b"br0\0"));
@@ -203,7 +204,7 @@ mod tests {
         let told = unsupported_of_link(&payload);
         assert_eq!(
             told,
-            ["the bridge br0 speaks the spanning tree protocol", "the bridge br0 tells VLANs apart"]
+            ["the bridge br0 speaks the spanning tree protocol", "the bridge br0 filters VLANs"]
         );
         let mut port = plain;
         let data = attribute(1, &[4]);

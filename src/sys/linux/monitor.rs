@@ -11,19 +11,19 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 /// routes too, since a local route makes addresses ours.
 const GROUPS: u32 = 0x1 | 0x10 | 0x100 | 0x40 | 0x400;
 
-/// How many notifications are read in one go.
+/// Number of notifications read at once.
 const AT_ONCE: u32 = 4096;
 
-/// Tells that the host's network has changed since it was last asked.
+/// Reports that the host's network has changed since the last query.
 pub struct Monitor {
     socket: Socket,
 }
 
 impl Monitor {
-    /// Begins to listen for changes in the calling thread's network namespace.
+    /// Starts to receive changes in the calling thread's network namespace.
     ///
     /// # Errors
-    /// As `socket(2)` and `bind(2)` of a netlink socket.
+    /// Those of `socket(2)` and `bind(2)` of a netlink socket.
     pub fn new() -> io::Result<Monitor> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, GROUPS))?;
@@ -31,21 +31,22 @@ impl Monitor {
         Ok(Monitor { socket })
     }
 
-    /// Lets a change end the poller's wait. Returns whether it does: else [`Monitor::changed`] must be asked time and again.
+    /// Registers the monitor, so that a change wakes the poller. Returns whether it does; otherwise the caller must
+    /// call [`Monitor::changed`] regularly.
     ///
     /// # Errors
-    /// As `epoll_ctl(2)`.
+    /// Those of `epoll_ctl(2)`.
     pub fn watch(&self, poller: &Poller, key: u64) -> io::Result<bool> {
         poller.add(self, key, Interest::Read)?;
         Ok(true)
     }
 
-    /// Whether anything changed since the last call; never blocks. Lost notifications count as a change.
+    /// Whether anything has changed since the last call; never blocks. Lost notifications count as a change.
     pub fn changed(&mut self) -> bool {
         let mut changed = false;
-        // Only that something happened matters, not what: the state is read anew. So messages may be cut.
+        // Only the fact of a change matters, because the state is read again. Messages may therefore be truncated.
         let mut buffer = [0u8; 512];
-        // Not for ever: what still waits ends the poller's next wait at once.
+        // Limited: remaining messages wake the poller again.
         for _ in 0..AT_ONCE {
             match self.socket.recv(&mut buffer.as_mut_slice(), libc::MSG_DONTWAIT) {
                 Ok(_) => changed = true,

@@ -1,4 +1,4 @@
-//! Network namespaces: which there are, and how to look into one.
+//! Network namespaces: the list, and queries inside one.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,16 +18,16 @@ use crate::sys::{Error, entries};
 /// NSFS_MAGIC of `linux/magic.h`.
 const NSFS: FsType = FsType(0x6e73_6673);
 
-/// A network namespace that was found.
+/// An existing network namespace.
 #[derive(Debug)]
 pub struct NetNamespace {
-    /// Its inode, which names it as long as it lives.
+    /// Inode, which identifies the namespace during its lifetime.
     pub inode: u64,
-    /// Its name under `/run/netns`, or else one of its processes as `pid 12 (nginx)`. Unescaped.
+    /// Name below `/run/netns`, or one of its processes as `pid 12 (nginx)`. Unescaped.
     pub name: Option<String>,
     /// Whether the calling thread was in it.
     pub current: bool,
-    /// A way in; `None` when it could be seen and not opened.
+    /// A descriptor to enter it; `None` if it is visible but cannot be opened.
     handle: Option<OwnedFd>,
     /// A process in it.
     process: Option<u32>,
@@ -38,7 +38,7 @@ pub(super) fn current() -> Option<u64> {
     inode_of_link(Path::new("/proc/thread-self/ns/net"))
 }
 
-/// The number in `net:[4026531840]`, which the link reads as.
+/// The number in `net:[4026531840]`, the target of the link.
 fn inode_of_link(path: &Path) -> Option<u64> {
     inode_in(std::fs::read_link(path).ok()?.as_os_str().as_bytes())
 }
@@ -48,8 +48,8 @@ fn inode_in(link: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Every network namespace that has a name in `/run/netns`, a process, or an open descriptor that can be seen; the calling
-/// thread's first. And one sentence for each thing that could not be read.
+/// Every network namespace that has a name below `/run/netns`, a process, or a visible open descriptor; the calling
+/// thread's first. Also one sentence for each part that could not be read.
 #[must_use]
 pub fn namespaces() -> (Vec<NetNamespace>, Vec<String>) {
     let mut because = Vec::new();
@@ -68,7 +68,7 @@ pub fn namespaces() -> (Vec<NetNamespace>, Vec<String>) {
                     because.push(format!("{} could not be opened", path.display()));
                     continue;
                 };
-                // A name whose mount is gone is an ordinary empty file.
+                // After its mount is removed, a name is an ordinary empty file.
                 let (true, Ok(metadata)) = (is_namespace(&file), file.metadata()) else { continue };
                 let name = entry.to_string_lossy().into_owned();
                 let known = found.entry(metadata.ino()).or_insert_with(|| NetNamespace {
@@ -98,7 +98,8 @@ fn is_namespace(file: &File) -> bool {
     fstatfs(file.as_fd()).is_ok_and(|stat| stat.filesystem_type() == NSFS)
 }
 
-/// Adds the namespaces that processes are in or hold open. Returns how many processes did not tell theirs.
+/// Adds the namespaces that processes are in or have open. Returns the number of processes whose namespace could not be
+/// read.
 fn by_process(found: &mut BTreeMap<u64, NetNamespace>) -> usize {
     let mut unread = 0;
     let pids = processes::pids();
@@ -132,7 +133,8 @@ fn by_process(found: &mut BTreeMap<u64, NetNamespace>) -> usize {
             known.name = Some(format!("pid {pid} ({command})"));
         }
     }
-    // A namespace without a process lives on in a descriptor: a container engine's, `ip netns`'s, a test's.
+    // A namespace without a process exists as long as a descriptor refers to it: of a container engine, of `ip netns`,
+    // of a test.
     for &pid in &pids {
         let directory = Path::new("/proc").join(pid.to_string()).join("fd");
         for name in entries(&directory).into_iter().flatten() {
@@ -140,7 +142,7 @@ fn by_process(found: &mut BTreeMap<u64, NetNamespace>) -> usize {
             let Some(inode) = inode_of_link(&path) else { continue };
             found.entry(inode).or_insert_with(|| NetNamespace {
                 inode,
-                name: Some(format!("held by pid {pid} ({})", processes::command(pid).unwrap_or_default())),
+                name: Some(format!("open in pid {pid} ({})", processes::command(pid).unwrap_or_default())),
                 current: false,
                 handle: File::open(&path).ok().map(OwnedFd::from),
                 process: None,
@@ -163,7 +165,7 @@ pub fn in_namespace<T: Send>(namespace: &NetNamespace, body: impl FnOnce() -> T 
     let Some(handle) = &namespace.handle else {
         return Err(failed(io::ErrorKind::PermissionDenied.into()));
     };
-    // The thread ends in the other namespace and with it the change.
+    // The thread ends in the other namespace, so no other thread is affected.
     let outcome = std::thread::scope(|scope| {
         scope
             .spawn(|| {
@@ -178,8 +180,8 @@ pub fn in_namespace<T: Send>(namespace: &NetNamespace, body: impl FnOnce() -> T 
     }
 }
 
-/// The sockets of a namespace that cannot be entered, as `/proc/PID/net` of a process in it shows them: without
-/// IPV6_V6ONLY, devices and owners. `None` when there is no such process.
+/// The sockets of a namespace that cannot be entered, from `/proc/PID/net` of a process in it: without IPV6_V6ONLY,
+/// devices and owners. `None` if there is no such process.
 #[must_use]
 pub fn inventory_from_outside(namespace: &NetNamespace) -> Option<Inventory> {
     let pid = namespace.process?;
@@ -201,7 +203,7 @@ pub fn inventory_from_outside(namespace: &NetNamespace) -> Option<Inventory> {
             }
         }
     }
-    // Was it the same namespace all along?
+    // Whether the process stayed in the same namespace.
     if inode_of_link(Path::new(&format!("/proc/{pid}/ns/net"))) != Some(namespace.inode) {
         return None;
     }

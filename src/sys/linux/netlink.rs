@@ -19,15 +19,15 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_ACK_TLVS: u16 = 0x200;
-/// Of `linux/netlink.h`: the kernel's sentence in an extended acknowledgement.
+/// From `linux/netlink.h`: the kernel's message in an extended acknowledgement.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const HEADER: usize = 16;
 
-/// How often a dump is taken anew when the kernel says that its list changed underneath.
+/// How often a dump is repeated if the kernel reports that its list changed during the dump.
 const DUMP_TRIES: u32 = 10;
 /// The kernel packs a dump into replies of at most 32 KiB, or as much as one entry needs.
 const BUFFER: usize = 64 << 10;
-/// The longest single reply that is taken.
+/// The maximum length of one reply.
 const LONGEST_REPLY: usize = 16 << 20;
 
 /// Which kernel service a socket talks to.
@@ -39,12 +39,12 @@ pub enum Service {
     Netfilter,
 }
 
-/// The kernel's refusal of a request.
+/// A refused request.
 #[derive(Debug, thiserror::Error)]
 pub struct Refusal {
     /// The errno.
     pub source: io::Error,
-    /// The kernel's own words (NLMSGERR_ATTR_MSG), where it gave any.
+    /// The kernel's message (NLMSGERR_ATTR_MSG), if any.
     pub explanation: Option<String>,
 }
 
@@ -71,12 +71,12 @@ impl Refusal {
     }
 }
 
-/// What a dump gave.
+/// Result of a dump.
 #[derive(Debug, Default)]
 pub struct Dump {
     bytes: Vec<u8>,
     messages: Vec<(u16, Range<usize>)>,
-    /// False when the list kept changing while it was read: entries may be missing or double.
+    /// False if the list changed repeatedly during the dump: entries may be missing or duplicated.
     pub consistent: bool,
 }
 
@@ -86,7 +86,7 @@ impl Dump {
         self.messages.clear();
     }
 
-    /// Type and payload (behind the `nlmsghdr`) of each message, in the kernel's order.
+    /// Type and payload (after the `nlmsghdr`) of each message, in the kernel's order.
     pub fn messages(&self) -> impl Iterator<Item = (u16, &[u8])> {
         self.messages.iter().map(|(kind, range)| (*kind, self.bytes.get(range.clone()).unwrap_or_default()))
     }
@@ -103,7 +103,7 @@ pub struct Request {
     pub payload: Vec<u8>,
 }
 
-/// A netlink socket. It belongs to the network namespace of the thread that opened it, and stays there.
+/// A netlink socket. It stays in the network namespace of the thread that opened it.
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
@@ -111,11 +111,11 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens a socket in the calling thread's network namespace. The kernel is asked to check requests strictly and to
-    /// explain its refusals; one that cannot (before 4.20, gVisor) is used as it is.
+    /// Opens a socket in the calling thread's network namespace. Requests strict checking and error messages from the
+    /// kernel; a kernel without these (before 4.20, gVisor) is used without them.
     ///
     /// # Errors
-    /// As `socket(2)` and `bind(2)`.
+    /// Those of `socket(2)` and `bind(2)`.
     pub fn open(service: Service) -> io::Result<Netlink> {
         let mut socket = Socket::new(match service {
             Service::Route => netlink_sys::protocols::NETLINK_ROUTE,
@@ -128,11 +128,11 @@ impl Netlink {
         Ok(Netlink { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
     }
 
-    /// Asks for a list. `payload` is the message behind the `nlmsghdr`. A dump that the kernel calls interrupted is taken
-    /// anew up to ten times; the last one is then returned as inconsistent.
+    /// Requests a list. `payload` is the message after the `nlmsghdr`. If the kernel reports an interruption, the dump
+    /// is repeated up to ten times; the last one is then returned as inconsistent.
     ///
     /// # Errors
-    /// The kernel's refusal, or a failure to talk to it.
+    /// The kernel's refusal, or a communication error.
     pub fn dump(&mut self, kind: u16, payload: &[u8]) -> Result<Dump, Refusal> {
         let mut dump = Dump::default();
         dump.consistent = self.dump_each(kind, payload, &mut dump, Dump::clear, |dump, kind, payload| {
@@ -143,11 +143,11 @@ impl Netlink {
         Ok(dump)
     }
 
-    /// As [`Netlink::dump`], but each message's type and payload are handed out as they come and not kept. When the dump is taken
-    /// anew `restart` makes void what came so far. Returns whether the list was consistent.
+    /// Like [`Netlink::dump`], but passes each message's type and payload on immediately. If the dump is repeated,
+    /// `restart` discards the earlier messages. Returns whether the list was consistent.
     ///
     /// # Errors
-    /// The kernel's refusal, or a failure to talk to it.
+    /// The kernel's refusal, or a communication error.
     pub fn dump_each<T>(
         &mut self,
         kind: u16,
@@ -162,9 +162,9 @@ impl Netlink {
             match self.dump_once(kind, payload, |kind, payload| each(state, kind, payload)) {
                 Ok(consistent) if consistent || tries >= DUMP_TRIES => return Ok(consistent),
                 Ok(_) => {}
-                // The replies that were lost may be this dump's: begin again.
+                // The lost replies may belong to this dump: start again.
                 Err(refusal) if tries < DUMP_TRIES && refusal.is(libc::ENOBUFS) => {}
-                // `receive` has made the buffer longer.
+                // `receive` has enlarged the buffer.
                 Err(refusal) if tries < DUMP_TRIES && refusal.is(libc::EMSGSIZE) => {}
                 Err(refusal) => return Err(refusal),
             }
@@ -184,7 +184,7 @@ impl Netlink {
             self.receive()?;
             for message in messages(&self.buffer) {
                 let message = message?;
-                // Leftovers of a dump that was given up.
+                // Remaining messages of an abandoned dump.
                 if message.sequence != sequence {
                     continue;
                 }
@@ -208,7 +208,7 @@ impl Netlink {
     /// Sends a request and waits for its acknowledgement. `flags` are further `NLM_F_*` flags, such as `NLM_F_CREATE`.
     ///
     /// # Errors
-    /// The kernel's refusal, or a failure to talk to it.
+    /// The kernel's refusal, or a communication error.
     pub fn request(&mut self, kind: u16, flags: u16, payload: &[u8]) -> Result<(), Refusal> {
         let sequence = self.send(kind, NLM_F_REQUEST | NLM_F_ACK | flags, payload)?;
         loop {
@@ -325,12 +325,12 @@ impl Netlink {
         }
     }
 
-    /// The next datagram into the buffer. One that did not fit gives EMSGSIZE, and finds a longer buffer next time.
+    /// Reads the next datagram into the buffer. If it did not fit, returns EMSGSIZE and enlarges the buffer.
     fn receive(&mut self) -> io::Result<()> {
         loop {
             self.buffer.clear();
             let room = self.buffer.capacity();
-            // With MSG_TRUNC the kernel returns the whole length, whatever part of it fitted.
+            // With MSG_TRUNC the kernel returns the full length, even if only part of it fitted.
             match self.socket.recv(&mut self.buffer, libc::MSG_TRUNC) {
                 Ok(length) if length > room => {
                     if length > LONGEST_REPLY {
@@ -360,7 +360,7 @@ impl Message<'_> {
         read(self.payload, 0).map_or(0, i32::from_ne_bytes).saturating_neg()
     }
 
-    /// Where the attributes of an NLMSG_ERROR begin: behind the request that it repeats, whole or only its header.
+    /// Start of the attributes of an NLMSG_ERROR: after the repeated request, or only its header.
     fn ext_ack_offset(&self) -> usize {
         let repeated = match read(self.payload, 4).map(u32::from_ne_bytes) {
             Some(length) if self.flags & NLM_F_CAPPED == 0 => {
@@ -381,7 +381,7 @@ impl Message<'_> {
     }
 }
 
-/// The messages of one datagram. One whose length does not fit ends it with an error.
+/// The messages of one datagram. A message with an invalid length ends the list with an error.
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<Message<'_>>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
@@ -412,13 +412,13 @@ fn split_message(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
     Some((message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// `N` bytes at `offset`, if they are there.
+/// `N` bytes at `offset`, if present.
 #[must_use]
 pub fn read<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..offset.checked_add(N)?)?.try_into().ok()
 }
 
-/// The attributes (`struct nlattr`) in `bytes`: type without its flags, and value. What is malformed ends the list.
+/// The attributes (`struct nlattr`) in `bytes`: type without flags, and value. Malformed data ends the list.
 pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     /// `NLA_F_NESTED | NLA_F_NET_BYTEORDER`.
     const FLAGS: u16 = 0xc000;
@@ -431,7 +431,7 @@ pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// One attribute as the kernel wants it, padded to four bytes. A value longer than 65531 bytes has no attribute.
+/// One attribute in the kernel's format, padded to four bytes. A value of more than 65531 bytes gives no attribute.
 #[must_use]
 pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let Ok(length) = u16::try_from(value.len() + 4) else { return Vec::new() };
@@ -449,7 +449,7 @@ pub fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Takes bytes as a reply of rtnetlink's, each message as each kind that it could be. Returns how many values came of them.
+/// Decodes bytes as a reply of rtnetlink, each message as every possible kind. Returns the number of decoded values.
 #[cfg(fuzzing)]
 #[must_use]
 pub fn decode(bytes: &[u8]) -> usize {
@@ -496,13 +496,13 @@ mod tests {
     #[test]
     fn the_kernel_explains_its_refusal() {
         let mut netlink = Netlink::open(Service::Route).unwrap();
-        // An address of an interface that does not exist: refused before or after the look at our rights.
+        // An address of an interface that does not exist: refused before or after the permission check.
         let mut payload = vec![2, 32, 0, 0];
         payload.extend_from_slice(&0x7fff_fff0u32.to_ne_bytes());
         payload.extend(attribute(2, &[192, 0, 2, 1]));
         let refusal = netlink.request(NEWADDR, 0x600, &payload).unwrap_err();
         assert!(refusal.is(libc::ENODEV) || refusal.is(libc::EPERM), "{refusal}");
-        // A dump with a header that is too short: strict checking finds it and says so.
+        // A dump with a header that is too short: strict checking reports it.
         let refusal = netlink.dump(22, &[2, 0]).unwrap_err();
         assert!(refusal.is(libc::EINVAL) && refusal.explanation.is_some(), "{refusal}");
     }

@@ -1,7 +1,7 @@
-//! Network namespaces of our own: made, entered and forgotten, without root where the system allows it.
+//! Private network namespaces: created, entered and released, without root if the system permits it.
 //!
-//! What is measured and why each step is as it is: user_namespaces(7), network_namespaces(7). A namespace lives as long as a
-//! descriptor, thread or socket refers to it; nothing here gives it a name, so nothing is left when the process dies.
+//! The reasons for each step are in user_namespaces(7) and network_namespaces(7). A namespace exists as long as a
+//! descriptor, thread or socket refers to it. These namespaces have no name, so nothing remains when the process ends.
 
 use std::fs::File;
 use std::io;
@@ -13,11 +13,11 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::userns_errors;
 use crate::sys::NamespaceRefusal;
 
-/// Makes this process able to make network namespaces. As root that is so already; else it moves into a user namespace
-/// of its own in which the user keeps the own number. To be called while the process has one thread.
+/// Enables this process to create network namespaces. Root already can. Another user moves into a new user namespace
+/// with the same user number. Must be called while the process has one thread.
 ///
 /// # Errors
-/// The step that was refused, and the switch that refuses it.
+/// The refused step, and the setting that refuses it.
 pub fn prepare() -> Result<(), NamespaceRefusal> {
     if nix::unistd::geteuid().is_root() && Namespace::new().is_ok() {
         return Ok(());
@@ -38,16 +38,16 @@ pub fn prepare() -> Result<(), NamespaceRefusal> {
             Ok(()) => {}
         }
     }
-    // One unshare for both would succeed on Ubuntu and be of no use, so this is asked on its own.
+    // On Ubuntu one unshare for both would succeed without effect, so this is a separate call.
     Namespace::new().map(drop)?;
     MOVED.store(true, Ordering::Relaxed);
     Ok(())
 }
 
-/// Whether this process is in a user namespace that [`prepare`] made.
+/// Whether this process is in a user namespace created by [`prepare`].
 static MOVED: AtomicBool = AtomicBool::new(false);
 
-/// EINVAL means that there are other threads; one that was joined may be counted a little longer.
+/// EINVAL means that there are other threads; a thread that was joined may be counted a little longer.
 fn unshare_user() -> nix::Result<()> {
     let mut answer = unshare(CloneFlags::CLONE_NEWUSER);
     for _ in 0..50 {
@@ -65,10 +65,10 @@ fn unshare_user() -> nix::Result<()> {
 pub struct Namespace(OwnedFd);
 
 impl Namespace {
-    /// A new one, with `lo` down and nothing else in it.
+    /// A new namespace, with `lo` down and nothing else.
     ///
     /// # Errors
-    /// The refusal, with its switch.
+    /// The refusal, with its setting.
     pub fn new() -> Result<Namespace, NamespaceRefusal> {
         let made = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
@@ -84,19 +84,19 @@ impl Namespace {
         }
     }
 
-    /// Moves the calling thread here. Threads and processes that it starts are here too; others are not moved. For threads
-    /// of one's own only: a thread that goes back to a pool would take strangers with it.
+    /// Moves the calling thread into this namespace, and thereby the threads and processes that it starts. Use only
+    /// dedicated threads: a thread of a pool would run unrelated work here.
     ///
     /// # Errors
-    /// As `setns(2)`.
+    /// Those of `setns(2)`.
     pub fn enter(&self) -> io::Result<()> {
         setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
     }
 
-    /// Runs `body` on a thread of this namespace.
+    /// Runs `body` on a thread in this namespace.
     ///
     /// # Errors
-    /// As `setns(2)`; what `body` returns is handed through.
+    /// Those of `setns(2)`; the result of `body` is returned unchanged.
     pub fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> io::Result<T> {
         let result = std::thread::scope(|scope| {
             scope
@@ -115,8 +115,8 @@ impl Namespace {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
-    /// A command that goes in from outside, to which another may be added: nsenter(1). The user namespace is named only where
-    /// it is another one than outside, since nobody can enter the one that he is in (setns(2)).
+    /// A command that enters from outside and accepts a further command: nsenter(1). It names the user namespace only
+    /// if that differs from the caller's, because a process cannot enter its own user namespace again (setns(2)).
     #[must_use]
     pub fn way_in(&self) -> String {
         let user = if MOVED.load(Ordering::Relaxed) {
@@ -138,7 +138,7 @@ impl AsFd for Namespace {
 /// `net/ipv4/conf/eth0/rp_filter`.
 ///
 /// # Errors
-/// ENOENT for a setting this kernel does not have, EROFS in containers that make `/proc/sys` read-only.
+/// ENOENT if the kernel does not have the setting, EROFS in containers with a read-only `/proc/sys`.
 pub fn write_setting(name: &str, value: &str) -> io::Result<()> {
     std::fs::write(format!("/proc/sys/{name}"), value)
 }
@@ -154,19 +154,20 @@ pub fn read_setting(name: &str) -> io::Result<String> {
 /// CAP_NET_BIND_SERVICE 10, CAP_NET_ADMIN 12, CAP_NET_RAW 13 (capabilities(7)).
 const NETWORK_RIGHTS: [u32; 3] = [10, 12, 13];
 
-/// Gives up, on the calling thread only, the rights that an ordinary service does not have: CAP_NET_BIND_SERVICE, CAP_NET_ADMIN
-/// and CAP_NET_RAW. In a namespace of its own a process has them all, which would hide EACCES and EPERM.
+/// Drops, on the calling thread only, the capabilities that an ordinary service does not have: CAP_NET_BIND_SERVICE,
+/// CAP_NET_ADMIN and CAP_NET_RAW. In its own namespace a process has them all, which would hide EACCES and EPERM.
 ///
 /// # Errors
-/// As `capget(2)` and `capset(2)`.
+/// Those of `capget(2)` and `capset(2)`.
 pub fn drop_network_rights() -> io::Result<()> {
     change_rights(|rights, bits| rights.effective &= !bits)
 }
 
-/// Lets programs that the calling thread starts keep these rights, though their user is not root (capabilities(7), "ambient").
+/// Keeps these capabilities for programs that the calling thread starts, although their user is not root
+/// (capabilities(7), "ambient").
 ///
 /// # Errors
-/// As `capset(2)` and `prctl(2)`.
+/// Those of `capset(2)` and `prctl(2)`.
 #[expect(unsafe_code, reason = "no crate kept here wraps PR_CAP_AMBIENT")]
 pub fn keep_network_rights() -> io::Result<()> {
     change_rights(|rights, bits| rights.inheritable |= rights.permitted & bits)?;
@@ -182,9 +183,9 @@ pub fn keep_network_rights() -> io::Result<()> {
     Ok(())
 }
 
-/// Sends the program that `command` starts a SIGHUP when the thread that starts it ends, however that happens: it is to outlive
-/// neither this process nor its network (prctl(2), PR_SET_PDEATHSIG).
-#[expect(unsafe_code, reason = "std has no safe way to do something between fork and exec")]
+/// Makes the program started by `command` receive SIGHUP when the thread that starts it ends for any reason. The
+/// program must not outlive this process or its network (prctl(2), PR_SET_PDEATHSIG).
+#[expect(unsafe_code, reason = "std has no safe function that runs code between fork and exec")]
 pub fn end_with_us(command: &mut std::process::Command) {
     let body = || nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGHUP).map_err(io::Error::from);
     // SAFETY: the body makes one system call and allocates nothing, which is allowed in a child of a process with threads.

@@ -1,7 +1,6 @@
-//! Changes a network: links, addresses, routes, rules. Requests of rtnetlink(7), each one acknowledged.
+//! Changes to a network: links, addresses, routes, rules. Each is an acknowledged request of rtnetlink(7).
 //!
-//! Encoded by hand like the decoders of [`super::rtnetlink`]: interface names are bytes, and the typed messages of
-//! `netlink-packet-route` only hold UTF-8.
+//! Encoded manually like the decoders of [`super::rtnetlink`], because interface names are bytes.
 
 use std::io;
 use std::net::IpAddr;
@@ -54,17 +53,17 @@ const IFA_F_NODAD: u32 = 0x02;
 const IFA_F_OPTIMISTIC: u32 = 0x04;
 const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 
-/// A way to change the network of one namespace. It stays there, whichever thread uses it; names of interfaces are looked
-/// up in the namespace of the calling thread.
+/// A connection for changes to the network of one namespace. It stays in that namespace, whichever thread uses it.
+/// Interface names are looked up in the namespace of the calling thread.
 pub struct Network {
     netlink: Netlink,
 }
 
 impl Network {
-    /// Of the calling thread's namespace.
+    /// Opens a connection in the calling thread's namespace.
     ///
     /// # Errors
-    /// As `socket(2)`.
+    /// Those of `socket(2)`.
     pub fn here() -> Result<Network, Error> {
         let netlink =
             Netlink::open(Service::Route).map_err(|error| Error::call("open", "a netlink socket", error))?;
@@ -81,12 +80,12 @@ impl Network {
         self.netlink.request(kind, flags, payload).map_err(|refusal| failed(operation, object, refusal))
     }
 
-    /// A wire: a veth pair, `here` in this namespace and `there` in the other. One message places both ends; moving an end
-    /// afterwards would cost tens of milliseconds.
+    /// Adds a link: a veth pair with `here` in this namespace and `there` in the other. One message places both ends;
+    /// moving an end afterwards would take tens of milliseconds.
     ///
     /// # Errors
-    /// The kernel's refusal; EOPNOTSUPP when it has no veth.
-    pub fn add_wire(&mut self, here: &LinkSpec, there: &LinkSpec, other: &Namespace) -> Result<(), Error> {
+    /// The kernel's refusal; EOPNOTSUPP if it has no veth.
+    pub fn add_veth(&mut self, here: &LinkSpec, there: &LinkSpec, other: &Namespace) -> Result<(), Error> {
         let mut peer = link_message(there.index.unwrap_or(0), 0, 0);
         peer.extend(link_attributes(there));
         peer.extend(attribute(IFLA_NET_NS_FD, &other.as_fd().as_raw_fd().to_ne_bytes()));
@@ -94,27 +93,27 @@ impl Network {
         self.add_link(here, b"veth", &[], &data)
     }
 
-    /// A bridge.
+    /// Adds a bridge.
     ///
     /// # Errors
-    /// As [`Network::add_wire`].
+    /// Those of [`Network::add_veth`].
     pub fn add_bridge(&mut self, link: &LinkSpec) -> Result<(), Error> {
         self.add_link(link, b"bridge", &[], &[])
     }
 
-    /// A VRF whose routes are in `table`.
+    /// Adds a VRF whose routes are in `table`.
     ///
     /// # Errors
-    /// As [`Network::add_wire`].
+    /// Those of [`Network::add_veth`].
     pub fn add_vrf(&mut self, link: &LinkSpec, table: u32) -> Result<(), Error> {
         const IFLA_VRF_TABLE: u16 = 1;
         self.add_link(link, b"vrf", &[], &attribute(IFLA_VRF_TABLE, &table.to_ne_bytes()))
     }
 
-    /// A macvlan interface in mode `bridge` on `parent`, in this namespace or in the other.
+    /// Adds a macvlan interface in mode `bridge` on `parent`, in this namespace or in the other.
     ///
     /// # Errors
-    /// As [`Network::add_wire`].
+    /// Those of [`Network::add_veth`].
     pub fn add_macvlan(
         &mut self,
         link: &LinkSpec,
@@ -129,7 +128,7 @@ impl Network {
         self.add_link(link, b"macvlan", &more, &data)
     }
 
-    /// `more` is attributes beside the kind's own `data`.
+    /// `more` has attributes in addition to the `data` of the kind.
     fn add_link(&mut self, link: &LinkSpec, kind: &[u8], more: &[u8], data: &[u8]) -> Result<(), Error> {
         let mut message = link_message(link.index.unwrap_or(0), 0, 0);
         message.extend(link_attributes(link));
@@ -142,7 +141,7 @@ impl Network {
         self.ask("create", &link.name, (RTM_NEWLINK, NLM_F_CREATE_EXCL), &message)
     }
 
-    /// Takes an interface away.
+    /// Removes an interface.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -151,7 +150,7 @@ impl Network {
         self.ask("delete", name, (RTM_DELLINK, 0), &message)
     }
 
-    /// Puts an interface up or down.
+    /// Sets an interface up or down.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -160,7 +159,7 @@ impl Network {
         self.ask(if up { "put up" } else { "put down" }, name, (RTM_NEWLINK, 0), &message)
     }
 
-    /// Makes an interface a port of a bridge, or a part of a VRF, or of nothing.
+    /// Attaches an interface to a bridge or a VRF, or detaches it.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -174,15 +173,16 @@ impl Network {
     /// Renames an interface.
     ///
     /// # Errors
-    /// The kernel's refusal; EBUSY for one that is up before Linux 6.2.
+    /// The kernel's refusal; EBUSY before Linux 6.2 if it is up.
     pub fn rename(&mut self, name: &IfName, to: &IfName) -> Result<(), Error> {
         let mut message = link_message(index(name)?, 0, 0);
         message.extend(attribute(IFLA_IFNAME, &terminated(to)));
         self.ask("rename", name, (RTM_NEWLINK, 0), &message)
     }
 
-    /// Lets the kernel notice now that an interface has a carrier; on its own it takes up to a second (`linkwatch`), in which the
-    /// interface joins no multicast group and answers no neighbour discovery. Asking for a single link does it.
+    /// Makes the kernel notice immediately that an interface has a carrier. Otherwise it takes up to a second
+    /// (`linkwatch`), in which the interface joins no multicast group and answers no neighbour discovery. A query for
+    /// the single link has this effect.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -191,10 +191,10 @@ impl Network {
         self.ask("look at", name, (RTM_GETLINK, 0), &message)
     }
 
-    /// Forgets every neighbour that was found by ARP or neighbour discovery.
+    /// Removes every neighbour entry that ARP or neighbour discovery created.
     ///
     /// # Errors
-    /// When the list cannot be read. An entry that went away meanwhile is no error.
+    /// If the list cannot be read. An entry that disappeared in the meantime is not an error.
     pub fn forget_neighbours(&mut self) -> Result<(), Error> {
         const RTM_DELNEIGH: u16 = 29;
         const RTM_GETNEIGH: u16 = 30;
@@ -207,7 +207,7 @@ impl Network {
             .map_err(|refusal| failed("list", &IfName::from("the neighbours"), refusal))?;
         for (_, payload) in dump.messages().filter(|(kind, _)| *kind == RTM_NEWNEIGH) {
             let Some((head, rest)) = payload.split_at_checked(LENGTH) else { continue };
-            // What was not found but given stays.
+            // Manually added entries stay.
             if read(head, 8).map(u16::from_ne_bytes).is_some_and(|state| state & NUD_PERMANENT != 0) {
                 continue;
             }
@@ -220,7 +220,7 @@ impl Network {
         Ok(())
     }
 
-    /// Gives the link-layer address of a neighbour, for good.
+    /// Sets the link-layer address of a neighbour permanently.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -237,12 +237,12 @@ impl Network {
         self.ask("add a neighbour on", name, (RTM_NEWNEIGH, NLM_F_CREATE_REPLACE), &message)
     }
 
-    /// Waits until every IPv6 address of an interface that is up can be used. The kernel joins its multicast group and adds its local
-    /// route from a work queue (`addrconf_dad_begin()`), also without duplicate address detection; until then the address is
-    /// listed and not reachable, not even from here. False when it takes longer than `most`.
+    /// Waits until every IPv6 address of an interface that is up can be used. The kernel joins its multicast group and
+    /// adds its local route from a work queue (`addrconf_dad_begin()`), even without duplicate address detection. Until
+    /// then the address is listed but not reachable, not even from this host. Returns false after `most`.
     ///
     /// # Errors
-    /// When the lists cannot be read.
+    /// If the lists cannot be read.
     pub fn wait_for_addresses(&mut self, most: Duration) -> Result<bool, Error> {
         let begun = Instant::now();
         loop {
@@ -258,8 +258,9 @@ impl Network {
 
     fn addresses_are_ready(&mut self) -> Result<bool, Refusal> {
         const RTM_GETROUTE: u16 = 26;
-        // A change of the other end may not have been noticed yet. Asking for each interface alone makes newer kernels look (see
-        // `settle`); older ones look within a second, and until then an interface with a carrier is not running.
+        // A change of the other end may not have been noticed yet. A query for each interface alone makes newer kernels
+        // check (see `settle`). Older kernels check within a second; until then an interface with a carrier is not
+        // running.
         let links = self.netlink.dump(RTM_GETLINK, &decode::link_request())?;
         for link in links.messages().filter_map(|(_, payload)| decode::link(payload)) {
             self.netlink.request(RTM_GETLINK, 0, &link_message(link.index, 0, 0))?;
@@ -294,7 +295,7 @@ impl Network {
         ))
     }
 
-    /// Gives an interface an address.
+    /// Adds an address to an interface.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -318,7 +319,7 @@ impl Network {
         }
         message.extend(attribute(IFA_FLAGS, &flags.to_ne_bytes()));
         if new.deprecated {
-            // `struct ifa_cacheinfo`: preferred for no time at all, valid for ever.
+            // `struct ifa_cacheinfo`: preferred lifetime zero, valid forever.
             let mut lifetimes = 0u32.to_ne_bytes().to_vec();
             lifetimes.extend(u32::MAX.to_ne_bytes());
             lifetimes.extend([0; 8]);
@@ -327,19 +328,19 @@ impl Network {
         self.ask("add an address to", name, (RTM_NEWADDR, NLM_F_CREATE_EXCL), &message)
     }
 
-    /// Takes an address away.
+    /// Removes an address.
     ///
     /// # Errors
     /// The kernel's refusal.
     pub fn delete_address(&mut self, name: &IfName, net: IpNet) -> Result<(), Error> {
         let message = address_message(index(name)?, &NewAddress::of(net));
-        self.ask("take an address from", name, (RTM_DELADDR, 0), &message)
+        self.ask("remove an address from", name, (RTM_DELADDR, 0), &message)
     }
 }
 
 pub(super) fn failed(operation: &'static str, object: &IfName, refusal: Refusal) -> Error {
     let source = match (&refusal.explanation, refusal.source.raw_os_error()) {
-        // The errno must stay readable where the kernel had nothing to add.
+        // The errno must stay readable if the kernel adds no message.
         (Some(_), _) => io::Error::new(refusal.source.kind(), refusal.to_string()),
         (None, _) => refusal.source,
     };
@@ -372,8 +373,8 @@ fn link_attributes(link: &LinkSpec) -> Vec<u8> {
     out
 }
 
-/// `struct ifaddrmsg` with the address itself and the far end, which is the address too where there is none. An IPv4 address of
-/// loopback is of the host's scope, as `ip` makes it: the kernel refuses others beside 127.0.0.1.
+/// `struct ifaddrmsg` with the address and the peer, which is the address itself if there is none. An IPv4 loopback
+/// address has host scope, as with `ip`: the kernel refuses other scopes in addition to 127.0.0.1.
 fn address_message(index: u32, new: &NewAddress) -> Vec<u8> {
     let NewAddress { net, peer, .. } = *new;
     let host = net.addr().is_ipv4() && net.addr().is_loopback();

@@ -1,22 +1,23 @@
-//! How many connections the kernel turned away for want of room in an accept queue.
+//! Number of connections that the kernel dropped because an accept queue was full.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-/// Larger than `/proc/net/netstat` is: some 4 KiB on Linux 6.
+/// More than the size of `/proc/net/netstat`, about 4 KiB on Linux 6.
 const LARGEST: usize = 16 << 10;
 
-/// The counter `ListenOverflows` of the network namespace that this was made in, over all listeners there
-/// (`tcp_v4_syn_recv_sock()` and `tcp_conn_request()` of the kernel count one for each SYN or ACK that finds the queue full).
+/// The counter `ListenOverflows` of the network namespace in which it was created, over all listeners there.
+/// `tcp_v4_syn_recv_sock()` and `tcp_conn_request()` of the kernel count one for each SYN or ACK that finds a full
+/// queue.
 #[derive(Debug)]
 pub struct Overflows {
-    /// Kept open: it can be read after the right to open files was given up.
+    /// Kept open, so that it can be read after the privilege to open files was dropped.
     file: File,
     before: u64,
 }
 
 impl Overflows {
-    /// Begins to count; `None` where there is no such counter.
+    /// Starts to count; `None` if there is no such counter.
     #[must_use]
     pub fn new() -> Option<Overflows> {
         let file = File::open("/proc/thread-self/net/netstat").ok()?;
@@ -25,14 +26,14 @@ impl Overflows {
         Some(new)
     }
 
-    /// How many there have been since.
+    /// Number of overflows since the start.
     #[must_use]
     pub fn count(&self) -> Option<u64> {
         Some(self.read()?.saturating_sub(self.before))
     }
 
     fn read(&self) -> Option<u64> {
-        // In one read, since the kernel writes all of it anew for each.
+        // One read, because the kernel generates the whole text for each read.
         let mut bytes = vec![0; LARGEST];
         let count = self.file.read_at(&mut bytes, 0).ok()?;
         bytes.truncate(count);
@@ -40,7 +41,7 @@ impl Overflows {
     }
 }
 
-/// The counter in a text of pairs of lines: names, and their values.
+/// The counter in a text of line pairs: names and values.
 fn listen_overflows(text: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
     let (names, values) = (lines.next()?.split_whitespace(), lines.next()?.split_whitespace());

@@ -19,19 +19,19 @@ use socket2::Socket;
 use crate::model::{Family, IfName, Protocol};
 use crate::sys::{self, ReceivedDatagram, TransportState};
 
-/// Room for the control messages we ask for: two packet infos, a TTL and the overflow counter, with alignment.
+/// Space for the requested control messages: two packet infos, a TTL and the overflow counter, with alignment.
 const CONTROL_LEN: usize = 256;
 
 /// Length of a `cmsghdr` on this system, in bytes.
 const HEADER: usize = size_of::<libc::cmsghdr>();
 
-/// Asks the kernel to keep the ingress interface for us. Called on a listener before `listen(2)`, or on a UDP socket
-/// before `bind(2)`; on UDP it also asks for the count of datagrams lost to a full queue (SO_RXQ_OVFL).
+/// Makes the kernel record the ingress interface. Must be called on a listener before `listen(2)`, or on a UDP socket
+/// before `bind(2)`. On UDP it also requests the count of datagrams lost to a full queue (SO_RXQ_OVFL).
 ///
 /// # Errors
-/// As `setsockopt(2)`; EOPNOTSUPP on an MPTCP socket.
+/// Those of `setsockopt(2)`; EOPNOTSUPP on an MPTCP socket.
 pub fn request(socket: &Socket, domain: Family, protocol: Protocol) -> io::Result<()> {
-    // On AF_INET6 both: an IPv4 connection to a dual-stack socket answers to the IPv4 option.
+    // On AF_INET6 set both: an IPv4 connection to a dual-stack socket uses the IPv4 option.
     setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
     if domain == Family::Ipv6 {
         setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
@@ -42,33 +42,34 @@ pub fn request(socket: &Socket, domain: Family, protocol: Protocol) -> io::Resul
     Ok(())
 }
 
-/// The index of the interface on which an accepted TCP connection arrived. To be called right after `accept`: on native
-/// IPv6 later data overwrites the value.
+/// The index of the interface on which an accepted TCP connection arrived. Must be called directly after `accept`: on
+/// native IPv6 later data overwrites the value.
 ///
-/// `native_ipv6` must tell whether the connection itself is IPv6 (not v4-mapped): the wrong one of the two options answers
-/// with index 0 and a made-up address.
+/// `native_ipv6` says whether the connection itself is IPv6 (not IPv4-mapped). The wrong one of the two options returns
+/// index 0 and an invalid address.
 ///
-/// Returns `None` where the kernel does not say (MPTCP).
+/// Returns `None` if the kernel does not report it (MPTCP).
 ///
 /// # Errors
-/// As `getsockopt(2)`; ENOTCONN and EINVAL when the peer is gone already.
+/// Those of `getsockopt(2)`; ENOTCONN and EINVAL if the peer has already disconnected.
 pub fn ingress_of_connection(socket: &Socket, native_ipv6: bool) -> io::Result<Option<u32>> {
     Ok(origin_of_connection(socket, native_ipv6)?.map(|(index, _)| index))
 }
 
-/// As [`ingress_of_connection`], and the local address of the connection where the kernel gives it in the same answer: over IPv4
-/// `ipi_addr` is what `getsockname(2)` would say (`do_ip_getsockopt()` of `net/ipv4/ip_sockglue.c`). Over IPv6 the address of
-/// the answer is another one, so it is not given.
+/// Like [`ingress_of_connection`], with the local address of the connection if the kernel returns it in the same reply.
+/// Over IPv4 `ipi_addr` is the address of `getsockname(2)` (`do_ip_getsockopt()` of `net/ipv4/ip_sockglue.c`). Over
+/// IPv6 the reply has another address, so it is not returned.
 ///
 /// # Errors
-/// As [`ingress_of_connection`].
+/// Those of [`ingress_of_connection`].
 pub fn origin_of_connection(
     socket: &Socket,
     native_ipv6: bool,
 ) -> io::Result<Option<(u32, Option<Ipv4Addr>)>> {
     match packet_options(socket, native_ipv6) {
         Ok(Some(origin)) => Ok(Some(origin)),
-        // The listener's option came too late for this connection (an inherited socket): ask on the connection itself.
+        // The listener's option was set after this connection arrived (an inherited socket): query the connection
+        // itself.
         Ok(None) => {
             let asked = if native_ipv6 {
                 setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)
@@ -86,13 +87,13 @@ pub fn origin_of_connection(
     }
 }
 
-/// As [`ingress_of_connection`], for a connection of another program, which is left as it was: an option that must be set for the
-/// answer is reset before the calling thread takes any signal, and in a panic too. Unless `may_set` allows that, the answer is
-/// [`ErrorKind::PermissionDenied`](io::ErrorKind::PermissionDenied) where the option is not set. On native IPv6 the kernel names the
-/// interface of the latest data, not that of the handshake.
+/// Like [`ingress_of_connection`], for a connection of another program, whose options are restored afterwards: before the
+/// calling thread handles a signal, and also after a panic. Without `may_set` no option is set; if one is needed, the result is
+/// [`ErrorKind::PermissionDenied`](io::ErrorKind::PermissionDenied). On native IPv6 the kernel reports the interface of the
+/// latest data, not of the handshake.
 ///
 /// # Errors
-/// As `getsockopt(2)`.
+/// Those of `getsockopt(2)`.
 pub fn ingress_of_foreign_connection(
     socket: &Socket,
     native_ipv6: bool,
@@ -134,7 +135,8 @@ impl Drop for BorrowedOption<'_> {
     }
 }
 
-/// The interface index in the packet options of a connection, if the kernel gives any, and over IPv4 the local address.
+/// The interface index in the packet options of a connection, if the kernel returns one, and over IPv4 the local
+/// address.
 #[expect(unsafe_code, reason = "no crate wraps IP_PKTOPTIONS: its value has no fixed length")]
 fn packet_options(socket: &Socket, native_ipv6: bool) -> io::Result<Option<(u32, Option<Ipv4Addr>)>> {
     /// `IP_PKTOPTIONS` of `linux/in.h`.
@@ -160,8 +162,8 @@ fn packet_options(socket: &Socket, native_ipv6: bool) -> io::Result<Option<(u32,
     Ok(origin_in(&buffer[..written], native_ipv6))
 }
 
-/// Finds the interface index, and over IPv4 the address, in a buffer of control messages as `cmsg(3)` lays them out. Index 0
-/// is no interface.
+/// Finds the interface index, and over IPv4 the address, in a buffer of control messages as described in `cmsg(3)`.
+/// Index 0 means no interface.
 fn origin_in(control: &[u8], native_ipv6: bool) -> Option<(u32, Option<Ipv4Addr>)> {
     /// Offset of `ipi_addr` in `struct in_pktinfo`.
     const ADDRESS: usize = 8;
@@ -190,8 +192,8 @@ fn origin_in(control: &[u8], native_ipv6: bool) -> Option<(u32, Option<Ipv4Addr>
     None
 }
 
-/// The name of the interface with this index in the network namespace of `socket`, which need not be the calling
-/// thread's. `None` when it is gone.
+/// The name of the interface with this index in the network namespace of `socket`, which may differ from the calling
+/// thread's. `None` if it no longer exists.
 #[must_use]
 #[expect(
     unsafe_code,
@@ -210,14 +212,14 @@ pub fn interface_name(socket: &Socket, index: u32) -> Option<IfName> {
     Some(IfName::from_bytes(&name))
 }
 
-/// Receives one datagram with where it came from, where it was sent to and on which interface it arrived.
+/// Receives one datagram with its source address, destination address and ingress interface.
 ///
 /// # Errors
-/// As `recvmsg(2)`; EAGAIN when none waits.
+/// Those of `recvmsg(2)`; EAGAIN if none is available.
 pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<ReceivedDatagram> {
     let mut control = [0u8; CONTROL_LEN];
     let mut parts = [io::IoSliceMut::new(buffer)];
-    // MSG_TRUNC in the flags makes the kernel return the real length.
+    // With MSG_TRUNC in the flags the kernel returns the full length.
     let message = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
         &mut parts,
@@ -233,7 +235,7 @@ pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<ReceivedDatagra
     let mut lost = None;
     for item in message.cmsgs()? {
         match item {
-            // A dual-stack socket gives both for an IPv4 datagram, and they agree.
+            // For an IPv4 datagram a dual-stack socket returns both, with equal values.
             ControlMessageOwned::Ipv4PacketInfo(info) => {
                 local = Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(info.ipi_addr.s_addr))));
                 reply_from = Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr))));
@@ -262,11 +264,11 @@ pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<ReceivedDatagra
     })
 }
 
-/// Sends one datagram to `peer`, from the local address `from` where one is given: a wildcard socket that answers from
-/// another address than it was asked at is not understood.
+/// Sends one datagram to `peer`, from the local address `from` if one is given. A client does not accept a reply from
+/// another address than the one it sent to.
 ///
 /// # Errors
-/// As `sendmsg(2)`.
+/// Those of `sendmsg(2)`.
 pub fn send(socket: &Socket, bytes: &[u8], peer: SocketAddr, from: Option<IpAddr>) -> io::Result<usize> {
     let parts = [io::IoSlice::new(bytes)];
     let address = SockaddrStorage::from(peer);
@@ -305,11 +307,11 @@ fn socket_addr(storage: &SockaddrStorage) -> Option<SocketAddr> {
     storage.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()))
 }
 
-/// How many connections wait on a listener and how many may, from TCP_INFO: on a listening socket `tcpi_unacked` is the
-/// queue's length and `tcpi_sacked` its limit (`tcp_get_info()` of `net/ipv4/tcp.c`).
+/// Number of connections waiting on a listener, and the limit, from TCP_INFO. On a listening socket `tcpi_unacked` is
+/// the length of the queue and `tcpi_sacked` its limit (`tcp_get_info()` of `net/ipv4/tcp.c`).
 ///
 /// # Errors
-/// As `getsockopt(2)`.
+/// Those of `getsockopt(2)`.
 #[expect(unsafe_code, reason = "TCP_INFO has no safe wrapper among our crates")]
 pub fn listen_queue(socket: &Socket) -> io::Result<TransportState> {
     // SAFETY: an all-zero tcp_info is valid, it holds only integers.
@@ -331,8 +333,8 @@ pub fn listen_queue(socket: &Socket) -> io::Result<TransportState> {
     Ok(TransportState { queued: info.tcpi_unacked, limit: info.tcpi_sacked })
 }
 
-/// How many datagrams a socket has dropped since it was opened, nearly always since its receive queue was full: SO_MEMINFO, the
-/// same count that SO_RXQ_OVFL gives with the next datagram, if there is a next one. `None` before Linux 4.12.
+/// Number of datagrams that a socket has dropped since it was opened, usually because its receive queue was full.
+/// SO_MEMINFO has the same count as SO_RXQ_OVFL, but does not need a further datagram. `None` before Linux 4.12.
 #[must_use]
 #[expect(unsafe_code, reason = "SO_MEMINFO has no safe wrapper among our crates")]
 pub fn dropped_datagrams(socket: &Socket) -> Option<u32> {
@@ -397,7 +399,7 @@ mod tests {
         info.extend([192, 0, 2, 9, 192, 0, 2, 1]);
         let control = [ttl, message(libc::IPPROTO_IP, libc::IP_PKTINFO, &info)].concat();
         assert_eq!(origin_in(&control, false), Some((7, Some([192, 0, 2, 1].into()))));
-        assert_eq!(origin_in(&control, true), None, "the IPv4 message is no answer for IPv6");
+        assert_eq!(origin_in(&control, true), None, "the IPv4 message is not an answer for IPv6");
     }
 
     #[test]
@@ -422,7 +424,7 @@ mod tests {
     fn a_loopback_connection_arrived_on_lo() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = std::net::TcpListener::bind(address) else { continue };
-            // Without the option on the listener: the connection itself must be asked.
+            // Without the option on the listener, the connection itself must be queried.
             let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let server = Socket::from(listener.accept().unwrap().0);
             let index = ingress_of_connection(&server, address.starts_with('[')).unwrap().unwrap();

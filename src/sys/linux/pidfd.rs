@@ -1,4 +1,4 @@
-//! Sockets of other processes, borrowed with pidfd_getfd(2) to read what no table tells.
+//! Sockets of other processes, duplicated with pidfd_getfd(2) to read options that no table contains.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -8,18 +8,18 @@ use socket2::Socket;
 
 use super::processes::Process;
 
-/// A duplicate of descriptor `number` of `process`, when it still is the socket with this inode. It shares everything with the
-/// original: an option set on it is set there.
+/// A duplicate of descriptor `number` of `process`, if it is still the socket with this inode. The duplicate shares
+/// everything with the original: setting an option affects both.
 ///
 /// # Errors
-/// EPERM without the right to trace the process (ptrace(2), "Ptrace access mode checking"); ESRCH and EBADF when it is gone;
-/// ENOSYS before Linux 5.6.
+/// EPERM without permission to trace the process (ptrace(2), "Ptrace access mode checking"); ESRCH and EBADF if it no
+/// longer exists; ENOSYS before Linux 5.6.
 #[expect(unsafe_code, reason = "no crate wraps pidfd_open(2) and pidfd_getfd(2)")]
 pub(super) fn socket(process: &Process, number: i32, inode: u64) -> io::Result<Socket> {
     let pid = libc::c_long::from(i32::try_from(process.pid).map_err(|_| io::ErrorKind::InvalidInput)?);
     // SAFETY: pidfd_open(2) takes two integers and returns a new descriptor or -1.
     let pidfd = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    // The number was this process's when the descriptor was made, if the process lives now.
+    // If the process is alive now, the descriptor refers to it and not to a later process with the same number.
     if !process.lives() {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
@@ -41,7 +41,7 @@ fn owned(answer: libc::c_long) -> io::Result<OwnedFd> {
     }
 }
 
-/// Options of a socket that sock_diag does not tell.
+/// Options of a socket that sock_diag does not report.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Options {
     pub reuse_address: Option<bool>,
@@ -49,7 +49,7 @@ pub(super) struct Options {
     pub v6only: Option<bool>,
 }
 
-/// Reads them; nothing is changed.
+/// Reads the options without changing anything.
 pub(super) fn options(socket: &Socket, ipv6: bool) -> Options {
     Options {
         reuse_address: socket.reuse_address().ok(),

@@ -11,7 +11,8 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use crate::sys::{Interest, Readiness};
 
-/// Watches sockets; each is known by a key of the caller's. Level-triggered: what is still ready is told again.
+/// Watches sockets, each with a key chosen by the caller. Level-triggered: a socket that is still ready is reported
+/// again.
 pub struct Poller {
     epoll: Epoll,
     events: Vec<EpollEvent>,
@@ -19,30 +20,30 @@ pub struct Poller {
     alarm: Option<Alarm>,
 }
 
-/// A timer that outlasts a wait. A time limit of each wait would be set and taken back by the kernel each time, which is dear where
-/// the timer is a virtual machine's; this one is set when it is needed sooner than it would ring.
+/// A timer that stays set over several waits. With a timeout in each wait, the kernel would set and cancel a timer each
+/// time, which is expensive in a virtual machine. This timer is set only if it must fire earlier than planned.
 struct Alarm {
     timer: TimerFd,
     rings: Option<Instant>,
 }
 
-/// The keys of a poller's own bell and alarm.
+/// Keys of the poller's own bell (wake-up) and alarm (timer).
 const BELL: u64 = u64::MAX;
 const ALARM: u64 = u64::MAX - 1;
 
-/// Ends the wait of a poller, from any thread.
+/// Wakes a poller from any thread.
 pub struct Waker(Arc<EventFd>);
 
 impl Waker {
-    /// Ends the present wait or, if there is none, the next one.
+    /// Ends the current wait or, if there is none, the next one.
     pub fn wake(&self) {
-        // It can fail only when it has been rung 2^64 times and not been heard.
+        // Fails only after 2^64 calls without a read.
         let _ = self.0.write(1);
     }
 }
 
 impl Poller {
-    /// How many events one wait takes.
+    /// Maximum number of events per wait.
     pub const BATCH: usize = 256;
 
     /// An empty set.
@@ -51,33 +52,33 @@ impl Poller {
     /// As `epoll_create1(2)`.
     pub fn new() -> io::Result<Poller> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        // Without an alarm each wait has a time limit of its own.
+        // Without an alarm each wait has its own timeout.
         let alarm = Alarm::new(&epoll).ok();
         Ok(Poller { epoll, events: vec![EpollEvent::empty(); Poller::BATCH], bell: None, alarm })
     }
 
-    /// Begins to watch `source`.
+    /// Starts to watch `source`.
     ///
     /// # Errors
-    /// As `epoll_ctl(2)`.
+    /// Those of `epoll_ctl(2)`.
     pub fn add(&self, source: &impl AsFd, key: u64, interest: Interest) -> io::Result<()> {
         Ok(self.epoll.add(source, EpollEvent::new(flags(interest), key))?)
     }
 
-    /// Begins to watch a source that other pollers watch too: when it is ready, not all of them are woken (EPOLLEXCLUSIVE of
-    /// epoll_ctl(2)). It can be removed, not changed.
+    /// Starts to watch a source that other pollers watch too. If it becomes ready, only some pollers wake up
+    /// (EPOLLEXCLUSIVE of epoll_ctl(2)). The registration can be removed, but not changed.
     ///
     /// # Errors
-    /// As `epoll_ctl(2)`.
+    /// Those of `epoll_ctl(2)`.
     pub fn add_among_others(&self, source: &impl AsFd, key: u64) -> io::Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
         Ok(self.epoll.add(source, EpollEvent::new(flags, key))?)
     }
 
-    /// What ends a wait from another thread.
+    /// A handle that ends a wait from another thread.
     ///
     /// # Errors
-    /// As `eventfd(2)` and `epoll_ctl(2)`.
+    /// Those of `eventfd(2)` and `epoll_ctl(2)`.
     pub fn waker(&mut self) -> io::Result<Waker> {
         if let Some(bell) = &self.bell {
             return Ok(Waker(Arc::clone(bell)));
@@ -88,35 +89,36 @@ impl Poller {
         Ok(Waker(bell))
     }
 
-    /// Changes what is watched for.
+    /// Changes the watched events.
     ///
     /// # Errors
-    /// As `epoll_ctl(2)`.
+    /// Those of `epoll_ctl(2)`.
     pub fn change(&self, source: &impl AsFd, key: u64, interest: Interest) -> io::Result<()> {
         Ok(self.epoll.modify(source, &mut EpollEvent::new(flags(interest), key))?)
     }
 
-    /// Ends watching `source`. A source must be removed before it is closed.
+    /// Stops watching `source`. A source must be removed before it is closed.
     ///
     /// # Errors
-    /// As `epoll_ctl(2)`.
+    /// Those of `epoll_ctl(2)`.
     pub fn remove(&self, source: &impl AsFd) -> io::Result<()> {
         Ok(self.epoll.delete(source)?)
     }
 
-    /// Ends watching a source that its owner is about to close: the kernel does so by itself (epoll(7), question 6).
+    /// Stops watching a source that its owner is about to close: the kernel removes it automatically (epoll(7),
+    /// question 6).
     pub fn forget(&self, _source: &impl AsFd) {}
 
-    /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced. Returns whether more
-    /// may be ready than one wait takes.
+    /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. Replaces `ready`. Returns
+    /// whether more may be ready than one wait reports.
     ///
     /// # Errors
-    /// As `epoll_wait(2)`, but for EINTR.
+    /// Those of `epoll_wait(2)`, except EINTR.
     pub fn wait(&mut self, ready: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<bool> {
         ready.clear();
         let timeout = match timeout {
             None => EpollTimeout::NONE,
-            // Rounded up, so that a deadline has passed when the wait is over.
+            // Rounded up, so that a deadline has passed when the wait ends.
             Some(timeout) => i32::try_from(timeout.as_micros().div_ceil(1000))
                 .ok()
                 .and_then(|millis| EpollTimeout::try_from(millis).ok())
@@ -134,15 +136,15 @@ impl Poller {
                 _ => ready.push(readiness(event)),
             }
         }
-        // Bell and alarm have taken a place, too.
+        // Bell and alarm also used an event.
         Ok(count >= Poller::BATCH)
     }
 
-    /// The same for whoever waits again and again, as of `now`: until something is ready, or the moment `until` has come. It may end
-    /// sooner.
+    /// Like [`Poller::wait`], for repeated waits: until something is ready, or until the time `until`. `now` is the
+    /// current time. May end earlier.
     ///
     /// # Errors
-    /// As `epoll_wait(2)`, but for EINTR.
+    /// Those of `epoll_wait(2)`, except EINTR.
     pub fn wait_until(
         &mut self,
         ready: &mut Vec<Readiness>,
@@ -167,7 +169,8 @@ impl Alarm {
         Ok(Alarm { timer, rings: None })
     }
 
-    /// Sees to it that it rings at `moment`, which is so long from now, unless it rings sooner anyway. Returns whether it can.
+    /// Sets the alarm for `moment`, which is this long from now, unless it fires earlier anyway. Returns whether this
+    /// is possible.
     fn ring_by(&mut self, moment: Instant, left: Duration) -> bool {
         if self.rings.is_none_or(|rings| rings > moment) {
             let set = self.timer.set(Expiration::OneShot(left.into()), TimerSetTimeFlags::empty());

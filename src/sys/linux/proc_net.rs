@@ -1,5 +1,5 @@
-//! The socket tables of `/proc/net` (proc(5)): the fallback where sock_diag is refused, and the only view into a network
-//! namespace that may be looked at and not entered.
+//! Socket tables of `/proc/net` (proc(5)): the fallback if sock_diag is refused, and the only source for a network
+//! namespace that is visible but cannot be entered.
 
 use std::io;
 use std::net::SocketAddr;
@@ -70,16 +70,16 @@ pub(super) fn read(
     Ok(rows.into_iter().map(socket).collect())
 }
 
-/// A connection as `/proc/net/tcp` and `tcp6` tell it.
+/// A connection in `/proc/net/tcp` and `tcp6`.
 pub(super) struct Row {
     pub local: SocketAddr,
     pub peer: SocketAddr,
     pub uid: u32,
-    /// 0 while it waits to be accepted.
+    /// 0 while it waits for accept.
     pub inode: u64,
 }
 
-/// The connections of one table that are established, or whose peer has sent its last.
+/// The connections of one table that are established, or that the peer has closed for sending.
 pub(super) fn connections(path: impl AsRef<Path>) -> io::Result<Vec<Row>> {
     let rows = TcpNetEntries::from_file(path.as_ref(), &LocalSystemInfo).map_err(error)?.0;
     let held = |state: &TcpState| matches!(state, TcpState::Established | TcpState::CloseWait);
@@ -90,7 +90,7 @@ pub(super) fn connections(path: impl AsRef<Path>) -> io::Result<Vec<Row>> {
         .collect())
 }
 
-/// Takes bytes as each of the tables. Returns how many rows came of them.
+/// Decodes bytes as each of the tables. Returns the number of rows.
 #[cfg(fuzzing)]
 #[must_use]
 pub fn decode(bytes: &[u8]) -> usize {

@@ -1,7 +1,8 @@
-//! Which processes hold which sockets: a walk over `/proc/PID/fd` (proc(5)).
+//! Owners of sockets: a scan of `/proc/PID/fd` (proc(5)).
 //!
-//! Everything about a process is read relative to one open descriptor of its `/proc` directory. When the process ends, that
-//! descriptor answers ESRCH for ever, also after another process got the same number: so what is read belongs together.
+//! All data of a process is read relative to one open descriptor of its `/proc` directory. After the process ends, that
+//! descriptor returns ESRCH forever, even if another process gets the same number. The data therefore belongs to one
+//! process.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,14 +26,14 @@ use crate::escape::escape_bytes;
 use crate::model::{Owner, Owners};
 use crate::sys::entries;
 
-/// One process, for as long as it is looked at.
+/// One process during the scan.
 pub(super) struct Process {
     pub pid: u32,
     directory: OwnedFd,
 }
 
 impl Process {
-    /// The process with this number at this moment.
+    /// The process that has this number now.
     pub fn open(pid: u32) -> nix::Result<Process> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = nix::fcntl::open(format!("/proc/{pid}").as_str(), flags, Mode::empty())?;
@@ -52,7 +53,8 @@ impl Process {
         openat(self.directory.as_fd(), "fd", flags, Mode::empty())
     }
 
-    /// Whether `path`, read here, is the very file that the process runs. In a container or after an update it is not.
+    /// Whether `path`, as seen from here, is the file that the process runs. In a container or after an update it is
+    /// not.
     fn runs_file_at(&self, path: &[u8]) -> Option<bool> {
         let running =
             nix::sys::stat::fstatat(self.directory.as_fd(), "exe", nix::fcntl::AtFlags::empty()).ok()?;
@@ -60,7 +62,7 @@ impl Process {
         Some(here.is_some_and(|here| (here.st_dev, here.st_ino) == (running.st_dev, running.st_ino)))
     }
 
-    /// What is told of an owner; `None` when the process has ended.
+    /// Data of an owner; `None` if the process has ended.
     fn describe(&self, users: &mut Users) -> Option<Owner> {
         let comm = self.read("comm").ok()?;
         let command = text_of(comm.strip_suffix(b"\n").unwrap_or(&comm));
@@ -80,13 +82,13 @@ impl Process {
         Some(Owner { pid: self.pid, command, exe, exe_deleted, exe_visible, user, uid, unit, container })
     }
 
-    /// Whether it still lives: then no other process has had its number since it was opened.
+    /// Whether it is still alive. If so, no other process has had its number since it was opened.
     pub fn lives(&self) -> bool {
         self.read("comm").is_ok()
     }
 }
 
-/// Text of the system's: as it is when it is UTF-8, and with invalid bytes as `\xNN` else, line by line of the original.
+/// Text of the system: unchanged if it is UTF-8, otherwise with invalid bytes as `\xNN`.
 fn text_of(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -94,8 +96,8 @@ fn text_of(bytes: &[u8]) -> String {
     }
 }
 
-/// The kernel writes ` (deleted)` after the path of a file that has no name any more (`d_path()` of `fs/d_path.c`); a file
-/// whose name really ends so is still there under it.
+/// The kernel appends ` (deleted)` to the path of a file without a name (`d_path()` of `fs/d_path.c`). A file whose
+/// real name ends like this still exists under it.
 fn executable(path: &[u8]) -> (Option<String>, bool) {
     match path.strip_suffix(b" (deleted)") {
         Some(before) if !std::path::Path::new(std::ffi::OsStr::from_bytes(path)).exists() => {
@@ -107,12 +109,12 @@ fn executable(path: &[u8]) -> (Option<String>, bool) {
 
 /// The second number of the line `Uid:` of `/proc/PID/status`.
 fn effective_uid(status: &[u8]) -> Option<u32> {
-    // The line `Name:` comes first and is the process's to choose, but the kernel escapes a newline in it.
+    // The line `Name:` comes first and the process can choose it, but the kernel escapes newlines in it.
     let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
     std::str::from_utf8(line).ok()?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Names of users, each asked for once.
+/// Names of users, with a cache.
 #[derive(Default)]
 struct Users(HashMap<u32, String>);
 
@@ -128,33 +130,33 @@ impl Users {
     }
 }
 
-/// The numbers of the processes that can be seen.
+/// The numbers of the visible processes.
 pub(super) fn pids() -> Vec<u32> {
     let names = entries(Path::new("/proc")).into_iter().flatten();
     names.filter_map(|name| name.to_str()?.parse().ok()).collect()
 }
 
-/// The name a process gives itself.
+/// The name that a process sets itself.
 pub(super) fn command(pid: u32) -> Option<String> {
     let comm = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(text_of(comm.strip_suffix(b"\n").unwrap_or(&comm)))
 }
 
-/// What a walk found.
+/// Result of a scan.
 #[derive(Default)]
 pub(super) struct Holders {
-    /// Owners by the inode of the socket; several may hold one.
+    /// Owners by the inode of the socket; a socket can have several.
     pub owners: FxHashMap<u64, Owners>,
-    /// Processes whose descriptors could not be read.
+    /// Number of processes whose descriptors could not be read.
     pub unreadable: usize,
-    /// Processes that were seen.
+    /// Number of visible processes.
     pub seen: usize,
-    /// Why processes may exist that were not seen.
+    /// Why there may be invisible processes.
     pub unseen_because: Option<&'static str>,
 }
 
 impl Holders {
-    /// Why a socket without an owner here may have one all the same; `None` when every process was read.
+    /// Why a socket without an owner here may still have one; `None` if every process was read.
     pub fn incomplete_because(&self) -> Option<String> {
         let reason = if self.seen == 0 {
             "/proc shows no processes".to_owned()
@@ -170,7 +172,7 @@ impl Holders {
 /// Inode of the initial pid namespace (`PROC_PID_INIT_INO` of `linux/proc_ns.h`).
 const INITIAL_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
 
-/// Looks for the holders of the sockets with the inodes `wanted`. `each` is told of every descriptor found.
+/// Finds the owners of the sockets with the inodes `wanted`. `each` receives every descriptor.
 pub(super) fn holders(wanted: &FxHashSet<u64>, mut each: impl FnMut(&Process, i32, u64)) -> Holders {
     let mut holders = Holders::default();
     holders.owners.reserve(wanted.len());
@@ -182,7 +184,7 @@ pub(super) fn holders(wanted: &FxHashSet<u64>, mut each: impl FnMut(&Process, i3
         holders.seen += 1;
         let directory = match process.descriptors() {
             Ok(directory) => directory,
-            // It ended in between.
+            // The process ended during the scan.
             Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ESRCH) => continue,
             Err(_) => {
                 holders.unreadable += 1;
@@ -229,7 +231,7 @@ pub(super) fn holders(wanted: &FxHashSet<u64>, mut each: impl FnMut(&Process, i3
     holders
 }
 
-/// Puts lists of several owners in place; sockets that are held by the same processes get the same list.
+/// Builds lists of several owners; sockets with the same owners share one list.
 fn share(lists: FxHashMap<u64, Vec<Owner>>, owners: &mut FxHashMap<u64, Owners>) {
     let mut known: FxHashMap<Vec<u32>, Owners> = FxHashMap::default();
     for (inode, mut list) in lists {
@@ -239,12 +241,13 @@ fn share(lists: FxHashMap<u64, Vec<Owner>>, owners: &mut FxHashMap<u64, Owners>)
     }
 }
 
-/// The inode of the socket that the link `name` in an open directory leads to; `None` for a link to anything else.
+/// The inode of the socket behind the link `name` in an open directory; `None` for a link to anything else.
 ///
 /// # Errors
-/// As `readlinkat(2)`.
+/// Those of `readlinkat(2)`.
 fn socket_behind(directory: BorrowedFd<'_>, name: &CStr) -> Result<Option<u64>, Errno> {
-    // `socket:[` and a number; what is longer is no socket. Without an allocation, for there may be a hundred thousand links.
+    // `socket:[` and a number; a longer target is not a socket. No allocation, because there may be a hundred thousand
+    // links.
     let mut target = [0u8; 32];
     let length = rustix::fs::readlinkat_raw(directory, name, &mut target)?;
     Ok(target.get(..length).and_then(socket_inode))
@@ -256,7 +259,7 @@ fn unseen_because() -> Option<&'static str> {
     }
     match std::fs::read_link("/proc/self/ns/pid") {
         Ok(link) if link.as_os_str().as_bytes() == INITIAL_PID_NAMESPACE => None,
-        _ => Some("processes outside this pid namespace cannot be seen"),
+        _ => Some("processes outside this pid namespace are not visible"),
     }
 }
 
@@ -266,7 +269,7 @@ fn socket_inode(target: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Takes bytes as what `/proc/PID` tells of a process: its name, status, program, cgroups and descriptors.
+/// Decodes bytes as the files of `/proc/PID`: name, status, program, cgroups and descriptors.
 #[cfg(fuzzing)]
 #[must_use]
 pub fn decode(bytes: &[u8]) -> usize {
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_executable_is_told_from_a_name_that_says_so() {
+    fn a_deleted_executable_differs_from_a_name_with_that_suffix() {
         assert_eq!(executable(b"/nowhere/x (deleted)"), (Some("/nowhere/x".to_owned()), true));
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x (deleted)");

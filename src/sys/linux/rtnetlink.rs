@@ -1,7 +1,7 @@
-//! What rtnetlink(7) messages mean: bytes to model values. Pure; numbers are those of `linux/rtnetlink.h`,
+//! Decoders of rtnetlink(7) messages: bytes to model values. Pure; numbers are those of `linux/rtnetlink.h`,
 //! `linux/if_link.h`, `linux/if_addr.h`, `linux/fib_rules.h`, `linux/ip.h` and `linux/ipv6.h`.
 //!
-//! What is not known is left out; nothing here fails on attributes that a newer kernel adds.
+//! Unknown attributes are ignored, so a newer kernel causes no failure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,7 +21,8 @@ const TABLE_DEFAULT: u32 = 253;
 const TABLE_MAIN: u32 = 254;
 const TABLE_LOCAL: u32 = 255;
 
-/// Name and place of the settings that decide binds and delivery, in the `IFLA_INET_CONF` array (`IPV4_DEVCONF_*` less one).
+/// Names and positions of the settings that affect binds and delivery, in the `IFLA_INET_CONF` array (`IPV4_DEVCONF_*`
+/// less one).
 const IPV4_CONF: &[(&str, usize)] = &[
     ("ipv4.forwarding", 0),
     ("ipv4.rp_filter", 7),
@@ -31,7 +32,7 @@ const IPV4_CONF: &[(&str, usize)] = &[
     ("ipv4.src_valid_mark", 23),
     ("ipv4.route_localnet", 25),
 ];
-/// The same of `IFLA_INET6_CONF` (`DEVCONF_*`, from 0).
+/// The same for `IFLA_INET6_CONF` (`DEVCONF_*`, from 0).
 const IPV6_CONF: &[(&str, usize)] = &[
     ("ipv6.forwarding", 0),
     ("ipv6.accept_ra", 3),
@@ -48,7 +49,7 @@ fn number(family: Family) -> u8 {
     }
 }
 
-/// `struct ifinfomsg` and the wish to be spared the counters (`RTEXT_FILTER_SKIP_STATS`).
+/// `struct ifinfomsg` and the flag that omits the counters (`RTEXT_FILTER_SKIP_STATS`).
 #[must_use]
 pub fn link_request() -> Vec<u8> {
     const IFLA_EXT_MASK: u16 = 29;
@@ -101,15 +102,15 @@ pub(super) fn family_of(payload: &[u8]) -> Option<Family> {
     }
 }
 
-/// Whether the driver of an interface sees its other end (IFF_LOWER_UP), from RTM_NEWLINK. What follows from it, such as
-/// [`Interface::running`], the kernel may notice up to a second later (`net/core/link_watch.c`).
+/// Whether the driver of an interface reports its other end (IFF_LOWER_UP), from RTM_NEWLINK. The kernel may update
+/// dependent values, such as [`Interface::running`], up to a second later (`net/core/link_watch.c`).
 #[must_use]
 pub fn has_carrier(payload: &[u8]) -> Option<bool> {
     const IFF_LOWER_UP: u32 = 0x1_0000;
     Some(u32::from_ne_bytes(read(payload, 8)?) & IFF_LOWER_UP != 0)
 }
 
-/// An interface from RTM_NEWLINK, still without addresses.
+/// An interface from RTM_NEWLINK, without addresses.
 #[must_use]
 pub fn link(payload: &[u8]) -> Option<Interface> {
     const IFF_UP: u32 = 0x1;
@@ -163,7 +164,7 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
     (!interface.name.as_bytes().is_empty()).then_some(interface)
 }
 
-/// A few `ARPHRD_*` of `linux/if_arp.h`; a driver's own kind is better where there is one.
+/// Some `ARPHRD_*` of `linux/if_arp.h`; the kind from the driver is preferred if there is one.
 fn hardware_kind(hardware: u16) -> Option<&'static str> {
     match hardware {
         1 => Some("ether"),
@@ -176,7 +177,7 @@ fn hardware_kind(hardware: u16) -> Option<&'static str> {
     }
 }
 
-/// The text of an Ethernet address; others (tunnels put their IP end points here) have none.
+/// The text of an Ethernet address; others (tunnels have their IP endpoints here) have none.
 fn mac(value: &[u8]) -> Option<String> {
     (value.len() == 6).then(|| value.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"))
 }
@@ -191,7 +192,7 @@ fn link_settings(spec: &[u8], settings: &mut BTreeMap<String, i64>) {
         };
         let Some((_, array)) = attributes(per_family).find(|(kind, _)| *kind == array_kind) else { continue };
         for (name, place) in names {
-            // A kernel older than a setting has a shorter array.
+            // An older kernel has a shorter array.
             if let Some(value) = read(array, place * 4) {
                 settings.insert((*name).to_owned(), i32::from_ne_bytes(value).into());
             }
@@ -218,7 +219,7 @@ pub fn address(payload: &[u8]) -> Option<(u32, InterfaceAddress)> {
             _ => {}
         }
     }
-    // IFA_ADDRESS is the far end of a point-to-point link, and then IFA_LOCAL is ours (comment in linux/if_addr.h).
+    // On a point-to-point link IFA_ADDRESS is the peer and IFA_LOCAL the local address (comment in linux/if_addr.h).
     let address = local.or(far)?;
     let class = AddrClass::of(address);
     Some((
@@ -243,7 +244,7 @@ fn states(family: Family, flags: u32) -> Vec<AddrState> {
     if family == Family::Ipv6 {
         (secondary, temporary) = (temporary, secondary);
     }
-    // In their own order.
+    // In the order of the type.
     let all = [
         (AddrState::Permanent, flags & 0x80),
         (AddrState::Dynamic, !flags & 0x80),
@@ -260,7 +261,7 @@ fn states(family: Family, flags: u32) -> Vec<AddrState> {
     states
 }
 
-/// The routes of one RTM_NEWROUTE: one for each next hop.
+/// The routes in one RTM_NEWROUTE: one for each next hop.
 #[must_use]
 pub fn route(payload: &[u8]) -> Vec<Route> {
     route_of(payload).unwrap_or_default()
@@ -320,7 +321,7 @@ fn route_of(payload: &[u8]) -> Option<Vec<Route>> {
     Some(hops.into_iter().map(route).collect())
 }
 
-/// `RTAX_*` that are numbers.
+/// `RTAX_*` with numeric values.
 fn metrics(value: &[u8]) -> BTreeMap<String, u32> {
     const CONGESTION_CONTROL: u16 = 16;
     attributes(value)
@@ -407,7 +408,7 @@ fn ports_of(value: &[u8]) -> Option<(u16, u16)> {
     Some((u16::from_ne_bytes(read(value, 0)?), u16::from_ne_bytes(read(value, 2)?)))
 }
 
-/// A policy rule from RTM_NEWRULE. Its action is `other` when it has conditions that [`Rule`] has no place for.
+/// A policy rule from RTM_NEWRULE. Its action is `other` if it has conditions that [`Rule`] cannot represent.
 #[must_use]
 pub fn rule(payload: &[u8]) -> Option<Rule> {
     const FIB_RULE_INVERT: u32 = 0x2;
@@ -475,7 +476,7 @@ pub fn rule(payload: &[u8]) -> Option<Rule> {
     Some(rule)
 }
 
-/// The rules that a new namespace has of this family; IPv6 has no table `default`.
+/// The default rules of a new namespace for this family; IPv6 has no table `default`.
 #[must_use]
 pub fn standard_rules(family: Family) -> Vec<Rule> {
     let all = [(0, TABLE_LOCAL), (32766, TABLE_MAIN), (32767, TABLE_DEFAULT)];
@@ -489,7 +490,7 @@ pub fn standard_rules(family: Family) -> Vec<Rule> {
     all.iter().take(count).map(rule).collect()
 }
 
-/// Whether it is one of the three that every Linux begins with: local, main, default.
+/// Whether it is one of the three default rules of Linux: local, main, default.
 #[must_use]
 pub fn is_standard(rule: &Rule) -> bool {
     standard_rules(rule.family).contains(rule)

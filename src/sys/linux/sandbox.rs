@@ -1,5 +1,5 @@
-//! Giving up rights: capabilities(7), PR_SET_NO_NEW_PRIVS, landlock(7). All of them belong to a thread, and are inherited by
-//! the threads that it starts.
+//! Dropping privileges: capabilities(7), PR_SET_NO_NEW_PRIVS, landlock(7). All of these belong to a thread and are
+//! inherited by the threads that it starts.
 
 use std::path::Path;
 
@@ -11,11 +11,11 @@ use landlock::{
 
 use crate::model::confinement::{Confinement, Needs};
 
-/// The newest rules of Landlock that are asked for: those of Linux 6.15, which these were tested on.
+/// The newest Landlock rules that are requested: those of Linux 6.15, with which this was tested.
 const NEWEST: ABI = ABI::V7;
 
-/// Gives up what the calling thread does not need after binding, for good. Reading below `/proc` and `/sys` stays possible, and
-/// what is open stays open.
+/// Permanently drops what the calling thread does not need after binding. Reading below `/proc` and `/sys` stays
+/// possible, and open files stay open.
 #[must_use]
 pub fn confine(needs: &Needs) -> Confinement {
     let mut confinement = Confinement::default();
@@ -50,13 +50,13 @@ pub fn confine(needs: &Needs) -> Confinement {
     confinement
 }
 
-/// Adds what the kernel says of every other thread of this process, each of which must have confined itself.
+/// Includes the state of every other thread of this process, as the kernel reports it; each must have confined itself.
 #[must_use]
 pub fn with_other_threads(mut confinement: Confinement) -> Confinement {
     let mut threads = 0;
     let tasks = Path::new("/proc/self/task");
     for thread in crate::sys::entries(tasks).into_iter().flatten() {
-        // A thread that ends meanwhile has no rights any more.
+        // A thread that ends in the meantime has no privileges.
         let Ok(status) = std::fs::read_to_string(tasks.join(thread).join("status")) else { continue };
         threads += 1;
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -81,9 +81,7 @@ pub fn with_other_threads(mut confinement: Confinement) -> Confinement {
     }
     if threads == 0 {
         confinement.capabilities = None;
-        confinement
-            .weaker_because
-            .push("the other threads cannot be looked at: /proc is not there".to_owned());
+        confinement.weaker_because.push("the other threads cannot be checked: /proc is missing".to_owned());
     }
     confinement
 }
@@ -99,8 +97,8 @@ fn name(capability: Capability) -> String {
     capability.to_string()
 }
 
-/// What is left to the calling thread, sorted; `None` when that cannot be told. What is ambient is permitted and inheritable, too
-/// (capabilities(7)).
+/// The remaining capabilities of the calling thread, sorted; `None` if unknown. Ambient capabilities are also permitted
+/// and inheritable (capabilities(7)).
 fn left() -> Option<Vec<String>> {
     let mut left = Vec::new();
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
@@ -114,7 +112,7 @@ fn left() -> Option<Vec<String>> {
 fn drop_capabilities(needs: &Needs) -> Result<(), caps::errors::CapsError> {
     let kept = [
         (needs.low_ports, Capability::CAP_NET_BIND_SERVICE),
-        // CAP_NET_ADMIN would do too, and allows far more (ip(7)).
+        // CAP_NET_ADMIN would be sufficient too, but permits far more (ip(7)).
         (needs.transparent, Capability::CAP_NET_RAW),
     ];
     let permitted = caps::read(None, CapSet::Permitted)?;
@@ -123,12 +121,12 @@ fn drop_capabilities(needs: &Needs) -> Result<(), caps::errors::CapsError> {
         .filter(|(needed, capability)| *needed && permitted.contains(capability))
         .map(|(_, capability)| capability)
         .collect();
-    // What a program started from here could get by file capabilities. Only who has CAP_SETPCAP may; for the others
-    // PR_SET_NO_NEW_PRIVS does the same.
+    // Capabilities that a program started from here could get from file capabilities. Dropping them needs CAP_SETPCAP;
+    // without it PR_SET_NO_NEW_PRIVS has the same effect.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
         for capability in caps::all() {
             let dropped = caps::drop(None, CapSet::Bounding, capability);
-            // What this kernel does not know cannot be dropped, and is not there.
+            // A capability that this kernel does not know cannot be dropped, and does not exist.
             if dropped.is_err() && caps::has_cap(None, CapSet::Bounding, capability).is_ok() {
                 dropped?;
             }
@@ -142,8 +140,9 @@ fn drop_capabilities(needs: &Needs) -> Result<(), caps::errors::CapsError> {
     caps::set(None, CapSet::Permitted, &kept)
 }
 
-/// Rules out files outside `/proc` and `/sys` (but writing them in the directory of the log), TCP connections from here, TCP binds but those that are needed, signals to and
-/// abstract Unix sockets of processes outside. UDP is not ruled out by [`NEWEST`]. Returns the version of the rules that hold.
+/// Blocks files outside `/proc` and `/sys` (except writing in the directory of the log), outgoing TCP connections, unneeded
+/// TCP binds, and signals to and abstract Unix sockets of processes outside. [`NEWEST`] does not cover UDP. Returns the
+/// version of the rules in effect.
 fn restrict(needs: &Needs) -> Result<(u32, LandlockStatus), landlock::RulesetError> {
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -151,7 +150,7 @@ fn restrict(needs: &Needs) -> Result<(u32, LandlockStatus), landlock::RulesetErr
         .scope(Scope::from_all(NEWEST))?
         .create()?;
     for directory in ["/proc", "/sys"] {
-        // What is not there cannot be read anyway.
+        // Missing paths cannot be read anyway.
         if let Ok(directory) = PathFd::new(directory) {
             rules = rules.add_rule(PathBeneath::new(directory, AccessFs::ReadFile | AccessFs::ReadDir))?;
         }
@@ -176,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// On a thread of its own, which is all that is confined.
+    /// Runs on a separate thread; only this thread is confined.
     fn confined<T: Send>(needs: &Needs, body: impl FnOnce(Confinement) -> T + Send) -> T {
         std::thread::scope(|scope| scope.spawn(|| body(confine(needs))).join().unwrap())
     }
@@ -205,7 +204,7 @@ mod tests {
             }
         });
         client.join().unwrap();
-        // This thread is as it was.
+        // The calling thread is unchanged.
         assert!(TcpStream::connect(to).is_ok() && std::fs::read(file.path()).is_ok());
     }
 

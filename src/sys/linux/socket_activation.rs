@@ -1,4 +1,4 @@
-//! Sockets that another program opened and handed over: the protocol of sd_listen_fds(3), as systemd and others speak it.
+//! Sockets that another program opened and passed: the protocol of sd_listen_fds(3), used by systemd and others.
 
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
@@ -8,27 +8,27 @@ use socket2::{Domain, Socket, Type};
 use crate::model::Protocol;
 use crate::sys::socket_types::Inherited;
 
-/// The first descriptor that is handed over (`SD_LISTEN_FDS_START`).
+/// The first passed descriptor (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
 
-/// The sockets that `LISTEN_FDS` hands over, if `LISTEN_PID` names this process; each that cannot be served is a sentence
-/// instead. To be called once, before this process opens anything.
+/// The sockets passed by `LISTEN_FDS`, if `LISTEN_PID` names this process. A socket that cannot be served becomes a
+/// sentence. Must be called once, before this process opens anything.
 ///
 /// # Errors
-/// Why there are none, in a sentence.
+/// Why there are none, as a sentence.
 pub fn inherited() -> Result<Vec<Result<Inherited, String>>, String> {
     let variable = |name: &str| {
         std::env::var(name).map_err(|_| format!("{name} is not set: no program handed sockets over"))
     };
     let pid = variable("LISTEN_PID")?;
     if pid.parse() != Ok(std::process::id()) {
-        return Err(format!("LISTEN_PID is {pid:?}, so the sockets are meant for another process"));
+        return Err(format!("LISTEN_PID is {pid:?}, so the sockets are for another process"));
     }
     let count: RawFd = variable("LISTEN_FDS")?
         .parse()
         .ok()
         .filter(|count| (1..=65_536).contains(count))
-        .ok_or("LISTEN_FDS is no number of descriptors")?;
+        .ok_or("LISTEN_FDS is not a valid number of descriptors")?;
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let names: Vec<&str> = names.split(':').collect();
     Ok((0..count)

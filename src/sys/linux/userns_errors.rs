@@ -1,4 +1,4 @@
-//! Why the system refuses a namespace, and the switch that would allow it.
+//! Why the system refuses a namespace, and the setting that would permit it.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use crate::sys::NamespaceRefusal;
 
-/// What stands in the way of `unshare(CLONE_NEWUSER)`.
+/// The cause of a refused `unshare(CLONE_NEWUSER)`.
 pub(super) fn user_namespace(step: &'static str, errno: Errno) -> NamespaceRefusal {
     let remedy = match errno {
         Errno::EPERM | Errno::EACCES if setting("kernel/unprivileged_userns_clone") == Some(0) => {
@@ -27,13 +27,13 @@ pub(super) fn user_namespace(step: &'static str, errno: Errno) -> NamespaceRefus
     refusal(step, errno.into(), remedy)
 }
 
-/// What stands in the way of the maps of a new user namespace.
+/// The cause of a refused map of a new user namespace.
 pub(super) fn map(path: &'static str, error: &io::Error) -> NamespaceRefusal {
     let remedy = apparmor().unwrap_or_else(as_root);
     refusal(path, copy(error), remedy)
 }
 
-/// What stands in the way of `unshare(CLONE_NEWNET)`.
+/// The cause of a refused `unshare(CLONE_NEWNET)`.
 pub(super) fn net_namespace(step: &'static str, errno: Errno) -> NamespaceRefusal {
     let remedy = match errno {
         Errno::ENOSPC => {
@@ -62,7 +62,7 @@ fn seccomp() -> String {
     "a seccomp filter forbids it: start the container with `--security-opt seccomp=unconfined`".to_owned()
 }
 
-/// Ubuntu since 23.10 takes the rights of user namespaces away from programs without a profile of their own.
+/// Ubuntu since 23.10 removes the privileges of user namespaces for programs without an AppArmor profile.
 fn apparmor() -> Option<String> {
     (setting("kernel/apparmor_restrict_unprivileged_userns") == Some(1)).then(|| {
         let program = std::env::current_exe().map_or("/path/to/bindscope".into(), |path| path.display().to_string());
@@ -76,14 +76,14 @@ fn setting(name: &str) -> Option<i64> {
     super::netns::read_setting(name).ok()?.parse().ok()
 }
 
-/// Whether a seccomp filter is in force (`Seccomp: 2` of proc_pid_status(5)).
+/// Whether a seccomp filter is active (`Seccomp: 2` of proc_pid_status(5)).
 fn filtered() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
         status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
     })
 }
 
-/// Whether no user of this namespace has a number.
+/// Whether this namespace maps no user.
 fn unmapped() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.trim().is_empty())
 }

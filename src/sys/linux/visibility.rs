@@ -1,4 +1,4 @@
-//! What this user can see of the machine: each way of looking, tried.
+//! What this user can see of the machine: a test of each method of observation.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::sock_diag::{self, DumpError, Query, SockDiag, state};
 use super::{netns, pidfd, processes};
 use crate::sys::Visibility;
 
-/// Tries every way of looking. Nothing is changed and nothing is bound.
+/// Tests every method. Changes and binds nothing.
 #[must_use]
 pub fn visibility() -> Visibility {
     let seen = processes::holders(&FxHashSet::default(), |_, _, _| {});
@@ -59,7 +59,7 @@ fn dump(protocol: u32) -> Option<io::Error> {
         Ok(kernel) => kernel,
         Err(error) => return Some(error),
     };
-    // A port that hardly anybody has keeps the answer short.
+    // A port that is rarely in use keeps the answer short.
     let query = Query {
         family: libc::AF_INET as u8,
         protocol,
@@ -72,7 +72,7 @@ fn dump(protocol: u32) -> Option<io::Error> {
     }
 }
 
-/// Borrows a socket of this very process, which only a missing system call or a filter can refuse.
+/// Duplicates a socket of this process, which only a missing system call or a filter can refuse.
 fn borrow_own() -> Option<io::Error> {
     use std::os::fd::AsRawFd as _;
     let tried = || -> io::Result<()> {
@@ -84,8 +84,8 @@ fn borrow_own() -> Option<io::Error> {
     tried().err()
 }
 
-/// Names of the effective capabilities that matter here (capabilities(7)). Asked of the kernel, since `/proc` may be what cannot be
-/// seen.
+/// Names of the relevant effective capabilities (capabilities(7)). Queried from the kernel, because `/proc` may be
+/// invisible.
 fn capabilities() -> Vec<&'static str> {
     const NAMES: [(Capability, &str); 6] = [
         (Capability::CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),

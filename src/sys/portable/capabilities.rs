@@ -1,4 +1,4 @@
-//! What this process may do, as far as a portable program can tell.
+//! Privileges of this process, as far as a portable program can determine them.
 
 use crate::sys::CallerRights;
 

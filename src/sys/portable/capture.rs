@@ -1,9 +1,9 @@
-//! Packets that come in: not told here.
+//! Packet capture: not supported on this system.
 
 use std::convert::Infallible;
 use std::io;
 
-/// A capture, of which there is none.
+/// A capture; there is none on this system.
 #[derive(Debug)]
 pub struct Capture(Infallible);
 

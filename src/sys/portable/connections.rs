@@ -2,7 +2,7 @@
 
 use crate::sys::ServerConnections;
 
-/// Nothing, and that it is not all.
+/// An empty, incomplete list.
 #[must_use]
 pub fn connections(_serves: &dyn Fn(u16) -> bool, _may_set: bool) -> ServerConnections {
     let because = "the connections of other programs cannot be read on this system yet";

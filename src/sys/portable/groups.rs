@@ -1,9 +1,9 @@
-//! Groups that interfaces have joined: not told here.
+//! Multicast groups of interfaces: not available on this system.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Not known.
+/// Unknown.
 #[must_use]
 pub fn groups() -> Option<BTreeMap<IpAddr, Vec<u32>>> {
     None

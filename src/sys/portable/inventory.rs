@@ -1,4 +1,4 @@
-//! Which sockets are there: not read on this system, and not guessed.
+//! Sockets of other programs: not read on this system, and not guessed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use crate::sys::InventoryOptions;
 
 const BECAUSE: &str = "the sockets of other programs cannot be read on this system yet";
 
-/// Nothing, and that it is not all.
+/// An empty, incomplete list.
 #[must_use]
 pub fn inventory(_options: &InventoryOptions) -> Inventory {
     Inventory { incomplete_because: vec![BECAUSE.to_owned()], ..Inventory::default() }
@@ -23,13 +23,13 @@ pub fn attach_owners<'a>(
     sockets.into_iter().next().map(|_| BECAUSE.to_owned()).into_iter().collect()
 }
 
-/// No owner is known.
+/// Owners are unknown.
 #[must_use]
 pub fn owners(_inodes: &[u64]) -> (HashMap<u64, Owners>, Option<String>) {
     (HashMap::new(), Some(BECAUSE.to_owned()))
 }
 
-/// Who has a port is not known.
+/// The owner of a port is unknown.
 #[must_use]
 pub fn port_holder(_protocol: Protocol, _address: IpAddr, _port: u16) -> Vec<ListeningSocket> {
     Vec::new()

@@ -1,20 +1,20 @@
-//! Changes of interfaces and addresses: not told here, so time stands in for them.
+//! Changes of interfaces and addresses: not reported on this system, so a timer replaces them.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::poller::Poller;
 
-/// How old a picture of the host's addresses may be.
+/// Maximum age of a snapshot of the host's addresses.
 const STALE: Duration = Duration::from_secs(1);
 
-/// Says that the network may have changed, once a second at most.
+/// Reports once a second that the network may have changed.
 pub struct Monitor {
     asked: Instant,
 }
 
 impl Monitor {
-    /// Begins now.
+    /// Starts now.
     ///
     /// # Errors
     /// None.
@@ -30,7 +30,7 @@ impl Monitor {
         Ok(false)
     }
 
-    /// Whether the last "yes" is over a second ago.
+    /// Whether the last true result is over a second ago.
     pub fn changed(&mut self) -> bool {
         let stale = self.asked.elapsed() >= STALE;
         if stale {

@@ -1,4 +1,4 @@
-//! Network namespaces: this system has none that this program knows of.
+//! Network namespaces: none on this system.
 
 use crate::model::Inventory;
 use crate::sys::Error;
@@ -6,7 +6,7 @@ use crate::sys::Error;
 /// The one network of the host.
 #[derive(Debug)]
 pub struct NetNamespace {
-    /// No namespace, no inode.
+    /// Without a namespace there is no inode.
     pub inode: u64,
     /// It has no name.
     pub name: Option<String>,
@@ -28,7 +28,7 @@ pub fn in_namespace<T: Send>(_namespace: &NetNamespace, body: impl FnOnce() -> T
     Ok(body())
 }
 
-/// Nothing can be seen from outside.
+/// No namespace can be read from outside.
 #[must_use]
 pub fn inventory_from_outside(_namespace: &NetNamespace) -> Option<Inventory> {
     None

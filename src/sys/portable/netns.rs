@@ -21,7 +21,7 @@ pub fn prepare() -> Result<(), NamespaceRefusal> {
     Err(none())
 }
 
-/// A network namespace, of which there is none.
+/// A network namespace; there is none on this system.
 #[derive(Debug)]
 pub struct Namespace(Infallible);
 

@@ -1,4 +1,4 @@
-//! Changes a network: not on this system.
+//! Changes to a network: not supported on this system.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use super::netns::Namespace;
 use crate::model::{IfName, Rule};
 use crate::sys::{Error, LinkSpec, NewAddress, NewRoute};
 
-/// A way to change the network of a namespace, of which there is none.
+/// A connection for changes; there is none on this system.
 pub struct Network {
     never: Infallible,
 }
@@ -27,7 +27,7 @@ impl Network {
     ///
     /// # Errors
     /// Never.
-    pub fn add_wire(&mut self, _here: &LinkSpec, _there: &LinkSpec, _other: &Namespace) -> Result<(), Error> {
+    pub fn add_veth(&mut self, _here: &LinkSpec, _there: &LinkSpec, _other: &Namespace) -> Result<(), Error> {
         match self.never {}
     }
 

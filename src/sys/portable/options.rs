@@ -1,4 +1,4 @@
-//! Socket options where Linux's are absent: what cannot be done is refused, never ignored.
+//! Socket options on systems without those of Linux: unsupported options are refused, never ignored.
 
 use std::io::{self, Read as _};
 use std::time::Duration;
@@ -12,23 +12,23 @@ fn unsupported(option: &str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, format!("{option} is not available on this system"))
 }
 
-/// A socket that does not block.
+/// A non-blocking socket.
 ///
 /// # Errors
-/// As `socket(2)`.
+/// Those of `socket(2)`.
 pub fn non_blocking(domain: socket2::Domain, kind: socket2::Type) -> io::Result<Socket> {
     let socket = Socket::new(domain, kind, None)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-/// SO_REUSEADDR and SO_REUSEPORT as they took effect on a socket for which they were set to this.
+/// SO_REUSEADDR and SO_REUSEPORT of a socket after they were set to these values.
 #[must_use]
 pub fn reuse_as_set(socket: &Socket, _address: bool, _port: bool) -> (Option<bool>, Option<bool>) {
     (socket.reuse_address().ok(), reuse_port(socket).ok())
 }
 
-/// Not available here: SO_BINDTODEVICE is Linux's.
+/// Not supported: SO_BINDTODEVICE exists only on Linux.
 ///
 /// # Errors
 /// Always: `Unsupported`.
@@ -36,7 +36,7 @@ pub fn bind_to_device(_socket: &Socket, _device: &IfName) -> io::Result<()> {
     Err(unsupported("binding to a device"))
 }
 
-/// No socket has a device here.
+/// Sockets have no device on this system.
 ///
 /// # Errors
 /// None.
@@ -44,10 +44,10 @@ pub fn bound_device(_socket: &Socket) -> io::Result<Option<IfName>> {
     Ok(None)
 }
 
-/// SO_REUSEADDR, but on Windows, where it would let others take the port over and servers do without it.
+/// SO_REUSEADDR, except on Windows, where it would let other programs take over the port and servers do not need it.
 ///
 /// # Errors
-/// As `setsockopt`.
+/// Those of `setsockopt`.
 pub fn set_reuse_address(socket: &Socket) -> io::Result<()> {
     if cfg!(windows) { Ok(()) } else { socket.set_reuse_address(true) }
 }
@@ -66,10 +66,10 @@ pub fn set_reuse_port(socket: &Socket) -> io::Result<()> {
     }
 }
 
-/// SO_REUSEPORT as it is set.
+/// The value of SO_REUSEPORT.
 ///
 /// # Errors
-/// `Unsupported` on Windows; else as `getsockopt(2)`.
+/// `Unsupported` on Windows; otherwise those of `getsockopt(2)`.
 pub fn reuse_port(socket: &Socket) -> io::Result<bool> {
     #[cfg(unix)]
     return socket.reuse_port();
@@ -80,7 +80,7 @@ pub fn reuse_port(socket: &Socket) -> io::Result<bool> {
     }
 }
 
-/// Not available here: IP_FREEBIND is Linux's.
+/// Not supported: IP_FREEBIND exists only on Linux.
 ///
 /// # Errors
 /// Always: `Unsupported`.
@@ -88,7 +88,7 @@ pub fn set_freebind(_socket: &Socket) -> io::Result<()> {
     Err(unsupported("binding an address that is not here"))
 }
 
-/// Not available here: IP_TRANSPARENT is Linux's.
+/// Not supported: IP_TRANSPARENT exists only on Linux.
 ///
 /// # Errors
 /// Always: `Unsupported`.
@@ -96,7 +96,7 @@ pub fn set_transparent(_socket: &Socket) -> io::Result<()> {
     Err(unsupported("transparent binding"))
 }
 
-/// Not asked for here; only sockets of our own are served, and they listen.
+/// Not queried here: the program serves only its own sockets, and they listen.
 ///
 /// # Errors
 /// None.
@@ -104,10 +104,10 @@ pub fn is_listener(_socket: &Socket) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Keeps newcomers out of a listener as far as that goes: a queue for one.
+/// Limits new connections to a listener as far as possible: a queue length of one.
 ///
 /// # Errors
-/// As `listen(2)`.
+/// Those of `listen(2)`.
 pub fn drop_new_connections(listener: &Socket) -> io::Result<()> {
     listener.listen(0)
 }
@@ -122,32 +122,32 @@ pub fn accept(listener: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
     Ok((socket, peer))
 }
 
-/// Receives what is there; the socket is non-blocking.
+/// Receives available data; the socket is non-blocking.
 ///
 /// # Errors
-/// As `recv`.
+/// Those of `recv`.
 pub fn recv_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     let mut reader: &Socket = socket;
     reader.read(buffer)
 }
 
-/// Receives what is there: a non-blocking socket cannot be waited at.
+/// Receives available data: a non-blocking socket does not wait.
 ///
 /// # Errors
-/// As `recv`.
+/// Those of `recv`.
 pub fn recv_soon(socket: &Socket, buffer: &mut [u8], _patience: Duration) -> io::Result<usize> {
     recv_now(socket, buffer)
 }
 
-/// Sends what there is room for; the socket is non-blocking.
+/// Sends as much as fits; the socket is non-blocking.
 ///
 /// # Errors
-/// As `send`.
+/// Those of `send`.
 pub fn send_now(socket: &Socket, bytes: &[u8], _more: bool) -> io::Result<usize> {
     socket.send(bytes)
 }
 
-/// Whether a socket whose connection was refused can connect to another address.
+/// Whether a refused socket can connect to another address.
 pub const REFUSED_SOCKETS_CONNECT_AGAIN: bool = false;
 
 /// Connects a non-blocking socket.

@@ -1,4 +1,4 @@
-//! Connections that found an accept queue full are not counted here.
+//! Overflows of accept queues: not counted on this system.
 
 /// Not available here.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ impl Overflows {
         None
     }
 
-    /// How many there have been since.
+    /// Number of overflows since the start.
     #[must_use]
     pub fn count(&self) -> Option<u64> {
         match self.0 {}

@@ -1,4 +1,4 @@
-//! The ingress interface where no system call tells it: it is not known, and nothing here guesses.
+//! The ingress interface on systems without a system call for it: unknown, never guessed.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,7 +9,7 @@ use socket2::{SockAddr, Socket};
 use crate::model::{Family, IfName, Protocol};
 use crate::sys::{ReceivedDatagram, TransportState};
 
-/// Nothing to ask for on this system.
+/// Nothing to request on this system.
 ///
 /// # Errors
 /// None.

@@ -12,24 +12,25 @@ use crate::sys::{Interest, Readiness};
 /// [`Poller::BATCH`] as `polling` wants it.
 const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(Poller::BATCH - 1);
 
-/// Watches sockets; each is known by a key of the caller's. Level-triggered: what is still ready is told again.
+/// Watches sockets, each with a key chosen by the caller. Level-triggered: a socket that is still ready is reported
+/// again.
 pub struct Poller {
     poller: Arc<polling::Poller>,
     events: Events,
 }
 
-/// Ends the wait of a poller, from any thread.
+/// Wakes a poller from any thread.
 pub struct Waker(Arc<polling::Poller>);
 
 impl Waker {
-    /// Ends the present wait or, if there is none, the next one.
+    /// Ends the current wait or, if there is none, the next one.
     pub fn wake(&self) {
         let _ = self.0.notify();
     }
 }
 
 impl Poller {
-    /// How many events one wait takes.
+    /// Maximum number of events per wait.
     pub const BATCH: usize = 256;
 
     /// An empty set.
@@ -40,10 +41,10 @@ impl Poller {
         Ok(Poller { poller: Arc::new(polling::Poller::new()?), events: Events::with_capacity(CAPACITY) })
     }
 
-    /// Begins to watch `source`.
+    /// Starts to watch `source`.
     ///
     /// # Errors
-    /// As the system's poller.
+    /// Those of the system's poller.
     #[expect(unsafe_code, reason = "polling leaves it to the caller to remove a source before closing it")]
     pub fn add<S>(&self, source: &S, key: u64, interest: Interest) -> io::Result<()>
     where
@@ -54,10 +55,10 @@ impl Poller {
         unsafe { self.poller.add_with_mode(source, event(key, interest), PollMode::Level) }
     }
 
-    /// Begins to watch a source that other pollers watch too: here all of them are woken.
+    /// Starts to watch a source that other pollers watch too; here all of them wake up.
     ///
     /// # Errors
-    /// As the system's poller.
+    /// Those of the system's poller.
     pub fn add_among_others<S>(&self, source: &S, key: u64) -> io::Result<()>
     where
         for<'a> &'a S: polling::AsRawSource,
@@ -65,7 +66,7 @@ impl Poller {
         self.add(source, key, Interest::Read)
     }
 
-    /// What ends a wait from another thread.
+    /// A handle that ends a wait from another thread.
     ///
     /// # Errors
     /// None.
@@ -73,32 +74,32 @@ impl Poller {
         Ok(Waker(Arc::clone(&self.poller)))
     }
 
-    /// Changes what is watched for.
+    /// Changes the watched events.
     ///
     /// # Errors
-    /// As the system's poller.
+    /// Those of the system's poller.
     pub fn change(&self, source: &impl polling::AsSource, key: u64, interest: Interest) -> io::Result<()> {
         self.poller.modify_with_mode(source, event(key, interest), PollMode::Level)
     }
 
-    /// Ends watching `source`. A source must be removed before it is closed.
+    /// Stops watching `source`. A source must be removed before it is closed.
     ///
     /// # Errors
-    /// As the system's poller.
+    /// Those of the system's poller.
     pub fn remove(&self, source: &impl polling::AsSource) -> io::Result<()> {
         self.poller.delete(source)
     }
 
-    /// Ends watching a source that its owner is about to close.
+    /// Stops watching a source that its owner is about to close.
     pub fn forget(&self, source: &impl polling::AsSource) {
         let _ = self.poller.delete(source);
     }
 
-    /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. `ready` is replaced. Returns whether more
-    /// may be ready than one wait takes.
+    /// Waits until something is ready or `timeout` has passed; a signal ends the wait early. Replaces `ready`. Returns
+    /// whether more may be ready than one wait reports.
     ///
     /// # Errors
-    /// As the system's poller, but for EINTR.
+    /// Those of the system's poller, except EINTR.
     pub fn wait(&mut self, ready: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<bool> {
         ready.clear();
         self.events.clear();
@@ -114,10 +115,10 @@ impl Poller {
         Ok(ready.len() >= Poller::BATCH)
     }
 
-    /// The same until the moment `until` has come. `now` is the present moment.
+    /// Like [`Poller::wait`], until the time `until`. `now` is the current time.
     ///
     /// # Errors
-    /// As the system's poller, but for EINTR.
+    /// Those of the system's poller, except EINTR.
     pub fn wait_until(
         &mut self,
         ready: &mut Vec<Readiness>,

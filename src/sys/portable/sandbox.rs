@@ -1,12 +1,12 @@
-//! Giving up rights: what a portable program can do about them, which is nothing.
+//! Dropping privileges: not supported on this system.
 
 use crate::model::confinement::{Confinement, Needs};
 
-/// Gives up nothing, and says so.
+/// Drops nothing, and reports that.
 #[must_use]
 pub fn confine(_needs: &Needs) -> Confinement {
     Confinement {
-        weaker_because: vec!["rights are not given up on this system".to_owned()],
+        weaker_because: vec!["privileges are not dropped on this system".to_owned()],
         ..Confinement::default()
     }
 }

@@ -1,4 +1,4 @@
-//! The host's network at this moment, as far as a system without rtnetlink tells.
+//! The current network of the host, as far as a system without rtnetlink reports it.
 
 use crate::model::{Host, Snapshot};
 use crate::sys::{Error, getifaddrs};
@@ -10,10 +10,10 @@ use crate::sys::{Error, getifaddrs};
 /// When the list of interfaces cannot be read.
 pub fn snapshot() -> Result<Snapshot, Error> {
     let interfaces =
-        listing::interfaces().map_err(|error| Error::call("list", "the network interfaces", error))?;
+        getifaddrs::interfaces().map_err(|error| Error::call("list", "the network interfaces", error))?;
     Ok(Snapshot {
         host: Host {
-            name: listing::host_name(),
+            name: getifaddrs::host_name(),
             system: std::env::consts::OS.to_owned(),
             release: None,
             build: None,
@@ -31,15 +31,15 @@ pub fn snapshot() -> Result<Snapshot, Error> {
     })
 }
 
-/// The same: there is nothing else.
+/// The same as [`snapshot`]: there is no more data.
 ///
 /// # Errors
-/// As [`snapshot`].
+/// Those of [`snapshot`].
 pub fn addresses() -> Result<Snapshot, Error> {
     snapshot()
 }
 
-/// Whether an AF_INET6 socket can be made at all.
+/// Whether an AF_INET6 socket can be created.
 fn ipv6_available() -> bool {
     match socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None) {
         Ok(_) => true,

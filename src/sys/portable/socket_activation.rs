@@ -1,4 +1,4 @@
-//! Sockets that another program handed over: not taken on this system.
+//! Sockets passed by another program: not supported on this system.
 
 use crate::sys::socket_types::Inherited;
 

@@ -1,6 +1,6 @@
-//! How the process was started: not told here.
+//! State at the start of the process: unknown on this system.
 
-/// Taken to be open.
+/// Assumed to be open.
 #[must_use]
 pub fn began_without_output() -> bool {
     false

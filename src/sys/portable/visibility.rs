@@ -1,8 +1,8 @@
-//! What this user can see of the machine: on this system, no socket of another program.
+//! What this user can see of the machine: no socket of another program on this system.
 
 use crate::sys::Visibility;
 
-/// Nothing was tried.
+/// No test was made.
 #[must_use]
 pub fn visibility() -> Visibility {
     Visibility {

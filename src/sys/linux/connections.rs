@@ -17,8 +17,7 @@ const NO_RIGHT: &str = "its process may not be traced by this user";
 const NO_OWNER: &str = "no process that could be read owns it";
 const MPTCP: &str = "MPTCP keeps no ingress interface";
 const SILENT: &str = "the kernel does not say";
-const NOT_TOUCHED: &str =
-    "its server has not set the option that is needed, and --no-touch sets none";
+const NOT_TOUCHED: &str = "its server has not set the option that is needed, and --no-touch sets none";
 const GONE: &str = "it ended during the check";
 
 /// The established TCP connections of the calling thread's network namespace whose local port satisfies `serves`.

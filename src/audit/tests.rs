@@ -103,6 +103,11 @@ pub(crate) fn socket(text: &str) -> ListeningSocket {
         device_index: device,
         cgroup: None,
         owners: Some(vec![owner(u32::from(port), "server", "/usr/sbin/server")].into()),
+        kernel: None,
+        transparent: None,
+        activation: None,
+        address_owner: None,
+        port_chosen: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::ifname::IfName;
 use super::socket::SocketView;
 use crate::escape::escape;
 
@@ -19,9 +20,46 @@ pub struct Inventory {
     pub complete: bool,
     /// One sentence for each fact that could not be read.
     pub incomplete_because: Vec<String>,
+    /// The ports from which the kernel of this network namespace chooses; null when they cannot be read.
+    #[serde(default)]
+    pub client_ports: Option<ClientPorts>,
 }
 
-/// A socket that clients may reach: a listening TCP socket or a UDP socket without a peer.
+/// The ports that the kernel gives to sockets that ask for none (`net.ipv4.ip_local_port_range`, for IPv6 as well), less those
+/// that an administrator keeps for servers (`net.ipv4.ip_local_reserved_ports`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientPorts {
+    /// The first port of the range.
+    pub low: u16,
+    /// The last port of the range.
+    pub high: u16,
+    /// Reserved ports, as ranges from the first to the last port.
+    pub reserved: Vec<(u16, u16)>,
+}
+
+impl ClientPorts {
+    /// Whether the kernel may choose this port.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        (self.low..=self.high).contains(&port)
+            && !self.reserved.iter().any(|(first, last)| (*first..=*last).contains(&port))
+    }
+
+    /// Reads the texts of the two settings.
+    #[must_use]
+    pub fn parse(range: &str, reserved: &str) -> Option<ClientPorts> {
+        let mut ends = range.split_whitespace().map(str::parse);
+        let (low, high) = (ends.next()?.ok()?, ends.next()?.ok()?);
+        let part = |text: &str| {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+        };
+        let parts = reserved.split(',').map(str::trim).filter(|text| !text.is_empty());
+        Some(ClientPorts { low, high, reserved: parts.map(part).collect::<Option<_>>()? })
+    }
+}
+
+/// A listening TCP socket or a UDP socket without a peer: any host that the network lets through may send to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListeningSocket {
     /// Address, port, family, device and options. An option that the source does not report is null. A removed device
@@ -48,9 +86,70 @@ pub struct ListeningSocket {
     pub device_index: Option<u32>,
     /// Path of the cgroup in which it was created, if the kernel reports it and the path can be found.
     pub cgroup: Option<Arc<str>>,
-    /// Processes that own it, by pid. Null if they could not be read. Empty if every process could be read and none
-    /// owns it: then it belongs to the kernel.
+    /// Processes that hold it, by pid. Null when they could not be read; empty when the kernel itself holds it, or when every
+    /// process could be read and none has it.
     pub owners: Option<Owners>,
+    /// The part of the kernel that holds it; null when a process holds it or when that part is not known.
+    #[serde(default)]
+    pub kernel: Option<KernelHolder>,
+    /// Whether IP_TRANSPARENT is set: then a rule of a packet filter may deliver packets to any address to it. Null when the
+    /// source does not tell.
+    #[serde(default)]
+    pub transparent: Option<bool>,
+    /// The systemd socket unit that opened it for a service; null when it was not opened so, or when that is not known.
+    #[serde(default)]
+    pub activation: Option<Activation>,
+    /// The interface on which its address is configured; null for a wildcard, for an address that no interface has, and before
+    /// an audit looked it up.
+    #[serde(default)]
+    pub address_owner: Option<IfName>,
+    /// Whether the kernel may have chosen its port: then the number means nothing after a restart. Null when the range of such
+    /// ports is not known, and before an audit looked at it.
+    #[serde(default)]
+    pub port_chosen: Option<bool>,
+}
+
+/// A part of the kernel that holds a socket.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KernelHolder {
+    /// What it is: `vxlan`, `geneve`, `bareudp`, `wireguard`, `nfsd`, `mptcp endpoint`.
+    pub kind: String,
+    /// Its name, such as that of the interface. Unescaped.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for KernelHolder {
+    /// As `kernel: vxlan flannel.1`. Escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kernel: {}", escape(&self.kind))?;
+        match &self.name {
+            Some(name) => write!(f, " {}", escape(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A systemd socket unit that listens for a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Activation {
+    /// The socket unit, such as `ssh.socket`.
+    pub socket_unit: String,
+    /// The service that it activates, such as `ssh.service` or `ssh@.service`.
+    pub service: String,
+    /// The program that the service starts; null when its unit file does not say.
+    pub exe: Option<String>,
+    /// The user that the service runs as; null when its unit file names none, which means root.
+    pub user: Option<String>,
+    /// Whether a process of the service holds the socket as well.
+    pub started: bool,
+}
+
+impl fmt::Display for Activation {
+    /// As `ssh.socket -> ssh.service (not started)`. Escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.started { "" } else { " (not started)" };
+        write!(f, "{} -> {}{state}", escape(&self.socket_unit), escape(&self.service))
+    }
 }
 
 impl ListeningSocket {
@@ -64,7 +163,13 @@ impl ListeningSocket {
         )
     }
 
-    /// The known owners.
+    /// Whether the kernel certainly or probably holds it: every process is known, and none has it.
+    #[must_use]
+    pub fn held_by_kernel(&self) -> bool {
+        self.owners.as_ref().is_some_and(|owners| owners.is_empty())
+    }
+
+    /// The processes that are known to hold it.
     #[must_use]
     pub fn known_owners(&self) -> &[Owner] {
         self.owners.as_deref().unwrap_or_default()
@@ -78,6 +183,9 @@ impl ListeningSocket {
                 Some(uid) => format!("a process that could not be read, uid {uid}"),
                 None => "a process that could not be read".to_owned(),
             },
+            Some([]) if self.kernel.is_some() => {
+                self.kernel.as_ref().map(ToString::to_string).unwrap_or_default()
+            }
             Some([]) => match self.state {
                 SocketState::TimeWait => "a connection in TIME-WAIT".to_owned(),
                 _ => "no process: a socket of the kernel, or one that is passed between processes".to_owned(),
@@ -175,6 +283,34 @@ impl fmt::Display for Owner {
         match &self.user {
             Some(user) => write!(f, ", user {}", escape(user)),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_chooses_within_its_range_and_never_a_reserved_port() {
+        let ports = ClientPorts::parse("32768\t60999\n", "8080,54043-54045, 60000\n").unwrap();
+        for (port, expected) in [
+            (32767, false),
+            (32768, true),
+            (54042, true),
+            (54043, false),
+            (54045, false),
+            (54046, true),
+            (60000, false),
+            (60999, true),
+            (61000, false),
+            (8080, false),
+        ] {
+            assert_eq!(ports.contains(port), expected, "{port}");
+        }
+        assert_eq!(ClientPorts::parse("1 2", "\n").unwrap().reserved, []);
+        for (range, reserved) in [("", ""), ("1", ""), ("1 70000", ""), ("1 2", "x"), ("1 2", "3-")] {
+            assert_eq!(ClientPorts::parse(range, reserved), None, "{range:?} {reserved:?}");
         }
     }
 }

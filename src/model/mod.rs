@@ -16,6 +16,7 @@ pub mod host;
 pub mod ifname;
 pub mod inventory;
 pub mod kernel_release;
+pub mod not_examined;
 pub mod reach;
 pub mod rehearsal;
 pub mod ruleset;
@@ -34,6 +35,9 @@ pub use host::{
     Scope, Snapshot,
 };
 pub use ifname::IfName;
-pub use inventory::{Inventory, ListeningSocket, Owner, Owners, Queue, SocketState};
+pub use inventory::{
+    Activation, ClientPorts, Inventory, KernelHolder, ListeningSocket, Owner, Owners, Queue, SocketState,
+};
+pub use not_examined::{AttachedProgram, NotExamined, OtherKind, OtherSocket};
 pub use reach::{Outcome, PacketsSeen, Source};
 pub use socket::{Phase, Protocol, SocketSpec, SocketView, V6Only};

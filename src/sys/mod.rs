@@ -21,6 +21,8 @@
 //! | `report_icmp`, `take_icmp` | the ICMP errors that a client received |
 //! | `packet_filters`, `packet_filters_with_rules` | the tables of packet filters, and their rules |
 //! | `replay_rules` | rules of a snapshot into a namespace of a lab |
+//! | `not_examined` | sockets of other protocols and programs attached to cgroups, which no audit judges |
+//! | `packet_filters` | that there are packet filters, not what they do |
 //! | `began_without_output` | whether standard output was closed at the start |
 //! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
 //! | `Overflows` | how many connections found an accept queue full |
@@ -81,6 +83,7 @@ pub use system::monitor::Monitor;
 pub use system::namespaces::{NetNamespace, in_namespace, inventory_from_outside, namespaces};
 pub use system::netns;
 pub use system::network::Network;
+pub use system::not_examined::not_examined;
 pub use system::overflows::Overflows;
 pub use system::poller::{Poller, Waker};
 pub use system::sandbox::{confine, with_other_threads};

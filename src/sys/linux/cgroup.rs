@@ -105,7 +105,7 @@ pub(super) fn paths(wanted: FxHashSet<u64>) -> HashMap<u64, String> {
 }
 
 /// Where the unified hierarchy is mounted.
-fn mount_point() -> Option<PathBuf> {
+pub(super) fn mount_point() -> Option<PathBuf> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     text.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;

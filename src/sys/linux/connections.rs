@@ -138,6 +138,7 @@ fn read_tables(
                         cookie: 0,
                         v6only: None,
                         cgroup: None,
+                        transparent: None,
                     };
                     found.push((socket, (row.peer.ip(), row.peer.port())));
                 }

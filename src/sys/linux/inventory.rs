@@ -8,11 +8,11 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
-use super::{cgroup, hugepages, pidfd, processes};
+use super::{cgroup, hugepages, kernel_sockets, pidfd, processes};
 use crate::model::addr::{needs_zone, overlap};
 use crate::model::kernel_release::KernelRelease;
 use crate::model::{
-    Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owners, Protocol, Queue, SocketState,
+    ClientPorts, Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owners, Protocol, Queue, SocketState,
     SocketView,
 };
 use crate::sys::InventoryOptions;
@@ -28,12 +28,25 @@ pub fn inventory(options: &InventoryOptions) -> Inventory {
             .push("the network namespace could not be told from /proc/thread-self/ns/net".to_owned());
     }
     read_sockets(options, netns, &mut inventory);
+    kernel_sockets::name(&mut inventory.sockets);
+    inventory.client_ports = client_ports();
     if options.owners {
         let because = attach_owners(&mut inventory.sockets, options.socket_options);
         inventory.incomplete_because.extend(because);
     }
     inventory.complete = inventory.incomplete_because.is_empty();
     inventory
+}
+
+/// The ports that the kernel of the calling thread's network namespace chooses from.
+fn client_ports() -> Option<ClientPorts> {
+    let setting = |name: &str| super::netns::read_setting(&format!("net/ipv4/{name}"));
+    let reserved = match setting("ip_local_reserved_ports") {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(_) => return None,
+    };
+    ClientPorts::parse(&setting("ip_local_port_range").ok()?, &reserved)
 }
 
 const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
@@ -185,8 +198,17 @@ fn read_mptcp(kernel: &mut SockDiag, inventory: &mut Inventory) -> Vec<DiagSocke
     for family in FAMILIES {
         let found = std::cell::RefCell::new(Vec::new());
         let query = Query { family, protocol: sock_diag::MPTCP, states: 1 << state::LISTEN, port: 0 };
-        let answer =
-            kernel.dump(query, || found.borrow_mut().clear(), |socket, _| found.borrow_mut().push(socket));
+        let answer = kernel.dump(
+            query,
+            || found.borrow_mut().clear(),
+            |socket: DiagSocket, _| {
+                // The kernel binds the first subflow of an endpoint's own listener and leaves the MPTCP socket without a port
+                // (`mptcp_pm_nl_create_listen_socket()` of `net/mptcp/pm_kernel.c`): the subflow is in the list of TCP.
+                if socket.local_port != 0 {
+                    found.borrow_mut().push(socket);
+                }
+            },
+        );
         match answer {
             Ok(()) => {}
             Err(DumpError::Interrupted) => inventory
@@ -332,6 +354,11 @@ fn listening(
         device_index: (socket.device != 0).then_some(socket.device),
         cgroup: socket.cgroup.and_then(|id| names.cgroups.get(&id.get())).cloned(),
         owners: None,
+        kernel: None,
+        transparent: socket.transparent,
+        activation: None,
+        address_owner: None,
+        port_chosen: None,
     }
 }
 
@@ -385,11 +412,15 @@ pub fn attach_owners<'a>(
             (Some(owners), ..) => Some(Arc::clone(owners)),
             // Without an inode it has no file: no process can hold it.
             (None, None, _) | (None, Some(_), None) => Some(Arc::clone(&nobody)),
+            (None, Some(_), Some(_)) if socket.kernel.is_some() => Some(Arc::clone(&nobody)),
             (None, Some(_), Some(_)) => {
                 unknown += 1;
                 None
             }
         };
+        if found.is_some() {
+            socket.kernel = None;
+        }
         if socket_options {
             match socket.inode.and_then(|inode| borrowed.get(&inode)) {
                 Some(Ok(options)) => {
@@ -509,6 +540,7 @@ mod tests {
                 cookie: [u64::MAX, 0, u64::from(number)][part(23, 3) as usize],
                 v6only: None,
                 cgroup: None,
+                transparent: None,
             };
             dumped.push((protocol, socket));
         }

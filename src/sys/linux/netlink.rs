@@ -37,6 +37,8 @@ pub enum Service {
     Route,
     /// nfnetlink: packet filters.
     Netfilter,
+    /// Generic netlink: services of kernel modules, by name.
+    Generic,
 }
 
 /// A refused request.
@@ -120,6 +122,7 @@ impl Netlink {
         let mut socket = Socket::new(match service {
             Service::Route => netlink_sys::protocols::NETLINK_ROUTE,
             Service::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
+            Service::Generic => netlink_sys::protocols::NETLINK_GENERIC,
         })?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;

@@ -65,6 +65,11 @@ pub(super) fn read(
             device_index: None,
             cgroup: None,
             owners: None,
+            kernel: None,
+            transparent: None,
+            activation: None,
+            address_owner: None,
+            port_chosen: None,
         }
     };
     Ok(rows.into_iter().map(socket).collect())

@@ -60,6 +60,8 @@ pub(super) struct DiagSocket {
     pub v6only: Option<bool>,
     /// INET_DIAG_CGROUP_ID.
     pub cgroup: Option<NonZero<u64>>,
+    /// IP_TRANSPARENT, of INET_DIAG_SOCKOPT (since Linux 5.10).
+    pub transparent: Option<bool>,
 }
 
 /// Address and port of a socket's peer; of a socket without one they mean nothing.
@@ -114,15 +116,20 @@ impl SockDiag {
             self.sequence = self.sequence.wrapping_add(1);
             let request = request(query, self.sequence);
             self.socket.send_to(&request, &SocketAddr::new(0, 0), 0).map_err(DumpError::Refused)?;
-            if !self.receive(&mut each).map_err(DumpError::Refused)? {
+            let hand_out = |payload: &[u8]| {
+                let (socket, peer) = parse(payload)?;
+                each(socket, peer);
+                Ok(())
+            };
+            if !self.receive(hand_out).map_err(DumpError::Refused)? {
                 return Ok(());
             }
         }
         Err(DumpError::Interrupted)
     }
 
-    /// Reads one whole dump; returns whether it was interrupted.
-    fn receive(&mut self, each: &mut impl FnMut(DiagSocket, Peer)) -> io::Result<bool> {
+    /// Reads one whole dump and hands out what stands in each message; returns whether it was interrupted.
+    fn receive(&mut self, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
         let mut interrupted = false;
         loop {
             let length = match self.socket.recv(&mut self.buffer.as_mut_slice(), libc::MSG_TRUNC) {
@@ -151,10 +158,7 @@ impl SockDiag {
                     }
                     libc::NLMSG_NOOP => {}
                     libc::NLMSG_OVERRUN => return Err(invalid("answers were lost")),
-                    _ => {
-                        let (socket, peer) = parse(message.payload)?;
-                        each(socket, peer);
-                    }
+                    _ => each(message.payload)?,
                 }
             }
         }
@@ -210,9 +214,10 @@ impl<'a> Message<'a> {
     }
 }
 
+/// SOCK_DIAG_BY_FAMILY of `linux/sock_diag.h`.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
 fn request(query: Query, sequence: u32) -> Vec<u8> {
-    /// SOCK_DIAG_BY_FAMILY of `linux/sock_diag.h`.
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
     if i32::from(query.family) == libc::AF_UNSPEC {
         return request_of_both_families(query, sequence);
     }
@@ -275,6 +280,9 @@ fn parse(payload: &[u8]) -> io::Result<(DiagSocket, Peer)> {
     /// Attributes of `linux/inet_diag.h`.
     const INET_DIAG_SKV6ONLY: u16 = 11;
     const INET_DIAG_CGROUP_ID: u16 = 21;
+    const INET_DIAG_SOCKOPT: u16 = 22;
+    /// The sixth field of one bit of `struct inet_diag_sockopt`.
+    const TRANSPARENT: u8 = if cfg!(target_endian = "little") { 1 << 5 } else { 1 << 2 };
     let header: &[u8; MESSAGE] = payload.first_chunk().ok_or_else(|| invalid("a socket was cut"))?;
     let half = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -288,12 +296,14 @@ fn parse(payload: &[u8]) -> io::Result<(DiagSocket, Peer)> {
     };
     let mut v6only = None;
     let mut cgroup = None;
+    let mut transparent = None;
     for (kind, value) in attributes(&payload[MESSAGE..]) {
         match (kind, value) {
             (INET_DIAG_SKV6ONLY, [value, ..]) => v6only = Some(*value != 0),
             (INET_DIAG_CGROUP_ID, value) => {
                 cgroup = read(value, 0).map(u64::from_ne_bytes).and_then(NonZero::new)
             }
+            (INET_DIAG_SOCKOPT, [bits, ..]) => transparent = Some(bits & TRANSPARENT != 0),
             _ => {}
         }
     }
@@ -310,8 +320,40 @@ fn parse(payload: &[u8]) -> io::Result<(DiagSocket, Peer)> {
         cookie: u64::from_ne_bytes(read(header, 44).unwrap_or_default()),
         v6only,
         cgroup,
+        transparent,
     };
     Ok((socket, (address(24), half(6))))
+}
+
+/// The listening vsock sockets of this machine: context identifier (all ones for any), port and inode.
+///
+/// # Errors
+/// Unsupported where the module that answers is not there: asking would load it. Else as the dump.
+pub(super) fn vsock_listeners() -> io::Result<Vec<(u32, u32, u32)>> {
+    let loaded = |module: &str| std::path::Path::new("/sys/module").join(module).exists();
+    if std::path::Path::new("/proc/modules").exists() && !loaded("vsock_diag") {
+        return Err(io::Error::other("the module vsock_diag is not loaded"));
+    }
+    let mut kernel = SockDiag::open()?;
+    kernel.sequence = 1;
+    // `struct vsock_diag_req` of `linux/vm_sockets_diag.h`: family, protocol, two unused bytes, states, and what may be shown.
+    let mut payload = [0; 24];
+    payload[0] = libc::AF_VSOCK as u8;
+    payload[4..8].copy_from_slice(&(1u32 << state::LISTEN).to_ne_bytes());
+    let request = message(SOCK_DIAG_BY_FAMILY, kernel.sequence, &payload);
+    kernel.socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
+    let mut found = Vec::new();
+    kernel.receive(|payload| {
+        found.push(vsock(payload).ok_or_else(|| invalid("a vsock socket was cut"))?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Source context identifier, source port and inode of `struct vsock_diag_msg`.
+fn vsock(payload: &[u8]) -> Option<(u32, u32, u32)> {
+    let word = |at| read(payload, at).map(u32::from_ne_bytes);
+    Some((word(4)?, word(8)?, word(20)?))
 }
 
 /// Takes bytes as an answer of sock_diag's. Returns how many sockets came of them.

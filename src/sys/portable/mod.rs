@@ -11,6 +11,7 @@ pub mod monitor;
 pub mod namespaces;
 pub mod netns;
 pub mod network;
+pub mod not_examined;
 pub mod options;
 pub mod overflows;
 pub mod packet_info;

@@ -207,6 +207,11 @@ fn audited() -> Vec<ListeningSocket> {
         device_index: None,
         cgroup: None,
         owners,
+        kernel: None,
+        transparent: None,
+        activation: None,
+        address_owner: None,
+        port_chosen: None,
     };
     vec![
         socket(Protocol::Tcp, "0.0.0.0", 22, Some(Arc::from([owner]))),

@@ -69,6 +69,7 @@ codes! {
     ALLOW_UNUSED = 1009: "an allow rule of the policy matches no socket",
     NOTHING_JUDGED = 1010: "the policy judged no socket",
     NOT_IN_BASELINE = 1011: "the listener is not in the baseline",
+    REQUIRED_UNREACHABLE = 1012: "no client can reach a listener that the policy requires",
     WILDCARD_LISTENER = 1020: "the listener is bound to all addresses of the host",
     ONE_FAMILY = 1021: "the listener serves only one of two address families",
     STALE_ADDRESS = 1022: "the listener's address is no longer on the host",

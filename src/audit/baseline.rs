@@ -1,14 +1,14 @@
 //! An earlier report, of which everything is known and only what is new counts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use super::identity::{Identity, Role};
 use super::{Finding, Report};
 use crate::code::Code;
 use crate::diag::Severity;
-use crate::model::{ListeningSocket, Owner, Protocol};
+use crate::model::{ListeningSocket, Protocol};
 
 /// What a baseline holds.
 #[derive(Debug, Clone, Default)]
@@ -23,45 +23,50 @@ pub struct Baseline {
 /// The rule of a finding, and what is told of its socket.
 type Found = (Option<String>, Facts);
 
-/// What is told of a socket by every source: no pid, no inode. Whether it is in the reader's own network namespace belongs to
-/// it, since a container's 0.0.0.0 is not the host's.
+/// The part of a socket's [`Identity`] that every source tells. Whether it is in the reader's own network namespace belongs to it,
+/// since a container's 0.0.0.0 is not the host's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     current: bool,
     protocol: Protocol,
-    address: IpAddr,
-    port: u16,
+    role: Role,
     uid: Option<u32>,
 }
 
 /// What some sources do not tell, and then it distinguishes nothing: `/proc/net` neither V6ONLY nor devices, a user without
-/// rights no executable.
+/// privileges no program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Facts {
     v6only: Option<bool>,
     device: Option<Option<String>>,
-    exes: Option<BTreeSet<String>>,
+    program: Option<String>,
+    port: u16,
+    /// The port of [`Identity`].
+    fixed_port: Option<u16>,
 }
 
-/// Whether nothing distinguishes them: who is not told is like everybody.
+/// Whether nothing distinguishes them: a fact that is not known equals every other.
 fn same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
     one.is_none() || other.is_none() || one == other
 }
 
 impl Facts {
     fn of(socket: &ListeningSocket) -> Facts {
-        let exe = |owner: &Owner| owner.exe.clone();
+        let identity = Identity::of(socket);
         Facts {
             v6only: socket.view.v6only,
             device: socket.device_known.then(|| socket.view.device.as_ref().map(super::plain)),
-            exes: socket.owners.as_ref().and_then(|owners| owners.iter().map(exe).collect()),
+            program: identity.program,
+            port: socket.view.port,
+            fixed_port: identity.port,
         }
     }
 
     fn agree(&self, other: &Facts) -> bool {
         same(&self.v6only, &other.v6only)
             && same(&self.device, &other.device)
-            && same(&self.exes, &other.exes)
+            && same(&self.program, &other.program)
+            && (self.port == other.port || self.fixed_port.is_none() && other.fixed_port.is_none())
     }
 }
 
@@ -172,6 +177,5 @@ impl Baseline {
 }
 
 fn key(socket: &ListeningSocket, own: bool) -> Key {
-    let view = &socket.view;
-    Key { current: own, protocol: view.protocol, address: view.address, port: view.port, uid: socket.uid }
+    Key { current: own, protocol: socket.view.protocol, role: Role::of(socket), uid: socket.uid }
 }

@@ -1,9 +1,10 @@
 //! What has changed between two reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
+use super::identity::{self, Identity};
 use super::{Finding, Report, plain};
 use crate::model::{ListeningSocket, Snapshot};
 
@@ -73,10 +74,21 @@ pub enum Change {
     },
 }
 
-/// A finding less what ties it to one report.
-fn key(report: &Report, finding: &Finding) -> String {
-    let socket = finding.socket.and_then(|place| report.sockets.get(place)).and_then(|socket| socket.inode);
+/// A finding without what ties it to one report: pids in its message are part of it, the position of its socket is not.
+fn key(names: &[String], finding: &Finding) -> String {
+    let socket = finding.socket.and_then(|place| names.get(place));
     format!("{} {socket:?} {:?} {}", finding.code, finding.rule, finding.message)
+}
+
+/// The identity of each socket of a report, with its network namespace where there are several.
+fn names(report: &Report) -> Vec<String> {
+    let identities = identity::names(&report.sockets);
+    let several = report.namespaces.len() > 1;
+    let name = |(socket, identity): (&ListeningSocket, String)| match socket.netns {
+        Some(netns) if several => format!("{netns} {identity}"),
+        _ => identity,
+    };
+    report.sockets.iter().zip(identities).map(name).collect()
 }
 
 /// What must be equal for a socket to count as unchanged; the queue's length is not of it.
@@ -91,65 +103,69 @@ fn facts(socket: &ListeningSocket) -> ListeningSocket {
 /// The changes of sockets and findings from `before` to `after`.
 #[must_use]
 pub fn of_reports(before: &Report, after: &Report) -> Vec<Change> {
-    let index = |report: &Report| -> BTreeMap<_, usize> {
-        // Two sockets without an inode that look alike are told apart by their turn.
-        let mut turn: BTreeMap<_, usize> = BTreeMap::new();
-        let mut index = BTreeMap::new();
-        for (place, socket) in report.sockets.iter().enumerate() {
-            let view = &socket.view;
-            let key = (socket.netns, socket.inode, view.protocol, view.address, view.port);
-            let turn = turn.entry(key).or_default();
-            index.insert((key, *turn), place);
-            *turn += 1;
-        }
-        index
-    };
-    let (old, new) = (index(before), index(after));
+    let pairs = paired(&before.sockets, &after.sockets);
     let mut changes = Vec::new();
-    for (_, &place) in old.iter().filter(|(key, _)| !new.contains_key(key)) {
+    let kept: BTreeSet<usize> = pairs.iter().filter_map(|(old, _)| *old).collect();
+    let gone = |place: &usize| !kept.contains(place);
+    for place in (0..before.sockets.len()).filter(gone) {
         changes.push(Change::SocketGone { socket: before.sockets[place].clone() });
     }
-    let mut fresh = Vec::new();
-    for (key, &place) in &new {
-        let socket = &after.sockets[place];
-        match old.get(key) {
+    for (old, place) in &pairs {
+        let socket = &after.sockets[*place];
+        match old {
             None => {
-                fresh.push(place);
                 let findings =
-                    after.findings.iter().filter(|finding| finding.socket == Some(place)).cloned().collect();
+                    after.findings.iter().filter(|finding| finding.socket == Some(*place)).cloned().collect();
                 changes.push(Change::SocketNew { socket: socket.clone(), findings });
             }
-            Some(&was) if facts(&before.sockets[was]) != facts(socket) => {
-                changes.push(Change::SocketChanged {
-                    before: before.sockets[was].clone(),
-                    after: socket.clone(),
-                });
+            Some(was) if facts(&before.sockets[*was]) != facts(socket) => {
+                let before = before.sockets[*was].clone();
+                changes.push(Change::SocketChanged { before, after: socket.clone() });
             }
             Some(_) => {}
         }
     }
-    let keys = |report: &Report| -> std::collections::BTreeSet<String> {
-        report.findings.iter().map(|finding| key(report, finding)).collect()
+    let (old_names, new_names) = (names(before), names(after));
+    let keys = |report: &Report, names: &[String]| -> BTreeSet<String> {
+        report.findings.iter().map(|finding| key(names, finding)).collect()
     };
-    let (had, has) = (keys(before), keys(after));
-    let gone_inodes: Vec<_> = changes
-        .iter()
-        .filter_map(
-            |change| if let Change::SocketGone { socket } = change { Some(socket.inode) } else { None },
-        )
-        .collect();
-    for finding in before.findings.iter().filter(|finding| !has.contains(&key(before, finding))) {
-        let inode = finding.socket.and_then(|place| before.sockets.get(place)).map(|socket| socket.inode);
-        if inode.is_none_or(|inode| !gone_inodes.contains(&inode)) {
+    let (had, has) = (keys(before, &old_names), keys(after, &new_names));
+    for finding in before.findings.iter().filter(|finding| !has.contains(&key(&old_names, finding))) {
+        if finding.socket.is_none_or(|place| kept.contains(&place)) {
             changes.push(Change::FindingGone { finding: finding.clone() });
         }
     }
-    for finding in after.findings.iter().filter(|finding| !had.contains(&key(after, finding))) {
+    let fresh: BTreeSet<usize> =
+        pairs.iter().filter(|(old, _)| old.is_none()).map(|(_, place)| *place).collect();
+    for finding in after.findings.iter().filter(|finding| !had.contains(&key(&new_names, finding))) {
         if finding.socket.is_none_or(|place| !fresh.contains(&place)) {
             changes.push(Change::FindingNew { finding: finding.clone() });
         }
     }
     changes
+}
+
+/// For each socket of `after` the one of `before` that is the same listener. Among those with one identity the same inode and port
+/// come first, then the order of the list.
+fn paired(before: &[ListeningSocket], after: &[ListeningSocket]) -> Vec<(Option<usize>, usize)> {
+    let mut left: BTreeMap<(Option<u64>, Identity), VecDeque<usize>> = BTreeMap::new();
+    for (place, socket) in before.iter().enumerate() {
+        left.entry((socket.netns, Identity::of(socket))).or_default().push_back(place);
+    }
+    let same = |one: &ListeningSocket, two: &ListeningSocket| {
+        one.inode == two.inode && (one.view.address, one.view.port) == (two.view.address, two.view.port)
+    };
+    let mut take = |socket: &ListeningSocket, exact: bool| {
+        let list = left.get_mut(&(socket.netns, Identity::of(socket)))?;
+        let place = list.iter().position(|place| !exact || same(&before[*place], socket))?;
+        list.remove(place)
+    };
+    let exact: Vec<Option<usize>> = after.iter().map(|socket| take(socket, true)).collect();
+    exact
+        .into_iter()
+        .enumerate()
+        .map(|(place, found)| (found.or_else(|| take(&after[place], false)), place))
+        .collect()
 }
 
 /// The changes of interfaces and addresses from `before` to `after`. An interface is the same when index and name are.

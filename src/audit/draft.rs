@@ -3,13 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::Report;
+use super::{Report, clients, plain};
 use crate::code::Code;
 use crate::diag::Severity;
 use crate::model::{Exposure, ListeningSocket, Protocol};
 
-/// Executable and user.
-type Program = (String, String);
+/// Whose sockets a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Program {
+    /// Executable and user.
+    Process(String, String),
+    Kernel,
+    /// Any process: what is known names none.
+    Any,
+}
 
 /// Sockets that one rule is made of.
 #[derive(Default)]
@@ -17,12 +24,48 @@ struct Group {
     exposure: Exposure,
     ipv4: bool,
     ipv6: bool,
+    /// The ports, where the kernel may have chosen them.
+    chosen: BTreeSet<u16>,
+    /// The devices that the sockets are bound to, `None` among them for a socket that is bound to none.
+    devices: BTreeSet<Option<String>>,
+    /// The interfaces of the addresses that the sockets are bound to, `None` among them for a wildcard or loopback.
+    interfaces: BTreeSet<Option<String>>,
 }
 
-/// The text of a policy under which `report` has no error. `day` is written into it. UDP sockets on the ports `ephemeral` are
-/// left out, as the policy itself does.
+impl Group {
+    fn add(&mut self, socket: &ListeningSocket) {
+        let exposure = socket.view.exposure;
+        self.exposure = self.exposure.max(exposure.widest());
+        self.ipv4 |= exposure.ipv4 > Exposure::None;
+        self.ipv6 |= exposure.ipv6 > Exposure::None;
+        self.devices
+            .insert(socket.view.device.as_ref().filter(|_| socket.view.scope_id.is_none()).map(plain));
+        let narrow = exposure.widest() > Exposure::Loopback && !socket.view.address.is_multicast();
+        self.interfaces.insert(socket.address_owner.as_ref().filter(|_| narrow).map(plain));
+        if socket.port_chosen == Some(true) {
+            self.chosen.insert(socket.view.port);
+        }
+    }
+
+    /// What is narrower than the class of the sockets' exposure: their device, or the interfaces of their addresses.
+    fn narrower(&self) -> Option<(&'static str, Vec<&str>)> {
+        let all = |set: &'_ BTreeSet<Option<String>>| set.iter().all(Option::is_some) && !set.is_empty();
+        let (key, set) = match () {
+            () if all(&self.devices) => ("device", &self.devices),
+            () if all(&self.interfaces) => ("interface", &self.interfaces),
+            () => return None,
+        };
+        Some((key, set.iter().flatten().map(String::as_str).collect()))
+    }
+}
+
+/// Protocol, port unless the kernel may have chosen it, and program, the rules that name a program first.
+type Key = (Protocol, Option<u16>, Program);
+
+/// The text of a policy under which `report` has no error. `day` is written into it. The sockets of clients are left out, as the
+/// policy itself does.
 #[must_use]
-pub fn policy(report: &Report, name: &str, day: &str, ephemeral: Option<(u16, u16)>) -> String {
+pub fn policy(report: &Report, name: &str, day: &str) -> String {
     let mut out = format!(
         "# What listened when this was written, on {day}. Read every rule: it allows what was there, not what should be.\n\
          schema = 1\nkind = \"policy\"\nname = {}\n\n[policy]\ndefault = \"deny\"\n\
@@ -32,53 +75,87 @@ pub fn policy(report: &Report, name: &str, day: &str, ephemeral: Option<(u16, u1
     if report.namespaces.len() > 1 {
         out.push_str("namespaces = [\"all\"]\n");
     }
-    // Rules that name a process come first: the first rule that allows a socket is the one that is told.
-    let mut groups: BTreeMap<(Protocol, u16, bool, Option<Program>), Group> = BTreeMap::new();
-    for socket in &report.sockets {
-        let client = socket.view.protocol == Protocol::Udp
-            && ephemeral.is_some_and(|(low, high)| (low..=high).contains(&socket.view.port));
-        if client {
-            continue;
-        }
-        let exposure = socket.view.exposure;
-        let process = process(socket);
-        let key = (socket.view.protocol, socket.view.port, process.is_none(), process);
-        let group = groups.entry(key).or_default();
-        group.exposure = group.exposure.max(exposure.widest());
-        group.ipv4 |= exposure.ipv4 > Exposure::None;
-        group.ipv6 |= exposure.ipv6 > Exposure::None;
+    let mut groups: BTreeMap<Key, Group> = BTreeMap::new();
+    for socket in report.sockets.iter().filter(|socket| !clients::is_client(socket)) {
+        let program = program(socket);
+        let by_program = socket.port_chosen == Some(true) && program != Program::Any;
+        let port = (!by_program).then_some(socket.view.port);
+        groups.entry((socket.view.protocol, port, program)).or_default().add(socket);
     }
     let mut ids = BTreeSet::new();
-    for ((protocol, port, _, process), group) in &groups {
-        let mut id = format!("{protocol}-{port}");
-        for number in 2.. {
-            if ids.insert(id.clone()) {
-                break;
-            }
-            id = format!("{protocol}-{port}-{number}");
-        }
-        let _ = write!(out, "\n[[allow]]\nid = {}\nprotocol = \"{protocol}\"\nport = {port}\n", quoted(&id));
-        let _ = writeln!(out, "exposure = \"{}\"", group.exposure);
-        let families: Vec<&str> = [(group.ipv4, "\"ipv4\""), (group.ipv6, "\"ipv6\"")]
-            .iter()
-            .filter(|(is, _)| *is)
-            .map(|(_, name)| *name)
-            .collect();
-        if !families.is_empty() {
-            let _ = writeln!(out, "families = [{}]", families.join(", "));
-        }
-        if let Some((exe, user)) = process {
-            let _ = writeln!(out, "process = {{ exe = {}, user = {} }}", quoted(exe), quoted(user));
-        }
-        if group.exposure == Exposure::Global {
-            out.push_str("reason = \"it was there; say why anybody may reach it\"\n");
-        }
+    for (key, group) in &groups {
+        rule(&mut out, key, group, &mut ids);
     }
     waivers(&mut out, report);
     out
 }
 
-/// One waiver for each error that no policy made, such as a loopback listener that is open to the wire: the policy begins with
+fn rule(out: &mut String, (protocol, port, program): &Key, group: &Group, ids: &mut BTreeSet<String>) {
+    let file = |exe: &str| {
+        let name = exe.rsplit('/').next().unwrap_or_default();
+        name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect::<String>()
+    };
+    let first = match (port, program) {
+        (Some(port), _) => format!("{protocol}-{port}"),
+        (None, Program::Process(exe, _)) => format!("{protocol}-{}", file(exe)),
+        (None, _) => format!("{protocol}-chosen"),
+    };
+    let mut id = first.clone();
+    for number in 2.. {
+        if ids.insert(id.clone()) {
+            break;
+        }
+        id = format!("{first}-{number}");
+    }
+    out.push('\n');
+    let ports: Vec<String> = group.chosen.iter().take(4).map(u16::to_string).collect();
+    let more = if group.chosen.len() > 4 { ", ..." } else { "" };
+    match port {
+        None => {
+            let _ = writeln!(
+                out,
+                "# The port may be chosen by the kernel ({}{more} when this was written) and changes with a restart: the rule names the program.",
+                ports.join(", ")
+            );
+        }
+        Some(port) if group.chosen.contains(port) => out.push_str(
+            "# The port may be chosen by the kernel and changes with a restart; the program could not be read.\n",
+        ),
+        Some(_) => {}
+    }
+    let _ = write!(out, "[[allow]]\nid = {}\nprotocol = \"{protocol}\"\n", quoted(&id));
+    if let Some(port) = port {
+        let _ = writeln!(out, "port = {port}");
+    }
+    let _ = writeln!(out, "exposure = \"{}\"", group.exposure);
+    if let Some((key, names)) = group.narrower() {
+        let names: Vec<String> = names.into_iter().map(quoted).collect();
+        let _ = match &names[..] {
+            [name] => writeln!(out, "{key} = {name}"),
+            names => writeln!(out, "{key} = [{}]", names.join(", ")),
+        };
+    }
+    let families: Vec<&str> = [(group.ipv4, "\"ipv4\""), (group.ipv6, "\"ipv6\"")]
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, name)| *name)
+        .collect();
+    if !families.is_empty() {
+        let _ = writeln!(out, "families = [{}]", families.join(", "));
+    }
+    match program {
+        Program::Process(exe, user) => {
+            let _ = writeln!(out, "process = {{ exe = {}, user = {} }}", quoted(exe), quoted(user));
+        }
+        Program::Kernel => out.push_str("process = \"kernel\"\n"),
+        Program::Any => {}
+    }
+    if group.exposure == Exposure::Global {
+        out.push_str("reason = \"it was there; say why anybody may reach it\"\n");
+    }
+}
+
+/// One waiver for each error that no policy made, such as a loopback listener that other hosts reach: the policy begins with
 /// what is there.
 fn waivers(out: &mut String, report: &Report) {
     let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
@@ -98,18 +175,22 @@ fn waivers(out: &mut String, report: &Report) {
     }
 }
 
-/// Executable and user, where all that hold the socket share them and the file is the reader's own. The characters that a
-/// pattern would take for more stand for any one character.
-fn process(socket: &ListeningSocket) -> Option<Program> {
-    let owners = socket.owners.as_ref()?;
+/// Whose a socket is: executable and user, where all that hold the socket share them and the file is the reader's own. The
+/// characters that a pattern would take for more stand for any one character.
+fn program(socket: &ListeningSocket) -> Program {
+    let Some(owners) = socket.owners.as_ref() else { return Program::Any };
+    if owners.is_empty() {
+        return if socket.kernel.is_some() { Program::Kernel } else { Program::Any };
+    }
     let mut of: BTreeSet<(&str, &str)> = BTreeSet::new();
     for owner in owners.iter().filter(|owner| owner.pid != 1 || owners.len() == 1) {
-        let exe = owner.exe.as_deref().filter(|_| owner.exe_visible == Some(true) || owner.exe_deleted)?;
-        of.insert((exe, owner.user.as_deref()?));
+        let exe = owner.exe.as_deref().filter(|_| owner.exe_visible == Some(true) || owner.exe_deleted);
+        let (Some(exe), Some(user)) = (exe, owner.user.as_deref()) else { return Program::Any };
+        of.insert((exe, user));
     }
     match of.into_iter().collect::<Vec<_>>().as_slice() {
-        [(exe, user)] => Some((exe.replace('*', "?"), (*user).to_owned())),
-        _ => None,
+        [(exe, user)] => Program::Process(exe.replace('*', "?"), (*user).to_owned()),
+        _ => Program::Any,
     }
 }
 

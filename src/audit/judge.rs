@@ -1,18 +1,20 @@
 //! Whether a policy allows what is there. Every verdict has its reason and its line of the policy; what cannot be known is
 //! undecided, never a pass.
 
+mod holder;
+
 use std::sync::Arc;
 
 use jiff::civil::Date;
 
-use super::{Check, Finding, Report, Verdict};
+use self::holder::Process;
+use super::{Check, Finding, Report, Verdict, extent, plain};
 use crate::code::Code;
 use crate::diag::{Place, Severity};
-use crate::model::{Exposure, Family, ListeningSocket, Owner, Protocol, SocketState};
-use crate::profile::bind::glob;
-use crate::profile::policy::{Allow, Match, Places, Policy, UnknownOwner, Unmatched, Waive};
+use crate::model::{Exposure, Family, ListeningSocket, Snapshot};
+use crate::profile::policy::{Allow, Match, Places, Policy, Require, UnknownOwner, Unmatched, Waive};
 
-/// What a judgement goes by, besides the report.
+/// What a judgement needs in addition to the report.
 #[derive(Debug, Clone)]
 pub struct Judge<'a> {
     /// The policy.
@@ -21,13 +23,13 @@ pub struct Judge<'a> {
     pub text: Arc<str>,
     /// The day on which it is judged, in UTC.
     pub today: Date,
-    /// The ports from which the kernel takes those of clients; `None` when unknown.
-    pub ephemeral: Option<(u16, u16)>,
+    /// The networks of the report's namespaces, in their order.
+    pub hosts: Vec<&'a Snapshot>,
     /// Whether every socket is in the report.
     pub all_sockets: bool,
 }
 
-/// What became of one socket under one rule, or under none.
+/// The outcome of one socket under one rule, or under none.
 #[derive(Debug, Clone)]
 struct Outcome {
     verdict: Verdict,
@@ -40,20 +42,32 @@ struct Outcome {
     key: &'static str,
 }
 
-/// Whether the process is the one that is named.
-enum Process {
+/// Whether a rule selects a socket by what the socket is bound to.
+enum Selected {
     Yes,
-    No(String),
-    Unknown(String),
+    /// Protocol or port differ.
+    No,
+    /// Protocol and port are the rule's, the address or device is not.
+    Elsewhere(String, &'static str),
+    Unknown(String, &'static str),
+}
+
+/// A socket with what is known of its network.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    socket: &'a ListeningSocket,
+    /// `None` when the interfaces of its namespace could not be read: then nothing is known of who reaches it.
+    host: Option<&'a Snapshot>,
 }
 
 impl Judge<'_> {
     /// Adds verdicts and findings to `report`, and applies the waivers.
     pub fn judge(&self, report: &mut Report) {
         report.policy = Some(self.policy.name.clone());
-        let mut outcomes: Vec<Outcome> =
-            report.sockets.iter().map(|socket| self.socket(socket, report.exposure_known(socket))).collect();
-        self.missing_families(&report.sockets, &mut outcomes);
+        let subjects: Vec<Subject<'_>> =
+            report.sockets.iter().map(|socket| self.subject(report, socket)).collect();
+        let mut outcomes: Vec<Outcome> = subjects.iter().map(|subject| self.socket(*subject)).collect();
+        self.missing_families(&subjects, &mut outcomes);
         for (place, (socket, outcome)) in report.sockets.iter().zip(&outcomes).enumerate() {
             let name = format!("{} may be there", socket.view);
             let at = Some(self.place_of(outcome));
@@ -77,8 +91,8 @@ impl Judge<'_> {
             report.findings.push(finding);
         }
         self.accept(&mut report.findings, &outcomes);
-        for (position, rule) in self.policy.allow.iter().enumerate() {
-            self.presence(position, rule, report, &outcomes);
+        for rule in &self.policy.allow {
+            self.presence(rule, report);
         }
         if report.checks.is_empty() {
             let mut finding = Finding::new(
@@ -96,9 +110,20 @@ impl Judge<'_> {
         report.settle();
     }
 
-    fn socket(&self, socket: &ListeningSocket, exposure_known: bool) -> Outcome {
+    fn subject<'a>(&'a self, report: &Report, socket: &'a ListeningSocket) -> Subject<'a> {
+        let known = report.exposure_known(socket);
+        let place = report.namespaces.iter().position(|namespace| namespace.inode == socket.netns);
+        let host = place.or(Some(0)).and_then(|place| self.hosts.get(place).copied());
+        Subject { socket, host: host.filter(|_| known) }
+    }
+
+    fn socket(&self, subject: Subject<'_>) -> Outcome {
         let mut worst: Option<Outcome> = None;
-        let mut keep = |outcome: Outcome| {
+        for (position, rule) in self.policy.allow.iter().enumerate() {
+            let Some(outcome) = self.under(rule, position, subject) else { continue };
+            if outcome.verdict == Verdict::Pass {
+                return outcome;
+            }
             // A failure under a rule for this very process says more than that another process holds the port.
             let rank = |outcome: &Outcome| match (outcome.verdict, outcome.code) {
                 (Verdict::Undecided, _) => 3,
@@ -109,75 +134,70 @@ impl Judge<'_> {
             if worst.as_ref().is_none_or(|worst| rank(&outcome) > rank(worst)) {
                 worst = Some(outcome);
             }
-        };
-        for (position, rule) in self.policy.allow.iter().enumerate() {
-            if !fits(&rule.matches, socket) {
-                continue;
-            }
-            let outcome = |verdict, code, because: String, help, key| Outcome {
-                verdict,
-                code,
-                because,
-                help,
-                rule: Some(position),
-                key,
-            };
-            if let Some(expired) = rule.expires.filter(|last| *last < self.today) {
-                let because = format!("the rule \"{}\" that allowed it ended with {expired}", rule.id);
-                keep(outcome(
-                    Verdict::Fail,
-                    Code::NOT_ALLOWED,
-                    because,
-                    Some("decide anew, and write a later date or none"),
-                    "expires",
-                ));
-                continue;
-            }
-            let process = process(&rule.matches, socket);
-            if let Process::No(because) = &process {
-                if !rule.matches.ports.is_empty() {
-                    let because = format!("{because}, but the rule \"{}\" names another", rule.id);
-                    keep(outcome(
-                        Verdict::Fail,
-                        Code::WRONG_PROCESS,
-                        because,
-                        Some("find out why it holds the port, or name it in a rule of its own"),
-                        "process",
-                    ));
-                }
-                continue;
-            }
-            if let Some((verdict, code, because, key)) = reach(rule, socket, exposure_known) {
-                let help = "bind a narrower address, or write down that this is meant";
-                keep(outcome(verdict, code, because, Some(help), key));
-                continue;
-            }
-            if let Process::Unknown(because) = process {
-                let because = format!("{because}, and the rule \"{}\" asks for it", rule.id);
-                let (verdict, code) = match self.policy.unknown_owner {
-                    UnknownOwner::Undecided => (Verdict::Undecided, Code::POLICY_UNDECIDED),
-                    UnknownOwner::Fail => (Verdict::Fail, Code::WRONG_PROCESS),
-                };
-                keep(outcome(verdict, code, because, Some("run as root: see `bindscope doctor`"), "process"));
-                continue;
-            }
-            return outcome(
-                Verdict::Pass,
-                Code::NOT_ALLOWED,
-                format!("allowed by \"{}\"", rule.id),
-                None,
-                "id",
-            );
         }
-        worst.unwrap_or_else(|| self.unmatched(socket))
+        worst.unwrap_or_else(|| self.unmatched(subject.socket))
+    }
+
+    /// The outcome of a socket under one rule; `None` when the rule is not about it.
+    fn under(&self, rule: &Allow, position: usize, subject: Subject<'_>) -> Option<Outcome> {
+        let outcome = |verdict, code, because: String, help, key| {
+            Some(Outcome { verdict, code, because, help, rule: Some(position), key })
+        };
+        match selected(&rule.matches, subject.socket) {
+            Selected::Yes => {}
+            Selected::No => return None,
+            Selected::Elsewhere(because, key) => {
+                // Under a policy that allows what it does not name, the rule is about its own address only.
+                let because = format!("{because}, and the rule \"{}\" names another", rule.id);
+                let help = Some("bind the address that the rule names, or add an [[allow]] with a reason");
+                let denied = self.policy.deny_by_default;
+                return denied
+                    .then(|| outcome(Verdict::Fail, Code::NOT_ALLOWED, because, help, key))
+                    .flatten();
+            }
+            Selected::Unknown(because, key) => {
+                let because = format!("{because}, and the rule \"{}\" names one", rule.id);
+                return outcome(Verdict::Undecided, Code::POLICY_UNDECIDED, because, None, key);
+            }
+        }
+        if let Some(expired) = rule.expires.filter(|last| *last < self.today) {
+            let because = format!("the rule \"{}\" that allowed it ended with {expired}", rule.id);
+            let help = Some("decide again, and write a later date or none");
+            return outcome(Verdict::Fail, Code::NOT_ALLOWED, because, help, "expires");
+        }
+        let process = holder::process(&rule.matches, subject.socket);
+        if let Process::No(because) = &process {
+            if rule.matches.ports.is_empty() {
+                return None;
+            }
+            let because = format!("{because}, but the rule \"{}\" names another", rule.id);
+            let help = Some("find out why it holds the port, or name it in a rule of its own");
+            return outcome(Verdict::Fail, Code::WRONG_PROCESS, because, help, "process");
+        }
+        if let Some((verdict, code, because, key)) = reach(rule, subject) {
+            let help = Some("bind a narrower address, or write down that this is intended");
+            return outcome(verdict, code, because, help, key);
+        }
+        if let Process::Unknown(because) = process {
+            let because = format!("{because}, and the rule \"{}\" asks for it", rule.id);
+            let (verdict, code) = match self.policy.unknown_owner {
+                UnknownOwner::Undecided => (Verdict::Undecided, Code::POLICY_UNDECIDED),
+                UnknownOwner::Fail => (Verdict::Fail, Code::WRONG_PROCESS),
+            };
+            let help = Some("run as root: see `bindscope doctor`");
+            return outcome(verdict, code, because, help, "process");
+        }
+        let because = match holder::assumed(&rule.matches, subject.socket) {
+            Some(assumption) => format!("allowed by \"{}\": {assumption}", rule.id),
+            None => format!("allowed by \"{}\"", rule.id),
+        };
+        outcome(Verdict::Pass, Code::NOT_ALLOWED, because, None, "id")
     }
 
     /// A socket that no rule is about.
     fn unmatched(&self, socket: &ListeningSocket) -> Outcome {
         let (verdict, because) = if !self.policy.deny_by_default {
             (Verdict::Pass, "the policy allows what it does not name".to_owned())
-        } else if self.policy.ignore_ephemeral_udp && self.is_client(socket) {
-            (Verdict::Pass, "left out: a UDP socket on a port for clients".to_owned())
         } else {
             (Verdict::Fail, format!("no rule of the policy allows {}", socket.view))
         };
@@ -185,36 +205,36 @@ impl Judge<'_> {
         Outcome { verdict, code: Code::NOT_ALLOWED, because, help: Some(help), rule: None, key: "default" }
     }
 
-    /// Whether it looks like the socket of a client: UDP on a port that the kernel chooses from.
-    fn is_client(&self, socket: &ListeningSocket) -> bool {
-        let range = self.ephemeral.is_some_and(|(low, high)| (low..=high).contains(&socket.view.port));
-        socket.view.protocol == Protocol::Udp && socket.state == SocketState::Unconnected && range
-    }
-
-    /// A rule's families must be served by the sockets under it together: `0.0.0.0` and `[::]` with V6ONLY are both.
-    fn missing_families(&self, sockets: &[ListeningSocket], outcomes: &mut [Outcome]) {
+    /// A rule's families must be served by all sockets under it together, whichever rule allows them: `0.0.0.0` and `[::]` with
+    /// V6ONLY are both.
+    fn missing_families(&self, subjects: &[Subject<'_>], outcomes: &mut [Outcome]) {
         for (position, rule) in self.policy.allow.iter().enumerate() {
-            // A socket may fit several rules, and counts for each.
-            let under: Vec<&ListeningSocket> = sockets
+            if rule.families.is_empty() {
+                continue;
+            }
+            let of: Vec<(usize, Outcome)> = subjects
                 .iter()
-                .filter(|socket| fits(&rule.matches, socket) && reach(rule, socket, true).is_none())
-                .filter(|socket| matches!(process(&rule.matches, socket), Process::Yes))
+                .enumerate()
+                .filter_map(|(place, subject)| Some((place, self.under(rule, position, *subject)?)))
                 .collect();
-            let blamed =
-                |outcome: &Outcome| outcome.rule == Some(position) && outcome.verdict == Verdict::Pass;
-            let Some(first) = outcomes.iter().position(blamed) else { continue };
+            let passed = || of.iter().filter(|(_, outcome)| outcome.verdict == Verdict::Pass);
+            let Some((first, _)) = passed().find(|(place, _)| outcomes[*place].verdict == Verdict::Pass)
+            else {
+                continue;
+            };
+            let maybe = of.iter().any(|(_, outcome)| outcome.verdict == Verdict::Undecided);
             for family in &rule.families {
-                if under.iter().any(|socket| in_family(socket, *family) > Exposure::None) {
+                if passed().any(|(place, _)| in_family(subjects[*place].socket, *family) > Exposure::None) {
                     continue;
                 }
-                outcomes[first] = Outcome {
-                    verdict: Verdict::Fail,
+                let (id, help) = (&rule.id, "listen in that family as well: [::] in addition to 0.0.0.0");
+                outcomes[*first] = Outcome {
+                    verdict: if maybe { Verdict::Undecided } else { Verdict::Fail },
                     code: Code::WRONG_FAMILIES,
                     because: format!(
-                        "nobody reaches it over {family}, and the rule \"{}\" asks for {family}",
-                        rule.id
+                        "no client reaches it over {family}, and the rule \"{id}\" asks for {family}"
                     ),
-                    help: Some("listen in that family too: [::] beside 0.0.0.0"),
+                    help: Some(help),
                     rule: Some(position),
                     key: "families",
                 };
@@ -241,17 +261,15 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether what a rule requires is there, and whether the rule is of any use.
-    fn presence(&self, position: usize, rule: &Allow, report: &mut Report, outcomes: &[Outcome]) {
-        let about =
-            |outcome: &&Outcome| outcome.rule == Some(position) && outcome.code != Code::WRONG_PROCESS;
-        let there = outcomes.iter().filter(about).any(|outcome| outcome.verdict != Verdict::Undecided);
-        let maybe = !self.all_sockets
-            || outcomes.iter().filter(about).any(|outcome| outcome.verdict == Verdict::Undecided);
+    /// Whether what a rule requires is there, and whether the rule is of any use. All sockets that fit the rule count, whichever
+    /// rule allows them.
+    fn presence(&self, rule: &Allow, report: &mut Report) {
         let name = format!("allow {}", rule.id);
-        if !rule.require {
-            if !report.sockets.iter().any(|socket| fits(&rule.matches, socket)) {
-                let message = format!("the rule \"{}\" matches nothing that listens here", rule.id);
+        if rule.require == Require::No {
+            let selects = |socket: &ListeningSocket| !matches!(selected(&rule.matches, socket), Selected::No);
+            let skipped = || report.skipped.iter().any(|one| selects(&one.socket));
+            if !report.sockets.iter().any(selects) && !skipped() {
+                let message = format!("the rule \"{}\" matches no socket that listens here", rule.id);
                 let mut finding = Finding::new(Code::ALLOW_UNUSED, Severity::Note, None, message)
                     .help("remove it, or say `require = true` if it must be there");
                 finding.rule = Some(name);
@@ -260,22 +278,13 @@ impl Judge<'_> {
             }
             return;
         }
-        let (verdict, because) = if there {
-            (Verdict::Pass, "it is there".to_owned())
-        } else if maybe {
-            (
-                Verdict::Undecided,
-                format!("whether what the rule \"{}\" requires is there could not be told", rule.id),
-            )
-        } else {
-            (Verdict::Fail, format!("the rule \"{}\" requires a listener, and there is none", rule.id))
-        };
+        let (verdict, code, because) = self.required(rule, report);
         let place = Some(self.place(&rule.places, "require"));
         if verdict != Verdict::Pass {
             let undecided = verdict == Verdict::Undecided;
-            let code = if undecided { Code::POLICY_UNDECIDED } else { Code::REQUIRED_ABSENT };
+            let code = if undecided { Code::POLICY_UNDECIDED } else { code };
             let mut finding = Finding::new(code, Severity::Error, None, because.clone())
-                .help("start the service, or look whether it listens elsewhere");
+                .help("start the service, or find out whether it listens elsewhere");
             finding.rule = Some(name.clone());
             finding.location = place.clone();
             finding.undecided = undecided;
@@ -290,16 +299,69 @@ impl Judge<'_> {
         });
     }
 
+    /// Whether a listener that the rule requires is there.
+    fn required(&self, rule: &Allow, report: &Report) -> (Verdict, Code, String) {
+        let (mut unreachable, mut unknown) = (None, !self.all_sockets);
+        // A socket that the rule forbids to be so wide, or that it allowed until yesterday, is there all the same.
+        for socket in &report.sockets {
+            let reachable = socket.view.exposure.widest() > Exposure::None;
+            let certain = report.exposure_known(socket) || rule.require == Require::Present;
+            match (selected(&rule.matches, socket), holder::process(&rule.matches, socket)) {
+                (Selected::No | Selected::Elsewhere(..), _) | (_, Process::No(_)) => {}
+                (Selected::Yes, Process::Yes) if !certain => unknown = true,
+                (Selected::Yes, Process::Yes)
+                    if reachable || rule.require == Require::Present || rule.exposure == Exposure::None =>
+                {
+                    return (Verdict::Pass, Code::REQUIRED_ABSENT, "it is there".to_owned());
+                }
+                (Selected::Yes, Process::Yes) => unreachable = Some(socket),
+                _ => unknown = true,
+            }
+        }
+        let id = &rule.id;
+        let skipped =
+            report.skipped.iter().find(|one| matches!(selected(&rule.matches, &one.socket), Selected::Yes));
+        match (unreachable, skipped) {
+            _ if unknown => (
+                Verdict::Undecided,
+                Code::POLICY_UNDECIDED,
+                format!("whether what the rule \"{id}\" requires is there is not known"),
+            ),
+            (Some(socket), _) => (
+                Verdict::Fail,
+                Code::REQUIRED_UNREACHABLE,
+                format!("the rule \"{id}\" requires a listener, and no client can reach {}", socket.view),
+            ),
+            (None, Some(skipped)) => (
+                Verdict::Undecided,
+                Code::POLICY_UNDECIDED,
+                format!(
+                    "the rule \"{id}\" requires a listener, and {} looks like a client; ignore_ephemeral_udp = false counts it",
+                    skipped.socket.view
+                ),
+            ),
+            (None, None) => (
+                Verdict::Fail,
+                Code::REQUIRED_ABSENT,
+                format!("the rule \"{id}\" requires a listener, and there is none"),
+            ),
+        }
+    }
+
     fn waive(&self, waiver: &Waive, report: &mut Report) {
         let expired = waiver.expires.filter(|last| *last < self.today);
         let mut matched = false;
-        for finding in &mut report.findings {
+        let mut findings = std::mem::take(&mut report.findings);
+        for finding in &mut findings {
             if finding.code.to_string() != waiver.code {
                 continue;
             }
             let applies = match finding.socket.and_then(|place| report.sockets.get(place)) {
                 Some(socket) => {
-                    fits(&waiver.matches, socket) && matches!(process(&waiver.matches, socket), Process::Yes)
+                    let subject = self.subject(report, socket);
+                    matches!(selected(&waiver.matches, socket), Selected::Yes)
+                        && matches!(holder::process(&waiver.matches, socket), Process::Yes)
+                        && matches!(outside(&waiver.matches, subject), Ok(None))
                 }
                 None => finding.rule.as_deref().is_some_and(|rule| self.waives_rule(waiver, rule)),
             };
@@ -310,6 +372,7 @@ impl Judge<'_> {
                 }
             }
         }
+        report.findings = findings;
         let place = |key| Some(self.place(&waiver.places, key));
         if let Some(last) = expired {
             let message = format!("the waiver of {} ended with {last}: {}", waiver.code, waiver.reason);
@@ -350,10 +413,49 @@ impl Judge<'_> {
     }
 }
 
-/// Protocol and port.
-fn fits(matches: &Match, socket: &ListeningSocket) -> bool {
-    matches.protocol.is_none_or(|protocol| protocol == socket.view.protocol)
-        && (matches.ports.is_empty() || matches.ports.contains(&socket.view.port))
+/// Whether protocol, port, address and device of a socket are those of a rule.
+fn selected(matches: &Match, socket: &ListeningSocket) -> Selected {
+    let view = &socket.view;
+    if matches.protocol.is_some_and(|protocol| protocol != view.protocol)
+        || !matches.ports.is_empty() && !matches.ports.contains(&view.port)
+    {
+        return Selected::No;
+    }
+    let bound = view.address.to_canonical();
+    if !matches.addresses.is_empty() && !matches.addresses.iter().any(|one| one.to_canonical() == bound) {
+        return Selected::Elsewhere(format!("it is bound to {}", view.address), "address");
+    }
+    if matches.devices.is_empty() {
+        return Selected::Yes;
+    }
+    match &view.device {
+        _ if !socket.device_known => {
+            Selected::Unknown("the device that it is bound to could not be read".to_owned(), "device")
+        }
+        None => Selected::Elsewhere("it is bound to no device".to_owned(), "device"),
+        Some(device) if matches.devices.contains(&plain(device)) => Selected::Yes,
+        Some(device) => Selected::Elsewhere(format!("it is bound to the device {}", plain(device)), "device"),
+    }
+}
+
+/// Why a socket is outside the networks and interfaces of a rule, with the key that decided; an error where that is not known.
+fn outside(matches: &Match, subject: Subject<'_>) -> Result<Option<(String, &'static str)>, &'static str> {
+    if matches.networks.is_empty() && matches.interfaces.is_empty() {
+        return Ok(None);
+    }
+    let key = if matches.networks.is_empty() { "interface" } else { "network" };
+    let host = subject.host.ok_or(key)?;
+    let unknown_device = !subject.socket.device_known;
+    let networks = || extent::outside_networks(subject.socket, host, &matches.networks);
+    let interfaces = || extent::outside_interfaces(subject.socket, host, &matches.interfaces);
+    if let Some(because) = (!matches.networks.is_empty()).then(networks).flatten() {
+        return Ok(Some((because, "network")));
+    }
+    match (!matches.interfaces.is_empty()).then(interfaces).flatten() {
+        Some(_) if unknown_device => Err("interface"),
+        Some(because) => Ok(Some((because, "interface"))),
+        None => Ok(None),
+    }
 }
 
 fn in_family(socket: &ListeningSocket, family: Family) -> Exposure {
@@ -373,16 +475,30 @@ fn uncertain(socket: &ListeningSocket, family: Family) -> bool {
     dual || !socket.device_known
 }
 
-/// Why a socket is not within the exposure and families of a rule; `None` when it is.
-fn reach(
-    rule: &Allow,
-    socket: &ListeningSocket,
-    known: bool,
-) -> Option<(Verdict, Code, String, &'static str)> {
-    if !known {
+/// Why a socket is not within the exposure, families, networks and interfaces of a rule; `None` when it is.
+fn reach(rule: &Allow, subject: Subject<'_>) -> Option<(Verdict, Code, String, &'static str)> {
+    let socket = subject.socket;
+    if subject.host.is_none() {
         let because =
             "who reaches it is unknown, since the interfaces of its namespace could not be read".to_owned();
         return Some((Verdict::Undecided, Code::POLICY_UNDECIDED, because, "exposure"));
+    }
+    match outside(&rule.matches, subject) {
+        Ok(None) => {}
+        Ok(Some((because, key))) => {
+            let names = match key {
+                "network" => rule.matches.networks.iter().map(ToString::to_string).collect(),
+                _ => rule.matches.interfaces.clone(),
+            };
+            let because =
+                format!("{because}, and the rule \"{}\" allows {key} {}", rule.id, names.join(", "));
+            return Some((Verdict::Fail, Code::TOO_WIDE, because, key));
+        }
+        Err(key) => {
+            let because =
+                format!("at which {key} it is reached is not known, and the rule \"{}\" names one", rule.id);
+            return Some((Verdict::Undecided, Code::POLICY_UNDECIDED, because, key));
+        }
     }
     let mut undecided = None;
     for family in Family::BOTH {
@@ -395,7 +511,7 @@ fn reach(
             Some((Code::TOO_WIDE, because, "exposure"))
         } else if exposure > Exposure::None && !rule.families.is_empty() && !rule.families.contains(&family) {
             let because =
-                format!("it is reached over {family} too, which the rule \"{}\" does not name", rule.id);
+                format!("it is reached over {family} as well, which the rule \"{}\" does not name", rule.id);
             Some((Code::WRONG_FAMILIES, because, "families"))
         } else {
             None
@@ -403,7 +519,7 @@ fn reach(
         match problem {
             Some((_, because, key)) if uncertain(socket, family) => {
                 let because =
-                    format!("{because}; but what is known of the socket does not suffice to be sure");
+                    format!("{because}; but what is known of the socket is not enough to be certain");
                 undecided = Some((Verdict::Undecided, Code::POLICY_UNDECIDED, because, key));
             }
             Some((code, because, key)) => return Some((Verdict::Fail, code, because, key)),
@@ -411,67 +527,6 @@ fn reach(
         }
     }
     undecided
-}
-
-/// Whether every process that holds the socket is one that the rule names. The first process of the system may hold any socket
-/// beside another one: it opens sockets for services.
-fn process(matches: &Match, socket: &ListeningSocket) -> Process {
-    if matches.exe.is_empty() && matches.user.is_empty() && matches.unit.is_empty() {
-        return Process::Yes;
-    }
-    let Some(owners) = &socket.owners else {
-        return Process::Unknown("the process that holds it could not be read".to_owned());
-    };
-    if owners.is_empty() {
-        return Process::No("no process holds it".to_owned());
-    }
-    let mut unknown = None;
-    for owner in owners.iter().filter(|owner| owner.pid != 1 || owners.len() == 1) {
-        match one_process(matches, owner) {
-            Process::Yes => {}
-            Process::No(because) => return Process::No(because),
-            Process::Unknown(because) => unknown = Some(because),
-        }
-    }
-    unknown.map_or(Process::Yes, Process::Unknown)
-}
-
-fn one_process(matches: &Match, owner: &Owner) -> Process {
-    let who = format!("{} (pid {})", owner.command, owner.pid);
-    let any = |patterns: &[String], text: &str| {
-        patterns.iter().any(|pattern| glob(pattern.as_bytes(), text.as_bytes()))
-    };
-    if !matches.user.is_empty() {
-        let number = owner.uid.map(|uid| uid.to_string());
-        let named = |wanted: &String| Some(wanted) == owner.user.as_ref() || Some(wanted) == number.as_ref();
-        if owner.uid.is_none() {
-            return Process::Unknown(format!("the user of {who} could not be read"));
-        }
-        if !matches.user.iter().any(named) {
-            let user = owner.user.as_deref().unwrap_or("unknown");
-            return Process::No(format!("{who} runs as user {user}"));
-        }
-    }
-    if !matches.unit.is_empty() && !owner.unit.as_deref().is_some_and(|unit| any(&matches.unit, unit)) {
-        let unit = owner.unit.as_deref().unwrap_or("none");
-        return Process::No(format!("the systemd unit of {who} is {unit}"));
-    }
-    if matches.exe.is_empty() {
-        return Process::Yes;
-    }
-    match (owner.exe.as_deref(), owner.exe_visible) {
-        (None, _) => Process::Unknown(format!("the executable of {who} could not be read")),
-        (Some(exe), _) if !any(&matches.exe, exe) => Process::No(format!("{who} runs {exe}")),
-        // A deleted file cannot be compared any more; its path is the kernel's word.
-        (Some(_), Some(true)) => Process::Yes,
-        (Some(_), _) if owner.exe_deleted => Process::Yes,
-        (Some(exe), Some(false)) => Process::No(format!(
-            "{who} runs another file than the {exe} that is seen from here, as in a container"
-        )),
-        (Some(exe), None) => {
-            Process::Unknown(format!("whether {who} runs the {exe} that is seen from here could not be told"))
-        }
-    }
 }
 
 #[cfg(test)]

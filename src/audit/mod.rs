@@ -6,7 +6,10 @@
 
 pub mod baseline;
 pub mod change;
+pub mod clients;
 pub mod draft;
+pub mod extent;
+pub mod identity;
 pub mod judge;
 pub mod rehearsed;
 pub mod rules;
@@ -17,10 +20,12 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+pub use clients::Skipped;
+
 use crate::code::Code;
 use crate::diag::{Place, Severity};
 use crate::model::rehearsal::Rehearsal;
-use crate::model::{Exposure, Host, ListeningSocket, Snapshot};
+use crate::model::{ClientPorts, Exposure, Host, ListeningSocket, NotExamined, Snapshot};
 
 /// One network namespace as it was found.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +36,10 @@ pub struct Site {
     pub host: Snapshot,
     /// Its sockets, in the order of the report.
     pub sockets: Vec<ListeningSocket>,
+    /// The ports that its kernel chooses from; `None` when they could not be read.
+    pub client_ports: Option<ClientPorts>,
+    /// What was seen and is not judged.
+    pub not_examined: NotExamined,
 }
 
 /// What names a network namespace.
@@ -181,6 +190,10 @@ pub struct Report {
     pub all_sockets: bool,
     /// The sockets, sorted by namespace and port.
     pub sockets: Vec<ListeningSocket>,
+    /// Sockets that the policy leaves out, each with the reason.
+    pub skipped: Vec<Skipped>,
+    /// What was seen and is not judged.
+    pub not_examined: NotExamined,
     /// What is remarkable, by socket.
     pub findings: Vec<Finding>,
     /// What the policy asked.
@@ -216,6 +229,8 @@ pub struct Summary {
     pub failed: usize,
     /// Checks without enough evidence.
     pub undecided: usize,
+    /// Sockets that the policy leaves out.
+    pub skipped: usize,
 }
 
 /// Sockets by their widest exposure.
@@ -270,6 +285,7 @@ impl Summary {
             checked: checks.len(),
             failed: checked(Verdict::Fail),
             undecided: checked(Verdict::Undecided),
+            skipped: report.skipped.len(),
         }
     }
 }
@@ -280,9 +296,10 @@ fn plain(name: &crate::model::IfName) -> String {
 }
 
 /// Puts what was found in each namespace into one report, this program's own namespace first; the sites are left without their
-/// sockets. `time` is RFC 3339 UTC, `because` what could not be read besides what the sites tell.
+/// sockets. `time` is RFC 3339 UTC, `because` what could not be read in addition to what the sites say. The sockets of clients
+/// are left out with `leave_out_clients`.
 #[must_use]
-pub fn report(sites: &mut [Site], because: Vec<String>, time: String) -> Report {
+pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_clients: bool) -> Report {
     let mut report = Report {
         schema: "bindscope.audit/1",
         version: env!("CARGO_PKG_VERSION"),
@@ -295,12 +312,19 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String) -> Report 
         baseline: None,
         all_sockets: true,
         sockets: Vec::new(),
+        skipped: Vec::new(),
+        not_examined: NotExamined::default(),
         findings: Vec::new(),
         checks: Vec::new(),
         rehearsal: None,
         summary: Summary::default(),
     };
     for site in sites {
+        clients::mark(site);
+        if leave_out_clients {
+            report.skipped.extend(clients::take(site));
+        }
+        report.not_examined.merge(std::mem::take(&mut site.not_examined));
         let mut found = rules::observe(site, report.sockets.len());
         // Nothing can be said of where sockets are reached when no interface could be seen.
         site.namespace.exposure_known = !site.host.interfaces.is_empty();
@@ -377,7 +401,8 @@ impl Report {
     fn settle_checks(&mut self) {
         let mut excused: HashMap<Result<usize, &str>, String> = HashMap::new();
         for finding in &self.findings {
-            let of_policy = (Code::NOT_ALLOWED..=Code::POLICY_UNDECIDED).contains(&finding.code);
+            let of_policy = (Code::NOT_ALLOWED..=Code::POLICY_UNDECIDED).contains(&finding.code)
+                || finding.code == Code::REQUIRED_UNREACHABLE;
             let about = finding.socket.map_or_else(|| Err(finding.rule.as_deref().unwrap_or_default()), Ok);
             let reason = match (&finding.waived, finding.known) {
                 (Some(reason), _) => format!("waived: {reason}"),

@@ -28,6 +28,9 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
     for (place, socket) in site.sockets.iter_mut().enumerate() {
         let bound = bound.entry(decisive(socket)).or_insert_with(|| Bound::of(socket, &exposer));
         socket.view.exposure = bound.exposure;
+        let owner = bound.owner.and_then(|index| site.host.interface(index));
+        socket.address_owner =
+            owner.filter(|_| !socket.view.address.is_unspecified()).map(|interface| interface.name.clone());
         let about = About { socket, bound, host: &site.host, known: &known, place: first + place };
         about.v6only_unknown(&mut findings);
         about.wildcard(&mut findings);

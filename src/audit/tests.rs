@@ -112,9 +112,15 @@ pub(crate) fn socket(text: &str) -> ListeningSocket {
 }
 
 pub(crate) fn report_of(sockets: Vec<ListeningSocket>, host: Snapshot) -> Report {
+    report_with(sockets, host, false)
+}
+
+pub(crate) fn report_with(sockets: Vec<ListeningSocket>, host: Snapshot, leave_out_clients: bool) -> Report {
     let namespace =
         Namespace { inode: Some(1), name: None, current: true, complete: true, exposure_known: true };
-    report(&mut [Site { namespace, host, sockets }], Vec::new(), "2026-01-02T03:04:05.000006Z".to_owned())
+    let client_ports = ClientPorts::parse("32768 60999", "");
+    let site = Site { namespace, host, sockets, client_ports, ..Site::default() };
+    report(&mut [site], Vec::new(), "2026-01-02T03:04:05.000006Z".to_owned(), leave_out_clients)
 }
 
 fn codes(report: &Report) -> Vec<Code> {

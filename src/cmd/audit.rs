@@ -11,7 +11,7 @@ use crate::audit::judge::Judge;
 use crate::audit::{self, Namespace, Report, Site, Verdict, draft};
 use crate::code::Code;
 use crate::diag::{Diagnostic, Severity};
-use crate::model::{ListeningSocket, Snapshot};
+use crate::model::{ClientPorts, ListeningSocket, NotExamined, Snapshot};
 use crate::profile::policy::{self, Policy};
 use crate::record::time::Time;
 use crate::render;
@@ -168,8 +168,9 @@ impl Look {
     fn new(args: &Args, policy: Option<&Read>) -> Look {
         let mut gathered =
             gather(args, args.all_namespaces || policy.is_some_and(|read| read.policy.all_namespaces));
+        let leave_out = policy.is_some_and(|read| read.policy.ignore_ephemeral_udp);
         let mut look = Look {
-            report: audit::report(&mut gathered.sites, gathered.because, now()),
+            report: audit::report(&mut gathered.sites, gathered.because, now(), leave_out),
             hosts: gathered.sites.into_iter().map(|site| site.host).collect(),
         };
         look.report.all_sockets = gathered.all_sockets;
@@ -178,18 +179,12 @@ impl Look {
                 policy,
                 text: Arc::clone(text),
                 today: today(),
-                ephemeral: look.ephemeral(),
+                hosts: look.hosts.iter().collect(),
                 all_sockets: look.report.all_sockets,
             }
             .judge(&mut look.report);
         }
         look
-    }
-
-    /// The ports that the kernel gives to clients.
-    fn ephemeral(&self) -> Option<(u16, u16)> {
-        let end = |name: &str| self.hosts.first()?.setting(name).and_then(|value| u16::try_from(value).ok());
-        Some((end("net.ipv4.ip_local_port_range.low")?, end("net.ipv4.ip_local_port_range.high")?))
     }
 
     fn exit(&self, policy: Option<&Read>) -> Exit {
@@ -224,7 +219,7 @@ fn today() -> jiff::civil::Date {
 
 fn write_policy(look: &Look, path: &Path, context: &Context) -> Result<Exit, Failure> {
     let name = look.report.host.name.as_deref().unwrap_or("host");
-    let text = draft::policy(&look.report, name, &today().to_string(), look.ephemeral());
+    let text = draft::policy(&look.report, name, &today().to_string());
     if path.as_os_str() == "-" {
         context.emit(text.as_bytes(), None)?;
     } else {
@@ -304,6 +299,8 @@ struct Seen {
     sockets: Vec<ListeningSocket>,
     because: Vec<String>,
     all_sockets: bool,
+    client_ports: Option<ClientPorts>,
+    not_examined: NotExamined,
 }
 
 fn look(options: &InventoryOptions) -> Seen {
@@ -314,7 +311,15 @@ fn look(options: &InventoryOptions) -> Seen {
         crate::model::Snapshot::default()
     });
     host.groups = super::overview::groups_of(&inventory.sockets);
-    Seen { host, sockets: inventory.sockets, because, all_sockets: inventory.all_sockets }
+    host.packet_filters = Some(sys::packet_filters());
+    Seen {
+        host,
+        not_examined: sys::not_examined(&inventory.sockets),
+        sockets: inventory.sockets,
+        because,
+        all_sockets: inventory.all_sockets,
+        client_ports: inventory.client_ports,
+    }
 }
 
 impl Gathered {
@@ -322,7 +327,13 @@ impl Gathered {
         let namespace = Namespace { complete: look.all_sockets && look.because.is_empty(), ..namespace };
         self.all_sockets &= look.all_sockets;
         self.because.extend(look.because);
-        self.sites.push(Site { namespace, host: look.host, sockets: look.sockets });
+        self.sites.push(Site {
+            namespace,
+            host: look.host,
+            sockets: look.sockets,
+            client_ports: look.client_ports,
+            not_examined: look.not_examined,
+        });
     }
 }
 

@@ -141,7 +141,8 @@ impl NotExamined {
                 self.sockets.push(socket);
             }
         }
-        self.sockets.sort_by(|a, b| (a.kind, a.netns, &a.local, a.inode).cmp(&(b.kind, b.netns, &b.local, b.inode)));
+        self.sockets
+            .sort_by(|a, b| (a.kind, a.netns, &a.local, a.inode).cmp(&(b.kind, b.netns, &b.local, b.inode)));
         self.programs.extend(other.programs);
         self.programs.sort();
         self.programs.dedup();

@@ -48,6 +48,8 @@ pub(super) enum Kind {
     Bool,
     /// `true`, `false`, or one of these words.
     BoolOr(&'static [&'static str]),
+    /// One of these words, or a table.
+    WordOrTable(&'static [&'static str], &'static Keys),
     /// `true`, `false`, or a table.
     BoolOrTable(&'static Keys),
     /// A whole number within these limits.
@@ -78,6 +80,7 @@ impl Kind {
             Kind::Texts | Kind::Choices(_) => "a string or a list of strings",
             Kind::Bool => "true or false",
             Kind::BoolOr(_) => "true, false or a string",
+            Kind::WordOrTable(..) => "a string or a table",
             Kind::BoolOrTable(_) => "true, false or a table",
             Kind::Integer(..) => "an integer",
             Kind::Share => "a number from 0 to 1",
@@ -173,6 +176,7 @@ fn check_value(name: &str, value: &Value<'_>, kind: Kind, problems: &mut Problem
             one_or_many(value).into_iter().for_each(|value| plain(problems, value));
         }
         Kind::Choice(words) => word(problems, value, words),
+        Kind::WordOrTable(words, _) if inner.is_str() => word(problems, value, words),
         Kind::Choices(words) => {
             not_empty(problems);
             one_or_many(value).into_iter().for_each(|value| word(problems, value, words));
@@ -216,7 +220,7 @@ fn check_value(name: &str, value: &Value<'_>, kind: Kind, problems: &mut Problem
                 }
             }
         }
-        Kind::BoolOrTable(keys) | Kind::Table(keys) if inner.is_table() => {
+        Kind::BoolOrTable(keys) | Kind::WordOrTable(_, keys) | Kind::Table(keys) if inner.is_table() => {
             if let Some(table) = inner.as_table() {
                 check(table, value.span(), keys, problems);
             }

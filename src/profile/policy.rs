@@ -1,13 +1,15 @@
 //! Policies: what may listen on a host, and which findings are waived for a time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::ops::Range;
 
+use ipnet::IpNet;
 use jiff::civil::Date;
 use toml::de::DeTable;
 
 use super::keys::{self, Key, Keys, Kind, optional, required};
-use super::value::{Problems, boolean, tables, text, texts};
+use super::value::{Problems, Value, boolean, one_or_many, tables, text, texts};
 use super::{ports, syntax, version};
 use crate::code::Code;
 use crate::diag::{Diagnostic, Severity};
@@ -84,14 +86,26 @@ pub struct Allow {
     pub exposure: Exposure,
     /// The families in which all its sockets together must be reachable, and no other; `None` for any.
     pub families: Vec<Family>,
-    /// Whether a matching socket must exist.
-    pub require: bool,
+    /// Whether a listener must be there.
+    pub require: Require,
     /// Reason.
     pub reason: Option<String>,
     /// The last day of validity.
     pub expires: Option<Date>,
     /// Positions of the rule and its keys.
     pub places: Places,
+}
+
+/// What a rule requires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Require {
+    /// Nothing.
+    #[default]
+    No,
+    /// A listener that is there, whether or not a client can reach it.
+    Present,
+    /// A listener that a client can reach.
+    Reachable,
 }
 
 /// A waiver of a finding.
@@ -130,12 +144,75 @@ pub struct Match {
     pub protocol: Option<Protocol>,
     /// Ports; `None` for any.
     pub ports: Vec<u16>,
+    /// The addresses that it is bound to.
+    pub addresses: Vec<IpAddr>,
+    /// Every address at which it is reached lies in one of these networks.
+    pub networks: Vec<IpNet>,
+    /// Every address at which it is reached is on one of these interfaces, unless packets reach it through one of them only.
+    pub interfaces: Vec<String>,
+    /// The devices that it is bound to.
+    pub devices: Vec<String>,
+    /// Whose it is.
+    pub holder: Holder,
+}
+
+/// The holder of a socket; an empty field matches every holder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// The kernel itself.
+    pub kernel: bool,
     /// Patterns for the path of the program.
     pub exe: Vec<String>,
-    /// Names or numbers of users.
-    pub user: Vec<String>,
+    /// Its users.
+    pub user: Vec<User>,
     /// Patterns for the systemd unit.
     pub unit: Vec<String>,
+    /// Patterns for the container, as `docker:0123456789ab`.
+    pub container: Vec<String>,
+}
+
+impl Holder {
+    /// Whether it matches everything.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        *self == Holder::default()
+    }
+}
+
+/// Which users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum User {
+    /// The user with this name, or with this number.
+    One(String),
+    /// The users with numbers from the first to the second.
+    Range(u32, u32),
+}
+
+impl User {
+    /// Reads a name, a number, or a range of numbers such as `1000-60000`.
+    ///
+    /// # Errors
+    /// What is wrong with a range.
+    fn parse(text: &str) -> Result<User, String> {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.split_once('-') {
+            Some((first, last)) if digits(first) && digits(last) => match (first.parse(), last.parse()) {
+                (Ok(first), Ok(last)) if first <= last => Ok(User::Range(first, last)),
+                (Ok(_), Ok(_)) => Err(format!("ends before it begins; write \"{last}-{first}\"")),
+                _ => Err("holds a number above 4294967295".to_owned()),
+            },
+            _ => Ok(User::One(text.to_owned())),
+        }
+    }
+
+    /// Whether a user with this number and name is one of them.
+    #[must_use]
+    pub fn is(&self, uid: u32, name: Option<&str>) -> bool {
+        match self {
+            User::One(text) => Some(text.as_str()) == name || *text == uid.to_string(),
+            User::Range(first, last) => (*first..=*last).contains(&uid),
+        }
+    }
 }
 
 const EXPOSURES: &[&str] = &["none", "loopback", "host", "link", "private", "lan", "global"];
@@ -181,7 +258,7 @@ static POLICY: Keys = Keys {
         optional(
             "ignore_ephemeral_udp",
             Kind::Bool,
-            "leave out unconnected client sockets on ephemeral UDP ports (default true)",
+            "leave out the UDP sockets of clients: a port that the kernel chose, one family, a process (default true)",
         ),
     ],
 };
@@ -202,8 +279,19 @@ static ALLOW: Keys = Keys {
             Kind::Choices(FAMILIES),
             "the families in which it must be reachable, and in no other (default: in any)",
         ),
+        ADDRESS,
+        NETWORK,
+        INTERFACE,
+        DEVICE,
         PROCESS_KEY,
-        optional("require", Kind::Bool, "whether it must be there"),
+        UNIT,
+        CONTAINER,
+        USER,
+        optional(
+            "require",
+            Kind::BoolOr(&["present"]),
+            "whether a listener must be there that a client can reach; \"present\": even if no client can (default false)",
+        ),
         optional("reason", Kind::Text, "reason; required if the exposure is global"),
         EXPIRES,
     ],
@@ -224,20 +312,48 @@ static WAIVE: Keys = Keys {
     ],
 };
 
-static MATCH: Keys = Keys { what: "`match`", keys: &[PROTOCOL, PORT, PROCESS_KEY] };
+static MATCH: Keys = Keys {
+    what: "`match`",
+    keys: &[PROTOCOL, PORT, ADDRESS, NETWORK, INTERFACE, DEVICE, PROCESS_KEY, UNIT, CONTAINER, USER],
+};
 
 static PROCESS: Keys = Keys {
     what: "`process`",
     keys: &[
         optional("exe", Kind::Texts, "path of the program, or a pattern"),
-        optional("user", Kind::Texts, "name or number of its user"),
+        optional(
+            "user",
+            Kind::Texts,
+            "name or number of its user, or a range of numbers such as \"1000-60000\"",
+        ),
         optional("unit", Kind::Texts, "its systemd unit, or a pattern"),
+        optional("container", Kind::Texts, "its container, as \"docker:0123456789ab\", or a pattern"),
     ],
 };
 
 const PROTOCOL: Key = optional("protocol", Kind::Choice(&["tcp", "udp"]), "tcp or udp (default: either)");
 const PORT: Key = optional("port", Kind::Ports, "a port, a range, or a list of them (default: any)");
-const PROCESS_KEY: Key = optional("process", Kind::Table(&PROCESS), "whose sockets");
+const ADDRESS: Key =
+    optional("address", Kind::Texts, "the address that it is bound to, such as \"127.0.0.1\" or \"::\"");
+const NETWORK: Key = optional(
+    "network",
+    Kind::Texts,
+    "every address at which it is reached lies in it, such as \"10.0.0.0/8\"",
+);
+const INTERFACE: Key = optional(
+    "interface",
+    Kind::Texts,
+    "every address at which it is reached is on it, or packets reach the listener through it only",
+);
+const DEVICE: Key = optional("device", Kind::Texts, "the device that it is bound to (SO_BINDTODEVICE)");
+const PROCESS_KEY: Key = optional(
+    "process",
+    Kind::WordOrTable(&["kernel"], &PROCESS),
+    "whose sockets; \"kernel\": the kernel's own",
+);
+const UNIT: Key = optional("unit", Kind::Texts, "as `unit` of `process`");
+const CONTAINER: Key = optional("container", Kind::Texts, "as `container` of `process`");
+const USER: Key = optional("user", Kind::Texts, "as `user` of `process`");
 const EXPIRES: Key = optional("expires", Kind::Date, "the last day of validity");
 
 /// Parses a policy. `origin` names the text in messages.
@@ -320,7 +436,11 @@ fn rule(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> Al
         matches: matching(table, problems),
         exposure,
         families: texts(table, "families").into_iter().map(family).collect(),
-        require: boolean(table, "require").unwrap_or(false),
+        require: match (boolean(table, "require"), text(table, "require")) {
+            (Some(true), _) => Require::Reachable,
+            (_, Some("present")) => Require::Present,
+            _ => Require::No,
+        },
         reason: text(table, "reason").map(str::to_owned),
         expires: date(table, problems),
         places: Places::new(table, span),
@@ -369,8 +489,32 @@ fn matching(table: &DeTable<'_>, problems: &mut Problems) -> Match {
     {
         problems
             .add(Code::NOTHING_ASKED, value.span(), "`process` is empty: it names no process")
-            .help("name `exe`, `user` or `unit`, or leave it out");
+            .help("name `exe`, `user`, `unit` or `container`, or leave it out");
     }
+    let merged = |key: &str, problems: &mut Problems| {
+        let mut list = texts(table, key);
+        list.extend(texts(process, key));
+        if let (Some(value), true) = (table.get(key), process.contains_key(key)) {
+            let message = format!("`{key}` stands here and in `process` as well");
+            problems.add(Code::CONTRADICTION, value.span(), message).help("keep one of the two");
+        }
+        list
+    };
+    let (unit, container) = (merged("unit", problems), merged("container", problems));
+    merged("user", problems);
+    let kernel = text(table, "process") == Some("kernel");
+    if let Some(value) = table.get("process").filter(|_| kernel)
+        && let Some(key) = ["unit", "container", "user"].into_iter().find(|key| table.contains_key(*key))
+    {
+        let message = format!("the kernel's own sockets have no {key}");
+        problems.add(Code::CONTRADICTION, value.span(), message).help("keep one of the two");
+    }
+    let mut user: Vec<User> = parsed(table, "user", problems, User::parse);
+    user.extend(parsed(process, "user", problems, User::parse));
+    let address = |text: &str| {
+        let wrong = "is not an address; write it without a port and without a zone";
+        text.trim_matches(['[', ']']).parse::<IpAddr>().map_err(|_| wrong.to_owned())
+    };
     Match {
         protocol: match text(table, "protocol") {
             Some("tcp") => Some(Protocol::Tcp),
@@ -378,10 +522,48 @@ fn matching(table: &DeTable<'_>, problems: &mut Problems) -> Match {
             _ => None,
         },
         ports: table.get("port").map(|value| ports::read(value, problems)).unwrap_or_default(),
-        exe: texts(process, "exe"),
-        user: texts(process, "user"),
-        unit: texts(process, "unit"),
+        addresses: parsed(table, "address", problems, address),
+        networks: parsed(table, "network", problems, network),
+        interfaces: texts(table, "interface"),
+        devices: texts(table, "device"),
+        holder: Holder { kernel, exe: texts(process, "exe"), user, unit, container },
     }
+}
+
+/// A network as `10.0.0.0/8`; an address alone is a network of one.
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text.parse::<IpNet>().map_err(|_| "is not a network such as \"10.0.0.0/8\"".to_owned())?,
+    };
+    let whole = network.trunc();
+    if whole == network {
+        Ok(network)
+    } else {
+        Err(format!("has bits set behind its prefix; the network is \"{whole}\""))
+    }
+}
+
+/// The texts under `key`, each read by `parse`; a problem for each that cannot be read.
+fn parsed<T>(
+    table: &DeTable<'_>,
+    key: &str,
+    problems: &mut Problems,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Vec<T> {
+    let values = table.get(key).map(one_or_many).unwrap_or_default();
+    let mut read = |value: &Value<'_>| {
+        let text = value.get_ref().as_str()?;
+        match parse(text) {
+            Ok(read) => Some(read),
+            Err(reason) => {
+                let shown: String = text.chars().take(64).collect();
+                problems.add(Code::BAD_ADDRESS, value.span(), format!("`{key}`: \"{shown}\" {reason}"));
+                None
+            }
+        }
+    };
+    values.into_iter().filter_map(&mut read).collect()
 }
 
 fn date(table: &DeTable<'_>, problems: &mut Problems) -> Option<Date> {

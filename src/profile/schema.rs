@@ -52,6 +52,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Choices(words) => one_or_many(&json!({ "enum": words })),
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::BoolOr(words) => json!({ "anyOf": [{ "type": "boolean" }, { "enum": words }] }),
+        Kind::WordOrTable(words, keys) => json!({ "anyOf": [{ "enum": words }, table(keys)] }),
         Kind::BoolOrTable(keys) => json!({ "anyOf": [{ "type": "boolean" }, table(keys)] }),
         Kind::Integer(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
         Kind::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),

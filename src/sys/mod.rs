@@ -22,7 +22,6 @@
 //! | `packet_filters`, `packet_filters_with_rules` | the tables of packet filters, and their rules |
 //! | `replay_rules` | rules of a snapshot into a namespace of a lab |
 //! | `not_examined` | sockets of other protocols and programs attached to cgroups, which no audit judges |
-//! | `packet_filters` | that there are packet filters, not what they do |
 //! | `began_without_output` | whether standard output was closed at the start |
 //! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
 //! | `Overflows` | how many connections found an accept queue full |

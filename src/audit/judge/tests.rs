@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::audit::tests::{host, owner, report_of, socket};
+use crate::audit::tests::{host, owner, report_of, report_with, socket};
 use crate::audit::{draft, report};
+use crate::model::Owner;
 use crate::profile::policy::parse;
 
 const HEAD: &str = "schema = 1\nkind = \"policy\"\nname = \"p\"\n[policy]\ndefault = \"deny\"\n";
@@ -12,12 +13,13 @@ const HEAD: &str = "schema = 1\nkind = \"policy\"\nname = \"p\"\n[policy]\ndefau
 fn judged_as(rules: &str, sockets: Vec<ListeningSocket>, all_sockets: bool) -> Report {
     let text = format!("{HEAD}{rules}");
     let policy = parse("p.toml", &text).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let mut report = report_of(sockets, host());
+    let host = host();
+    let mut report = report_with(sockets, host.clone(), policy.ignore_ephemeral_udp);
     Judge {
         policy: &policy,
         text: text.as_str().into(),
         today: jiff::civil::date(2026, 6, 15),
-        ephemeral: Some((32768, 60999)),
+        hosts: vec![&host],
         all_sockets,
     }
     .judge(&mut report);
@@ -34,7 +36,11 @@ fn said(report: &Report) -> (Vec<Verdict>, Vec<(Code, String)>) {
     let mut findings: Vec<(Code, String)> = report
         .findings
         .iter()
-        .filter(|finding| finding.code <= Code::NOTHING_JUDGED && finding.counts())
+        .filter(|finding| {
+            let of_policy =
+                finding.code <= Code::NOTHING_JUDGED || finding.code == Code::REQUIRED_UNREACHABLE;
+            of_policy && finding.counts()
+        })
         .map(|finding| {
             let line = finding.location.as_ref().map_or("", |place| &place.text[place.span.clone()]);
             (finding.code, line.to_owned())
@@ -123,7 +129,24 @@ fn a_name_proves_nothing_and_a_container_has_other_files() {
     let init = owner(1, "systemd", "/usr/lib/systemd/systemd");
     assert_eq!(several(Some(vec![right.clone(), wrong])), [Verdict::Fail], "everybody who holds it counts");
     assert_eq!(several(Some(vec![init.clone(), right])), [Verdict::Pass], "socket activation");
-    assert_eq!(several(Some(vec![init])), [Verdict::Fail]);
+    assert_eq!(several(Some(vec![init.clone()])), [Verdict::Pass], "the service is not started yet");
+    let wrong = owner(10, "server", "/tmp/x");
+    assert_eq!(several(Some(vec![init.clone(), wrong])), [Verdict::Fail]);
+    let unit = |exe: Option<&str>| {
+        let mut one = socket("tcp 0.0.0.0:80");
+        one.owners = Some(vec![init.clone()].into());
+        one.activation = Some(crate::model::Activation {
+            socket_unit: "web.socket".to_owned(),
+            service: "web.service".to_owned(),
+            exe: exe.map(str::to_owned),
+            user: None,
+            started: false,
+        });
+        said(&judged(&rule, vec![one])).0
+    };
+    assert_eq!(unit(Some("/usr/sbin/server")), [Verdict::Pass]);
+    assert_eq!(unit(Some("/usr/bin/other")), [Verdict::Fail]);
+    assert_eq!(unit(None), [Verdict::Undecided]);
     assert_eq!(several(Some(vec![])), [Verdict::Fail]);
     assert_eq!(several(None), [Verdict::Undecided]);
 }
@@ -160,9 +183,9 @@ fn without_interfaces_every_rule_is_undecided() {
     let namespace = crate::audit::Namespace { inode: Some(1), ..Default::default() };
     let site =
         crate::audit::Site { namespace, sockets: vec![socket("tcp 127.0.0.1:80")], ..Default::default() };
-    let mut report = report(&mut [site], Vec::new(), String::new());
+    let mut report = report(&mut [site], Vec::new(), String::new(), false);
     let today = jiff::civil::date(2026, 6, 15);
-    Judge { policy: &policy, text: text.as_str().into(), today, ephemeral: None, all_sockets: true }
+    Judge { policy: &policy, text: text.as_str().into(), today, hosts: Vec::new(), all_sockets: true }
         .judge(&mut report);
     assert_eq!(said(&report).0, [Verdict::Undecided]);
 }
@@ -175,8 +198,118 @@ fn what_is_required_must_be_there() {
     assert_eq!(said(&judged(&rule, vec![socket("tcp 127.0.0.1:443")])).0, [Verdict::Pass; 2]);
     let blind = judged_as(&rule, vec![], false);
     assert_eq!(said(&blind).0, [Verdict::Undecided], "it may be among the sockets that were not seen");
+    let broad = format!("[[allow]]\nid = \"local\"\nexposure = \"loopback\"\n{rule}");
+    for sockets in [&["tcp 127.0.0.1:80"][..], &["tcp 127.0.0.1:80", "tcp [::1]:80"]] {
+        let sockets: Vec<_> = sockets.iter().map(|text| socket(text)).collect();
+        let (verdicts, findings) = said(&judged(&broad, sockets));
+        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Pass), "another rule allows it first");
+        assert_eq!(findings, []);
+    }
+    let stale = vec![socket("tcp 10.9.9.9:80")];
+    let unreachable = (Code::REQUIRED_UNREACHABLE, "require = true".to_owned());
+    assert_eq!(said(&judged(&rule, stale.clone())), (vec![Verdict::Pass, Verdict::Fail], vec![unreachable]));
+    let present = rule.replace("require = true", "require = \"present\"");
+    assert_eq!(said(&judged(&present, stale)).0, [Verdict::Pass; 2]);
+    let client = web("exposure = \"private\"\nrequire = true").replace("[80, 443]", "40000");
+    let (verdicts, findings) = said(&judged(&client, vec![socket("udp 0.0.0.0:40000")]));
+    assert_eq!((verdicts, findings[0].0), (vec![Verdict::Undecided], Code::POLICY_UNDECIDED));
     let wide = said(&judged(&rule, vec![socket("tcp 0.0.0.0:80")]));
     assert_eq!(wide.0, [Verdict::Fail, Verdict::Pass], "it is there, and too wide");
+}
+
+#[test]
+fn families_are_asked_of_all_sockets_in_any_order_of_rules() {
+    let both = web("exposure = \"loopback\"\nfamilies = [\"ipv4\", \"ipv6\"]");
+    let local = "[[allow]]\nid = \"local\"\nexposure = \"loopback\"\n";
+    for rules in [format!("{local}{both}"), format!("{both}{local}")] {
+        let whole = judged(&rules, vec![socket("tcp 127.0.0.1:80"), socket("tcp [::1]:80")]);
+        assert_eq!(said(&whole), (vec![Verdict::Pass; 2], vec![]), "{rules}");
+        let half = judged(&rules, vec![socket("tcp 127.0.0.1:80")]);
+        assert_eq!(said(&half).1[0].0, Code::WRONG_FAMILIES, "{rules}");
+    }
+}
+
+#[test]
+fn rules_name_addresses_networks_interfaces_and_devices() {
+    let rule = |keys: &str| web(&format!("exposure = \"private\"\n{keys}"));
+    let pass = (vec![Verdict::Pass], vec![]);
+    for (keys, inside, outside, code) in [
+        ("interface = \"eth0\"", "tcp 10.0.0.5:80", "tcp 0.0.0.0:80", Code::TOO_WIDE),
+        ("interface = [\"eth0\", \"eth1\"]", "tcp 0.0.0.0:80", "tcp 127.0.0.1:80", Code::TOO_WIDE),
+        ("network = \"10.0.0.0/8\"", "tcp 10.0.0.5:80", "tcp 0.0.0.0:80", Code::TOO_WIDE),
+        (
+            "network = [\"10.0.0.0/8\", \"192.168.0.0/16\"]",
+            "tcp 0.0.0.0:80",
+            "tcp 127.0.0.1:80",
+            Code::TOO_WIDE,
+        ),
+        ("address = \"10.0.0.5\"", "tcp 10.0.0.5:80", "tcp 192.168.9.1:80", Code::NOT_ALLOWED),
+        ("address = \"0.0.0.0\"", "tcp 0.0.0.0:80", "tcp 10.0.0.5:80", Code::NOT_ALLOWED),
+        ("device = \"eth0\"", "tcp 0.0.0.0:80 device 2", "tcp 0.0.0.0:80", Code::NOT_ALLOWED),
+        ("device = \"eth0\"", "tcp 10.0.0.5:80 device 2", "tcp 10.0.0.5:80 device 3", Code::NOT_ALLOWED),
+        ("interface = \"eth0\"", "tcp 0.0.0.0:80 device 2", "tcp 0.0.0.0:80 device 3", Code::TOO_WIDE),
+    ] {
+        assert_eq!(one(&rule(keys), inside), pass, "{keys} {inside}");
+        let (verdicts, findings) = one(&rule(keys), outside);
+        assert_eq!((verdicts, findings[0].0), (vec![Verdict::Fail], code), "{keys} {outside}: {findings:?}");
+        assert_eq!(findings[0].1, keys, "{outside}");
+    }
+    let open = |rules: &str, text: &str| {
+        let text_of = format!("{}{rules}", HEAD.replace("deny", "allow"));
+        let policy = parse("p.toml", &text_of).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let host = host();
+        let mut report = report_of(vec![socket(text)], host.clone());
+        let (today, text) = (jiff::civil::date(2026, 6, 15), text_of.as_str().into());
+        Judge { policy: &policy, text, today, hosts: vec![&host], all_sockets: true }.judge(&mut report);
+        said(&report).0
+    };
+    assert_eq!(open(&rule("interface = \"eth0\""), "tcp 0.0.0.0:80"), [Verdict::Fail], "a limit holds");
+    assert_eq!(
+        open(&rule("address = \"10.0.0.5\""), "tcp 0.0.0.0:80"),
+        [Verdict::Pass],
+        "a choice is another's"
+    );
+    let mut blurred = socket("tcp 10.0.0.5:80");
+    blurred.device_known = false;
+    assert_eq!(said(&judged(&rule("device = \"eth0\""), vec![blurred])).0, [Verdict::Undecided]);
+    let waived = "[[waive]]\ncode = \"BS1001\"\nmatch = { interface = \"eth0\" }\nreason = \"r\"\n";
+    assert_eq!(one(waived, "tcp 10.0.0.5:80").0, [Verdict::Pass]);
+    assert_eq!(one(waived, "tcp 0.0.0.0:80").0, [Verdict::Fail]);
+}
+
+#[test]
+fn holders_are_users_units_containers_and_the_kernel() {
+    let rule = |keys: &str| web(&format!("exposure = \"global\"\nreason = \"r\"\n{keys}"));
+    let with = |keys: &str, change: &dyn Fn(&mut ListeningSocket)| {
+        let mut one = socket("tcp 0.0.0.0:80");
+        change(&mut one);
+        said(&judged(&rule(keys), vec![one])).0
+    };
+    let uid = |uid: u32| {
+        move |one: &mut ListeningSocket| {
+            let owner = &mut Arc::make_mut(one.owners.as_mut().unwrap())[0];
+            (owner.uid, owner.user) = (Some(uid), Some(format!("u{uid}")));
+        }
+    };
+    for keys in ["user = \"1000-1999\"", "process = { user = \"1000-1999\" }"] {
+        assert_eq!(with(keys, &uid(1000)), [Verdict::Pass]);
+        assert_eq!(with(keys, &uid(1999)), [Verdict::Pass]);
+        assert_eq!(with(keys, &uid(2000)), [Verdict::Fail]);
+        assert_eq!(with(keys, &uid(100)), [Verdict::Fail]);
+    }
+    assert_eq!(with("unit = \"server.service\"", &|_| {}), [Verdict::Pass]);
+    assert_eq!(with("unit = \"serv\"", &|_| {}), [Verdict::Fail]);
+    let container = |one: &mut ListeningSocket| {
+        Arc::make_mut(one.owners.as_mut().unwrap())[0].container = Some("docker:0123456789ab".to_owned());
+    };
+    assert_eq!(with("container = \"docker:*\"", &container), [Verdict::Pass]);
+    assert_eq!(with("container = \"podman:*\"", &container), [Verdict::Fail]);
+    assert_eq!(with("container = \"docker:*\"", &|_| {}), [Verdict::Fail]);
+    let kernel = |one: &mut ListeningSocket| one.owners = Some([].into());
+    assert_eq!(with("process = \"kernel\"", &kernel), [Verdict::Pass]);
+    assert_eq!(with("process = \"kernel\"", &|_| {}), [Verdict::Fail]);
+    assert_eq!(with("process = { user = \"root\" }", &kernel), [Verdict::Fail]);
+    assert_eq!(with("process = \"kernel\"", &|one| one.owners = None), [Verdict::Undecided]);
 }
 
 #[test]
@@ -188,7 +321,13 @@ fn an_empty_check_is_no_pass() {
 
 #[test]
 fn clients_are_left_out_and_servers_on_high_ports_are_not() {
-    assert_eq!(one("", "udp 0.0.0.0:40000").0, [Verdict::Pass]);
+    let report = judged("", vec![socket("udp 0.0.0.0:40000"), socket("tcp 127.0.0.1:80")]);
+    assert_eq!((report.skipped.len(), report.summary.skipped, report.checks.len()), (1, 1, 1));
+    let report = judged(
+        &web("exposure = \"private\"").replace("[80, 443]", "40000"),
+        vec![socket("udp 0.0.0.0:40000")],
+    );
+    assert_eq!(report.checks.len(), 0, "it is left out whatever a rule says");
     assert_eq!(one("", "udp 0.0.0.0:5353").0, [Verdict::Fail]);
     assert_eq!(one("", "tcp 0.0.0.0:40000").0, [Verdict::Fail]);
     assert_eq!(one("ignore_ephemeral_udp = false\n", "udp 0.0.0.0:40000").0, [Verdict::Fail]);
@@ -255,20 +394,15 @@ fn a_drafted_policy_holds_for_what_it_was_drafted_from() {
     sockets[5].owners = None;
     sockets[7].owners = Some(vec![owner(4, "y", "/opt/y"), owner(5, "z", "/opt/z")].into());
     Arc::make_mut(sockets[8].owners.as_mut().unwrap())[0].exe_visible = Some(false);
-    let text =
-        draft::policy(&report_of(sockets.clone(), host()), "a\n\"b", "2026-06-15", Some((32768, 60999)));
+    let text = draft::policy(&report_of(sockets.clone(), host()), "a\n\"b", "2026-06-15");
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text}");
     let policy = parse("p.toml", &text).unwrap_or_else(|problems| panic!("{text}\n{problems:#?}"));
     assert_eq!(policy.name, "a\n\"b");
-    let mut report = report_of(sockets, host());
+    let mut report = report_with(sockets, host(), true);
     let today = jiff::civil::date(2026, 6, 15);
-    let judge = Judge {
-        policy: &policy,
-        text: text.as_str().into(),
-        today,
-        ephemeral: Some((32768, 60999)),
-        all_sockets: true,
-    };
+    let host = host();
+    let judge =
+        Judge { policy: &policy, text: text.as_str().into(), today, hosts: vec![&host], all_sockets: true };
     judge.judge(&mut report);
     let (verdicts, findings) = said(&report);
     assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Pass), "{text}\n{:#?}", report.checks);
@@ -276,7 +410,7 @@ fn a_drafted_policy_holds_for_what_it_was_drafted_from() {
     // And it does not hold for another program on the port.
     let mut other = socket("tcp 127.0.0.1:5432");
     other.owners = Some(vec![owner(3, "x", "/tmp/x")].into());
-    let mut report = report_of(vec![other], host());
+    let mut report = report_of(vec![other], host.clone());
     judge.judge(&mut report);
     assert_eq!(report.checks[0].verdict, Verdict::Fail);
 }
@@ -290,7 +424,7 @@ fn the_place_is_found_however_the_policy_is_written() {
             policy: &policy,
             text: text.into(),
             today: jiff::civil::date(2026, 6, 15),
-            ephemeral: None,
+            hosts: vec![&host()],
             all_sockets: true,
         }
         .judge(&mut report);

@@ -12,8 +12,8 @@ use super::{cgroup, hugepages, kernel_sockets, pidfd, processes};
 use crate::model::addr::{needs_zone, overlap};
 use crate::model::kernel_release::KernelRelease;
 use crate::model::{
-    ClientPorts, Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owners, Protocol, Queue, SocketState,
-    SocketView,
+    ClientPorts, Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owners, Protocol, Queue,
+    SocketState, SocketView,
 };
 use crate::sys::InventoryOptions;
 

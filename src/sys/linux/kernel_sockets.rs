@@ -69,9 +69,7 @@ impl Holders {
         };
         match view.protocol {
             Protocol::Udp => self.udp.get(&view.port).cloned().or_else(nfsd),
-            Protocol::Tcp => {
-                self.mptcp.get(&(view.address.to_canonical(), view.port)).cloned().or_else(nfsd)
-            }
+            Protocol::Tcp => self.mptcp.get(&(view.address.to_canonical(), view.port)).cloned().or_else(nfsd),
         }
     }
 }
@@ -150,7 +148,11 @@ fn endpoint(bytes: &[u8]) -> Option<(IpAddr, u16)> {
 }
 
 /// Ports of the WireGuard interfaces. The kernel tells them to who may configure the network, one interface at a time.
-fn wireguard(kernel: &mut Netlink, family: u16, holders: &mut Holders) -> Result<(), super::netlink::Refusal> {
+fn wireguard(
+    kernel: &mut Netlink,
+    family: u16,
+    holders: &mut Holders,
+) -> Result<(), super::netlink::Refusal> {
     /// `WG_CMD_GET_DEVICE` and attributes of `linux/wireguard.h`.
     const GET_DEVICE: u8 = 0;
     const IFNAME: u16 = 2;
@@ -158,7 +160,8 @@ fn wireguard(kernel: &mut Netlink, family: u16, holders: &mut Holders) -> Result
     let links = Netlink::open(Service::Route)?.dump(RTM_GETLINK, &[0; LINK_HEADER])?;
     for (_, message) in links.messages() {
         let Some(link) = message.get(LINK_HEADER..) else { continue };
-        let of = |wanted: u16, bytes| attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        let of =
+            |wanted: u16, bytes| attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
         let kind = of(IFLA_LINKINFO, link).and_then(|info| of(IFLA_INFO_KIND, info)).map(until_nul);
         let Some(name) = of(IFLA_IFNAME, link).filter(|_| kind == Some(b"wireguard")) else { continue };
         let mut request = vec![GET_DEVICE, 1, 0, 0];
@@ -217,7 +220,8 @@ mod tests {
             (1, "vxlan", 14, None),
         ] {
             let data = attribute(attribute_of_port, &8472u16.to_be_bytes());
-            let info = [attribute(IFLA_INFO_KIND, kind.as_bytes()), attribute(IFLA_INFO_DATA, &data)].concat();
+            let info =
+                [attribute(IFLA_INFO_KIND, kind.as_bytes()), attribute(IFLA_INFO_DATA, &data)].concat();
             let mut message = vec![0; LINK_HEADER];
             message[8..12].copy_from_slice(&up.to_ne_bytes());
             message.extend(attribute(IFLA_IFNAME, b"flannel.1\0"));

@@ -44,16 +44,19 @@ pub fn not_examined(sockets: &[ListeningSocket]) -> NotExamined {
     seen.sockets.iter_mut().for_each(|socket| socket.netns = netns);
     if protocols.lines().any(|line| line.starts_with("AF_VSOCK ")) {
         match vsock_listeners() {
-            Ok(listeners) => seen.sockets.extend(listeners.into_iter().map(|(cid, port, inode)| OtherSocket {
-                local: Some(match cid {
-                    u32::MAX => format!("any CID port {port}"),
-                    cid => format!("CID {cid} port {port}"),
-                }),
-                inode: (inode != 0).then_some(inode.into()),
-                ..unlisted(OtherKind::Vsock)
-            })),
+            Ok(listeners) => {
+                seen.sockets.extend(listeners.into_iter().map(|(cid, port, inode)| OtherSocket {
+                    local: Some(match cid {
+                        u32::MAX => format!("any CID port {port}"),
+                        cid => format!("CID {cid} port {port}"),
+                    }),
+                    inode: (inode != 0).then_some(inode.into()),
+                    ..unlisted(OtherKind::Vsock)
+                }))
+            }
             Err(error) => {
-                seen.unknown_because.push(format!("vsock listeners could not be listed (sock_diag: {error})"));
+                seen.unknown_because
+                    .push(format!("vsock listeners could not be listed (sock_diag: {error})"));
             }
         }
     }
@@ -223,9 +226,8 @@ fn attached(cgroup: &std::fs::File, attach_type: u32) -> io::Result<Vec<u32>> {
     };
     // SAFETY: the kernel reads and writes the structure within its size, and at most `count` numbers behind `ids`, which both
     // outlive the call.
-    let answer = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, std::mem::size_of::<Query>())
-    };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, std::mem::size_of::<Query>()) };
     // With ENOSPC there are more than fit; those that fit are enough to state that there are some.
     let error = io::Error::last_os_error();
     if answer < 0 && error.raw_os_error() != Some(libc::ENOSPC) {
@@ -241,7 +243,8 @@ mod tests {
 
     #[test]
     fn lines_of_each_list_are_read() {
-        let local = |kind, line| row(kind, line).and_then(|socket| Some((socket.local?, socket.uid?, socket.inode?)));
+        let local =
+            |kind, line| row(kind, line).and_then(|socket| Some((socket.local?, socket.uid?, socket.inode?)));
         let found = |text: &str, uid, inode| Some((text.to_owned(), uid, inode));
         if cfg!(target_endian = "little") {
             assert_eq!(

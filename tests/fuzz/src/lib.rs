@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bindscope::audit::{self, Site};
 use bindscope::diag::{self, Diagnostic};
 use bindscope::model::{
-    Arrival, Evidence, Family, IfName, Ingress, ListeningSocket, Owner, Protocol, Snapshot, SocketState,
+    Arrival, ClientPorts, Evidence, Family, IfName, Ingress, ListeningSocket, Owner, Protocol, Snapshot, SocketState,
 };
 use bindscope::plan::bind_check::Rights;
 use bindscope::plan::bind_forms::each_form;
@@ -166,13 +166,15 @@ pub fn policy(data: &[u8]) {
         Err(problems) => return assert_shown(&problems),
         Ok(policy) => policy,
     };
-    let site = Site { host: host::example(), sockets: audited(), ..Site::default() };
-    let mut report = audit::report(&mut [site], Vec::new(), "2026-01-01T00:00:00Z".to_owned());
+    let host = host::example();
+    let client_ports = ClientPorts::parse("32768 60999", "");
+    let site = Site { host: host.clone(), sockets: audited(), client_ports, ..Site::default() };
+    let mut report = audit::report(&mut [site], Vec::new(), "2026-01-01T00:00:00Z".to_owned(), false);
     let judge = audit::judge::Judge {
         policy: &policy,
         text: Arc::from(text),
         today: jiff::civil::date(2026, 1, 1),
-        ephemeral: Some((32_768, 60_999)),
+        hosts: vec![&host],
         all_sockets: true,
     };
     judge.judge(&mut report);

@@ -1,0 +1,162 @@
+//! At which addresses, and through which interfaces, packets reach a socket: what `network` and `interface` of a policy mean.
+//!
+//! The weak host model is applied: a socket that is bound to a device receives packets to the addresses of other interfaces as
+//! well, and one that is not receives packets to its address through every interface.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::plain;
+use crate::model::addr::needs_zone;
+use crate::model::{AddrClass, Family, ListeningSocket, Snapshot};
+use crate::plan::exposure::is_usable;
+
+/// An address, or a network of them, at which a socket is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// The address as a network of one, or the network of a local route.
+    pub network: IpNet,
+    /// The interface that it is configured on. Unescaped.
+    pub interface: String,
+}
+
+/// Where a socket is reached from other hosts; from this host, when other hosts cannot reach it at all. Empty when its address is
+/// not on this host.
+#[must_use]
+pub fn reached(socket: &ListeningSocket, host: &Snapshot) -> Vec<Reached> {
+    let view = &socket.view;
+    let bound = view.address.to_canonical();
+    let serves = |family| match family {
+        Family::Ipv4 => bound.is_ipv4() || view.address.is_unspecified() && view.v6only != Some(true),
+        Family::Ipv6 => bound.is_ipv6(),
+    };
+    let fits = |address: IpAddr| {
+        if bound.is_unspecified() { serves(Family::of(address)) } else { address == bound }
+    };
+    let on_zone = |index: u32, address: IpAddr| {
+        let zone = view.scope_id.or(socket.device_index);
+        !needs_zone(address) || zone.is_none_or(|zone| zone == index)
+    };
+    let mut all: Vec<Reached> = host
+        .addresses()
+        .filter(|(interface, address)| {
+            fits(address.address)
+                && on_zone(interface.index, address.address)
+                && is_usable(interface, address)
+        })
+        .map(|(interface, address)| Reached {
+            network: address.address.into(),
+            interface: plain(&interface.name),
+        })
+        .collect();
+    let local = crate::plan::local_table::LocalAddresses::new(host);
+    for (network, interface) in local.local_routes(host) {
+        let whole = bound.is_unspecified() && serves(Family::of(network.addr()));
+        let single = network.prefix_len() == network.max_prefix_len();
+        let implied = host.addresses().any(|(interface, address)| {
+            single && address.address == network.addr()
+                || interface.loopback
+                    && network.contains(&address.address)
+                    && address.prefix == network.prefix_len()
+        });
+        if !implied && (whole || network.contains(&bound)) {
+            let name = host.interface(interface).map(|interface| plain(&interface.name));
+            let network = if whole { network } else { bound.into() };
+            all.push(Reached { network, interface: name.unwrap_or_else(|| "lo".to_owned()) });
+        }
+    }
+    let outside = |one: &Reached| AddrClass::of(one.network.addr()) != AddrClass::Loopback;
+    if all.iter().any(outside) {
+        all.retain(outside);
+    }
+    all
+}
+
+/// Why a socket is not within `networks`: the first address that is outside. `None` when all are inside.
+#[must_use]
+pub fn outside_networks(socket: &ListeningSocket, host: &Snapshot, networks: &[IpNet]) -> Option<String> {
+    let inside = |network: &IpNet| networks.iter().any(|wanted| wanted.contains(network));
+    let reached = reached(socket, host);
+    if reached.is_empty() {
+        let bound = socket.view.address.to_canonical();
+        return (!inside(&bound.into())).then(|| format!("it is bound to {bound}"));
+    }
+    let outside = reached.iter().find(|one| !inside(&one.network))?;
+    Some(format!("it is reached at {}", shown(outside)))
+}
+
+/// Why a socket is not within `interfaces`: the first address that is elsewhere. `None` when all are there, or when the socket is
+/// bound to one of them.
+#[must_use]
+pub fn outside_interfaces(
+    socket: &ListeningSocket,
+    host: &Snapshot,
+    interfaces: &[String],
+) -> Option<String> {
+    let named = |name: &str| interfaces.iter().any(|wanted| wanted == name);
+    if let Some(device) = &socket.view.device {
+        let device = plain(device);
+        return (!named(&device)).then(|| format!("it is bound to the device {device}"));
+    }
+    let reached = reached(socket, host);
+    if reached.is_empty() {
+        return Some(format!("{} is on no interface", socket.view.address.to_canonical()));
+    }
+    let outside = reached.iter().find(|one| !named(&one.interface))?;
+    Some(format!("it is reached at {}", shown(outside)))
+}
+
+fn shown(one: &Reached) -> String {
+    let network = one.network;
+    let single = network.prefix_len() == network.max_prefix_len();
+    let place = if single { network.addr().to_string() } else { network.to_string() };
+    format!("{place} on {}", one.interface)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::tests::{host, socket};
+
+    #[test]
+    fn every_address_must_be_on_the_interface() {
+        for (text, interfaces, expected) in [
+            ("tcp 10.0.0.5:22", &["eth0"][..], None),
+            ("tcp 10.0.0.5:22", &["eth1"], Some("it is reached at 10.0.0.5 on eth0")),
+            ("tcp 0.0.0.0:22", &["eth0"], Some("it is reached at 192.168.9.1 on eth1")),
+            ("tcp 0.0.0.0:22", &["eth0", "eth1"], None),
+            ("tcp [::]:22 v6only", &["eth0"], None),
+            ("tcp [::]:22 dual", &["eth0"], Some("it is reached at 192.168.9.1 on eth1")),
+            ("tcp 0.0.0.0:22 device 2", &["eth0"], None),
+            ("tcp 0.0.0.0:22 device 3", &["eth0"], Some("it is bound to the device eth1")),
+            ("tcp 127.0.0.1:22", &["lo"], None),
+            ("tcp 127.0.0.1:22", &["eth0"], Some("it is reached at 127.0.0.1 on lo")),
+            ("tcp 10.9.9.9:22", &["eth0"], Some("10.9.9.9 is on no interface")),
+        ] {
+            let interfaces: Vec<String> = interfaces.iter().map(|name| (*name).to_owned()).collect();
+            let found = outside_interfaces(&socket(text), &host(), &interfaces);
+            assert_eq!(found.as_deref(), expected, "{text} {interfaces:?}");
+        }
+    }
+
+    #[test]
+    fn every_address_must_lie_in_the_networks() {
+        for (text, networks, expected) in [
+            ("tcp 10.0.0.5:22", &["10.0.0.0/8"][..], None),
+            ("tcp 10.0.0.5:22", &["192.168.0.0/16"], Some("it is reached at 10.0.0.5 on eth0")),
+            ("tcp 0.0.0.0:22", &["10.0.0.0/8"], Some("it is reached at 192.168.9.1 on eth1")),
+            ("tcp 0.0.0.0:22", &["10.0.0.0/8", "192.168.9.0/24"], None),
+            ("tcp 0.0.0.0:22 device 2", &["10.0.0.0/8"], Some("it is reached at 192.168.9.1 on eth1")),
+            ("tcp [::]:22 v6only", &["2001:db8::/32", "fe80::/10"], None),
+            ("tcp [::]:22 v6only", &["2001:db8::/32"], Some("it is reached at fe80::5 on eth0")),
+            ("tcp 127.0.0.1:22", &["127.0.0.0/8"], None),
+            ("tcp 10.9.9.9:22", &["10.9.0.0/16"], None),
+            ("tcp 10.9.9.9:22", &["10.0.0.0/24"], Some("it is bound to 10.9.9.9")),
+        ] {
+            let networks: Vec<IpNet> = networks.iter().map(|text| text.parse().unwrap()).collect();
+            let found = outside_networks(&socket(text), &host(), &networks);
+            assert_eq!(found.as_deref(), expected, "{text} {networks:?}");
+        }
+    }
+}

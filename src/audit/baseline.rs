@@ -70,22 +70,22 @@ impl Facts {
     }
 }
 
-/// The parts of an earlier report that matter.
-#[derive(Deserialize)]
-struct Earlier {
+/// The parts of an earlier report that matter: the body of its document.
+#[derive(Debug, Deserialize)]
+pub struct Earlier {
     #[serde(default)]
     namespaces: Vec<EarlierNamespace>,
     sockets: Vec<ListeningSocket>,
     findings: Vec<EarlierFinding>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct EarlierNamespace {
     inode: Option<u64>,
     current: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct EarlierFinding {
     code: Code,
     socket: Option<usize>,
@@ -94,25 +94,9 @@ struct EarlierFinding {
 }
 
 impl Baseline {
-    /// Reads the JSON document of an earlier `bindscope audit`.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong with it.
-    pub fn parse(text: &str) -> Result<Baseline, String> {
-        let none = |because: &dyn std::fmt::Display| {
-            format!("it is no report of `bindscope audit --format json`: {because}")
-        };
-        let document: serde_json::Value = serde_json::from_str(text).map_err(|error| none(&error))?;
-        match document.get("schema").and_then(serde_json::Value::as_str) {
-            Some("bindscope.audit/1") => {}
-            Some(schema) => {
-                return Err(format!(
-                    "its schema is {schema:?}, and this version reads \"bindscope.audit/1\""
-                ));
-            }
-            None => return Err(none(&"it has no schema")),
-        }
-        let earlier: Earlier = serde_json::from_value(document).map_err(|error| none(&error))?;
+    /// The baseline that an earlier report is.
+    #[must_use]
+    pub fn new(earlier: Earlier) -> Baseline {
         let own = |socket: &ListeningSocket| {
             earlier.namespaces.iter().find(|one| one.inode == socket.netns).is_none_or(|one| one.current)
         };
@@ -131,7 +115,7 @@ impl Baseline {
                 }
             }
         }
-        Ok(baseline)
+        baseline
     }
 
     /// Marks what is known, and finds the sockets that are not. `name` is the baseline's.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::input::{self, Kind};
 use super::{Context, Exit, Failure, profile_args};
 use crate::audit::baseline::Baseline;
 use crate::audit::judge::Judge;
@@ -15,6 +16,7 @@ use crate::model::{ClientPorts, ListeningSocket, NotExamined, Snapshot};
 use crate::profile::policy::{self, Policy};
 use crate::record::time::Time;
 use crate::render;
+use crate::report::document;
 use crate::sys::{self, InventoryOptions};
 
 mod rehearse;
@@ -366,16 +368,15 @@ fn style(args: &Args, context: &Context) -> render::audit::Style {
     }
 }
 
-fn read_baseline(path: &std::path::Path) -> Result<Baseline, Failure> {
-    let problem = |message: String| {
-        Failure::usage(vec![
-            Diagnostic::error(Code::BASELINE, message)
-                .help("make one with `bindscope audit --format json -o FILE`"),
-        ])
-    };
-    let name = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| problem(format!("cannot read the baseline {name}: {error}")))?;
-    Baseline::parse(&text)
-        .map_err(|because| problem(format!("the baseline {name} cannot be used: {because}")))
+fn read_baseline(path: &Path) -> Result<Baseline, Failure> {
+    const HELP: &str = "make one with `bindscope audit --format json -o FILE`";
+    const BASELINE: Kind = Kind { code: Code::BASELINE, missing: Code::BASELINE, help: HELP };
+    let bytes = input::read(path.as_os_str(), document::LARGEST_REPORT, &BASELINE)?;
+    let earlier = document::read(&[document::AUDIT], &bytes).map_err(|error| {
+        let name = input::origin(path.as_os_str());
+        let problem =
+            Diagnostic::error(Code::BASELINE, format!("the baseline {name} cannot be used: {error}"));
+        Failure::usage(vec![problem.help(HELP)])
+    })?;
+    Ok(Baseline::new(earlier.body))
 }

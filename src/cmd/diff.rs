@@ -1,21 +1,17 @@
 //! `bindscope diff`: two reports, or two profiles planned here, side by side.
 
 use super::format_args::{FormatArgs, Formats};
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
-use super::target_host::{self, HostArgs};
+use super::input::{self, Kind};
+use super::target_host::HostArgs;
 use super::{Context, Exit, Failure, plan, profile_args};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::profile::Profile;
 use crate::render;
-use crate::report::report_diff::{comparable, compare, kind_of};
-
-/// The largest report that is read, in bytes: some half a million cells.
-const LARGEST_REPORT: u64 = 256 << 20;
+use crate::report::document;
+use crate::report::report_diff::{Lists, comparable, compare, kind_of};
 
 /// Arguments of `bindscope diff`.
 #[derive(Debug, clap::Args)]
@@ -60,7 +56,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         let problem = Diagnostic::error(Code::COMMAND_LINE, "standard input can be read only once");
         return Err(Failure::usage(vec![problem.help("name a file for one of the two")]));
     }
-    let (a, b) = match (document(&args.a, args), document(&args.b, args)) {
+    let (a, b) = match (side(&args.a, args), side(&args.b, args)) {
         (Ok(a), Ok(b)) => (a, b),
         (a, b) => {
             // Both are looked at, so that all problems are told at once.
@@ -70,7 +66,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             return Err(Failure { exit, problems });
         }
     };
-    let (first, second) = (kind_of(&a).unwrap_or_default(), kind_of(&b).unwrap_or_default());
+    let (first, second) = (a.kind.as_str(), b.kind.as_str());
     if !comparable(first, second) {
         let problem = Diagnostic::error(
             Code::BAD_REPORT,
@@ -80,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             problem.help("compare two plans, probes or lab runs, or two audits"),
         ]));
     }
-    let comparison = compare((&args.a, &a), (&args.b, &b));
+    let comparison = compare((&args.a, &a.lists), (&args.b, &b.lists));
     let text = match args.format.get() {
         Format::Human => render::diff::human(&comparison, context.color && args.output.is_none()),
         Format::Json => serde_json::to_string_pretty(&comparison).unwrap_or_default() + "\n",
@@ -95,43 +91,45 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     })
 }
 
+/// One side of the comparison.
+struct Side {
+    kind: String,
+    lists: Lists,
+}
+
 /// A report from a file or from standard input, or the plan of a profile here.
-fn document(name: &str, args: &Args) -> Result<Value, Failure> {
-    let planned = |profile: Profile| -> Result<Value, Failure> {
-        let report = plan::of_profile(&profile, args.host.subject()?);
-        Ok(serde_json::to_value(report).unwrap_or_default())
-    };
-    let bad = |message: String| {
-        let problem = Diagnostic::error(Code::BAD_REPORT, format!("{name}: {message}"));
-        Failure::usage(vec![problem.help("reports are written with --format json")])
-    };
+fn side(name: &str, args: &Args) -> Result<Side, Failure> {
+    const HELP: &str = "reports are written with --format json";
+    const REPORT: Kind = Kind { code: Code::BAD_REPORT, missing: Code::BAD_REPORT, help: HELP };
     let path = Path::new(name);
-    let text = if name == "-" {
-        let mut input = io::stdin().lock();
-        let mut start = Vec::new();
-        let read = input.by_ref().take(profile_args::LONGEST + 1).read_to_end(&mut start);
-        read.map_err(|error| bad(error.to_string()))?;
-        // JSON begins with a brace here, and no TOML does; some shells put a mark before whatever they pass on.
-        let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();
-        if text.first() != Some(&b'{') {
-            let file = profile_args::file_of("<stdin>".to_owned(), None, start)?;
-            return planned(profile_args::parse(&file).map_err(Failure::usage)?);
-        }
-        target_host::text_of(text.chain(input), LARGEST_REPORT).map_err(bad)?
-    } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
-        target_host::read_text(path, LARGEST_REPORT).map_err(bad)?
-    } else {
-        return planned(profile_args::load_named(name.as_ref())?);
-    };
-    let document: Value = serde_json::from_str(&text).map_err(|error| bad(format!("not JSON: {error}")))?;
-    match document["schema"].as_str() {
-        Some(schema) if !schema.starts_with("bindscope.") => {
-            Err(bad(format!("{schema} is no schema of bindscope")))
-        }
-        Some(schema) if !schema.ends_with("/1") => {
-            Err(bad(format!("its schema {schema} is newer than this version, which reads /1")))
-        }
-        Some(_) => Ok(document),
-        None => Err(bad("it has no `schema`, so it is no report of bindscope".to_owned())),
+    let of_unknown_kind = input::is_descriptor(path);
+    if !of_unknown_kind && !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        return planned(&profile_args::load_named(name.as_ref())?, args);
     }
+    let bytes = input::read(name.as_ref(), document::LARGEST_REPORT, &REPORT)?;
+    // A report begins with a brace, and no TOML does; some shells put a mark before whatever they pass on.
+    let start = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii_start();
+    if of_unknown_kind && start.first() != Some(&b'{') {
+        let file = profile_args::file_of(input::origin(name.as_ref()), None, bytes)?;
+        return planned(&profile_args::parse(&file).map_err(Failure::usage)?, args);
+    }
+    read(&bytes).map_err(|error| {
+        let name = input::origin(name.as_ref());
+        Failure::usage(vec![Diagnostic::error(Code::BAD_REPORT, format!("{name}: {error}")).help(HELP)])
+    })
+}
+
+fn planned(profile: &Profile, args: &Args) -> Result<Side, Failure> {
+    let report = plan::of_profile(profile, args.host.subject()?);
+    // The plan is compared as it would be read from a file.
+    let json = serde_json::to_vec(&report).unwrap_or_default();
+    read(&json).map_err(|error| {
+        let problem = Diagnostic::error(Code::INTERNAL, format!("the plan does not read back: {error}"));
+        Failure::new(Exit::Internal, problem)
+    })
+}
+
+fn read(bytes: &[u8]) -> Result<Side, document::ReadError> {
+    let document = document::read::<Lists>(&document::COMPARABLE, bytes)?;
+    Ok(Side { kind: kind_of(&document.schema).to_owned(), lists: document.body })
 }

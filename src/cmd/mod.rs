@@ -4,6 +4,7 @@ mod context;
 mod exit;
 mod format_args;
 mod guesses;
+mod input;
 mod lazy_args;
 mod targets;
 
@@ -62,6 +63,9 @@ struct Global {
     /// Say more on standard error; repeat for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// As root, also read files that other users can change
+    #[arg(long, global = true)]
+    trust: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,6 +111,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(cli) => cli,
             Err(error) => return exit::report_usage(&error, &arguments),
         };
+        if cli.global.trust {
+            input::trust_everyone();
+        }
         let context = Context::new(cli.global.color, cli.global.quiet, cli.global.verbose);
         let result = match &cli.command {
             None => overview::run(&context),

@@ -1,13 +1,13 @@
 //! Where profiles come from: files, standard input, the built-in ones, and `--bind`.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
+use super::input::{self, Kind};
 use super::targets::{self, Target};
 use super::{Context, Exit, Failure};
 use crate::code::Code;
-use crate::diag::{self, Diagnostic, Place};
+use crate::diag::{Diagnostic, Place};
 use crate::escape::escape;
 use crate::profile::{self, Profile, builtin, flag};
 use crate::sys;
@@ -132,15 +132,16 @@ impl ProfileArgs {
 
 /// `./bindscope.toml`, which is named first. As root, a directory in which others may write does not supply it.
 fn found_here(context: &Context) -> Result<Profile, Vec<Diagnostic>> {
-    if let Ok(metadata) = std::fs::metadata(".")
-        && let sys::Writers::Everybody(mode) = sys::writers(&metadata)
+    if !input::trust().everyone
+        && let Ok(metadata) = std::fs::metadata(".")
+        && let Some(mode) = sys::world_writable_for_root(&metadata)
     {
         let message = format!(
             "./{FOUND_HERE} is not used as root: other users may write to its directory (mode {mode:03o})"
         );
         return Err(vec![
             Diagnostic::error(Code::UNTRUSTED_FILE, message)
-                .help(format!("name it after reading it: ./{FOUND_HERE}; or pass it over with --no-config")),
+                .help(format!("read it, and then give --trust; or pass it over with --no-config")),
         ]);
     }
     let profile = named(OsStr::new(FOUND_HERE))?;
@@ -242,24 +243,17 @@ pub fn read_or_builtin(name: &OsStr) -> Result<SourceFile, Diagnostic> {
     }
 }
 
-/// Reads a file that a user wrote: at most 1 MiB of UTF-8, from a regular file or, as `-`, from standard input. Never waits for a
-/// FIFO.
+/// What a user wrote in TOML.
+const TOML: Kind =
+    Kind { code: Code::UNREADABLE_FILE, missing: Code::UNKNOWN_PROFILE, help: "give a file of TOML text" };
+
+/// Reads a file that a user wrote, or standard input as `-`: at most 1 MiB of UTF-8.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn read(name: &OsStr) -> Result<SourceFile, Diagnostic> {
-    let (origin, path, bytes) = if name == "-" {
-        let mut bytes = Vec::new();
-        let result = io::stdin().lock().take(LONGEST + 1).read_to_end(&mut bytes);
-        result.map_err(|error| unreadable("<stdin>", &error.to_string(), "give a file instead"))?;
-        ("<stdin>".to_owned(), None, bytes)
-    } else {
-        let path = Path::new(name);
-        let origin = path.display().to_string();
-        let bytes = read_file(path, &origin)?;
-        (origin, Some(path.to_owned()), bytes)
-    };
-    file_of(origin, path, bytes)
+    let path = (name != "-").then(|| PathBuf::from(name));
+    file_of(input::origin(name), path, input::read(name, LONGEST, &TOML)?)
 }
 
 /// What was read, as text.
@@ -268,7 +262,7 @@ pub fn read(name: &OsStr) -> Result<SourceFile, Diagnostic> {
 /// When it is longer than 1 MiB, or not UTF-8.
 pub fn file_of(origin: String, path: Option<PathBuf>, bytes: Vec<u8>) -> Result<SourceFile, Diagnostic> {
     if bytes.len() as u64 > LONGEST {
-        return Err(unreadable(&origin, "it is longer than 1 MiB", "is it a profile?"));
+        return Err(unreadable(&origin, "it is longer than 1 MiB", "give a file of TOML text"));
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(SourceFile { origin, text, path }),
@@ -279,52 +273,6 @@ pub fn file_of(origin: String, path: Option<PathBuf>, bytes: Vec<u8>) -> Result<
             Err(unreadable(&origin, &reason, "TOML is UTF-8; save the file as that"))
         }
     }
-}
-
-fn read_file(path: &Path, origin: &str) -> Result<Vec<u8>, Diagnostic> {
-    let (file, metadata) = sys::open_regular(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            Diagnostic::error(Code::UNKNOWN_PROFILE, format!("there is no file {origin}"))
-        }
-        io::ErrorKind::PermissionDenied => {
-            unreadable(origin, "permission is denied", "look at its rights with `ls -l`")
-        }
-        _ => unreadable(origin, &error.to_string(), "give a file of TOML text"),
-    })?;
-    match sys::writers(&metadata) {
-        sys::Writers::Everybody(mode) => {
-            let message = format!(
-                "{} is not read as root: everybody may write to it (mode {mode:03o})",
-                escape(origin)
-            );
-            return Err(Diagnostic::error(Code::UNTRUSTED_FILE, message)
-                .help("chmod o-w it, after reading it yourself"));
-        }
-        // Who gave the command by sudo wrote the file; that is no news.
-        sys::Writers::Owner(owner) if std::env::var("SUDO_UID").ok() != Some(owner.to_string()) => {
-            let message =
-                format!("{} is read as root, and user {owner} may change it: it is theirs", escape(origin));
-            warn(
-                &Diagnostic::warning(Code::UNTRUSTED_FILE, message)
-                    .help("chown it to root, after reading it"),
-            );
-        }
-        _ => {}
-    }
-    if metadata.len() > LONGEST {
-        return Err(unreadable(origin, "it is longer than 1 MiB", "is it a profile?"));
-    }
-    let mut bytes = Vec::new();
-    file.take(LONGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| unreadable(origin, &error.to_string(), "give a file of TOML text"))?;
-    Ok(bytes)
-}
-
-/// Says it at once: nothing else is wrong with what is read.
-fn warn(problem: &Diagnostic) {
-    let color = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
-    let _ = io::stderr().lock().write_all(diag::render(problem, color).as_bytes());
 }
 
 fn unreadable(origin: &str, reason: &str, help: &str) -> Diagnostic {

@@ -3,6 +3,7 @@
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use super::input::{self, Kind};
 use super::{Exit, Failure};
 use crate::code::Code;
 use crate::diag::Diagnostic;
@@ -11,13 +12,8 @@ use crate::model::filters::PacketFilters;
 use crate::model::{ListeningSocket, Snapshot};
 use crate::plan::bind_check::Rights;
 use crate::plan::predict::Foreign;
+use crate::report::document;
 use crate::sys;
-
-/// The largest snapshot that is read, in bytes: some 100,000 addresses.
-const LARGEST_SNAPSHOT: u64 = 64 << 20;
-
-/// The schema of a snapshot.
-const SNAPSHOT_SCHEMA: &str = "bindscope.interfaces/1";
 
 /// What if the host were another one.
 #[derive(Debug, Clone, clap::Args)]
@@ -118,42 +114,20 @@ fn foreign(socket: &ListeningSocket) -> Foreign {
     Foreign { view: socket.view.clone(), uid: socket.uid, name }
 }
 
-/// The host of a snapshot in a file.
+/// The host of a snapshot in a file, or on standard input as `-`.
 ///
 /// # Errors
-/// Exit 2 for a file that is none.
+/// Exit 2 for a file that is not a snapshot.
 pub fn elsewhere(path: &Path) -> Result<TargetHost, Failure> {
-    let name = path.display().to_string();
-    let bad = |message: String| {
-        let problem = Diagnostic::error(Code::BAD_SNAPSHOT, format!("{name}: {message}"));
-        Failure::usage(vec![problem.help("`bindscope interfaces --format json -o FILE` writes one")])
-    };
-    let text = read_text(path, LARGEST_SNAPSHOT).map_err(bad)?;
-    let mut document: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| bad(format!("not JSON: {error}")))?;
-    match document["schema"].as_str() {
-        Some(SNAPSHOT_SCHEMA) => {}
-        Some(other) if other.starts_with("bindscope.interfaces/") => {
-            return Err(bad(format!("its schema is {other}, and this version reads {SNAPSHOT_SCHEMA}")));
-        }
-        Some(other) => return Err(bad(format!("it is a {other} document, not a snapshot of a host"))),
-        None => return Err(bad("it has no `schema`, so it is no document of bindscope".to_owned())),
-    }
-    // What a writer of another system leaves out is empty.
-    if let Some(fields) = document.as_object_mut() {
-        for (key, default) in [
-            ("routes", serde_json::json!([])),
-            ("rules", serde_json::json!([])),
-            ("settings", serde_json::json!({})),
-            ("disagreements", serde_json::json!([])),
-            ("ipv6_available", serde_json::json!(true)),
-            ("incomplete_because", serde_json::json!([])),
-        ] {
-            fields.entry(key).or_insert(default);
-        }
-    }
-    let snapshot: Snapshot =
-        serde_json::from_value(document).map_err(|error| bad(format!("not a snapshot: {error}")))?;
+    const HELP: &str = "`bindscope interfaces --format json -o FILE` writes one";
+    const SNAPSHOT: Kind = Kind { code: Code::BAD_SNAPSHOT, missing: Code::BAD_SNAPSHOT, help: HELP };
+    let bytes = input::read(path.as_os_str(), document::LARGEST_SNAPSHOT, &SNAPSHOT)?;
+    let snapshot = document::read_snapshot(&bytes).map_err(|error| {
+        let name = input::origin(path.as_os_str());
+        let problem =
+            Diagnostic::error(Code::BAD_SNAPSHOT, format!("{name}: not a snapshot of a host: {error}"));
+        Failure::usage(vec![problem.help(HELP)])
+    })?;
     // Whoever binds there is taken for an ordinary user, and what listens there is not known.
     let rights = Rights { uid: 1000, privileged_ports: false, transparent: false };
     let incomplete_because = vec![
@@ -163,22 +137,14 @@ pub fn elsewhere(path: &Path) -> Result<TargetHost, Failure> {
     Ok(TargetHost { snapshot, foreign: Vec::new(), rights, filters: None, incomplete_because })
 }
 
-/// The text of a regular file, a FIFO, or a device that ends, up to `largest` bytes.
+/// The text of a regular file of the system, up to `largest` bytes.
 ///
 /// # Errors
-/// One sentence.
-pub fn read_text(path: &Path, largest: u64) -> Result<String, String> {
-    text_of(std::fs::File::open(path).map_err(|error| error.to_string())?, largest)
-}
-
-/// The text of whatever can be read to its end, up to `largest` bytes.
-///
-/// # Errors
-/// One sentence.
-pub fn text_of(source: impl io::Read, largest: u64) -> Result<String, String> {
+/// As `open(2)` and `read(2)`.
+pub fn read_text(path: &Path, largest: u64) -> io::Result<String> {
     let mut text = String::new();
-    source.take(largest + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > largest { Err(format!("it is larger than {largest} bytes")) } else { Ok(text) }
+    sys::open_regular(path)?.0.take(largest).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Changes a setting of the namespace, or of the interface in its name.

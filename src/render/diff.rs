@@ -7,6 +7,9 @@ use super::style::{Paint, Tone};
 use crate::escape::{csv_escaped, escape, printable};
 use crate::report::report_diff::{Comparison, Difference};
 
+/// The widest column. A longer text moves what follows it instead of padding every line.
+const WIDEST: usize = 100;
+
 /// The comparison as text for people.
 #[must_use]
 pub fn human(comparison: &Comparison, color: bool) -> String {
@@ -16,7 +19,7 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
     let value = |value: &Option<String>| value.as_deref().map_or_else(|| "-".to_owned(), printable);
     let wide = |part: &dyn Fn(&Difference) -> String, least: &str| {
         let widths = comparison.differences.iter().map(|difference| part(difference).chars().count());
-        widths.chain([least.chars().count()]).max().unwrap_or(0)
+        widths.chain([least.chars().count()]).max().unwrap_or(0).min(WIDEST)
     };
     let keys = wide(&|difference| printable(&difference.key), "");
     let firsts = wide(&|difference| value(&difference.a), &a);

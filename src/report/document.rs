@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -10,11 +10,21 @@ use serde::{Deserialize, Serialize};
 use crate::model::filters::PacketFilters;
 use crate::model::{Host, Interface, Route, Rule, Snapshot};
 
-/// The longest document that is read, in bytes.
-pub const LONGEST: u64 = 64 << 20;
+/// The largest snapshot that is read, in bytes: some 100,000 addresses.
+pub const LARGEST_SNAPSHOT: u64 = 64 << 20;
+
+/// The largest report that is read, in bytes: some half a million results.
+pub const LARGEST_REPORT: u64 = 256 << 20;
 
 /// Name and number of the schema of `interfaces --format json`.
 pub const INTERFACES: (&str, u32) = ("bindscope.interfaces", 1);
+
+/// Name and number of the schema of `audit --format json`.
+pub const AUDIT: (&str, u32) = ("bindscope.audit", 1);
+
+/// The documents that `diff` compares.
+pub const COMPARABLE: [(&str, u32); 5] =
+    [("bindscope.plan", 1), ("bindscope.probe", 1), ("bindscope.lab", 1), AUDIT, INTERFACES];
 
 /// A document: the fields that all have, and its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,30 +75,24 @@ impl<T: Serialize> Document<T> {
 }
 
 /// Why a file is not taken as a document.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// It cannot be read.
-    #[error("cannot read it: {0}")]
-    Io(#[from] std::io::Error),
-    /// It is longer than [`LONGEST`].
-    #[error("it is longer than 64 MiB")]
-    TooLong,
     /// It is not JSON.
     #[error("it is not JSON: {0}")]
-    NotJson(serde_json::Error),
+    NotJson(String),
     /// It is JSON without a schema of this program.
-    #[error("it is not a document of bindscope: it has no field schema that begins with \"bindscope.\"")]
+    #[error("it is not a document of bindscope: it has no `schema` that begins with \"bindscope.\"")]
     Foreign,
     /// It is a document of another kind.
     #[error("it is a {found} document, not {wanted}")]
     OtherKind {
         /// Its schema, escaped.
         found: String,
-        /// The schema that is read here.
+        /// The schemas that are read here.
         wanted: String,
     },
     /// A newer program wrote it.
-    #[error("its schema {found} is newer than {known}, the newest that this version reads")]
+    #[error("its schema {found} is newer than this version, which reads {known}")]
     Newer {
         /// Its schema, escaped.
         found: String,
@@ -97,42 +101,79 @@ pub enum ReadError {
     },
     /// It says that it is of the right schema, but is not.
     #[error("it does not fit its schema: {0}")]
-    Misshapen(serde_json::Error),
+    Misshapen(String),
 }
 
+/// The fields that all documents have, without the body: reading them apart from it needs no copy of a body in memory.
 #[derive(Deserialize)]
 struct Head {
     schema: Option<String>,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    complete: bool,
+    #[serde(default)]
+    incomplete_because: Vec<String>,
+    #[serde(default)]
+    host: Host,
 }
 
-/// Reads a document of the schema `name`, at most as new as its `number`.
+#[derive(Deserialize)]
+struct Schema {
+    schema: Option<String>,
+}
+
+/// Reads a document of one of these kinds, at most as new as the number beside it. Memory and time are bounded by a multiple of the
+/// length of `bytes`: nothing is kept of what the body does not name.
 ///
 /// # Errors
 /// See [`ReadError`].
-pub fn read<T: DeserializeOwned>(
-    (name, number): (&str, u32),
-    source: impl Read,
-) -> Result<Document<T>, ReadError> {
-    let mut bytes = Vec::new();
-    source.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(ReadError::TooLong);
-    }
-    let head: Head = serde_json::from_slice(&bytes).map_err(|error| match error.classify() {
+pub fn read<T: DeserializeOwned>(kinds: &[(&str, u32)], bytes: &[u8]) -> Result<Document<T>, ReadError> {
+    // Some shells put a mark before whatever they pass on.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let schema: Schema = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ReadError::Foreign,
-        _ => ReadError::NotJson(error),
+        _ => ReadError::NotJson(shown(&error)),
     })?;
-    let schema = head.schema.filter(|schema| schema.starts_with("bindscope.")).ok_or(ReadError::Foreign)?;
-    let known = format!("{name}/{number}");
-    let found = crate::escape::escape(&schema);
-    match schema.split_once('/').map(|(kind, number)| (kind, number.parse::<u32>())) {
-        Some((kind, Ok(theirs))) if kind == name && theirs > number => {
-            return Err(ReadError::Newer { found, known });
+    let schema = schema.schema.filter(|schema| schema.starts_with("bindscope.")).ok_or(ReadError::Foreign)?;
+    let found = crate::escape::escape(&schema.chars().take(LONGEST_NAME).collect::<String>());
+    let (kind, number) = schema.split_once('/').unwrap_or((&schema, ""));
+    let known = kinds.iter().find(|(name, _)| *name == kind);
+    match (known, number.parse::<u32>()) {
+        (Some((name, newest)), Ok(number)) if number > *newest => {
+            return Err(ReadError::Newer { found, known: format!("{name}/{newest}") });
         }
-        Some((kind, Ok(1..))) if kind == name => {}
-        _ => return Err(ReadError::OtherKind { found, wanted: known }),
+        (Some(_), Ok(1..)) => {}
+        _ => {
+            let wanted: Vec<String> = kinds.iter().map(|(name, number)| format!("{name}/{number}")).collect();
+            return Err(ReadError::OtherKind { found, wanted: wanted.join(", ") });
+        }
     }
-    serde_json::from_slice(&bytes).map_err(ReadError::Misshapen)
+    let head: Head = serde_json::from_slice(bytes).map_err(|error| ReadError::Misshapen(shown(&error)))?;
+    let body = serde_json::from_slice(bytes).map_err(|error| ReadError::Misshapen(shown(&error)))?;
+    Ok(Document {
+        schema: head.schema.unwrap_or_default(),
+        version: head.version,
+        complete: head.complete,
+        incomplete_because: head.incomplete_because,
+        host: head.host,
+        body,
+    })
+}
+
+/// Characters of a name or a message from a document that are shown.
+const LONGEST_NAME: usize = 200;
+
+/// The message of an error, which may hold text of the document.
+fn shown(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let end = text.char_indices().nth(LONGEST_NAME).map_or(text.len(), |(end, _)| end);
+    let place = if end < text.len() {
+        format!("... at line {} column {}", error.line(), error.column())
+    } else {
+        String::new()
+    };
+    crate::escape::printable(text.get(..end).unwrap_or(&text)) + &place
 }
 
 /// What `interfaces --format json` tells: all of a [`Snapshot`], and what each bind form would cover.
@@ -141,17 +182,22 @@ pub struct Interfaces<'a, C = serde::de::IgnoredAny> {
     /// Sorted by index.
     pub interfaces: Cow<'a, [Interface]>,
     /// See [`Snapshot::routes`].
+    #[serde(default)]
     pub routes: Cow<'a, [Route]>,
     /// See [`Snapshot::rules`].
+    #[serde(default)]
     pub rules: Cow<'a, [Rule]>,
     /// See [`Snapshot::missing_default_rules`].
     #[serde(default)]
     pub missing_default_rules: Cow<'a, [Rule]>,
     /// See [`Snapshot::settings`].
+    #[serde(default)]
     pub settings: Cow<'a, BTreeMap<String, i64>>,
     /// See [`Snapshot::ipv6_available`].
+    #[serde(default = "yes")]
     pub ipv6_available: bool,
     /// See [`Snapshot::disagreements`].
+    #[serde(default)]
     pub disagreements: Cow<'a, [String]>,
     /// See [`Snapshot::packet_filters`].
     #[serde(default)]
@@ -165,6 +211,11 @@ pub struct Interfaces<'a, C = serde::de::IgnoredAny> {
     /// What each bind form would cover: a list of [`Coverage`](crate::model::bind_forms::Coverage). It follows from the rest, and so
     /// is not read back.
     pub coverage: C,
+}
+
+/// The value of what the writer of another system leaves out.
+fn yes() -> bool {
+    true
 }
 
 /// The document of a snapshot. `coverage` is written as a list of [`Coverage`](crate::model::bind_forms::Coverage).
@@ -194,8 +245,8 @@ pub fn of_snapshot<C: Serialize>(
 ///
 /// # Errors
 /// See [`ReadError`].
-pub fn read_snapshot(source: impl Read) -> Result<Snapshot, ReadError> {
-    let document: Document<Interfaces> = read(INTERFACES, source)?;
+pub fn read_snapshot(bytes: &[u8]) -> Result<Snapshot, ReadError> {
+    let document: Document<Interfaces> = read(&[INTERFACES], bytes)?;
     Ok(Snapshot {
         host: document.host,
         complete: document.complete,
@@ -244,6 +295,19 @@ mod tests {
             let error = read_snapshot(text.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{text}: {error}");
         }
-        assert!(matches!(read_snapshot(std::io::repeat(b' ')), Err(ReadError::TooLong)));
+        let audit = read::<serde::de::IgnoredAny>(&[AUDIT], br#"{"schema":"bindscope.audit/9"}"#);
+        assert!(audit.unwrap_err().to_string().contains("audit/9 is newer"));
+        // What a hostile document says is shown escaped and cut.
+        for text in [
+            format!(r#"{{"schema":"bindscope.\u001b[2J{}"}}"#, "x".repeat(10_000)),
+            format!(r#"{{"schema":"bindscope.interfaces/1","complete":"\u001b[2J{}"}}"#, "x".repeat(10_000)),
+        ] {
+            let error = read_snapshot(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.len() < 500 && !error.contains('\u{1b}'), "{error}");
+        }
+        let deep = format!(r#"{{"schema":"bindscope.interfaces/1","interfaces":{}"#, "[".repeat(1_000_000));
+        assert!(matches!(read_snapshot(deep.as_bytes()), Err(ReadError::NotJson(_))));
+        let twice = r#"{"schema":"bindscope.interfaces/1","complete":true,"complete":true}"#;
+        assert!(matches!(read_snapshot(twice.as_bytes()), Err(ReadError::Misshapen(_))));
     }
 }

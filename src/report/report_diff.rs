@@ -4,13 +4,13 @@
 //! interface), and each thing has a value in a few words. Times and counts are not compared.
 //!
 //! A question that only one report was asked is no difference: a probe asks more than a plan, a sweep of ports more than both. It
-//! is one when the other was asked of every address, and does not have that one. A plan that leaves open what a probe has seen,
-//! and a probe that could not see what was foretold, contradict each other in nothing.
+//! is one when the other was asked of every address, and does not have that one. A plan that leaves open what a probe observed,
+//! and a probe that could not observe what was predicted, do not contradict each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::escape::{escape, printable};
 use crate::model::IfName;
@@ -53,9 +53,8 @@ pub struct Comparison {
 
 /// The stem of a schema: `bindscope.plan` of `bindscope.plan/1`.
 #[must_use]
-pub fn kind_of(document: &Value) -> Option<&str> {
-    let schema = document["schema"].as_str()?;
-    schema.starts_with("bindscope.").then(|| schema.split('/').next())?
+pub fn kind_of(schema: &str) -> &str {
+    schema.split('/').next().unwrap_or(schema)
 }
 
 /// Whether two kinds of reports have the same lists: plans, probes and labs do.
@@ -68,9 +67,120 @@ pub fn comparable(a: &str, b: &str) -> bool {
     family(a) == family(b)
 }
 
-/// Compares two documents of bindscope. The names are shown.
+/// What is compared of a document: its body.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Lists {
+    #[serde(default)]
+    requested: Option<Requested>,
+    #[serde(default)]
+    sockets: Vec<SocketRow>,
+    #[serde(default)]
+    cells: Vec<CellRow>,
+    #[serde(default)]
+    expectations: Vec<ExpectationRow>,
+    #[serde(default)]
+    findings: Vec<FindingRow>,
+    #[serde(default)]
+    interfaces: Vec<InterfaceRow>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Requested {
+    only: Option<Vec<String>>,
+    more: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct SocketRow {
+    socket: View,
+    bind: Option<Answers>,
+    owners: Option<Vec<OwnerRow>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct View {
+    listener: Option<String>,
+    protocol: String,
+    address: String,
+    port: u16,
+    scope_id: Option<u32>,
+    device: Option<String>,
+    v6only: Option<bool>,
+    exposure: Option<Exposures>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Exposures {
+    ipv4: Option<String>,
+    ipv6: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct OwnerRow {
+    command: String,
+}
+
+/// What was predicted and what was observed.
+#[derive(Debug, Clone, Deserialize)]
+struct Answers {
+    predicted: Option<Answer>,
+    observed: Option<Answer>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+struct Answer {
+    outcome: Option<String>,
+    errno: Option<String>,
+    listener: Option<String>,
+    candidates: Option<Vec<String>>,
+    ingress: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct CellRow {
+    source: String,
+    source_address: Option<String>,
+    protocol: String,
+    destination: String,
+    port: u16,
+    predicted: Option<Answer>,
+    observed: Option<Answer>,
+}
+
+/// What a report says of a thing whose outcome it leaves open.
+static UNKNOWN: Answer =
+    Answer { outcome: None, errno: None, listener: None, candidates: None, ingress: None };
+
+#[derive(Debug, Clone, Deserialize)]
+struct ExpectationRow {
+    listener: String,
+    rule: String,
+    verdict: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct FindingRow {
+    code: String,
+    message: String,
+    severity: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct InterfaceRow {
+    name: String,
+    up: bool,
+    addresses: Vec<AddressRow>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct AddressRow {
+    address: String,
+    prefix: u8,
+}
+
+/// Compares two documents. The names are shown.
 #[must_use]
-pub fn compare(a: (&str, &Value), b: (&str, &Value)) -> Comparison {
+pub fn compare(a: (&str, &Lists), b: (&str, &Lists)) -> Comparison {
     let (left, right) = (entries(a.1), entries(b.1));
     let (of_left, of_right) = (Asked::of(a.1), Asked::of(b.1));
     let keys: BTreeSet<_> = left.keys().chain(right.keys()).collect();
@@ -102,46 +212,46 @@ pub fn compare(a: (&str, &Value), b: (&str, &Value)) -> Comparison {
 struct Asked<'a> {
     /// These destinations alone, if it was not all of the host.
     only: bool,
-    /// Destinations beside the host's addresses.
+    /// Destinations in addition to the host's addresses.
     more: BTreeSet<&'a str>,
     destinations: BTreeSet<&'a str>,
     /// Protocol, port, and `host`, `link` or `node`.
-    services: BTreeSet<(&'a str, u64, &'a str)>,
+    services: BTreeSet<(&'a str, u16, &'a str)>,
     /// Whether clients bound addresses.
     from_addresses: bool,
     sources: BTreeSet<&'a str>,
 }
 
 /// Protocol, port and the kind of source of a cell.
-fn service(cell: &Value) -> (&str, u64, &str) {
-    let source = cell["source"].as_str().unwrap_or_default();
-    let kind = source.split(':').next().unwrap_or_default();
-    (cell["protocol"].as_str().unwrap_or_default(), cell["port"].as_u64().unwrap_or_default(), kind)
+fn service(cell: &CellRow) -> (&str, u16, &str) {
+    (&cell.protocol, cell.port, cell.source.split(':').next().unwrap_or_default())
 }
 
 impl<'a> Asked<'a> {
-    fn of(document: &'a Value) -> Asked<'a> {
-        let cells = list(document, "cells");
-        let texts = |key: &'static str| cells.iter().filter_map(move |cell| cell[key].as_str()).collect();
-        let more = document["requested"]["more"].as_array().map(Vec::as_slice).unwrap_or_default();
+    fn of(lists: &'a Lists) -> Asked<'a> {
+        let requested = lists.requested.as_ref();
         Asked {
-            only: document["requested"]["only"].is_array(),
-            more: more.iter().filter_map(Value::as_str).collect(),
-            destinations: texts("destination"),
-            services: cells.iter().map(service).collect(),
-            from_addresses: cells.iter().any(|cell| cell["source_address"].is_string()),
-            sources: texts("source"),
+            only: requested.is_some_and(|requested| requested.only.is_some()),
+            more: requested
+                .and_then(|requested| requested.more.as_deref())
+                .unwrap_or_default()
+                .iter()
+                .map(String::as_str)
+                .collect(),
+            destinations: lists.cells.iter().map(|cell| cell.destination.as_str()).collect(),
+            services: lists.cells.iter().map(service).collect(),
+            from_addresses: lists.cells.iter().any(|cell| cell.source_address.is_some()),
+            sources: lists.cells.iter().map(|cell| cell.source.as_str()).collect(),
         }
     }
 
     /// Whether it was asked a question of `other`, or would have been if its host had the address or the interface.
-    fn covers(&self, cell: &Value, other: &Asked<'_>) -> bool {
-        let (to, from) = (cell["destination"].as_str().unwrap_or_default(), &cell["source"]);
-        let has_both =
-            self.destinations.contains(to) && self.sources.contains(from.as_str().unwrap_or_default());
+    fn covers(&self, cell: &CellRow, other: &Asked<'_>) -> bool {
+        let (to, from) = (cell.destination.as_str(), cell.source.as_str());
+        let has_both = self.destinations.contains(to) && self.sources.contains(from);
         self.services.contains(&service(cell))
-            && (self.from_addresses || cell["source_address"].is_null())
-            && (!has_both || cell["source_address"].is_string())
+            && (self.from_addresses || cell.source_address.is_none())
+            && (!has_both || cell.source_address.is_some())
             && !self.only
             && !other.more.contains(to)
     }
@@ -153,9 +263,9 @@ type Entries<'a> = BTreeMap<(&'static str, String), Entry<'a>>;
 struct Entry<'a> {
     text: String,
     /// The question, when it is one.
-    cell: Option<&'a Value>,
-    /// What is said of it, and whether that was seen; `None` for what is neither foretold nor seen.
-    said: Option<(&'a Value, bool)>,
+    cell: Option<&'a CellRow>,
+    /// What a report says of it, and whether that was observed; `None` for what is neither predicted nor observed.
+    answer: Option<(&'a Answer, bool)>,
 }
 
 impl Entry<'_> {
@@ -164,134 +274,138 @@ impl Entry<'_> {
         if self.text == other.text {
             return true;
         }
-        let (foretold, seen) = match (self.said, other.said) {
+        let (predicted, observed) = match (self.answer, other.answer) {
             (Some((one, false)), Some((two, true))) => (one, two),
             (Some((two, true)), Some((one, false))) => (one, two),
             _ => return false,
         };
         if self.cell.is_none() {
-            return foretold["outcome"] == "uncertain";
+            return predicted.outcome.as_deref() == Some("uncertain");
         }
-        let candidates = foretold["candidates"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let taker = foretold["listener"] == seen["listener"] || candidates.contains(&seen["listener"]);
-        // Where it came in at a server of others cannot be seen.
-        let ingress = foretold["ingress"] == seen["ingress"]
-            || seen["ingress"].is_null() && seen["listener"].is_null() && seen["outcome"] == "accepted";
-        foretold["outcome"].is_null() || foretold["outcome"] == seen["outcome"] && taker && ingress
+        let is_candidate =
+            |name: &String| predicted.candidates.as_ref().is_some_and(|candidates| candidates.contains(name));
+        let listener =
+            predicted.listener == observed.listener || observed.listener.as_ref().is_some_and(is_candidate);
+        // On which interface a connection arrived at a foreign server cannot be observed.
+        let ingress =
+            predicted.ingress == observed.ingress || observed.ingress.is_none() && is_foreign(observed);
+        predicted.outcome.is_none() || predicted.outcome == observed.outcome && listener && ingress
     }
 }
 
-fn list<'a>(document: &'a Value, key: &str) -> &'a [Value] {
-    document[key].as_array().map(Vec::as_slice).unwrap_or_default()
+/// Whether a server outside the profile accepted.
+fn is_foreign(observed: &Answer) -> bool {
+    observed.listener.is_none() && observed.outcome.as_deref() == Some("accepted")
 }
 
-fn entries(document: &Value) -> Entries<'_> {
-    let mut entries = Entries::new();
-    let mut add = |kind, key: String, entry| {
-        // Two sockets may look the same (a SO_REUSEPORT group): they are told apart by their number.
-        let mut unique = key.clone();
-        let mut number = 1;
-        while entries.contains_key(&(kind, unique.clone())) {
-            number += 1;
-            unique = format!("{key} #{number}");
+/// The things of a report by kind and key. Things that look alike (the sockets of a SO_REUSEPORT group) are numbered.
+#[derive(Default)]
+struct Numbered<'a> {
+    entries: Entries<'a>,
+    /// The last number of each key that was used more than once.
+    last: HashMap<(&'static str, String), usize>,
+}
+
+impl<'a> Numbered<'a> {
+    fn add(&mut self, kind: &'static str, key: String, entry: Entry<'a>) {
+        if let btree_map::Entry::Vacant(free) = self.entries.entry((kind, key.clone())) {
+            free.insert(entry);
+            return;
         }
-        entries.insert((kind, unique), entry);
-    };
-    let plain = |text: String| Entry { text, cell: None, said: None };
-    for socket in list(document, "sockets") {
-        let said = said(&socket["bind"]);
-        let entry = Entry { text: socket_value(socket, said.0), cell: None, said: Some(said) };
-        add("socket", socket_key(&socket["socket"]), entry);
+        let number = self.last.entry((kind, key.clone())).or_insert(1);
+        loop {
+            *number += 1;
+            // A thing may be called so itself.
+            if let btree_map::Entry::Vacant(free) = self.entries.entry((kind, format!("{key} #{number}"))) {
+                free.insert(entry);
+                return;
+            }
+        }
     }
-    for cell in list(document, "cells") {
-        let words = ["source", "protocol", "destination", "port"].map(|key| printable(&word(&cell[key])));
-        let [mut source, protocol, destination, port] = words;
-        if let Some(address) = cell["source_address"].as_str() {
+}
+
+fn entries(lists: &Lists) -> Entries<'_> {
+    let mut numbered = Numbered::default();
+    let plain = |text: String| Entry { text, cell: None, answer: None };
+    for socket in &lists.sockets {
+        let bind = socket.bind.as_ref();
+        let answer = bind.and_then(|bind| answer(bind.predicted.as_ref(), bind.observed.as_ref()));
+        let entry =
+            Entry { text: socket_value(socket, answer.map(|(answer, _)| answer)), cell: None, answer };
+        numbered.add("socket", socket_key(&socket.socket), entry);
+    }
+    for cell in &lists.cells {
+        let mut source = printable(&cell.source);
+        if let Some(address) = &cell.source_address {
             source = format!("{source} as {}", printable(address));
         }
-        let said = said(cell);
-        let entry = Entry { text: cell_value(said.0), cell: Some(cell), said: Some(said) };
-        add("cell", format!("{source} to {protocol} {destination} port {port}"), entry);
+        let (protocol, destination) = (printable(&cell.protocol), printable(&cell.destination));
+        let answer = answer(cell.predicted.as_ref(), cell.observed.as_ref()).unwrap_or((&UNKNOWN, false));
+        let key = format!("{source} to {protocol} {destination} port {}", cell.port);
+        let entry = Entry { text: cell_value(answer.0), cell: Some(cell), answer: Some(answer) };
+        numbered.add("cell", key, entry);
     }
-    for expectation in list(document, "expectations") {
-        let key = format!("{} {}", escaped(&expectation["listener"]), escaped(&expectation["rule"]));
-        add("expectation", key, plain(escaped(&expectation["verdict"])));
+    for expectation in &lists.expectations {
+        let key = format!("{} {}", escape(&expectation.listener), escape(&expectation.rule));
+        numbered.add("expectation", key, plain(escape(&expectation.verdict)));
     }
-    for finding in list(document, "findings") {
-        let key = format!("{} {}", escaped(&finding["code"]), printable(&word(&finding["message"])));
-        add("finding", key, plain(escaped(&finding["severity"])));
+    for finding in &lists.findings {
+        let key = format!("{} {}", escape(&finding.code), printable(&finding.message));
+        numbered.add("finding", key, plain(escape(&finding.severity)));
     }
-    for interface in list(document, "interfaces") {
-        let addresses: Vec<String> = list(interface, "addresses")
-            .iter()
-            .map(|address| format!("{}/{}", escaped(&address["address"]), escaped(&address["prefix"])))
-            .collect();
-        let up = if interface["up"] == true { "up" } else { "down" };
+    for interface in &lists.interfaces {
+        let address = |address: &AddressRow| format!("{}/{}", escape(&address.address), address.prefix);
+        let addresses: Vec<String> = interface.addresses.iter().map(address).collect();
+        let up = if interface.up { "up" } else { "down" };
         let value = format!("{up} {}", addresses.join(" ")).trim().to_owned();
-        add("interface", if_name(&interface["name"]), plain(value));
+        numbered.add("interface", if_name(&interface.name), plain(value));
     }
-    entries
+    numbered.entries
 }
 
-/// What was seen, else what is foretold.
-fn said(of: &Value) -> (&Value, bool) {
-    let seen = !of["observed"].is_null();
-    (if seen { &of["observed"] } else { &of["predicted"] }, seen)
+/// What was observed, else what is predicted.
+fn answer<'a>(predicted: Option<&'a Answer>, observed: Option<&'a Answer>) -> Option<(&'a Answer, bool)> {
+    observed.map(|observed| (observed, true)).or_else(|| predicted.map(|predicted| (predicted, false)))
 }
 
-/// A value in a word; nothing for null.
-fn word(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
+/// The name of an interface, which a document has escaped where it is not text.
+fn if_name(name: &str) -> String {
+    IfName::from_escaped(name).to_string()
+}
+
+fn socket_key(view: &View) -> String {
+    let mut key = format!("{} {} port {}", escape(&view.protocol), escape(&view.address), view.port);
+    if let Some(scope) = view.scope_id {
+        let _ = write!(key, " scope {scope}");
     }
-}
-
-/// A value in a word, escaped.
-fn escaped(value: &Value) -> String {
-    escape(&word(value))
-}
-
-/// The name of an interface, which a document has escaped where it is no text.
-fn if_name(value: &Value) -> String {
-    IfName::from_escaped(&word(value)).to_string()
-}
-
-fn socket_key(view: &Value) -> String {
-    let mut key = format!(
-        "{} {} port {}",
-        escaped(&view["protocol"]),
-        escaped(&view["address"]),
-        escaped(&view["port"])
-    );
-    for (name, value) in [("scope", &view["scope_id"]), ("device", &view["device"])] {
-        if !value.is_null() {
-            key.push_str(&format!(" {name} {}", if_name(value)));
-        }
+    if let Some(device) = &view.device {
+        let _ = write!(key, " device {}", if_name(device));
     }
-    if view["v6only"] == false && view["address"] == "::" {
+    if view.v6only == Some(false) && view.address == "::" {
         key.push_str(" dual-stack");
     }
     key
 }
 
-fn socket_value(socket: &Value, bind: &Value) -> String {
-    let view = &socket["socket"];
-    let mut words = vec![escaped(&view["listener"])];
-    match (bind["outcome"].as_str(), bind["errno"].as_str()) {
-        (Some("error"), Some(errno)) => words.push(escape(errno)),
-        (Some(outcome), _) => words.push(escape(outcome)),
+fn socket_value(socket: &SocketRow, bind: Option<&Answer>) -> String {
+    let view = &socket.socket;
+    let mut words = vec![escape(view.listener.as_deref().unwrap_or_default())];
+    match bind.map(|bind| (bind.outcome.as_deref(), bind.errno.as_deref())) {
+        Some((Some("error"), Some(errno))) => words.push(escape(errno)),
+        Some((Some(outcome), _)) => words.push(escape(outcome)),
         _ => {}
     }
-    for family in ["ipv4", "ipv6"] {
-        let exposure = escaped(&view["exposure"][family]);
-        if !exposure.is_empty() && exposure != "none" {
-            words.push(format!("{family} {exposure}"));
+    let exposure = view.exposure.as_ref();
+    for (family, exposure) in [
+        ("ipv4", exposure.and_then(|exposure| exposure.ipv4.as_deref())),
+        ("ipv6", exposure.and_then(|exposure| exposure.ipv6.as_deref())),
+    ] {
+        if let Some(exposure) = exposure.filter(|exposure| !exposure.is_empty() && *exposure != "none") {
+            words.push(format!("{family} {}", escape(exposure)));
         }
     }
-    let mut commands: Vec<String> =
-        list(socket, "owners").iter().map(|owner| escaped(&owner["command"])).collect();
+    let owners = socket.owners.as_deref().unwrap_or_default();
+    let mut commands: Vec<String> = owners.iter().map(|owner| escape(&owner.command)).collect();
     commands.sort_unstable();
     commands.dedup();
     words.extend(commands);
@@ -299,25 +413,31 @@ fn socket_value(socket: &Value, bind: &Value) -> String {
     words.join(", ")
 }
 
-fn cell_value(value: &Value) -> String {
-    let mut text = if value["outcome"].is_null() { "unknown".to_owned() } else { escaped(&value["outcome"]) };
-    if !value["listener"].is_null() {
-        text.push_str(&format!(" by {}", escaped(&value["listener"])));
-    } else if let Some(candidates) =
-        value["candidates"].as_array().filter(|candidates| !candidates.is_empty())
-    {
-        let candidates: Vec<String> = candidates.iter().map(|name| printable(&word(name))).collect();
-        text.push_str(&format!(" by {}", candidates.join(" or ")));
+fn cell_value(answer: &Answer) -> String {
+    let mut text = answer.outcome.as_deref().map_or_else(|| "unknown".to_owned(), escape);
+    if let Some(listener) = &answer.listener {
+        let _ = write!(text, " by {}", escape(listener));
+    } else if let Some(candidates) = answer.candidates.as_ref().filter(|candidates| !candidates.is_empty()) {
+        let candidates: Vec<String> = candidates.iter().map(|name| printable(name)).collect();
+        let _ = write!(text, " by {}", candidates.join(" or "));
     }
-    if !value["ingress"].is_null() {
-        text.push_str(&format!(" on {}", if_name(&value["ingress"])));
+    if let Some(ingress) = &answer.ingress {
+        let _ = write!(text, " on {}", if_name(ingress));
     }
     text
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+
+    /// Compares documents as they are read.
+    fn compare(a: (&str, &Value), b: (&str, &Value)) -> Comparison {
+        let lists = |document: &Value| Lists::deserialize(document).unwrap();
+        super::compare((a.0, &lists(a.1)), (b.0, &lists(b.1)))
+    }
 
     #[test]
     fn what_is_in_one_only_is_a_difference() {
@@ -407,5 +527,21 @@ mod tests {
             let found = compare(("a", &host), ("b", &serde_json::json!({"interfaces": []})));
             assert_eq!(found.differences[0].key, shown);
         }
+    }
+
+    #[test]
+    fn things_that_look_alike_are_numbered_in_linear_time() {
+        let finding =
+            |message: &str| serde_json::json!({"code": "BS1020", "message": message, "severity": "note"});
+        let mut findings: Vec<Value> = (0..50_000).map(|_| finding("same")).collect();
+        // Names that a number makes are taken already.
+        findings.extend((2..200).map(|number| finding(&format!("same #{number}"))));
+        let more = serde_json::json!({"findings": findings});
+        findings.pop();
+        let less = serde_json::json!({"findings": findings});
+        let begun = std::time::Instant::now();
+        let found = compare(("a", &more), ("b", &less));
+        assert_eq!((found.compared, found.differences.len()), (50_198, 1));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
     }
 }

@@ -69,35 +69,19 @@ pub fn open_regular(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
-/// Users besides root who can change a file that root reads. Irrelevant for other users, who could harm only
-/// themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writers {
-    /// No other user, or the process does not run as root.
-    NoConcern,
-    /// This user, who owns the file.
-    Owner(u32),
-    /// Every user: the permission bits.
-    Everybody(u32),
-}
-
-/// Users besides root who can change the file of `metadata`, if this process runs as root. Not implemented on Windows.
+/// The permission bits of a file or directory that every user can write to, if this process is root's.
 #[must_use]
-pub fn writers(metadata: &std::fs::Metadata) -> Writers {
+pub fn world_writable_for_root(metadata: &std::fs::Metadata) -> Option<u32> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
-        match (metadata.uid(), metadata.mode()) {
-            _ if !nix::unistd::geteuid().is_root() => Writers::NoConcern,
-            (_, mode) if mode & 0o002 != 0 => Writers::Everybody(mode & 0o777),
-            (0, _) => Writers::NoConcern,
-            (owner, _) => Writers::Owner(owner),
-        }
+        let mode = metadata.mode();
+        (nix::unistd::geteuid().is_root() && mode & 0o002 != 0).then_some(mode & 0o777)
     }
     #[cfg(not(unix))]
     {
         let _ = metadata;
-        Writers::NoConcern
+        None
     }
 }
 

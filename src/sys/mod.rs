@@ -32,6 +32,7 @@ mod error;
 mod file;
 mod filter_types;
 mod getifaddrs;
+mod input;
 mod lab_types;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod linux;
@@ -59,11 +60,12 @@ pub use errno::errno_of;
 pub use error::Error;
 pub use file::is_gone;
 pub use file::{
-    Writers, entries, is_pipe, open_for_append, open_regular, output_closed, raise_file_limit,
-    spare_descriptors, standard_output, terminal_width, write_error_within, write_now, writers,
+    entries, is_pipe, open_for_append, open_regular, output_closed, raise_file_limit, spare_descriptors,
+    standard_output, terminal_width, world_writable_for_root, write_error_within, write_now,
 };
 pub use filter_types::{ChainName, Met, Replayed, TraceEvent, TraceVerdict, TracedPacket};
 pub use getifaddrs::listed_addresses;
+pub use input::{InputError, Trust, read_input};
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
 pub use output::{Existing, Output, Readers, WholeFile, open_output};
 pub use signals::{Signals, signal_of, survive_file_size_limit, without_signals};

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 #[cfg(unix)]
-use super::resolve::{self, Entry, Target};
+use super::resolve::{self, Entry, Target, Trust};
 
 /// What to do with a file that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,17 +50,19 @@ pub enum Output {
 #[cfg(unix)]
 pub fn open_output(path: &Path, existing: Existing, readers: Readers) -> io::Result<Output> {
     if path.as_os_str() == "-" {
-        return inherited(1).map(Output::Direct);
+        return inherited(1, Direction::Out).map(Output::Direct);
     }
     match existing {
-        Existing::Append => match resolve::resolve(path, true)? {
-            Target::Descriptor(number) => inherited(number).map(Output::Direct),
+        Existing::Append => match resolve::resolve(path, true, Trust::default())? {
+            Target::Descriptor(number) => inherited(number, Direction::Out).map(Output::Direct),
             Target::Entry(entry) => append(&entry, readers).map(Output::Direct),
         },
         Existing::Replace => {
             // Where the links lead decides only whether something special is there. A link that is not followed is replaced.
-            match resolve::resolve(path, true) {
-                Ok(Target::Descriptor(number)) => return inherited(number).map(Output::Direct),
+            match resolve::resolve(path, true, Trust::default()) {
+                Ok(Target::Descriptor(number)) => {
+                    return inherited(number, Direction::Out).map(Output::Direct);
+                }
                 Ok(Target::Entry(entry)) => {
                     if let Some(file) = special(&entry)? {
                         return Ok(Output::Direct(file));
@@ -77,8 +79,8 @@ pub fn open_output(path: &Path, existing: Existing, readers: Readers) -> io::Res
 #[cfg(unix)]
 fn whole(path: &Path, existing: Existing, readers: Readers) -> io::Result<Output> {
     use rustix::fs::FileType;
-    match resolve::resolve(path, false)? {
-        Target::Descriptor(number) => inherited(number).map(Output::Direct),
+    match resolve::resolve(path, false, Trust::default())? {
+        Target::Descriptor(number) => inherited(number, Direction::Out).map(Output::Direct),
         Target::Entry(entry) => match entry.kind() {
             Some(FileType::Directory) => Err(rustix::io::Errno::ISDIR.into()),
             Some(_) if existing == Existing::Refuse => Err(rustix::io::Errno::EXIST.into()),
@@ -87,23 +89,35 @@ fn whole(path: &Path, existing: Existing, readers: Readers) -> io::Result<Output
     }
 }
 
+/// Whether a descriptor is read or written.
+#[cfg(unix)]
+#[derive(Clone, Copy)]
+pub(super) enum Direction {
+    In,
+    Out,
+}
+
 /// A descriptor that this process was started with, once more. Those that the program itself opened are marked close-on-exec and
 /// are nobody's output.
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "a number given by the user becomes a descriptor")]
-fn inherited(number: i32) -> io::Result<File> {
+pub(super) fn inherited(number: i32, direction: Direction) -> io::Result<File> {
     use rustix::fs::{OFlags, fcntl_getfl};
     use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd};
     use std::os::fd::BorrowedFd;
     if number < 0 || number == 1 && super::began_without_output() {
         return Err(Errno::BADF.into());
     }
+    let wrong_mode = match direction {
+        Direction::In => OFlags::WRONLY,
+        Direction::Out => OFlags::RDONLY,
+    };
     // SAFETY: the number is not -1, and it is used only as an argument of fcntl(2), which refuses what is not open. No code of this
     // program closes a descriptor that it was started with.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     let ours = fcntl_getfd(borrowed)?.contains(FdFlags::CLOEXEC);
     let mode = fcntl_getfl(borrowed)? & OFlags::RWMODE;
-    if ours || mode == OFlags::RDONLY {
+    if ours || mode == wrong_mode {
         return Err(Errno::BADF.into());
     }
     Ok(File::from(fcntl_dupfd_cloexec(borrowed, 0)?))
@@ -143,7 +157,7 @@ fn append(entry: &Entry, readers: Readers) -> io::Result<File> {
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.nlink() > 1 && rustix::process::geteuid().is_root() {
         // Another name of the same file: whoever controls the directory chose which file it is.
-        if let Some(controller) = resolve::directory_controller(&entry.directory_stat) {
+        if let Some(controller) = resolve::directory_controller(&entry.directory_stat, Trust::default()) {
             let sentence = format!("it has other names, and {controller} controls its directory");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, sentence));
         }

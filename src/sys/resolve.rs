@@ -25,7 +25,7 @@ pub(super) enum Target {
     /// The path names an open descriptor of this process (`/dev/stdout`, `/dev/fd/3`).
     Descriptor(i32),
     /// An entry of a directory, which may not exist.
-    Entry(Entry),
+    Entry(Box<Entry>),
 }
 
 /// A name in a directory.
@@ -36,6 +36,19 @@ pub(super) struct Entry {
     pub(super) name: OsString,
     /// What `lstat(2)` reported of the entry; `None` when it does not exist.
     pub(super) stat: Option<Stat>,
+    /// The first directory of the path whose entries a less privileged user can replace, and that user.
+    pub(super) weak: Option<(PathBuf, String)>,
+}
+
+/// Whom root trusts besides itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// Every user: nothing is checked.
+    pub everyone: bool,
+    /// This user, who gave the command (`SUDO_UID`).
+    pub user: Option<u32>,
+    /// This group (`SUDO_GID`).
+    pub group: Option<u32>,
 }
 
 impl Entry {
@@ -48,21 +61,21 @@ impl Entry {
 ///
 /// # Errors
 /// As `openat(2)`, and [`io::ErrorKind::PermissionDenied`] for a link that root does not follow.
-pub(super) fn resolve(path: &Path, follow_last: bool) -> io::Result<Target> {
+pub(super) fn resolve(path: &Path, follow_last: bool, trust: Trust) -> io::Result<Target> {
     let mut rest: VecDeque<OsString> = components(path);
     let mut at = Directory::start(path)?;
     let mut links = 0;
+    let mut weak = None;
     loop {
+        let directory_stat = fstat(&at.handle)?;
+        if weak.is_none() && rustix::process::geteuid().is_root() {
+            weak = directory_controller(&directory_stat, trust).map(|who| (at.path.clone(), who));
+        }
         let Some(name) = rest.pop_front() else {
             // The path names a directory: `/`, `.`, `..`.
-            let stat = fstat(&at.handle)?;
-            let entry = Entry {
-                directory: at.handle,
-                directory_stat: stat,
-                name: OsString::from("."),
-                stat: Some(stat),
-            };
-            return Ok(Target::Entry(entry));
+            let (name, stat) = (OsString::from("."), Some(directory_stat));
+            let entry = Entry { directory: at.handle, directory_stat, name, stat, weak };
+            return Ok(Target::Entry(Box::new(entry)));
         };
         if name == ".." {
             at = at.open(&name)?;
@@ -81,8 +94,8 @@ pub(super) fn resolve(path: &Path, follow_last: bool) -> io::Result<Target> {
         let link = stat.filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink);
         let Some(link) = link.filter(|_| !rest.is_empty() || follow_last) else {
             if rest.is_empty() {
-                let directory_stat = fstat(&at.handle)?;
-                return Ok(Target::Entry(Entry { directory: at.handle, directory_stat, name, stat }));
+                let entry = Entry { directory: at.handle, directory_stat, name, stat, weak };
+                return Ok(Target::Entry(Box::new(entry)));
             }
             at = at.open(&name)?;
             continue;
@@ -91,7 +104,7 @@ pub(super) fn resolve(path: &Path, follow_last: bool) -> io::Result<Target> {
         if links > MOST_LINKS {
             return Err(Errno::LOOP.into());
         }
-        may_follow(&link, &fstat(&at.handle)?).map_err(|controller| {
+        may_follow(&link, &directory_stat, trust).map_err(|controller| {
             let place = at.path.join(&name);
             let sentence =
                 format!("{} is a link that {controller} controls, and it is not followed", place.display());
@@ -167,9 +180,9 @@ fn descriptor_of(path: &Path) -> Option<i32> {
     }
 }
 
-/// Whether a link in a directory may be followed; else who controls it. Root follows what only root controls. Other users follow
-/// every link but those that `fs.protected_symlinks` is about (proc_sys_fs(5)), whether or not the setting is on.
-fn may_follow(link: &Stat, directory: &Stat) -> Result<(), String> {
+/// Whether a link in a directory may be followed; else who controls it. Root follows what only root, and whom it trusts, controls.
+/// Other users follow every link but those that `fs.protected_symlinks` is about (proc_sys_fs(5)), whether or not the setting is on.
+fn may_follow(link: &Stat, directory: &Stat, trust: Trust) -> Result<(), String> {
     let user = rustix::process::geteuid().as_raw();
     let sticky = directory.st_mode & 0o1000 != 0;
     if user != 0 {
@@ -177,26 +190,28 @@ fn may_follow(link: &Stat, directory: &Stat) -> Result<(), String> {
         let safe = !shared || link.st_uid == user || link.st_uid == directory.st_uid;
         return if safe { Ok(()) } else { Err(format!("user {}", link.st_uid)) };
     }
-    match controller(link.st_uid, None).or_else(|| directory_controller(directory)) {
+    match controller(link.st_uid, None, trust).or_else(|| directory_controller(directory, trust)) {
         Some(controller) => Err(controller),
         None => Ok(()),
     }
 }
 
-/// Which user other than root can replace the entries of a directory that root owns; `None` if there is none.
-pub(super) fn directory_controller(directory: &Stat) -> Option<String> {
+/// Which user, whom root does not trust, can replace the entries of a directory that root owns; `None` if there is none.
+pub(super) fn directory_controller(directory: &Stat, trust: Trust) -> Option<String> {
     let sticky = directory.st_mode & 0o1000 != 0;
-    controller(directory.st_uid, (!sticky).then_some((directory.st_mode, directory.st_gid)))
+    controller(directory.st_uid, (!sticky).then_some((directory.st_mode, directory.st_gid)), trust)
 }
 
-/// Which user other than root can change a thing with this owner, and, where permission bits count, this mode and group.
-pub(super) fn controller(owner: u32, permissions: Option<(u32, u32)>) -> Option<String> {
+/// Which user, whom root does not trust, can change a thing with this owner, and, where permission bits count, this mode and group.
+pub(super) fn controller(owner: u32, permissions: Option<(u32, u32)>, trust: Trust) -> Option<String> {
     let (mode, group) = permissions.unwrap_or_default();
-    if !is_root(owner) {
+    if trust.everyone {
+        None
+    } else if !is_root(owner) && trust.user != Some(owner) {
         Some(format!("user {owner}"))
     } else if mode & 0o002 != 0 {
         Some("every user".to_owned())
-    } else if mode & 0o020 != 0 && group != 0 {
+    } else if mode & 0o020 != 0 && group != 0 && trust.group != Some(group) {
         Some(format!("group {group}"))
     } else {
         None
@@ -257,7 +272,7 @@ mod tests {
         link("new", "d/file");
         link("a", "b");
         link("b", "a");
-        let resolve_at = |name: &str, follow| resolve(&place.path().join(name), follow);
+        let resolve_at = |name: &str, follow| resolve(&place.path().join(name), follow, Trust::default());
         for name in ["out", "chain"] {
             assert!(matches!(resolve_at(name, true).unwrap(), Target::Descriptor(1)), "{name}");
             let Target::Entry(entry) = resolve_at(name, false).unwrap() else { panic!("{name}") };
@@ -270,16 +285,25 @@ mod tests {
             resolve_at("missing/x", true).err().map(|error| error.kind()),
             Some(io::ErrorKind::NotFound)
         );
-        assert!(matches!(resolve(Path::new("/dev/../dev/fd/1"), true).unwrap(), Target::Descriptor(1)));
+        assert!(matches!(
+            resolve(Path::new("/dev/../dev/fd/1"), true, Trust::default()).unwrap(),
+            Target::Descriptor(1)
+        ));
     }
 
     #[test]
-    fn root_is_told_from_those_who_can_change_its_things() {
-        assert_eq!(controller(0, None), None);
-        assert_eq!(controller(7, None).as_deref(), Some("user 7"));
-        assert_eq!(controller(0, Some((0o755, 50))), None);
-        assert_eq!(controller(0, Some((0o775, 50))).as_deref(), Some("group 50"));
-        assert_eq!(controller(0, Some((0o775, 0))), None);
-        assert_eq!(controller(0, Some((0o777, 0))).as_deref(), Some("every user"));
+    fn those_who_can_change_a_thing_are_named() {
+        let nobody = Trust::default();
+        assert_eq!(controller(0, None, nobody), None);
+        assert_eq!(controller(7, None, nobody).as_deref(), Some("user 7"));
+        assert_eq!(controller(0, Some((0o755, 50)), nobody), None);
+        assert_eq!(controller(0, Some((0o775, 50)), nobody).as_deref(), Some("group 50"));
+        assert_eq!(controller(0, Some((0o775, 0)), nobody), None);
+        assert_eq!(controller(0, Some((0o777, 0)), nobody).as_deref(), Some("every user"));
+        let sudo = Trust { user: Some(7), group: Some(50), ..nobody };
+        assert_eq!(controller(7, Some((0o775, 50)), sudo), None);
+        assert_eq!(controller(8, Some((0o755, 50)), sudo).as_deref(), Some("user 8"));
+        assert_eq!(controller(7, Some((0o777, 50)), sudo).as_deref(), Some("every user"));
+        assert_eq!(controller(8, Some((0o777, 50)), Trust { everyone: true, ..nobody }), None);
     }
 }

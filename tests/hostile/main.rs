@@ -4,6 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod documents;
+mod input;
 mod output;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -110,8 +110,9 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
     assert_plain(&render::plan::markdown(&report));
     assert_plain(&render::plan::junit(&report));
     assert_plain(&render::plan::github(&report));
-    let json = serde_json::to_value(&report).unwrap();
-    let again = report_diff::compare(("a", &json), ("b", &json));
+    let json = serde_json::to_vec(&report).unwrap();
+    let lists = document::read::<report_diff::Lists>(&document::COMPARABLE, &json).unwrap().body;
+    let again = report_diff::compare(("a", &lists), ("b", &lists));
     assert!(again.differences.is_empty(), "a report differs from itself");
 }
 
@@ -277,10 +278,14 @@ pub fn events(data: &[u8]) {
 /// Two reports, one a line, compared as `diff` does.
 pub fn reports(data: &[u8]) {
     let mut lines = data.splitn(2, |byte| *byte == b'\n');
-    let mut next = || serde_json::from_slice::<serde_json::Value>(lines.next().unwrap_or_default());
+    let mut next = || {
+        document::read::<report_diff::Lists>(&document::COMPARABLE, lines.next().unwrap_or_default())
+            .inspect_err(|error| assert_plain(&error.to_string()))
+    };
     let (Ok(a), Ok(b)) = (next(), next()) else { return };
-    let kinds = (report_diff::kind_of(&a).unwrap_or_default(), report_diff::kind_of(&b).unwrap_or_default());
+    let kinds = (report_diff::kind_of(&a.schema), report_diff::kind_of(&b.schema));
     let _ = report_diff::comparable(kinds.0, kinds.1);
+    let (a, b) = (a.body, b.body);
     for (left, right) in [(&a, &b), (&a, &a)] {
         let comparison = report_diff::compare(("a.json", left), ("b.json", right));
         assert_plain(&render::diff::human(&comparison, false));
@@ -311,7 +316,7 @@ pub fn http(data: &[u8]) {
         peer_is_local: Some(false),
     };
     for length in [data.len() / 2, data.len()] {
-        match reply::describe(&data[..length], &arrival) {
+        match reply::describe(&data[..length], &arrival, &reply::OwnNames::new(Some("host"))) {
             Answer::Wait => {}
             Answer::Http(bytes) | Answer::Line(bytes) => {
                 let answer = std::str::from_utf8(&bytes).unwrap();

@@ -12,6 +12,7 @@ pub mod destinations;
 pub mod expand;
 pub mod exposure;
 pub mod fib;
+pub mod filter;
 pub mod local_table;
 pub mod lookup;
 pub mod predict;

@@ -12,6 +12,9 @@
 mod support;
 
 mod corpus;
+mod grammar;
+mod network;
+mod oracle;
 mod roundtrip;
 
 use std::process::ExitCode;
@@ -27,6 +30,9 @@ fn main() -> ExitCode {
         trial("what_is_not_known_is_left_out_and_named", roundtrip::what_is_not_known_is_left_out_and_named),
         trial("damaged_messages_are_left_out", roundtrip::damaged_messages_are_left_out),
         trial("a_rate_limit_is_taken_out", roundtrip::a_rate_limit_is_taken_out),
+        trial("rules_of_programs_decide_as_predicted", oracle::rules_of_programs_decide_as_predicted),
+        trial("damaged_rules_are_refused_or_bounded", oracle::damaged_rules_are_refused_or_bounded),
+        trial("random_rules_decide_as_predicted", oracle::random_rules_decide_as_predicted),
     ];
     support::netns::harness(trials)
 }

@@ -1,4 +1,4 @@
-//! Which interface an arrival came in on, and how that is known. Pure: everything it needs comes in as values.
+//! Attribution: the ingress interface of an arrival, and its evidence. Pure: all inputs are values.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,32 +8,32 @@ use ipnet::IpNet;
 use crate::model::addr::needs_zone;
 use crate::model::{Arrival, Endpoint, Evidence, Family, IfName, Protocol, RouteKind, Snapshot};
 
-/// What the system told about one connection or datagram.
+/// Data from the system about one connection or datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raw<'a> {
-    /// Name of the listener that took it.
+    /// Name of the listener that accepted it.
     pub listener: &'a str,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// Who connected or sent, as the socket sees it (v4-mapped on an AF_INET6 socket).
+    /// The client, as the socket reports it (IPv4-mapped on an AF_INET6 socket).
     pub peer: SocketAddr,
-    /// Where it was sent to, as the socket sees it.
+    /// The destination, as the socket reports it.
     pub local: SocketAddr,
-    /// The interface the kernel names for it.
+    /// The interface that the kernel reports.
     pub kernel: Option<KernelIngress<'a>>,
 }
 
-/// The interface that the kernel names.
+/// An interface reported by the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelIngress<'a> {
-    /// Its index.
+    /// Index.
     pub index: u32,
-    /// Its name in the socket's own namespace; `None` when it was gone already.
+    /// Name in the socket's network namespace; `None` if the interface no longer exists.
     pub name: Option<&'a IfName>,
 }
 
-/// Every address that is local: with its interfaces, or with none when only a route says so. By number and in order, since
-/// comparing the few addresses of a host takes less than hashing one.
+/// Every local address with its interfaces; the list is empty if only a route makes it local. Sorted by number:
+/// comparing the few addresses of a host takes less time than hashing one.
 #[derive(Debug, Default)]
 struct Owners {
     v4: BTreeMap<u32, Vec<(u32, IfName)>>,
@@ -57,17 +57,17 @@ impl Owners {
     }
 }
 
-/// Who owns which address, for look-ups by the arrival.
+/// The owners of addresses, for lookups of arrivals.
 #[derive(Debug, Default)]
 pub struct AddressBook {
     owners: Owners,
-    /// What is local by routes to more than one address.
+    /// Local routes that cover more than one address.
     local_prefixes: Vec<IpNet>,
     names: BTreeMap<u32, IfName>,
 }
 
 impl AddressBook {
-    /// Sorts a snapshot's addresses for look-up.
+    /// Sorts the addresses of a snapshot for lookups.
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> AddressBook {
         let mut owners = Owners::default();
@@ -76,7 +76,7 @@ impl AddressBook {
         }
         let mut local_prefixes = Vec::new();
         for route in snapshot.routes.iter().filter(|route| route.kind == RouteKind::Local) {
-            // The kernel has one for each address; only what is wider must be searched one by one.
+            // The kernel has a local route for each address; only wider ones need a search.
             if route.destination.prefix_len() == route.destination.max_prefix_len() {
                 owners.entry(route.destination.addr());
             } else {
@@ -88,8 +88,9 @@ impl AddressBook {
         AddressBook { owners, local_prefixes, names }
     }
 
-    /// The interface that has this address. The same link-local address may be on several: the scope id decides. The same
-    /// other address on several interfaces has no single owner, unless one of them is `preferred` (the ingress interface).
+    /// The interface that has this address. If several interfaces have the same link-local address, the scope id
+    /// decides. If several have another address, there is no single owner, unless one of them is `preferred` (the
+    /// ingress interface).
     #[must_use]
     pub fn owner(
         &self,
@@ -99,7 +100,7 @@ impl AddressBook {
     ) -> Option<&(u32, IfName)> {
         let owners = match self.owners.get(address) {
             Some(owners) if !owners.is_empty() => owners,
-            // All of 127.0.0.0/8 belongs to the interface that has 127.0.0.1/8, by one local route.
+            // All of 127.0.0.0/8 belongs to the interface that has 127.0.0.1/8, because of one local route.
             _ if matches!(address, IpAddr::V4(v4) if v4.is_loopback()) => {
                 self.owners.get(IpAddr::V4(Ipv4Addr::LOCALHOST))?
             }
@@ -134,11 +135,12 @@ impl AddressBook {
     }
 }
 
-/// Attributes one arrival. The strongest evidence wins: what the kernel names, then the scope id that a link-local
-/// address carries, then the owner of the local address, which under the weak host model (RFC 1122, 3.3.4.2) may be
-/// another interface than the one the packets came in on.
+/// Attributes one arrival. The strongest evidence wins: first the interface reported by the kernel, then the scope id
+/// of a link-local address, then the owner of the local address. With the weak host model (RFC 1122, 3.3.4.2) the owner
+/// may differ from the ingress interface.
 ///
-/// Without `book` (the socket belongs to another network namespace, or the host could not be read) nothing is said of owner and locality.
+/// Without `book` the owner and locality are unknown: the socket belongs to another network namespace, or the host
+/// could not be read.
 #[must_use]
 pub fn attribute(raw: &Raw<'_>, book: Option<&AddressBook>) -> Arrival {
     let mut arrival = Arrival::nowhere();
@@ -146,7 +148,7 @@ pub fn attribute(raw: &Raw<'_>, book: Option<&AddressBook>) -> Arrival {
     arrival
 }
 
-/// As [`attribute`], over an arrival that is not needed any more: its memory is used again.
+/// Like [`attribute`], but reuses the memory of an old arrival.
 pub fn attribute_into(arrival: &mut Arrival, raw: &Raw<'_>, book: Option<&AddressBook>) {
     let v4_mapped = matches!(raw.peer, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some());
     let peer = Endpoint::from(raw.peer);
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_word_beats_the_owner_of_the_address() {
+    fn the_kernels_interface_wins_over_the_address_owner() {
         let weak = arrival("198.51.100.7:999", "192.0.2.1:80", Some(3));
         assert_eq!((weak.ingress.index, weak.ingress.evidence), (Some(3), Evidence::Kernel));
         assert_eq!(weak.address_owner, Some("eth0".into()));
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn v4_mapped_is_told_as_ipv4() {
+    fn v4_mapped_is_shown_as_ipv4() {
         let mapped = arrival("[::ffff:192.0.2.7]:999", "[::ffff:192.0.2.1]:80", Some(2));
         assert!(mapped.v4_mapped);
         assert_eq!(mapped.family, Family::Ipv4);

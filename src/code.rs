@@ -154,7 +154,7 @@ codes! {
 }
 
 impl Code {
-    /// What the code stands for, in a few words.
+    /// Short title of the code.
     #[must_use]
     pub fn title(self) -> &'static str {
         Code::ALL.iter().find(|(code, _)| *code == self).map_or("", |(_, title)| title)
@@ -198,6 +198,6 @@ impl<'de> Deserialize<'de> for Code {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Code, D::Error> {
         let text = String::deserialize(deserializer)?;
         Code::parse(&text)
-            .ok_or_else(|| serde::de::Error::custom(format_args!("{text:?} is no code of this version")))
+            .ok_or_else(|| serde::de::Error::custom(format_args!("{text:?} is not a code of this version")))
     }
 }

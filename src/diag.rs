@@ -1,4 +1,4 @@
-//! Problems: what is wrong, where, and the way out. And how they are shown.
+//! Problems: message, position and fix, and their rendering.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -9,19 +9,19 @@ use serde::{Deserialize, Serialize};
 use crate::code::Code;
 use crate::escape::{escape, printable};
 
-/// How bad it is.
+/// Severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// What was asked cannot be done or does not hold.
+    /// The request cannot be fulfilled, or a check failed.
     Error,
-    /// It can be done, and is probably not what was meant.
+    /// The request can be fulfilled, but is probably a mistake.
     Warning,
-    /// Worth knowing.
+    /// For information.
     Note,
 }
 
-/// A place in a text: the name it is known by, the text, and the bytes that are meant.
+/// A position in a text: the name of the text, the text, and a byte range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// File name, `<stdin>`, or `--bind`.
@@ -42,48 +42,48 @@ impl Place {
     }
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Its code.
     pub code: Code,
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// What is wrong, naming operation and object. Lower case, no full stop. Unescaped: [`render`] escapes it.
+    /// The problem, with operation and object. Lower case, no full stop. Unescaped: [`render`] escapes it.
     pub message: String,
-    /// Where.
+    /// Position.
     pub place: Option<Place>,
-    /// What would help, one sentence each. Unescaped.
+    /// Suggested fixes, one sentence each. Unescaped.
     pub help: Vec<String>,
 }
 
 impl Diagnostic {
-    /// An error without a place.
+    /// An error without a position.
     #[must_use]
     pub fn error(code: Code, message: impl Into<String>) -> Diagnostic {
         Diagnostic { code, severity: Severity::Error, message: message.into(), place: None, help: Vec::new() }
     }
 
-    /// A note without a place.
+    /// A note without a position.
     #[must_use]
     pub fn note(code: Code, message: impl Into<String>) -> Diagnostic {
         Diagnostic { severity: Severity::Note, ..Diagnostic::error(code, message) }
     }
 
-    /// A warning without a place.
+    /// A warning without a position.
     #[must_use]
     pub fn warning(code: Code, message: impl Into<String>) -> Diagnostic {
         Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, message) }
     }
 
-    /// The same, at a place.
+    /// Adds a position.
     #[must_use]
     pub fn at(mut self, place: Place) -> Diagnostic {
         self.place = Some(place);
         self
     }
 
-    /// The same, with one more way out.
+    /// Adds a suggested fix.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Diagnostic {
         self.help.push(help.into());
@@ -91,10 +91,11 @@ impl Diagnostic {
     }
 }
 
-/// Longest line of a source that is shown with its caret, in bytes; a longer one is named by line and column only.
+/// Maximum length of a source line that is shown with a caret, in bytes; for a longer one only line and column are
+/// shown.
 const LONGEST_SHOWN_LINE: usize = 4096;
 
-/// A problem as text for a person, with the source line and a caret where there is a place. Ends with a newline.
+/// Renders a problem for people, with the source line and a caret if there is a position. Ends with a newline.
 #[must_use]
 pub fn render(problem: &Diagnostic, color: bool) -> String {
     let level = match problem.severity {
@@ -140,14 +141,14 @@ pub fn render(problem: &Diagnostic, color: bool) -> String {
         out.push('\n');
     }
     out += &trailer;
-    // Without a source line the renderer would draw an empty gutter before the help.
+    // Without a source line the renderer would print an empty gutter before the help.
     for help in helps.iter().filter(|_| !with_source) {
         let _ = writeln!(out, "  = help: {help}");
     }
     out
 }
 
-/// The line a place begins on, made safe to print, and the span within it. `None` when it is too long to show.
+/// The first line of a position, made safe to print, and the span within it. `None` if it is too long to show.
 fn source_line(place: &Place) -> Option<(String, Range<usize>)> {
     let start = place.span.start.min(place.text.len());
     let line_start = place.text.get(..start)?.rfind('\n').map_or(0, |newline| newline + 1);
@@ -156,8 +157,8 @@ fn source_line(place: &Place) -> Option<(String, Range<usize>)> {
         return None;
     }
     let end = place.span.end.clamp(start, line_end);
-    // Escaped by parts, so that the caret still stands under what it means. A backslash is no danger here and TOML is
-    // full of them, so it is not doubled.
+    // Escaped in parts, so that the caret still points to the right place. A backslash is harmless here and frequent in
+    // TOML, so it is not doubled.
     let part = |range: Range<usize>| place.text.get(range).map(|text| printable(text).replace("\\t", " "));
     let before = part(line_start..start)?;
     let inside = part(start..end)?;
@@ -172,7 +173,7 @@ mod tests {
     use super::*;
     use crate::model::IfName;
 
-    /// A name from outside stays harmless, and is escaped once however it got into the message.
+    /// An external name stays harmless, and is escaped once.
     #[test]
     fn names_are_escaped_once() {
         let name = IfName::from_bytes(b"e\x1b[31m");

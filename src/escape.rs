@@ -1,11 +1,11 @@
-//! The one escaper: text from outside (interface, process and profile names, peers' bytes) on its way to a person.
+//! The escaper for external text (names of interfaces, processes and profiles, bytes from clients) that people read.
 //!
-//! A terminal obeys control characters, and a reader is fooled by characters that reorder or hide text. Both become
-//! visible here. JSON has its own escapes and does not pass through this module.
+//! A terminal interprets control characters, and characters that reorder or hide text mislead readers. This module
+//! makes both visible. JSON has its own escapes and does not use this module.
 
 use std::fmt::Write as _;
 
-/// Whether a character may be shown as it is.
+/// Whether a character can be shown unchanged.
 fn is_plain(c: char) -> bool {
     !c.is_control()
         && !matches!(c,
@@ -13,12 +13,13 @@ fn is_plain(c: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Whether every byte is an ASCII character that is shown as it is: so are nearly all texts, and they need no second look.
+/// Whether every byte is an ASCII character that can be shown unchanged. This is true of almost all texts, which then
+/// need no further check.
 fn is_plain_ascii(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\\')
 }
 
-/// The bytes as text when [`escape_bytes`] would change nothing in them and they are ASCII.
+/// The bytes as text, if they are ASCII and [`escape_bytes`] would not change them.
 #[must_use]
 pub fn plain_ascii(bytes: &[u8]) -> Option<&str> {
     if is_plain_ascii(bytes) { std::str::from_utf8(bytes).ok() } else { None }
@@ -37,7 +38,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// As [`escape`], for bytes that may not be UTF-8: each invalid byte is shown as `\xNN`.
+/// Like [`escape`], for bytes that may not be UTF-8: each invalid byte is shown as `\xNN`.
 #[must_use]
 pub fn escape_bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -52,12 +53,12 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
     out
 }
 
-/// Adds `text` to `out` as [`escape`] has it.
+/// Appends [`escape`] of `text` to `out`.
 pub fn push(out: &mut Vec<u8>, text: &str) {
     push_bytes(out, text.as_bytes());
 }
 
-/// Adds `bytes` to `out` as [`escape_bytes`] has them.
+/// Appends [`escape_bytes`] of `bytes` to `out`.
 pub fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     if is_plain_ascii(bytes) {
         out.extend_from_slice(bytes);
@@ -76,14 +77,14 @@ fn push_escaped(out: &mut String, c: char) {
             out.push(c);
             Ok(())
         }
-        // From 0x80 on a byte alone is no character: `\x85` is that byte, and `\u{85}` the character.
+        // A single byte from 0x80 on is not a character: `\x85` is the byte, `\u{85}` the character.
         c if c.is_ascii() => write!(out, "\\x{:02x}", u32::from(c)),
         c => write!(out, "\\u{{{:x}}}", u32::from(c)),
     };
 }
 
-/// Text whose names may be escaped already, made safe for a person: as [`escape`], but backslashes are left as they are, so that
-/// nothing is escaped twice. Sentences and labels put together from names go this way; nobody reads them back.
+/// Escapes text that may contain escaped names: like [`escape`], but leaves backslashes unchanged, so that nothing is
+/// escaped twice. For sentences and labels that contain names and are never read back.
 #[must_use]
 pub fn printable(text: &str) -> String {
     escape(text).replace("\\\\", "\\")
@@ -95,7 +96,7 @@ pub fn escape_html(text: &str) -> String {
     html_entities(&escape(text))
 }
 
-/// The second step of [`escape_html`] alone, for text that is escaped for a person already.
+/// Only the second step of [`escape_html`], for text that is already escaped for people.
 #[must_use]
 pub fn html_entities(escaped: &str) -> String {
     let mut out = String::with_capacity(escaped.len());
@@ -118,8 +119,8 @@ pub fn csv_field(text: &str) -> String {
     csv_escaped(escape(text))
 }
 
-/// The second step of [`csv_field`] alone, for text that is escaped for a person already. A field that a spreadsheet would run as
-/// a formula gets a leading apostrophe.
+/// Only the second step of [`csv_field`], for text that is already escaped for people. A field that a spreadsheet would
+/// run as a formula gets a leading apostrophe.
 #[must_use]
 pub fn csv_escaped(mut field: String) -> String {
     if field.starts_with(['=', '+', '-', '@']) && field.parse::<f64>().is_err() {
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_escaped_already_is_not_escaped_again() {
+    fn escaped_text_is_not_escaped_again() {
         for name in ["e\x1b[31m", "a\\b", "\u{202e}x"] {
             assert_eq!(printable(&escape(name)), escape(name));
         }

@@ -1,4 +1,4 @@
-//! The `bindscope` program: everything it does is in the library.
+//! The `bindscope` program, a call into the library.
 
 use std::process::ExitCode;
 

@@ -75,6 +75,7 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS1009",
     "BS1010",
     "BS1011",
+    "BS1012",
     "BS1020",
     "BS1021",
     "BS1022",

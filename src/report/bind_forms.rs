@@ -1,22 +1,22 @@
-//! What bind forms cover, in the document of `interfaces`. Most forms of a host differ in their address and their reason only, so
-//! the rest of their text is kept and used again.
+//! Coverage of bind forms, in the document of `interfaces`. Most forms of a host differ only in their address and
+//! reason, so the rest of their text is cached.
 
 use super::json;
 use crate::model::bind_forms::{Coverage, Reach};
 use crate::model::{Family, FamilyExposure, IfName};
 
-/// Stands for what differs in what is kept.
+/// Placeholder for the variable parts of cached text.
 const ANY: &str = "@";
 
 /// Family, IPV6_V6ONLY, reach, exposure and interfaces of a form.
 type Common = (Family, Option<bool>, Reach, FamilyExposure, Vec<IfName>);
 
-/// The texts of forms.
+/// Cached texts of forms.
 #[derive(Debug)]
 pub struct Forms {
     levels: usize,
     depth: usize,
-    /// What the last one has in common with those like it.
+    /// The fields of the last form that similar forms share.
     like: Option<Common>,
     /// Its text around the address, the address again, and the reason.
     pieces: [Vec<u8>; 4],
@@ -24,13 +24,13 @@ pub struct Forms {
 }
 
 impl Forms {
-    /// For a document whose lines are laid out down to `levels`, where the forms are within `depth` containers.
+    /// A cache for a document with one line per container at `levels`, where the forms are inside `depth` containers.
     #[must_use]
     pub fn new(levels: usize, depth: usize) -> Forms {
         Forms { levels, depth, like: None, pieces: Default::default(), text: Vec::new() }
     }
 
-    /// The form as JSON where that is short work: one address that is covered for one reason. Others are left to serde.
+    /// The form as JSON, if it covers one address for one reason. serde writes the others.
     pub fn text(&mut self, form: &Coverage<'_>) -> Option<json::Made<'_>> {
         let ([address], [reason]) = (form.addresses, form.because) else { return None };
         if *address != form.bind
@@ -46,7 +46,7 @@ impl Forms {
         if !known {
             let any = Coverage { bind: ANY, addresses: &[ANY], because: &[ANY.to_owned()], ..*form };
             let text = json::part(&any, self.levels, self.depth).ok()?;
-            // An interface may have that very name.
+            // An interface may have this name.
             let mut pieces = text.split(|byte| *byte == ANY.as_bytes()[0]).map(<[u8]>::to_vec);
             self.like = None;
             self.pieces = [pieces.next()?, pieces.next()?, pieces.next()?, pieces.next()?];
@@ -100,7 +100,7 @@ mod tests {
                         because,
                     };
                     let whole = json::part(&form, 4, 2).unwrap();
-                    // Twice: made, and then made of what was kept.
+                    // Twice: first serialized, then from the cache.
                     for _ in 0..2 {
                         let Some(json::Made(text)) = forms.text(&form) else { continue };
                         assert_eq!(String::from_utf8_lossy(text), String::from_utf8_lossy(&whole));

@@ -1,4 +1,4 @@
-//! The envelope of every document: schema, version, completeness, host; and the reader that knows its own from others.
+//! The envelope of every document: schema, version, completeness, host; and its reader.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -33,19 +33,19 @@ pub struct Document<T> {
     pub schema: String,
     /// Version of the program that wrote it.
     pub version: String,
-    /// False when anything could not be read.
+    /// False if anything could not be read.
     pub complete: bool,
-    /// One sentence for each thing that could not be read.
+    /// One sentence for each part that could not be read.
     pub incomplete_because: Vec<String>,
-    /// Where it was made.
+    /// The host on which it was made.
     pub host: Host,
-    /// What it tells.
+    /// The body.
     #[serde(flatten)]
     pub body: T,
 }
 
 impl<T> Document<T> {
-    /// A document of this program's version. It is complete when there is no reason against it.
+    /// A document of this version. It is complete if there is no reason against it.
     #[must_use]
     pub fn new(
         (name, number): (&str, u32),
@@ -65,10 +65,10 @@ impl<T> Document<T> {
 }
 
 impl<T: Serialize> Document<T> {
-    /// The document as JSON with a newline at its end; what lies deeper than `levels` containers is on one line.
+    /// The document as JSON with a final newline. Content inside more than `levels` containers is on one line.
     ///
     /// # Errors
-    /// When the writer fails, or the body cannot be JSON (a map whose keys are no strings).
+    /// If the writer fails, or the body cannot be JSON (a map whose keys are not strings).
     pub fn write_json(&self, out: impl Write, levels: usize) -> io::Result<()> {
         super::json::write(out, self, levels)
     }
@@ -96,10 +96,10 @@ pub enum ReadError {
     Newer {
         /// Its schema, escaped.
         found: String,
-        /// The newest that is known.
+        /// The newest known schema.
         known: String,
     },
-    /// It says that it is of the right schema, but is not.
+    /// The schema is correct, but the content is not.
     #[error("it does not fit its schema: {0}")]
     Misshapen(String),
 }
@@ -176,7 +176,7 @@ fn shown(error: &serde_json::Error) -> String {
     crate::escape::printable(text.get(..end).unwrap_or(&text)) + &place
 }
 
-/// What `interfaces --format json` tells: all of a [`Snapshot`], and what each bind form would cover.
+/// The body of `interfaces --format json`: a [`Snapshot`], and the coverage of each bind form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Interfaces<'a, C = serde::de::IgnoredAny> {
     /// Sorted by index.
@@ -205,11 +205,11 @@ pub struct Interfaces<'a, C = serde::de::IgnoredAny> {
     /// See [`Snapshot::unsupported`].
     #[serde(default)]
     pub unsupported: Cow<'a, [String]>,
-    /// Whether the C library's list was held against the kernel's; else the disagreements are those of labels alone.
+    /// Whether the list was compared with the C library's; otherwise the disagreements are only those of labels.
     #[serde(default)]
     pub cross_checked: bool,
-    /// What each bind form would cover: a list of [`Coverage`](crate::model::bind_forms::Coverage). It follows from the rest, and so
-    /// is not read back.
+    /// Coverage of each bind form: a list of [`Coverage`](crate::model::bind_forms::Coverage). It is derived from the
+    /// rest and therefore not read back.
     pub coverage: C,
 }
 
@@ -241,7 +241,7 @@ pub fn of_snapshot<C: Serialize>(
     Document::new(INTERFACES, snapshot.host.clone(), snapshot.incomplete_because.clone(), body)
 }
 
-/// Reads the document of [`of_snapshot`] back, as `plan --host` does.
+/// Reads the document of [`of_snapshot`], as `plan --host` does.
 ///
 /// # Errors
 /// See [`ReadError`].

@@ -1,4 +1,5 @@
-//! What a profile expects, judged by what is foretold or was seen. What nothing was looked at for is undecided, never a pass.
+//! Evaluates the expectations of a profile against predictions or observations. An expectation without any result is
+//! undecided, never a pass.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -10,7 +11,7 @@ use crate::model::{Family, IfName, Outcome, Protocol, Source};
 use crate::plan::predict::BindOutcome;
 use crate::profile::expect::{BindResult, Expectation, Spread, Vantage};
 
-/// Judges shares: how many of the connections each socket got.
+/// Evaluates shares: how many of the connections each socket received.
 #[must_use]
 pub fn judge_shares(wanted: Spread, counts: &[u32], lost: u32) -> Judged {
     let total = counts.iter().sum::<u32>() + lost;
@@ -27,7 +28,7 @@ pub fn judge_shares(wanted: Spread, counts: &[u32], lost: u32) -> Judged {
     (if share >= wanted.min_share { Verdict::Pass } else { Verdict::Fail }, because)
 }
 
-/// Whether a cell is a look from a vantage.
+/// Whether a result is from this source.
 fn covers(vantage: &Vantage, cell: &CellReport) -> bool {
     match (vantage, &cell.source) {
         (Vantage::Loopback, Source::Host) => is_loopback(&cell.destination),
@@ -41,7 +42,7 @@ fn covers(vantage: &Vantage, cell: &CellReport) -> bool {
     }
 }
 
-/// The narrowest vantage that a cell is a look from.
+/// The narrowest source class of a result.
 fn vantage_of(cell: &CellReport) -> Vantage {
     match &cell.source {
         Source::Host if is_loopback(&cell.destination) => Vantage::Loopback,
@@ -55,11 +56,11 @@ fn vantage_of(cell: &CellReport) -> Vantage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It holds.
+    /// Passed.
     Pass,
-    /// Too little was looked at.
+    /// Too few results.
     Undecided,
-    /// It does not hold.
+    /// Failed.
     Fail,
 }
 
@@ -73,20 +74,20 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What became of one rule.
+/// Result of one rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpectationReport {
-    /// The globs, separated by commas.
+    /// Patterns of the listeners, separated by commas.
     pub listener: String,
-    /// The key in the profile.
+    /// Key in the profile.
     pub rule: String,
-    /// Whether it holds.
+    /// Verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// Reason.
     pub because: String,
 }
 
-/// Judges every rule, as [`judge_with`] where nobody can make connections for a `spread`.
+/// Evaluates every rule, as [`judge_with`] does if no connections can be made for a `spread`.
 #[must_use]
 pub fn judge(
     expectations: &[Expectation],
@@ -97,7 +98,8 @@ pub fn judge(
     judge_with(expectations, sockets, cells, seen_only, &mut |_, _| None)
 }
 
-/// Judges every rule. `spread` makes the connections that a `spread` wants, where that can be done. Cells count as seen where they were, and as foretold elsewhere unless `seen_only`.
+/// Evaluates every rule. `spread` makes the connections for a `spread` rule, if possible. A result counts as observed
+/// if it was, otherwise as predicted, unless `seen_only`.
 #[must_use]
 pub fn judge_with(
     expectations: &[Expectation],
@@ -106,7 +108,7 @@ pub fn judge_with(
     seen_only: bool,
     spread: &mut dyn FnMut(&Expectation, Spread) -> Option<Judged>,
 ) -> Vec<ExpectationReport> {
-    // By service, because an expectation is about few of many.
+    // Indexed by service, because an expectation needs few of many results.
     let mut by_service: HashMap<Service, Vec<&CellReport>> = HashMap::new();
     if !expectations.is_empty() {
         for cell in cells.iter().filter(|cell| !seen_only || cell.observed.is_some()) {
@@ -137,10 +139,10 @@ pub fn judge_with(
     reports
 }
 
-/// A verdict, and why.
+/// A verdict with its reason.
 pub type Judged = (Verdict, String);
 
-/// What is connected to: protocol and port.
+/// A service: protocol and port.
 type Service = (Protocol, u16);
 
 struct Case<'a> {
@@ -175,25 +177,25 @@ impl Case<'_> {
         verdicts
     }
 
-    /// The listeners, each once.
+    /// The listeners, without duplicates.
     fn names(&self) -> BTreeSet<&str> {
         self.sockets.iter().filter_map(|socket| socket.socket.listener.as_deref()).collect()
     }
 
-    /// Cells that are about a service, in the families that are asked for.
+    /// Results of a service, in the requested families.
     fn at(&self, service: Service) -> impl Iterator<Item = &CellReport> {
         let families = &self.expectation.families;
         let cells = self.cells.get(&service).map_or(&[][..], Vec::as_slice).iter().copied();
         cells.filter(move |cell| families.is_empty() || families.contains(&family_of(&cell.destination)))
     }
 
-    /// Cells that are about these listeners' ports and families.
+    /// Results for the ports and families of these listeners.
     fn about(&self) -> impl Iterator<Item = &CellReport> {
         let services: BTreeSet<Service> = self.sockets.iter().map(|socket| service_of(socket)).collect();
         services.into_iter().flat_map(|service| self.at(service))
     }
 
-    /// A listener of which no socket is open, so that nothing can tell who would reach it; none where that is expected.
+    /// A listener without an open socket, so that reachability is unknown; none if that is expected.
     fn closed(&self) -> Option<&str> {
         if matches!(self.expectation.bind, Some(BindResult::Error(_))) {
             return None;
@@ -207,7 +209,7 @@ impl Case<'_> {
         self.names().into_iter().find(|name| !open.contains(name))
     }
 
-    /// Whether one of these listeners takes a cell; `None` when it is not known.
+    /// Whether one of these listeners accepts a connection; `None` if unknown.
     fn takes(&self, cell: &CellReport, names: &BTreeSet<&str>) -> Option<bool> {
         if let Some(seen) = &cell.observed {
             return Some(seen.listener.as_deref().is_some_and(|name| names.contains(name)));
@@ -223,7 +225,7 @@ impl Case<'_> {
     fn reachable(&self, from: &[Vantage]) -> Judged {
         let mut count = 0;
         let mut undecided = None;
-        // Each port for itself: that one is reached says nothing of another.
+        // Each port separately: reaching one port says nothing about another.
         let mut asked: BTreeMap<(&str, Service), BTreeSet<Family>> = BTreeMap::new();
         for socket in self.sockets {
             let name = socket.socket.listener.as_deref().unwrap_or_default();
@@ -246,7 +248,7 @@ impl Case<'_> {
                     if taken.contains(&Some(true)) {
                         count += 1;
                     } else if looks.is_empty() {
-                        undecided = Some(format!("nobody looked from {vantage} over {family}"));
+                        undecided = Some(format!("no {family} connection was attempted from {vantage}"));
                     } else if taken.contains(&None) {
                         undecided = Some(format!("whether {vantage} reaches {name} is not known"));
                     } else {
@@ -273,7 +275,7 @@ impl Case<'_> {
 
     fn not_reachable(&self, from: &[Vantage]) -> Judged {
         if let Some(name) = self.closed() {
-            return (Verdict::Undecided, format!("no socket of {name} is open, so nobody could reach it"));
+            return (Verdict::Undecided, format!("no socket of {name} is open, so it cannot be reached"));
         }
         let names = self.names();
         let mut count = 0;
@@ -298,12 +300,12 @@ impl Case<'_> {
                 }
             }
             if count == before {
-                return (Verdict::Undecided, format!("nobody looked from {vantage}"));
+                return (Verdict::Undecided, format!("no connection was attempted from {vantage}"));
             }
         }
         if tried.len() < self.min_vantages() {
             let because =
-                format!("{} vantages tried, and min_vantages is {}", tried.len(), self.min_vantages());
+                format!("{} other sources tested, but min_vantages is {}", tried.len(), self.min_vantages());
             return (Verdict::Undecided, because);
         }
         (Verdict::Pass, format!("not reached in {count} attempts"))
@@ -335,17 +337,17 @@ impl Case<'_> {
             let tried = others.len();
             return (
                 Verdict::Undecided,
-                format!("{tried} other vantages tried, and min_vantages is {min_vantages}"),
+                format!("{tried} other sources tested, but min_vantages is {min_vantages}"),
             );
         }
-        (Verdict::Pass, format!("{because}; not from {} other vantages", others.len()))
+        (Verdict::Pass, format!("{because}; not from {} other sources", others.len()))
     }
 
     fn min_vantages(&self) -> usize {
         usize::try_from(self.expectation.min_vantages).unwrap_or(usize::MAX)
     }
 
-    /// Whether an outcome other than `accepted` is one of those that are allowed.
+    /// Whether an outcome other than `accepted` is allowed.
     fn refuses_as_wanted(&self, outcome: Option<Outcome>) -> bool {
         let wanted = &self.expectation.how_refused;
         outcome.is_none_or(|outcome| {
@@ -421,7 +423,7 @@ impl Case<'_> {
                 .iter()
                 .find(|glob| !predicted.conflicts_with.iter().any(|name| matches_glob(glob, name)));
             if let Some(missing) = missing {
-                return (Verdict::Fail, format!("{missing} is not in the way of {}", socket.socket));
+                return (Verdict::Fail, format!("{missing} does not conflict with {}", socket.socket));
             }
         }
         (Verdict::Pass, format!("so for {} sockets", self.sockets.len()))
@@ -435,7 +437,7 @@ fn reached(cell: &CellReport, vantage: &Vantage) -> String {
 fn outcome_text(cell: &CellReport) -> String {
     let outcome = cell.observed.as_ref().map(|seen| seen.outcome).or(cell.predicted.outcome);
     match (outcome, cell.predicted.listener.as_deref()) {
-        (Some(Outcome::Accepted), Some(name)) => format!("taken by {name}"),
+        (Some(Outcome::Accepted), Some(name)) => format!("accepted by {name}"),
         (Some(outcome), _) => outcome.to_string(),
         (None, _) => "unknown".to_owned(),
     }
@@ -445,7 +447,7 @@ fn service_of(socket: &SocketReport) -> Service {
     (socket.socket.protocol, socket.socket.port)
 }
 
-/// What came of a bind, as seen or else as foretold.
+/// Outcome of a bind, observed or else predicted.
 fn outcome_of(socket: &SocketReport) -> BindOutcome {
     socket.bind.observed.map_or(socket.bind.predicted.outcome, |seen| seen.outcome)
 }
@@ -458,7 +460,7 @@ fn families_of(socket: &SocketReport) -> impl Iterator<Item = Family> {
     std::iter::once(own).chain(both.then_some(Family::Ipv4))
 }
 
-/// Reads the address of a destination, which stands before its zone.
+/// Parses the address of a destination, which is before its zone.
 fn address(destination: &str) -> Option<std::net::IpAddr> {
     destination.split('%').next()?.parse().ok()
 }
@@ -474,12 +476,12 @@ fn is_loopback(destination: &str) -> bool {
     })
 }
 
-/// Whether `text` fits a glob of `*` and `?`.
+/// Whether `text` matches a pattern with `*` and `?`.
 #[must_use]
 pub fn matches_glob(glob: &str, text: &str) -> bool {
     let (glob, text): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
     let (mut g, mut t) = (0, 0);
-    // Where the last star stood, and what it has swallowed.
+    // Position of the last star, and what it has matched.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         if g < glob.len() && glob[g] == '*' {

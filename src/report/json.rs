@@ -1,15 +1,15 @@
-//! Documents as JSON: the outer levels indented, a line for each entry of a list, and the entry itself on that line. So `diff` and
-//! `grep` work on entries, and a hundred thousand of them are not mostly blanks.
+//! JSON documents: the outer levels are indented, and each list entry is on one line. `diff` and `grep` therefore work
+//! on entries, and a hundred thousand entries contain few blanks.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
 use serde::ser::{self, Serialize, Serializer};
 
-/// Writes `value` and a newline. What lies deeper than `levels` containers is on one line.
+/// Writes `value` and a newline. Content inside more than `levels` containers is on one line.
 ///
 /// # Errors
-/// When the writer fails, or a map has other keys than strings.
+/// If the writer fails, or a map has keys that are not strings.
 pub fn write(mut out: impl Write, value: &impl Serialize, levels: usize) -> io::Result<()> {
     let text = Vec::with_capacity(PIECE + PIECE / 4);
     let mut json = Json { out: &mut out, text, levels, depth: 0 };
@@ -18,10 +18,10 @@ pub fn write(mut out: impl Write, value: &impl Serialize, levels: usize) -> io::
     json.out.write_all(&json.text)
 }
 
-/// As [`write()`], without the newline: the text that `value` has within `depth` containers.
+/// Like [`write()`], without the newline: the text of `value` inside `depth` containers.
 ///
 /// # Errors
-/// When a map has other keys than strings.
+/// If a map has keys that are not strings.
 pub fn part(value: &impl Serialize, levels: usize, depth: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut json = Json { out: &mut out, text: Vec::new(), levels, depth };
@@ -31,7 +31,7 @@ pub fn part(value: &impl Serialize, levels: usize, depth: usize) -> io::Result<V
     Ok(out)
 }
 
-/// JSON that is made already, as [`part`] does. [`write()`] puts it into the document as it is; to other serializers it is bytes.
+/// Existing JSON, as from [`part`]. [`write()`] copies it into the document unchanged; other serializers see bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Made<'a>(pub &'a [u8]);
 
@@ -41,7 +41,7 @@ impl Serialize for Made<'_> {
     }
 }
 
-/// So many bytes are gathered before they are handed on: as many as the buffer of the output has, which then copies none of them.
+/// Number of bytes to collect before a write: the size of the output buffer, which is then bypassed.
 const PIECE: usize = 64 << 10;
 
 /// The serializer. serde_json's own hands its writer five pieces for a field, and looks at each byte of each name and text by
@@ -53,7 +53,7 @@ struct Json<'a> {
     depth: usize,
 }
 
-/// A failure of the writer, or what a value says against being written.
+/// A failed write, or an error from a value.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 struct Error(io::Error);
@@ -64,8 +64,8 @@ impl ser::Error for Error {
     }
 }
 
-/// Whether JSON has to write any of these bytes otherwise: control characters, quotes, backslashes. Eight at a time, by the
-/// well-known test for a zero byte.
+/// Whether JSON must escape any of these bytes: control characters, quotes, backslashes. Tests eight bytes at a time
+/// with the usual test for a zero byte.
 #[must_use]
 pub fn has_escapes(text: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 0xff;
@@ -91,7 +91,7 @@ impl<'b> Json<'b> {
         self.text.push(bracket);
     }
 
-    /// Hands on what was gathered, when it is enough.
+    /// Writes the collected bytes if there are enough.
     fn hand_on(&mut self) -> Result<(), Error> {
         if self.text.len() >= PIECE {
             self.out.write_all(&self.text).map_err(Error)?;
@@ -129,7 +129,7 @@ impl<'b> Json<'b> {
         self.text.truncate(self.text.len() - usize::from(self.depth > self.levels));
     }
 
-    /// Name of a field or variant: an identifier of this program, which has nothing to escape.
+    /// Name of a field or variant: an identifier of this program, which needs no escapes.
     #[inline(always)]
     fn name(&mut self, name: &str) {
         debug_assert!(!has_escapes(name.as_bytes()));
@@ -166,7 +166,7 @@ impl<'b> Json<'b> {
         Container { json: self, empty: true, ends }
     }
 
-    /// The object around a variant that has more than its name.
+    /// The object around a variant that has content.
     fn variant(&mut self, name: &'static str) -> Result<(), Error> {
         self.begin(b'{');
         self.entry(true);
@@ -176,7 +176,7 @@ impl<'b> Json<'b> {
     }
 }
 
-/// All integers are written alike.
+/// All integers have the same format.
 macro_rules! numbers {
     ($($method:ident($type:ty))*) => {
         $(fn $method(self, value: $type) -> Result<(), Error> {
@@ -228,7 +228,7 @@ impl<'a, 'b> Serializer for &'a mut Json<'b> {
         Ok(())
     }
 
-    /// Of [`Made`]: nothing else has bytes.
+    /// Only [`Made`] has bytes.
     fn serialize_bytes(self, value: &[u8]) -> Result<(), Error> {
         self.push(value);
         Ok(())
@@ -322,11 +322,11 @@ impl<'a, 'b> Serializer for &'a mut Json<'b> {
     }
 }
 
-/// A list or an object that is being written.
+/// A list or an object in progress.
 struct Container<'a, 'b> {
     json: &'a mut Json<'b>,
     empty: bool,
-    /// Its bracket, and that of the object around it when it is a variant's.
+    /// Its bracket, and that of the enclosing object for a variant.
     ends: &'static [u8],
 }
 
@@ -338,7 +338,7 @@ impl Container<'_, '_> {
         value.serialize(&mut *self.json)
     }
 
-    // Where a type writes its fields their names are constants, and so many instructions are worth it.
+    // The names of a type's fields are constants, which justifies these instructions.
     #[inline(always)]
     fn field(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
         self.json.entry(self.empty);
@@ -357,7 +357,7 @@ impl Container<'_, '_> {
     }
 }
 
-/// Lists are alike to this writer whatever they are to serde, and so are objects.
+/// This writer treats all lists alike, and all objects.
 macro_rules! containers {
     ($trait:ident, element $method:ident) => {
         impl ser::$trait for Container<'_, '_> {
@@ -446,7 +446,7 @@ mod tests {
         assert_eq!(text(20).trim_end(), serde_json::to_string_pretty(&value).unwrap());
     }
 
-    /// What [`write()`] makes of a value on one line, and serde_json.
+    /// Results of [`write()`] on one line and of serde_json.
     fn both(value: &impl Serialize) -> (String, String) {
         let mut out = Vec::new();
         write(&mut out, value, 0).unwrap();
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_by_its_error() {
+    fn a_full_disk_reports_its_error() {
         struct Full;
         impl Write for Full {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

@@ -1,4 +1,4 @@
-//! What is foretold, as the document that `plan` writes; with what was seen beside it, the one of `probe` and `lab run`.
+//! Predictions, as in the document of `plan`; with observations, as in the documents of `probe` and `lab run`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,35 +21,35 @@ use crate::plan::reach::{self, Cell, Destination, Matrix};
 pub const PLAN_SCHEMA: &str = "bindscope.plan/1";
 /// Schema of a probe.
 pub const PROBE_SCHEMA: &str = "bindscope.probe/1";
-/// Schema of a lab's run.
+/// Schema of a lab run.
 pub const LAB_SCHEMA: &str = "bindscope.lab/1";
 
-/// Everything foretold for one list of sockets on one host.
+/// All predictions for one list of sockets on one host.
 #[derive(Debug)]
 pub struct Plan {
-    /// The sockets in the order in which they are bound.
+    /// The sockets, in bind order.
     pub sockets: Vec<SocketSpec>,
-    /// Sockets that are there already.
+    /// Existing sockets.
     pub foreign: Vec<Foreign>,
-    /// What each bind will do.
+    /// Prediction of each bind.
     pub binds: Binds,
-    /// Who reaches what.
+    /// Prediction of reachability.
     pub matrix: Matrix,
 }
 
-/// What is asked of a host.
+/// The requested destinations and ports.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asked<'a> {
-    /// Destinations beside the host's addresses, which only a client on the host itself has.
+    /// Destinations in addition to the host's addresses. Only a client on the host itself can use them.
     pub more: &'a [Destination],
-    /// These destinations, in place of all the host's addresses and `more`.
+    /// These destinations, instead of all the host's addresses and `more`.
     pub only: Option<&'a [Destination]>,
-    /// TCP ports beside those of the sockets. They are asked of the host's addresses, and by the host itself alone.
+    /// TCP ports in addition to those of the sockets. Only the host itself connects to them, at the host's addresses.
     pub ports: &'a [u16],
 }
 
 impl Plan {
-    /// Foretells the binds of `sockets` and what comes of every destination, `more` ones among them.
+    /// Predicts the binds of `sockets` and the result for every destination, including `more`.
     #[must_use]
     pub fn new(
         sockets: Vec<SocketSpec>,
@@ -61,7 +61,7 @@ impl Plan {
         Plan::of(sockets, snapshot, rights, foreign, Asked { more, ..Asked::default() })
     }
 
-    /// Foretells the binds of `sockets` and what comes of all that is asked.
+    /// Predicts the binds of `sockets` and the requested results.
     #[must_use]
     pub fn of(
         sockets: Vec<SocketSpec>,
@@ -76,7 +76,7 @@ impl Plan {
         services.extend(asked.ports.iter().map(|&port| (Protocol::Tcp, port)));
         services.sort_unstable();
         services.dedup();
-        // Only those on a port that is asked for matter.
+        // Only those on a requested port matter.
         let foreign: Vec<Foreign> = foreign
             .into_iter()
             .filter(|socket| services.binary_search(&(socket.view.protocol, socket.view.port)).is_ok())
@@ -91,7 +91,7 @@ impl Plan {
         };
         destinations.sort_unstable();
         destinations.dedup();
-        // What only a client of this host can ask for is not asked of wires.
+        // Destinations that only a client of this host can use are not tested from links.
         let ordinary: Vec<bool> =
             destinations.iter().map(|to| asked.only.is_some() || !asked.more.contains(to)).collect();
         let is_own: Vec<bool> = services.iter().map(|service| own.binary_search(service).is_ok()).collect();
@@ -102,8 +102,8 @@ impl Plan {
         Plan { sockets, foreign, binds, matrix }
     }
 
-    /// Adds, after the cells of this host, those of clients that bind an address of it first
-    /// ([`reach::predict_from_addresses`]).
+    /// Adds results of clients that first bind an address of the host ([`reach::predict_from_addresses`]), after the
+    /// other results of this host.
     pub fn add_source_addresses(&mut self, snapshot: &Snapshot) {
         let local = LocalAddresses::new(snapshot);
         let more = reach::predict_from_addresses(&self.binds, snapshot, &local, &self.matrix);
@@ -111,7 +111,7 @@ impl Plan {
         self.matrix.cells.splice(host..host, more);
     }
 
-    /// The name of whoever holds or takes something.
+    /// The name of a listener or owner.
     #[must_use]
     pub fn name(&self, holder: Holder) -> &str {
         match holder {
@@ -124,48 +124,48 @@ impl Plan {
 /// The document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// [`PLAN_SCHEMA`] or [`PROBE_SCHEMA`], or that of a lab.
+    /// [`PLAN_SCHEMA`], [`PROBE_SCHEMA`], or the schema of a lab.
     pub schema: String,
     /// Version of the program.
     pub version: String,
-    /// False when anything could not be read.
+    /// False if anything could not be read.
     pub complete: bool,
-    /// One sentence for each thing that could not be read.
+    /// One sentence for each part that could not be read.
     pub incomplete_because: Vec<String>,
-    /// The host it is about.
+    /// The host.
     pub host: Host,
     /// Name of the profile.
     pub profile: String,
-    /// Which destinations were asked for.
+    /// The requested destinations.
     #[serde(default)]
     pub requested: Questions,
-    /// In the order in which they are bound.
+    /// In bind order.
     pub sockets: Vec<SocketReport>,
-    /// In the order of source, destination, protocol and port.
+    /// Sorted by source, destination, protocol and port.
     pub cells: Vec<CellReport>,
     /// In the order of the profile.
     pub expectations: Vec<ExpectationReport>,
-    /// What happened while a lab ran, in order; empty elsewhere.
+    /// Events of a lab, in order; empty elsewhere.
     #[serde(default)]
     pub events: Vec<EventReport>,
-    /// What a reader should know besides, one sentence each.
+    /// Further notes, one sentence each.
     pub notes: Vec<String>,
     /// Counts.
     pub summary: Summary,
 }
 
-/// Which destinations were asked besides, or instead of, every address of the host: what tells a comparison an address that is not
-/// there from one that nobody asked for.
+/// Destinations that were tested in addition to, or instead of, every address of the host. A comparison can then
+/// distinguish a missing address from one that was not tested.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Questions {
-    /// These alone; null for every address.
+    /// Only these; null for every address.
     pub only: Option<Vec<String>>,
-    /// Ways to name the host that only its own clients have: `0.0.0.0`, `127.0.0.2`, v4-mapped addresses.
+    /// Destinations that only the host's own clients can use: `0.0.0.0`, `127.0.0.2`, IPv4-mapped addresses.
     pub more: Vec<String>,
 }
 
 impl Questions {
-    /// What is asked, in the words of the cells.
+    /// The requested destinations, as shown in results.
     #[must_use]
     pub fn of(asked: Asked<'_>, snapshot: &Snapshot) -> Questions {
         let texts = |list: &[Destination]| -> Vec<String> {
@@ -177,140 +177,142 @@ impl Questions {
     }
 }
 
-/// Something that happened to a lab's network, and the cells that it changed. The cells of the report are those of before.
+/// An event in a lab's network, and the results that it changed. The results of the report are those before the event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventReport {
-    /// What was done, as commands.
+    /// The event, as commands.
     pub commands: Vec<String>,
-    /// How many cells there were afterwards.
+    /// Number of results after the event.
     pub cells: usize,
-    /// How many of them were not as foretold, or not where the packets came in.
+    /// How many of them differed from the prediction, or from the captured ingress interface.
     pub disagree: usize,
-    /// The cells whose answer was another one afterwards, in their order.
+    /// The results that changed, in order.
     pub changed: Vec<ChangedCell>,
 }
 
-/// A cell before and after an event.
+/// A result before and after an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangedCell {
-    /// As it was; null where the destination was not the host's.
+    /// Before; null if the destination was not an address of the host.
     pub before: Option<CellReport>,
-    /// As it is; null where the destination is not the host's any more.
+    /// After; null if the destination is no longer an address of the host.
     pub after: Option<CellReport>,
 }
 
-/// A socket and what comes of its bind.
+/// A socket and the outcome of its bind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketReport {
-    /// As it is asked for; in a probe, as it is.
+    /// The requested socket; in a probe, the actual one.
     pub socket: SocketView,
-    /// What comes of it.
+    /// Outcome of the bind.
     pub bind: BindReport,
-    /// Why it is exposed as it is, one sentence each.
+    /// Reasons for the exposure, one sentence each.
     pub exposure_because: Vec<String>,
 }
 
 /// The outcome of a bind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindReport {
-    /// As foretold.
+    /// Predicted.
     pub predicted: PredictedBind,
-    /// As seen; null in a plan.
+    /// Observed; null in a plan.
     pub observed: Option<ObservedBind>,
 }
 
-/// A foretold bind.
+/// A predicted bind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PredictedBind {
     /// `ok`, `error` or `uncertain`.
     pub outcome: BindOutcome,
-    /// The call that fails.
+    /// The system call that fails.
     pub phase: Option<Phase>,
-    /// What it answers.
+    /// Its errno.
     pub errno: Option<Errno>,
-    /// Listeners in the way, then sockets of other programs.
+    /// Conflicting listeners, then sockets of other programs.
     pub conflicts_with: Vec<String>,
-    /// The rule.
+    /// Code of the rule.
     pub code: Option<Code>,
-    /// What it means.
+    /// Explanation.
     pub message: Option<String>,
     /// The smallest change that would help.
     pub hint: Option<String>,
 }
 
-/// A bind as it went.
+/// An observed bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedBind {
     /// `ok` or `error`.
     pub outcome: BindOutcome,
-    /// The call that failed.
+    /// The system call that failed.
     pub phase: Option<Phase>,
-    /// What it answered.
+    /// Its errno.
     pub errno: Option<Errno>,
 }
 
-/// One question, what is foretold, and what was seen. Cells share what they have in common: a sweep has many alike.
+/// One result: source and destination, with prediction and observation. Results share equal parts, because a port scan
+/// has many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellReport {
-    /// Who connects.
+    /// The source.
     pub source: Source,
-    /// The address that the client has bound, a link-local one with its zone; null where the kernel chooses.
+    /// The address that the client has bound, with its zone if link-local; null if the kernel chooses.
     #[serde(default)]
     pub source_address: Option<String>,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// The address connected to, a link-local one with its zone.
+    /// The destination address, with its zone if link-local.
     pub destination: Arc<str>,
-    /// The interface that the destination address belongs to; null when it belongs to none (AnyIP, multicast).
+    /// The interface that has the destination address; null if none has it (AnyIP, multicast).
     #[serde(default)]
     pub address_owner: Option<IfName>,
     /// The port.
     pub port: u16,
-    /// What is foretold.
+    /// Prediction.
     pub predicted: Arc<PredictedCell>,
-    /// What was seen; null where nobody looked.
+    /// Observation; null if not tested.
     pub observed: Option<Arc<ObservedCell>>,
-    /// Whether both are the same; null where nobody looked or nothing was foretold.
+    /// Whether both agree; null if not tested or not predicted.
     pub agrees: Option<bool>,
 }
 
-/// What is foretold of a question.
+/// A predicted result.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PredictedCell {
-    /// What comes of it; null when it depends on what is not known.
+    /// Outcome; null if it depends on unknown facts.
     pub outcome: Option<Outcome>,
-    /// The listener that takes it; null when none does, several may, or another program's socket does.
+    /// The listener that accepts it; null if none does, if several may, or if another program's socket does.
     pub listener: Option<String>,
-    /// Those that may take it when it is not one: listeners that share, or sockets of other programs.
+    /// The possible sockets if there is more than one: listeners that share a port, or sockets of other programs.
     pub candidates: Vec<String>,
-    /// The interface the kernel will report.
+    /// The ingress interface that the kernel will report.
     pub ingress: Option<IfName>,
-    /// Whether the peer is this host itself; null unless accepted.
+    /// Whether the client is this host itself; null unless accepted.
     pub peer_is_local: Option<bool>,
-    /// The rule.
+    /// Code of the rule.
     pub why: Code,
 }
 
-/// What was seen of a question.
+/// An observed result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedCell {
-    /// What came of it.
+    /// Outcome.
     pub outcome: Outcome,
-    /// The listener that took it; null when none did or another program's socket did.
+    /// The listener that accepted it; null if none did or another program's socket did.
     pub listener: Option<String>,
-    /// The interface the kernel reported.
+    /// The ingress interface that the kernel reported.
     pub ingress: Option<IfName>,
-    /// The address it was sent to.
+    /// The destination address.
     pub local: Option<IpAddr>,
-    /// Who connected.
+    /// The client.
     pub peer: Option<IpAddr>,
-    /// Whether IPv4 came to an AF_INET6 socket.
+    /// Whether IPv4 arrived at an AF_INET6 socket.
     pub v4_mapped: bool,
-    /// The error.
+    /// The errno.
     pub errno: Option<Errno>,
-    /// From the start until the connection was there, the datagram was received, or neither came of it; in microseconds.
+    /// Time from the start until the connection was established, the datagram was received, or the attempt failed; in
+    /// microseconds.
     pub connect_us: u64,
-    /// The packets, as a capture saw them; null where none was made, and where nothing was accepted.
+    /// The captured packets; null without a capture, or if nothing was accepted.
     #[serde(default)]
     pub packets: Option<PacketsSeen>,
     /// What the client received in place of a connection; null where it received nothing, or was accepted.
@@ -324,53 +326,55 @@ pub struct ObservedCell {
     pub translated: Option<Translated>,
 }
 
-/// What was seen, as whoever looked hands it over.
+/// An observation, as passed to the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// What came of it.
+    /// Outcome.
     pub outcome: Outcome,
-    /// Index of the socket that took it.
+    /// Index of the socket that accepted it.
     pub taker: Option<usize>,
-    /// The interface the kernel reported.
+    /// The ingress interface that the kernel reported.
     pub ingress: Option<IfName>,
-    /// The address it was sent to.
+    /// The destination address.
     pub local: Option<SocketAddr>,
-    /// Who connected.
+    /// The client.
     pub peer: Option<SocketAddr>,
-    /// Whether IPv4 came to an AF_INET6 socket.
+    /// Whether IPv4 arrived at an AF_INET6 socket.
     pub v4_mapped: bool,
-    /// The error.
+    /// The errno.
     pub errno: Option<Errno>,
     /// What the client received in place of a connection.
     pub answer: Option<Answer>,
     /// The client's end, where it was asked for.
     pub client: Option<SocketAddr>,
-    /// From the start until the connection was there, the datagram was received, or neither came of it; in microseconds.
+    /// Time from the start until the connection was established, the datagram was received, or the attempt failed; in
+    /// microseconds.
     pub connect_us: u64,
 }
 
 /// Counts of a report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// All cells.
+    /// Number of results.
     pub cells: usize,
-    /// Cells in which prediction and observation are the same.
+    /// Number of results in which prediction and observation agree.
     pub agree: usize,
-    /// Cells in which they are not.
+    /// Number of results in which they do not.
     pub disagree: usize,
-    /// Cells whose outcome is `accepted`: as seen, else as foretold.
+    /// Number of results with outcome `accepted`: observed, or else predicted.
     pub accepted: usize,
-    /// Cells whose outcome could not be foretold.
+    /// Number of results whose outcome could not be predicted.
     pub unknown: usize,
-    /// Accepted cells whose packets were captured and bear out the reported ingress interface; null without a capture.
+    /// Number of accepted results whose captured packets confirm the reported ingress interface; null without a
+    /// capture.
     #[serde(default)]
     pub confirmed: Option<usize>,
-    /// Accepted cells whose packets came in elsewhere; null without a capture.
+    /// Number of accepted results whose packets arrived on another interface; null without a capture.
     #[serde(default)]
     pub contradicted: Option<usize>,
 }
 
-/// The text of a destination: as it is connected to, with its zone.
+/// The text of a destination, with its zone.
 #[must_use]
 pub fn destination_text(destination: Destination, snapshot: &Snapshot) -> String {
     let zone = snapshot.interface(destination.zone).filter(|_| needs_zone(destination.address));
@@ -380,7 +384,7 @@ pub fn destination_text(destination: Destination, snapshot: &Snapshot) -> String
     }
 }
 
-/// The interface that an address belongs to; that of the zone for a link-local address.
+/// The interface that has an address; for a link-local address, its zone.
 fn address_owner(destination: Destination, snapshot: &Snapshot) -> Option<IfName> {
     if destination.zone != 0 {
         return snapshot.interface(destination.zone).map(|interface| interface.name.clone());
@@ -391,7 +395,7 @@ fn address_owner(destination: Destination, snapshot: &Snapshot) -> Option<IfName
     owner.or_else(|| loopback().filter(|_| address.is_loopback())).map(|interface| interface.name.clone())
 }
 
-/// A predicted cell in names.
+/// A predicted result, with names.
 fn predicted_cell(plan: &Plan, cell: &Cell, snapshot: &Snapshot) -> PredictedCell {
     let predicted = &cell.predicted;
     let mut candidates: Vec<&str> = predicted.takers.iter().map(|&holder| plan.name(holder)).collect();
@@ -414,7 +418,7 @@ fn predicted_cell(plan: &Plan, cell: &Cell, snapshot: &Snapshot) -> PredictedCel
     }
 }
 
-/// All cells in names, with nothing seen yet.
+/// All results with names, without observations.
 #[must_use]
 pub fn predicted_cells(plan: &Plan, snapshot: &Snapshot) -> Vec<CellReport> {
     let text = |to| destination_text(to, snapshot);
@@ -447,7 +451,7 @@ pub fn predicted_cells(plan: &Plan, snapshot: &Snapshot) -> Vec<CellReport> {
     cells
 }
 
-/// All cells in names. `seen` is by the cells of the matrix; empty in a plan.
+/// All results with names. `seen` is indexed like the matrix; empty in a plan.
 #[must_use]
 pub fn cells(plan: &Plan, snapshot: &Snapshot, seen: &[Option<Seen>]) -> Vec<CellReport> {
     let mut cells = predicted_cells(plan, snapshot);
@@ -460,21 +464,21 @@ pub fn cells(plan: &Plan, snapshot: &Snapshot, seen: &[Option<Seen>]) -> Vec<Cel
     cells
 }
 
-/// Puts what is seen beside what is foretold.
+/// Combines observations with predictions.
 pub struct ObservationMerger<'a> {
     plan: &'a Plan,
-    /// Seen lately, by the time it took: the refusals of a sweep differ in little else.
+    /// Recent observations, by connect time: the refusals of a port scan differ in little else.
     lately: [Option<Arc<ObservedCell>>; 32],
 }
 
 impl<'a> ObservationMerger<'a> {
-    /// For the cells of `plan`.
+    /// For the results of `plan`.
     #[must_use]
     pub fn new(plan: &'a Plan) -> ObservationMerger<'a> {
         ObservationMerger { plan, lately: [const { None }; 32] }
     }
 
-    /// Puts it into the cell with this index.
+    /// Adds the observation of the result with this index.
     pub fn put(&mut self, cells: &mut [CellReport], index: usize, seen: &Seen) {
         let cell = &mut cells[index];
         let predicted = &self.plan.matrix.cells[index].predicted;
@@ -484,7 +488,7 @@ impl<'a> ObservationMerger<'a> {
                 Some(taker) => predicted.takers.contains(&Holder::Own(taker)),
                 None => predicted.takers.is_empty() || strangers,
             };
-            // A stranger does not tell where it saw us arrive.
+            // A foreign server does not report the ingress interface.
             let ingress = seen.ingress == cell.predicted.ingress || (strangers && seen.taker.is_none());
             outcome == seen.outcome && taker && ingress
         });
@@ -509,7 +513,7 @@ impl<'a> ObservationMerger<'a> {
     }
 }
 
-/// What is foretold of a bind, in names and words.
+/// A predicted bind, with names and messages.
 #[must_use]
 pub fn bind_report(plan: &Plan, index: usize, snapshot: &Snapshot) -> PredictedBind {
     let prediction: &BindPrediction = &plan.binds.predictions[index];
@@ -522,7 +526,7 @@ pub fn bind_report(plan: &Plan, index: usize, snapshot: &Snapshot) -> PredictedB
     }
     let words =
         crate::plan::bind_error::of_prediction(&plan.sockets[index], prediction, &conflicts_with, snapshot);
-    // What is said before is what is said after: the code goes with the words.
+    // The code determines the message, so equal codes have equal messages.
     let code = words.as_ref().map(|words| words.code).or(prediction.code);
     let (message, hint) = words.map_or((None, None), |words| (Some(words.message), words.hint));
     PredictedBind {
@@ -536,18 +540,18 @@ pub fn bind_report(plan: &Plan, index: usize, snapshot: &Snapshot) -> PredictedB
     }
 }
 
-/// A socket as it is shown in a plan. `exposure` is what it has when it is open.
+/// A socket as shown in a plan. `exposure` applies if it is open.
 #[must_use]
 pub fn view(spec: &SocketSpec, exposure: FamilyExposure, snapshot: &Snapshot) -> SocketView {
     let mut view = spec.view(exposure);
-    // What the system decides is known here.
+    // The value that the system chooses is known here.
     if view.v6only.is_none() && spec.domain() == crate::model::Family::Ipv6 {
         view.v6only = snapshot.setting("net.ipv6.bindv6only").map(|value| value != 0);
     }
     view
 }
 
-/// Counts the cells.
+/// Counts the results.
 #[must_use]
 pub fn summary(cells: &[CellReport]) -> Summary {
     let outcome = |cell: &CellReport| match &cell.observed {

@@ -1,7 +1,7 @@
-//! Two reports side by side: what is only in one, and what is not the same in both.
+//! Comparison of two reports: entries in only one, and entries that differ.
 //!
-//! Reports of every kind are compared alike: each has lists of things with a key (a socket, a question, an expectation, a finding, an
-//! interface), and each thing has a value in a few words. Times and counts are not compared.
+//! Reports of every kind are compared in the same way. Each has lists of entries with a key (a socket, a result, an
+//! expectation, a finding, an interface), and each entry has a short value. Times and counts are not compared.
 //!
 //! A question that only one report was asked is no difference: a probe asks more than a plan, a sweep of ports more than both. It
 //! is one when the other was asked of every address, and does not have that one. A plan that leaves open what a probe observed,
@@ -18,16 +18,16 @@ use crate::model::IfName;
 /// Schema of a comparison.
 pub const DIFF_SCHEMA: &str = "bindscope.diff/1";
 
-/// One thing that is not the same in both, in words whose names are escaped.
+/// One difference. Names are escaped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Difference {
     /// `socket`, `cell`, `expectation`, `finding` or `interface`.
     pub kind: String,
-    /// What it is.
+    /// Key of the entry.
     pub key: String,
-    /// Its value in the first; null when it is not there.
+    /// Value in the first report; null if missing.
     pub a: Option<String>,
-    /// Its value in the second; null when it is not there.
+    /// Value in the second report; null if missing.
     pub b: Option<String>,
 }
 
@@ -38,26 +38,26 @@ pub struct Comparison {
     pub schema: String,
     /// Version of the program.
     pub version: String,
-    /// Name of the first.
+    /// Name of the first report.
     pub a: String,
-    /// Name of the second.
+    /// Name of the second report.
     pub b: String,
-    /// How many things were compared.
+    /// Number of compared entries.
     pub compared: usize,
     /// Sorted by kind and key.
     pub differences: Vec<Difference>,
-    /// What only one was asked, sorted likewise: not compared, and no differences.
+    /// Entries that only one report tested, sorted in the same way: not compared, and not differences.
     #[serde(default)]
     pub only_in_one: Vec<Difference>,
 }
 
-/// The stem of a schema: `bindscope.plan` of `bindscope.plan/1`.
+/// The name in a schema: `bindscope.plan` of `bindscope.plan/1`.
 #[must_use]
 pub fn kind_of(schema: &str) -> &str {
     schema.split('/').next().unwrap_or(schema)
 }
 
-/// Whether two kinds of reports have the same lists: plans, probes and labs do.
+/// Whether two kinds of reports have the same lists: plans, probes and lab runs do.
 #[must_use]
 pub fn comparable(a: &str, b: &str) -> bool {
     let family = |kind: &str| match kind {
@@ -208,9 +208,9 @@ pub fn compare(a: (&str, &Lists), b: (&str, &Lists)) -> Comparison {
     }
 }
 
-/// What a report was asked.
+/// What a report tested.
 struct Asked<'a> {
-    /// These destinations alone, if it was not all of the host.
+    /// Only these destinations, if not all of the host.
     only: bool,
     /// Destinations in addition to the host's addresses.
     more: BTreeSet<&'a str>,
@@ -259,7 +259,7 @@ impl<'a> Asked<'a> {
 
 type Entries<'a> = BTreeMap<(&'static str, String), Entry<'a>>;
 
-/// A thing of a report.
+/// An entry of a report.
 struct Entry<'a> {
     text: String,
     /// The question, when it is one.
@@ -269,7 +269,7 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Whether two reports say the same of a thing, as far as both say something.
+    /// Whether two reports agree about an entry, as far as both have a value.
     fn agrees(&self, other: &Entry<'_>) -> bool {
         if self.text == other.text {
             return true;
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_was_not_asked_is_no_difference() {
+    fn untested_destinations_are_not_differences() {
         let report = |asked: Value, cells: &[(&str, &str, u16)]| {
             let cells = cells.iter().map(|(source, to, port)| {
                 let said = serde_json::json!({"outcome": "refused", "listener": null, "ingress": null});
@@ -472,7 +472,7 @@ mod tests {
         let more = serde_json::json!({"only": null, "more": ["0.0.0.0"]});
         let same = [("host", "10.0.0.1", 80), ("link:eth0", "10.0.0.1", 80)];
         assert_eq!(counts(&report(more, &[&same[..], &[("host", "0.0.0.0", 80)]].concat())), (2, 0, 1));
-        // An address more, and a wire less, are differences; another port is another question.
+        // An additional address and a missing link are differences; another port is not.
         assert_eq!(
             counts(&report(all.clone(), &[&same[..], &[("host", "10.0.0.2", 80)]].concat())),
             (3, 1, 0)
@@ -492,7 +492,7 @@ mod tests {
         };
         let said = |outcome: Value, listener: Value, candidates: Value, ingress: Value| serde_json::json!({"outcome": outcome, "listener": listener, "candidates": candidates, "ingress": ingress});
         for (foretold, seen, differ) in [
-            // A server of others does not say where we came in.
+            // A foreign server does not report our ingress interface.
             (
                 said("accepted".into(), Value::Null, ["nginx"].into(), "lo".into()),
                 said("accepted".into(), Value::Null, Value::Null, Value::Null),

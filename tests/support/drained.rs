@@ -1,4 +1,5 @@
-//! One run of `listen` whose clients wait in the queue before it looks, behind a program that counts what it does.
+//! One run of `listen` whose clients wait in the queue before the run starts, behind a wrapper that counts instructions
+//! or system calls.
 
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -9,11 +10,11 @@ use nix::unistd::Pid;
 
 use super::netns::Netns;
 
-/// How long a run may take to listen, and to end: what counts instructions is slow.
+/// Timeout of a run until it listens, and until it ends: a wrapper that counts instructions is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs `listen` behind `wrapper`, which must become it, with so many clients that have said `request`, to its orderly end.
-/// Every one must have been told.
+/// Runs `listen` behind `wrapper`, which must exec it, with this many clients that have sent `request`, until its
+/// normal end. Every client must be reported.
 pub fn drained(wrapper: &[&str], clients: usize, reply: &str, request: &[u8]) {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();

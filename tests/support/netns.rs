@@ -1,7 +1,7 @@
-//! Network namespaces of the tests' own, without root where the system allows it.
+//! Network namespaces for tests, without root if the system permits it.
 //!
-//! A test crate with `harness = false` calls [`harness`] from `main`. Each [`Netns`] lives as long as its descriptor; the kernel
-//! removes it and all that is in it afterwards, so nothing needs cleaning up.
+//! A test crate with `harness = false` calls [`harness`] from `main`. Each [`Netns`] exists as long as its descriptor.
+//! The kernel then removes it with its contents, so no cleanup is needed.
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -10,11 +10,11 @@ use std::process::{Command, ExitCode, Output};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// Runs the trials in namespaces, or says why it cannot: then they count as ignored, or as failed when
-/// `BINDSCOPE_REQUIRE_NETNS` is set.
+/// Runs the trials in namespaces, or prints why it cannot. They then count as ignored, or as failed with
+/// `BINDSCOPE_REQUIRE_NETNS`.
 pub fn harness(trials: Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Two cores serve many machines well; a test that measures nothing may share them.
+    // Two cores can run several trials; a test that measures nothing may run with others.
     arguments.test_threads.get_or_insert(4);
     let trials = match prepare() {
         Ok(()) => trials,
@@ -39,7 +39,7 @@ pub fn trial(name: &str, body: fn()) -> Trial {
     })
 }
 
-/// Makes the process able to make namespaces. To be called while there is one thread.
+/// Enables the process to create namespaces. Must be called while it has one thread.
 pub fn prepare() -> Result<(), String> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     if !uid.is_root() || std::env::var_os("BINDSCOPE_TEST_ROOTLESS").is_some() {
@@ -54,7 +54,7 @@ pub fn prepare() -> Result<(), String> {
         write("/proc/self/uid_map", format!("0 {uid} 1"))?;
         write("/proc/self/gid_map", format!("0 {gid} 1"))?;
     }
-    // Whether one can be made at all is tried where it does no harm.
+    // Test in a child process whether a namespace can be created.
     std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET))
         .join()
         .map_err(|_| "a thread panicked".to_owned())?
@@ -65,7 +65,7 @@ pub fn prepare() -> Result<(), String> {
     }
 }
 
-/// A host with a wire to another one: 192.0.2.1 and 2001:db8::1 on `eth0` here, the same with 2 there.
+/// A host with a link to another one: 192.0.2.1 and 2001:db8::1 on `eth0` here, the same with 2 there.
 #[must_use]
 pub fn two_hosts() -> (Netns, Netns) {
     let (here, there) = (Netns::new(), Netns::new());
@@ -81,7 +81,7 @@ pub fn two_hosts() -> (Netns, Netns) {
 pub struct Netns(OwnedFd);
 
 impl Netns {
-    /// A new one; duplicate address detection is off, so that addresses are usable at once.
+    /// A new namespace; duplicate address detection is off, so that addresses are usable immediately.
     #[must_use]
     pub fn new() -> Netns {
         let fd = std::thread::spawn(|| {
@@ -95,7 +95,7 @@ impl Netns {
         new
     }
 
-    /// Runs `body` on a thread of this namespace. Programs that it starts are in the namespace too.
+    /// Runs `body` on a thread in this namespace. Programs that it starts are in the namespace too.
     pub fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         let result = std::thread::scope(|scope| {
             scope
@@ -111,23 +111,23 @@ impl Netns {
         }
     }
 
-    /// Runs a command here and returns what it did.
+    /// Runs a command here and returns its output.
     pub fn output(&self, command: &mut Command) -> Output {
         self.run(|| command.output()).unwrap()
     }
 
-    /// `ip` with these words, which must succeed.
+    /// Runs `ip` with these words, separated by blanks; it must succeed.
     pub fn ip(&self, words: &str) {
         self.ip_args(&words.split_whitespace().collect::<Vec<_>>());
     }
 
-    /// `ip` with these arguments, which must succeed.
+    /// Runs `ip` with these arguments; it must succeed.
     pub fn ip_args<S: AsRef<std::ffi::OsStr> + std::fmt::Debug + Sync>(&self, arguments: &[S]) {
         let output = self.output(Command::new("ip").args(arguments));
         assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Sets a sysctl by its dotted name (interface names with dots are not for this).
+    /// Sets a sysctl by its dotted name (not for interface names with dots).
     pub fn sysctl(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         self.run(|| std::fs::write(&path, value)).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -139,26 +139,26 @@ impl Netns {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
-    /// Its inode, which is its name in `/proc/PID/ns/net`.
+    /// Its inode, the number in `/proc/PID/ns/net`.
     #[must_use]
     pub fn inode(&self) -> u64 {
         nix::sys::stat::fstat(self.0.as_fd()).unwrap().st_ino
     }
 
-    /// A wire (veth pair) from `here` in this namespace to `there` in the other one, both up.
+    /// A link (veth pair) from `here` in this namespace to `there` in the other one, both up.
     pub fn wire(&self, here: &str, other: &Netns, there: &str) {
         self.ip_args(&["link", "add", here, "type", "veth", "peer", "name", there, "netns", &other.path()]);
         self.ip(&format!("link set {here} up"));
         other.ip(&format!("link set {there} up"));
     }
 
-    /// Gives an interface an address at once usable.
+    /// Adds an address to an interface, usable immediately.
     pub fn address(&self, interface: &str, address: &str) {
         let nodad = if address.contains(':') { " nodad" } else { "" };
         self.ip(&format!("address add {address} dev {interface}{nodad}"));
     }
 
-    /// How many handshakes the kernel has ended here as a server (RFC 4022, `tcpPassiveOpens`).
+    /// Number of handshakes that the kernel has completed here as a server (RFC 4022, `tcpPassiveOpens`).
     #[must_use]
     pub fn passive_opens(&self) -> u64 {
         let text = self.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap();

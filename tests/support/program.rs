@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take before it counts as hung.
+/// Timeout of anything, after which it counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program with these arguments and an environment that does not change its output.
@@ -23,19 +23,19 @@ pub fn bindscope(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs it until it ends.
 #[must_use]
 pub fn run(arguments: &[&str]) -> Output {
     finish(bindscope(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
-/// Copies a program by another program. A child that another thread starts holds what this process has open until it executes its
-/// own program, and while a file is open to be written nobody can execute it (ETXTBSY).
+/// Copies a program with another program. A child that another thread starts inherits the open files of this process
+/// until it executes its own program. While a file is open for writing, it cannot be executed (ETXTBSY).
 pub fn copy_program(from: &str, to: &std::path::Path) {
     assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
 }
 
-/// A file of its own with this text, readable by everybody.
+/// A separate file with this text, readable by every user.
 #[must_use]
 pub fn toml_file(text: &str) -> tempfile::NamedTempFile {
     use std::os::unix::fs::PermissionsExt as _;
@@ -45,7 +45,7 @@ pub fn toml_file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-/// What a program wrote and how it ended; killed, and a failure, when it hangs.
+/// Output and exit status of a program; a program that hangs is killed and fails the test.
 #[must_use]
 pub fn finish(mut child: Child) -> Output {
     let stdout = child.stdout.take().map(|mut stream| {
@@ -108,7 +108,7 @@ impl Listening {
     pub fn start(command: &mut Command) -> Listening {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        // A channel without room, so that a test which does not read stands for a reader that does not.
+        // A channel without buffer, so that a test that does not read acts as a slow reader.
         let (sender, lines) = mpsc::sync_channel(0);
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
@@ -131,7 +131,7 @@ impl Listening {
         }
     }
 
-    /// The sockets that were opened, as `bound` told them.
+    /// The opened sockets, as reported by `bound`.
     pub fn bound(&self) -> impl Iterator<Item = &Value> {
         self.beginning.iter().filter(|event| event["event"] == "bound").map(|event| &event["socket"])
     }
@@ -141,7 +141,7 @@ impl Listening {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("nothing was told for {PATIENCE:?}"),
+            Err(RecvTimeoutError::Timeout) => panic!("no event for {PATIENCE:?}"),
         }
     }
 
@@ -150,7 +150,8 @@ impl Listening {
         self.try_next().unwrap_or_else(|| panic!("the stream ended"))
     }
 
-    /// The next arrival. On a busy machine the kernel is late with the addresses of a new wire, and that is told in between.
+    /// The next arrival. On a busy machine the kernel adds the addresses of a new link late, and reports this in
+    /// between.
     pub fn next_arrival(&mut self) -> Value {
         loop {
             let event = self.next();
@@ -166,17 +167,17 @@ impl Listening {
         nix::unistd::Pid::from_raw(self.child.as_ref().unwrap().id().try_into().unwrap())
     }
 
-    /// How it ended, if it has.
+    /// Exit status, if it has ended.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
         self.child.as_mut().unwrap().try_wait().unwrap()
     }
 
-    /// Waits for its end.
+    /// Waits for the end.
     pub fn wait(mut self) -> ExitStatus {
         wait(self.child.as_mut().unwrap())
     }
 
-    /// Asks it to end and returns the events that are left, how it ended, and its standard error.
+    /// Ends it and returns the remaining events, its exit status, and its standard error.
     #[must_use]
     pub fn end(mut self) -> (Vec<Value>, ExitStatus, String) {
         nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGINT).unwrap();
@@ -199,7 +200,7 @@ impl Drop for Listening {
     }
 }
 
-/// The text with every run of blanks and line ends as one blank, for output that is wrapped to a width.
+/// The text with every run of blanks and line ends as one blank, for wrapped output.
 #[allow(dead_code, reason = "not every test binary uses it")]
 pub fn flat(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")

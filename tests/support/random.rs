@@ -1,15 +1,15 @@
-//! Reproducible random choices: the seed is printed, and taken from `BINDSCOPE_SEED` when that is set. With `BINDSCOPE_PORTIONS`
-//! set to 10, long tests do a tenth of their work, for slow machines.
+//! Reproducible random choices: the seed is printed, and can be set with `BINDSCOPE_SEED`. With
+//! `BINDSCOPE_PORTIONS=10`, long tests do a tenth of their work, for slow machines.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Into how many portions the work is divided, of which one is done.
+/// The divisor of the work.
 #[must_use]
 pub fn portions() -> usize {
     std::env::var("BINDSCOPE_PORTIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
 }
 
-/// How many of so many are to be done.
+/// How many of this number to do.
 #[must_use]
 pub fn portion(all: usize) -> usize {
     all.div_ceil(portions())
@@ -19,7 +19,7 @@ pub fn portion(all: usize) -> usize {
 pub struct Random(u64);
 
 impl Random {
-    /// One whose seed is printed under `name`.
+    /// A generator whose seed is printed under `name`.
     #[must_use]
     pub fn seeded(name: &str) -> Random {
         let seed = std::env::var("BINDSCOPE_SEED").ok().and_then(|text| text.parse().ok());

@@ -1,4 +1,4 @@
-//! A namespace as `ip` and `/proc/sys` describe it: a second opinion, independent of what the program reads.
+//! A namespace as `ip` and `/proc/sys` report it: independent of what the program reads.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ fn setting(ns: &Netns, name: &str) -> Option<i64> {
     ns.run(|| std::fs::read_to_string(path)).ok()?.trim().parse().ok()
 }
 
-/// The kernel that runs, as uname(2) tells it.
+/// The running kernel, from uname(2).
 #[must_use]
 pub fn kernel() -> Host {
     let uname = nix::sys::utsname::uname().unwrap();
@@ -67,7 +67,7 @@ pub fn snapshot(ns: &Netns) -> Snapshot {
             }
         }
     }
-    // As the program's own snapshot, only what addresses do not imply.
+    // Like the program's snapshot, only routes that do not follow from addresses.
     let own = |route: &Route| {
         interfaces.iter().flat_map(|interface| &interface.addresses).any(|address| {
             let net = IpNet::new(address.address, address.prefix).unwrap().trunc();
@@ -168,12 +168,12 @@ fn route(route: &Value, table: u32, ipv4: bool, index: &impl Fn(&Value) -> Optio
     })
 }
 
-/// Waits until every IPv6 address is in use: the kernel makes its local route a little later, and much later when it is busy.
+/// Waits until every IPv6 address is in use. The kernel adds its local route later, and much later on a busy machine.
 pub fn settle(ns: &Netns) {
     settle_those(ns, &|_| true);
 }
 
-/// The same where some addresses never will be.
+/// The same, if some addresses never become usable.
 pub fn settle_usable(ns: &Netns) {
     settle_those(ns, &|line| !line.contains("tentative") && !line.contains("dadfailed"));
 }

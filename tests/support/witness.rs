@@ -1,11 +1,12 @@
-//! Sockets as `ss` spells them: a second opinion on an inventory.
+//! Sockets as `ss` shows them: an independent check of an inventory.
 
 use std::net::IpAddr;
 use std::process::Command;
 
 use bindscope::model::{Family, ListeningSocket, SocketState};
 
-/// These sockets as `ss -Htulnpe` spells them: protocol, state, local address, inode, pids, and whether it is IPv6 alone.
+/// These sockets in the format of `ss -Htulnpe`: protocol, state, local address, inode, pids, and whether it is IPv6
+/// only.
 #[must_use]
 pub fn spelled<'a>(sockets: impl IntoIterator<Item = &'a ListeningSocket>) -> Vec<String> {
     let mut lines: Vec<String> = sockets.into_iter().map(spelling).collect();
@@ -36,7 +37,7 @@ fn spelling(socket: &ListeningSocket) -> String {
     )
 }
 
-/// What `ss` says of the calling thread's network namespace, in the same words.
+/// The output of `ss` for the calling thread's network namespace, in the same format.
 #[must_use]
 pub fn ss() -> Vec<String> {
     let output = Command::new("ss").arg("-Htulnpe").output().unwrap();

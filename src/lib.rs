@@ -28,6 +28,7 @@
 //! | [`audit`] | from inventories and snapshots to findings, and the verdict of a policy | no system calls |
 //! | [`report`] | documents: one envelope for every report, and its reader | |
 //! | [`render`] | events and reports as text, tables, CSV, HTML | opens no files, reads no clock |
+//! | [`why`] | from facts about a target to one cause and its fix | no system calls |
 //! | [`explain`] | a built-in page for every code and topic | |
 //! | [`cmd`] | one file per command: the only place for clock, terminal, files and exit codes | |
 //!
@@ -51,3 +52,4 @@ pub mod reply;
 pub mod report;
 pub mod serve;
 pub mod sys;
+pub mod why;

@@ -25,9 +25,10 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("record", "model code escape", "the events that leave the program"),
     ("audit", "model plan profile code diag escape", "pure: findings follow from the inventory"),
     ("report", "model profile plan audit record code diag escape", "documents: one envelope, one reader"),
+    ("why", "model plan code diag escape", "pure: causes follow from facts"),
     (
         "render",
-        "model record report plan audit code diag escape",
+        "why model record report plan audit code diag escape",
         "pure: no system, no clock, no environment",
     ),
     ("probe", "model sys plan report serve escape", "connects, and compares with the plan"),
@@ -39,7 +40,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("explain", "code escape", "pages are text"),
     (
         "cmd",
-        "escape code model diag profile plan sys attribute reply serve record report render audit probe lab explain",
+        "escape code model diag profile plan sys attribute reply serve record report render audit why probe lab explain",
         "the edge: it may call every stage",
     ),
 ];

@@ -25,6 +25,7 @@ pub mod probe;
 pub mod profile_args;
 pub mod schema;
 pub mod target_host;
+pub mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -74,6 +75,8 @@ enum Command {
     Interfaces(Deferred<interfaces::Args>),
     /// Bind, accept, and report every arrival with its ingress interface
     Listen(Deferred<listen::Args>),
+    /// What answers at an address of this host, such as localhost:3000, and why not
+    Why(Deferred<why::Args>),
     /// What already listens here, who can reach it, and whether a policy allows it
     Audit(Deferred<audit::Args>),
     /// Established connections of this machine's servers, with their ingress interface where rights allow
@@ -119,6 +122,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             None => overview::run(&context),
             Some(Command::Interfaces(Deferred(args))) => interfaces::run(args, &context),
             Some(Command::Listen(Deferred(args))) => listen::run(args, &context),
+            Some(Command::Why(Deferred(args))) => why::run(args, &context),
             Some(Command::Audit(Deferred(args))) => audit::run(args, &context),
             Some(Command::Connections(Deferred(args))) => connections::run(args, &context),
             Some(Command::Plan(Deferred(args))) => plan::run(args, &context),

@@ -150,7 +150,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let ports = ports_of(&args.ports);
     let expansion = expand(&profile, &subject.snapshot);
     let mut opened = Opened::all(&expansion.sockets, &subject.snapshot);
-    let localhost = if args.localhost { localhost_addresses(&subject.snapshot) } else { Vec::new() };
+    let localhost = if args.localhost { hosts_addresses("localhost", &subject.snapshot) } else { Vec::new() };
     let more = more_destinations(&subject.snapshot, &localhost);
     let asked = Asked { more: &more, only: chosen.as_deref(), ports: &ports };
     if let Some(problem) = too_many(asked, &subject.snapshot) {
@@ -259,14 +259,14 @@ fn more_destinations(snapshot: &Snapshot, localhost: &[IpAddr]) -> Vec<Destinati
     more.into_iter().map(|address| Destination { address, zone: 0 }).collect()
 }
 
-/// The addresses of `localhost` in the file that resolvers read first (hosts(5)), in its order.
-fn localhost_addresses(snapshot: &Snapshot) -> Vec<IpAddr> {
+/// The addresses of `name` in the file that resolvers read first (hosts(5)), in its order.
+pub(super) fn hosts_addresses(name: &str, snapshot: &Snapshot) -> Vec<IpAddr> {
     let text = target_host::read_text(std::path::Path::new("/etc/hosts"), 1 << 20).unwrap_or_default();
     let mut found = Vec::new();
     for line in text.lines() {
         let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
         let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
-        if let Some(address) = address.filter(|_| words.any(|name| name.eq_ignore_ascii_case("localhost")))
+        if let Some(address) = address.filter(|_| words.any(|alias| alias.eq_ignore_ascii_case(name)))
             && !found.contains(&address)
             && (address.is_ipv4() || snapshot.ipv6_available)
             // A link-local address needs a zone that the file does not have.

@@ -146,6 +146,12 @@ pub enum Exposure {
     Global,
 }
 
+/// Whether the address is IPv4-mapped (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2).
+#[must_use]
+pub fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}
+
 impl Exposure {
     /// The exposure of a socket bound to an address of this class.
     #[must_use]
@@ -172,6 +178,18 @@ impl Exposure {
             Exposure::Link => "link",
             Exposure::Private => "private",
             Exposure::Global => "global",
+        }
+    }
+
+    /// Who can reach the socket, in the words that every command shows to people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Exposure::None => "not reachable",
+            Exposure::Loopback => "this host only",
+            Exposure::Link => "same link",
+            Exposure::Private => "private networks",
+            Exposure::Global => "anywhere",
         }
     }
 }

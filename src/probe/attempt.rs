@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::engine::Engine;
+use crate::model::addr::is_mapped;
 use crate::model::{Answer, Errno, Outcome, Protocol};
 use crate::serve::bind::Bound;
 use crate::sys;
@@ -143,9 +144,4 @@ pub fn run_from_here(
 pub fn why_unseen(count: usize) -> String {
     let noun = if count == 1 { "connection was" } else { "connections were" };
     format!("{count} {noun} not made: the deadline came first, or there were too few descriptors (ulimit -n)")
-}
-
-/// Whether it is an IPv4-mapped address.
-pub(super) fn is_mapped(address: IpAddr) -> bool {
-    address.is_ipv6() && address.to_canonical().is_ipv4()
 }

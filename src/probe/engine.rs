@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, Socket};
 
-use super::attempt::{Attempt, Attempts, Limits, Observation, is_mapped};
+use super::attempt::{Attempt, Attempts, Limits, Observation};
 use super::classify::{may_pass, outcome_of};
 use super::socket_reuse::{Spare, Spares};
+use crate::model::addr::is_mapped;
 use crate::model::{Answer, Errno, Family, Outcome, Protocol};
 use crate::serve::bind::Bound;
 use crate::sys::{self, Connecting, Interest, Poller, options, packet_info};

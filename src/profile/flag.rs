@@ -7,11 +7,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::bind::{self, Bind, Scope, Selector, Wrong, interface_name};
-use super::listener::is_mapped;
 use super::value::nearest;
 use super::{Listener, WhenMissing, duration, ports};
 use crate::code::Code;
 use crate::diag::{Diagnostic, Place};
+use crate::model::addr::is_mapped;
 use crate::model::socket::Reply;
 use crate::model::{Family, Protocol, V6Only};
 

@@ -11,6 +11,7 @@ use super::keys::{Key, Keys, Kind, optional, required};
 use super::value::{Problems, boolean, number, text};
 use super::{duration, ports};
 use crate::code::Code;
+use crate::model::addr::is_mapped;
 use crate::model::socket::Reply;
 use crate::model::{IfName, Protocol, V6Only};
 
@@ -346,9 +347,4 @@ fn contradictions(listener: &Listener, table: &DeTable<'_>, span: &Range<usize>,
             .add(Code::CONTRADICTION, place("port"), "port 0 gives every socket of a group another port")
             .help("name a port, so that the sockets of the group share it");
     }
-}
-
-/// Whether the address is `::ffff:a.b.c.d`.
-pub(super) fn is_mapped(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
 }

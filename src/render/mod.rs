@@ -13,3 +13,4 @@ mod ranges;
 mod style;
 pub mod summary;
 mod table;
+pub mod why;

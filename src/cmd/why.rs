@@ -1,0 +1,522 @@
+//! `bindscope why`: what answers at an address of this host, and why not.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::format_args::{FormatArgs, Formats};
+use super::{Context, Exit, Failure, target_host};
+use crate::code::Code;
+use crate::diag::Diagnostic;
+use crate::model::addr::needs_zone;
+use crate::model::{Host, IfName, ListeningSocket, Outcome, Owners, Protocol, Snapshot, SocketView, Source};
+use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
+use crate::plan::predict::{Foreign, Holder, predict_binds};
+use crate::plan::reach::{Destination, predict_reach};
+use crate::probe::attempt::{self, Attempt, Limits};
+use crate::why::{self, Diagnosis, Elsewhere, Facts, Ipv6, Observed, ResolvedBy, Tried};
+use crate::{render, sys};
+
+/// Arguments of `bindscope why`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  bindscope why localhost:3000        why a client on this host cannot connect\n  \
+    bindscope why 5432                  what answers on the port, at localhost\n  bindscope why 192.168.1.10:8080     an \
+    address of this host\n  bindscope why http://localhost:3000 --json"
+)]
+pub struct Args {
+    /// A port, a name or an address of this host with a port, or a URL. A name is looked up as programs here do
+    #[arg(value_name = "TARGET")]
+    target: String,
+    /// The program that is expected to answer, such as nginx
+    #[arg(long, value_name = "NAME")]
+    process: Option<String>,
+    /// Look only; make no connection
+    #[arg(long)]
+    no_connect: bool,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
+    /// Write to FILE in place of standard output
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    output: Option<PathBuf>,
+    /// Time limit of a connection
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::probe::duration, help_heading = "Limits")]
+    connect_timeout: Duration,
+}
+
+/// Formats of a diagnosis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Text for people
+    Human,
+    /// The document of schema bindscope.why/1
+    Json,
+}
+
+impl Formats for Format {
+    const DEFAULT: Format = Format::Human;
+    const JSON: Format = Format::Json;
+}
+
+/// The document.
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    version: &'static str,
+    complete: bool,
+    incomplete_because: &'a [String],
+    host: &'a Host,
+    target: &'a str,
+    resolved_by: ResolvedBy,
+    addresses: Vec<Entry<'a>>,
+    diagnosis: &'a [Diagnosis],
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    address: String,
+    port: u16,
+    protocol: Protocol,
+    local: bool,
+    socket: Option<&'a SocketView>,
+    owners: Option<&'a Owners>,
+    predicted: Predicted,
+    observed: Option<Observed>,
+}
+
+#[derive(Serialize)]
+struct Predicted {
+    outcome: Option<Outcome>,
+    why: Code,
+}
+
+/// A target in its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    protocol: Protocol,
+    name: String,
+    port: u16,
+}
+
+/// Runs `bindscope why`.
+///
+/// # Errors
+/// Exit 2 for a target that cannot be read, 4 when this host's network cannot be read, 5 when the output fails.
+pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let target = parse(&args.target)?;
+    let host = target_host::here()?;
+    let options = sys::InventoryOptions { socket_options: true, ..sys::InventoryOptions::default() };
+    let mut inventory = sys::inventory(&options);
+    super::overview::expose(&mut inventory.sockets, &host.snapshot);
+    let (resolved_by, addresses) = resolve(&target, &host.snapshot);
+    let filters = host.filters.clone().unwrap_or_default();
+    let mut facts = Facts {
+        target: args.target.clone(),
+        name: target.name.clone(),
+        port: target.port,
+        protocol: target.protocol,
+        resolved_by,
+        addresses: Vec::new(),
+        sockets: std::mem::take(&mut inventory.sockets),
+        elsewhere: Vec::new(),
+        ipv6: ipv6(&host.snapshot),
+        loopback_up: host.snapshot.interfaces.iter().all(|interface| !interface.loopback || interface.up),
+        filters: filters.tables,
+        filters_unknown: filters.unknown_because,
+        expected: args.process.clone(),
+    };
+    facts.addresses = predict(&facts, &addresses, &host.snapshot);
+    facts.sockets.extend(others_on_port(&facts));
+    if !args.no_connect {
+        connect(&mut facts.addresses, &target, args.connect_timeout, &host.snapshot).map_err(|error| {
+            Failure::new(
+                Exit::Environment,
+                Diagnostic::error(Code::BIND_FAILED, format!("cannot connect: {error}")),
+            )
+        })?;
+    }
+    if facts.serving().next().is_none() && facts.addresses.iter().any(|one| one.local) {
+        facts.elsewhere = elsewhere(&target);
+    }
+    let diagnosis = why::diagnose(&facts);
+    let text = match args.format.get() {
+        Format::Human => {
+            let color = context.color && args.output.is_none();
+            render::why::page(&facts, &diagnosis, color, context.width, context.verbose > 0)
+        }
+        Format::Json => {
+            let document = Document {
+                schema: "bindscope.why/1",
+                version: env!("CARGO_PKG_VERSION"),
+                complete: inventory.complete,
+                incomplete_because: &inventory.incomplete_because,
+                host: &host.snapshot.host,
+                target: &facts.target,
+                resolved_by,
+                addresses: facts.addresses.iter().map(|one| entry(&facts, one)).collect(),
+                diagnosis: &diagnosis,
+            };
+            serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+        }
+    };
+    context.emit(text.as_bytes(), args.output.as_deref())?;
+    Ok(match (why::decided(&facts), diagnosis.is_empty()) {
+        (false, _) => Exit::Undecided,
+        (true, true) => Exit::Success,
+        (true, false) => Exit::Finding,
+    })
+}
+
+fn entry<'a>(facts: &'a Facts, tried: &'a Tried) -> Entry<'a> {
+    let socket = facts.socket_of(tried);
+    Entry {
+        address: tried.text(),
+        port: facts.port,
+        protocol: facts.protocol,
+        local: tried.local,
+        socket: socket.map(|socket| &socket.view),
+        owners: socket.and_then(|socket| socket.owners.as_ref()),
+        predicted: Predicted { outcome: tried.predicted, why: tried.because },
+        observed: tried.observed,
+    }
+}
+
+/// Reads `3000`, `:3000`, `localhost:3000`, `[::1]:3000`, `udp:localhost:53`, `http://localhost:3000/path`.
+fn parse(text: &str) -> Result<Target, Failure> {
+    let wrong = |message: String, help: String| {
+        Failure::new(Exit::Usage, Diagnostic::error(Code::BAD_ADDRESS, message).help(help))
+    };
+    let shown = crate::escape::escape(text);
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => {
+            (Some(scheme.to_ascii_lowercase()), rest.split(['/', '?', '#']).next().unwrap_or(rest))
+        }
+        None => (None, text),
+    };
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let (protocol, rest) = match rest.split_once(':') {
+        Some(("udp", rest)) => (Protocol::Udp, rest),
+        Some(("tcp", rest)) => (Protocol::Tcp, rest),
+        _ => (Protocol::Tcp, rest),
+    };
+    let default_port = match scheme.as_deref() {
+        Some("http" | "ws") => Some(80),
+        Some("https" | "wss") => Some(443),
+        Some("postgres" | "postgresql") => Some(5432),
+        Some("redis") => Some(6379),
+        Some("mysql") => Some(3306),
+        _ => None,
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (name, port) = if is_number(rest) {
+        ("localhost", Some(rest))
+    } else if let Some(inside) = rest.strip_prefix('[') {
+        let Some((inside, tail)) = inside.split_once(']') else {
+            return Err(wrong(
+                format!("{shown} has no closing bracket"),
+                "write [ADDRESS]:PORT, such as [::1]:3000".to_owned(),
+            ));
+        };
+        (inside, tail.strip_prefix(':'))
+    } else if rest.parse::<Ipv6Addr>().is_ok() {
+        (rest, None)
+    } else {
+        match rest.rsplit_once(':') {
+            Some(("", port)) => ("localhost", Some(port)),
+            Some((name, port)) => (name, Some(port)),
+            None => (rest, None),
+        }
+    };
+    let port = match port {
+        Some(port) => match port.parse::<u16>() {
+            Ok(port) if port > 0 => port,
+            _ => {
+                let help = format!(
+                    "a port is a number from 1 to 65535, such as {}:3000",
+                    crate::escape::escape(name)
+                );
+                return Err(wrong(format!("\"{}\" is not a valid port", crate::escape::escape(port)), help));
+            }
+        },
+        None => match default_port {
+            Some(port) => port,
+            None => {
+                let shown_name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+                let help = format!("add the port: bindscope why {}:3000", crate::escape::escape(&shown_name));
+                return Err(wrong(format!("{shown} has no port"), help));
+            }
+        },
+    };
+    if name.is_empty() || name.len() > 253 {
+        return Err(wrong(
+            format!("{shown} has no valid name or address"),
+            "write NAME:PORT, such as localhost:3000".to_owned(),
+        ));
+    }
+    let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(name);
+    Ok(Target { protocol, name: name.to_owned(), port })
+}
+
+/// The addresses of the name, in the order in which getaddrinfo(3) gives them.
+fn resolve(target: &Target, snapshot: &Snapshot) -> (ResolvedBy, Vec<Destination>) {
+    let (bare, zone) =
+        target.name.split_once('%').map_or((target.name.as_str(), None), |(bare, zone)| (bare, Some(zone)));
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        let named = |zone: &str| {
+            snapshot
+                .interfaces
+                .iter()
+                .find(|interface| interface.name.to_string() == zone)
+                .map(|interface| interface.index)
+        };
+        let zone = zone.and_then(|zone| named(zone).or_else(|| zone.parse().ok()));
+        // A link-local address without a zone means the interface that has it.
+        let owner = || {
+            snapshot
+                .addresses()
+                .find(|(_, one)| one.address == address)
+                .map_or(0, |(interface, _)| interface.index)
+        };
+        let zone = if needs_zone(address) { zone.unwrap_or_else(owner) } else { 0 };
+        return (ResolvedBy::Literal, vec![Destination { address, zone }]);
+    }
+    let found: Vec<Destination> = (target.name.as_str(), target.port)
+        .to_socket_addrs()
+        .map(|found| {
+            found
+                .map(|address| match address {
+                    SocketAddr::V4(v4) => Destination { address: (*v4.ip()).into(), zone: 0 },
+                    SocketAddr::V6(v6) => Destination { address: (*v6.ip()).into(), zone: v6.scope_id() },
+                })
+                .collect()
+        })
+        .unwrap_or_default();
+    let mut addresses: Vec<Destination> = Vec::new();
+    for one in found {
+        if !addresses.contains(&one) {
+            addresses.push(one);
+        }
+    }
+    let in_hosts = super::probe::hosts_addresses(&target.name, snapshot);
+    let by = if addresses.iter().all(|one| in_hosts.contains(&one.address)) {
+        ResolvedBy::HostsFile
+    } else {
+        ResolvedBy::Resolver
+    };
+    (by, addresses)
+}
+
+/// What the plan predicts for a client on this host at each address.
+fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec<Tried> {
+    let local = LocalAddresses::new(snapshot);
+    let serving: Vec<usize> = facts.serving().map(|(index, _)| index).collect();
+    let foreign: Vec<Foreign> = serving
+        .iter()
+        .filter_map(|index| facts.sockets.get(*index))
+        .map(|socket| Foreign { view: socket.view.clone(), uid: socket.uid, name: why::program(socket) })
+        .collect();
+    let rights =
+        crate::plan::bind_check::Rights { uid: u32::MAX, privileged_ports: false, transparent: false };
+    let binds = predict_binds(&[], snapshot, rights, &foreign);
+    let matrix = predict_reach(
+        &binds,
+        snapshot,
+        &local,
+        vec![Source::Host],
+        addresses.to_vec(),
+        vec![(facts.protocol, facts.port)],
+    );
+    addresses
+        .iter()
+        .enumerate()
+        .map(|(index, to)| {
+            let cell = matrix.cells.iter().find(|cell| cell.destination == index);
+            let taker = cell.and_then(|cell| cell.predicted.takers.first()).and_then(|taker| match taker {
+                Holder::Foreign(index) => serving.get(*index).copied(),
+                Holder::Own(_) => None,
+            });
+            let zone = snapshot.interface(to.zone).map(|interface| interface.name.clone());
+            Tried {
+                address: to.address,
+                zone: zone.filter(|_| needs_zone(to.address)),
+                local: is_local(to.address, &local),
+                owner: owner(to, snapshot),
+                predicted: cell.and_then(|cell| cell.predicted.outcome),
+                because: cell.map_or(Code::REACH_UNKNOWN, |cell| cell.predicted.why),
+                socket: taker,
+                observed: None,
+            }
+        })
+        .collect()
+}
+
+/// Whether an address is one of this host. The unspecified address stands for loopback in connect(2).
+fn is_local(address: IpAddr, local: &LocalAddresses) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_unspecified() || matches!(local.ipv4(v4, None), Ipv4Kind::Local(_)),
+        IpAddr::V6(v6) => {
+            v6.is_unspecified() || v6 == Ipv6Addr::LOCALHOST || local.owner(v6.into(), None).is_some()
+        }
+    }
+}
+
+fn owner(to: &Destination, snapshot: &Snapshot) -> Option<IfName> {
+    let address = to.address.to_canonical();
+    let found = snapshot
+        .addresses()
+        .find(|(_, one)| one.address == address)
+        .map(|(interface, _)| interface.name.clone());
+    found.or_else(|| {
+        let loopback = address.is_loopback() || address.is_unspecified();
+        snapshot
+            .interfaces
+            .iter()
+            .find(|interface| interface.loopback && loopback)
+            .map(|interface| interface.name.clone())
+    })
+}
+
+/// Sockets on the port that do not serve: bound, connected, in TIME-WAIT.
+fn others_on_port(facts: &Facts) -> Vec<ListeningSocket> {
+    [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)]
+        .into_iter()
+        .flat_map(|any| sys::port_holder(facts.protocol, any, facts.port))
+        .filter(|socket| !why::serves(socket) && socket.view.port == facts.port)
+        .collect()
+}
+
+/// Connects to each address of this host, once.
+fn connect(
+    addresses: &mut [Tried],
+    target: &Target,
+    patience: Duration,
+    snapshot: &Snapshot,
+) -> io::Result<()> {
+    if target.protocol != Protocol::Tcp {
+        return Ok(());
+    }
+    let index_of = |zone: &Option<IfName>| {
+        let found = zone
+            .as_ref()
+            .and_then(|zone| snapshot.interfaces.iter().find(|interface| interface.name == *zone));
+        found.map_or(0, |interface| interface.index)
+    };
+    let local: Vec<usize> =
+        addresses.iter().enumerate().filter(|(_, one)| one.local).map(|(index, _)| index).collect();
+    let attempts: Vec<Attempt> = local
+        .iter()
+        .filter_map(|index| addresses.get(*index))
+        .map(|one| {
+            let to = match one.address {
+                IpAddr::V4(v4) => SocketAddr::from((v4, target.port)),
+                IpAddr::V6(v6) => SocketAddrV6::new(v6, target.port, 0, index_of(&one.zone)).into(),
+            };
+            Attempt { protocol: Protocol::Tcp, to, patience }
+        })
+        .collect();
+    let limits = Limits {
+        in_flight: 16,
+        deadline: Instant::now() + patience * 2 + Duration::from_secs(1),
+        ends: false,
+    };
+    let mut open = |index: usize| attempt::client(&attempts[index], None);
+    let seen = attempt::run(&[], &attempts, limits, &mut open, &mut |_| {})?;
+    for (index, observation) in local.into_iter().zip(seen) {
+        if let (Some(tried), Some(observation)) = (addresses.get_mut(index), observation) {
+            tried.observed = Some(Observed {
+                outcome: observation.outcome,
+                errno: observation.errno,
+                connect_us: u64::try_from(observation.took.as_micros()).unwrap_or(u64::MAX),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Sockets that serve the port in other network namespaces, as far as they can be read.
+fn elsewhere(target: &Target) -> Vec<Elsewhere> {
+    let (namespaces, _) = sys::namespaces();
+    namespaces
+        .iter()
+        .filter(|namespace| !namespace.current)
+        .filter_map(|namespace| {
+            let options = sys::InventoryOptions::default();
+            let inventory = sys::in_namespace(namespace, || sys::inventory(&options))
+                .ok()
+                .or_else(|| sys::inventory_from_outside(namespace))?;
+            let socket = inventory.sockets.into_iter().find(|socket| {
+                socket.view.port == target.port
+                    && socket.view.protocol == target.protocol
+                    && why::serves(socket)
+            })?;
+            let container = socket.known_owners().iter().find_map(|owner| owner.container.clone());
+            let name = match (container, &namespace.name) {
+                (Some(container), _) => format!("the container {}", crate::escape::escape(&container)),
+                (None, Some(name)) => format!("the network namespace {}", crate::escape::escape(name)),
+                (None, None) => format!("the network namespace {}", namespace.inode),
+            };
+            Some(Elsewhere { namespace: name, socket })
+        })
+        .collect()
+}
+
+/// Whether IPv6 can be used, and which of its switches is off.
+fn ipv6(snapshot: &Snapshot) -> Ipv6 {
+    let setting = |name: &str| snapshot.settings.get(name).copied() == Some(1);
+    let loopback = snapshot.interfaces.iter().find(|interface| interface.loopback);
+    if !snapshot.ipv6_available {
+        Ipv6::NoKernelSupport
+    } else if setting("net.ipv6.conf.all.disable_ipv6") {
+        Ipv6::DisabledEverywhere
+    } else if loopback.is_some_and(|interface| interface.settings.get("ipv6.disable_ipv6") == Some(&1)) {
+        Ipv6::DisabledOnLoopback
+    } else if snapshot.addresses().all(|(_, one)| one.address != IpAddr::from(Ipv6Addr::LOCALHOST)) {
+        Ipv6::NoLoopbackAddress
+    } else {
+        Ipv6::Available
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_as_people_write_them() {
+        let good = |text: &str| {
+            let target = parse(text).unwrap_or_else(|failure| panic!("{text}: {:?}", failure.problems));
+            (target.name, target.port, target.protocol)
+        };
+        let tcp = |name: &str, port: u16| (name.to_owned(), port, Protocol::Tcp);
+        for (text, wanted) in [
+            ("3000", tcp("localhost", 3000)),
+            (":3000", tcp("localhost", 3000)),
+            ("localhost:3000", tcp("localhost", 3000)),
+            ("127.0.0.1:80", tcp("127.0.0.1", 80)),
+            ("[::1]:80", tcp("::1", 80)),
+            ("[fe80::1%eth0]:80", tcp("fe80::1%eth0", 80)),
+            ("http://localhost:3000/a?b", tcp("localhost", 3000)),
+            ("http://localhost", tcp("localhost", 80)),
+            ("https://user@box.example/x:1", tcp("box.example", 443)),
+            ("postgres://me:secret@localhost/db", tcp("localhost", 5432)),
+            ("tcp:localhost:22", tcp("localhost", 22)),
+        ] {
+            assert_eq!(good(text), wanted, "{text}");
+        }
+        assert_eq!(good("udp:localhost:53"), ("localhost".to_owned(), 53, Protocol::Udp));
+        for (text, help) in [
+            ("localhost", "localhost:3000"),
+            ("::1", "[::1]:3000"),
+            ("localhost:0", "1 to 65535"),
+            ("localhost:99999", "1 to 65535"),
+            ("[::1", "[ADDRESS]:PORT"),
+            ("", "add the port"),
+        ] {
+            let failure = parse(text).unwrap_err();
+            assert!(failure.problems[0].help.join(" ").contains(help), "{text}: {:?}", failure.problems);
+        }
+    }
+}

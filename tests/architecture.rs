@@ -25,10 +25,10 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("record", "model code escape", "the events that leave the program"),
     ("audit", "model plan profile code diag escape", "pure: findings follow from the inventory"),
     ("report", "model profile plan audit record code diag escape", "documents: one envelope, one reader"),
-    ("why", "model plan code diag escape", "pure: causes follow from facts"),
+    ("why", "model plan code diag explain escape", "pure: causes follow from facts"),
     (
         "render",
-        "why model record report plan audit code diag escape",
+        "model record report plan audit why code diag escape",
         "pure: no system, no clock, no environment",
     ),
     ("probe", "model sys plan report serve escape", "connects, and compares with the plan"),

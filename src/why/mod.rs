@@ -203,7 +203,7 @@ pub fn program(socket: &ListeningSocket) -> String {
             let more = if rest.is_empty() { String::new() } else { format!(" +{}", rest.len()) };
             format!("{} ({}){more}", escape(&first.command), first.pid)
         }
-        Some([]) => "the kernel".to_owned(),
+        Some([]) => socket.kernel.as_ref().map_or_else(|| "the kernel".to_owned(), ToString::to_string),
         None => match socket.uid {
             Some(uid) => format!("a program of user {uid}"),
             None => "a program that could not be read".to_owned(),

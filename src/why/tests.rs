@@ -26,6 +26,11 @@ fn socket(address: &str, port: u16, command: &str) -> ListeningSocket {
         device_known: true,
         device_index: None,
         cgroup: None,
+        kernel: None,
+        transparent: None,
+        activation: None,
+        address_owner: None,
+        port_chosen: None,
         owners: Some(
             vec![Owner {
                 pid: 42,

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::ops::{Action, Operation, Plan};
+use crate::model::ruleset::Ruleset;
 use crate::model::{AddrState, IfName, Snapshot};
 use crate::sys::netns::{self, Namespace};
 use crate::sys::{self, Error, NamespaceRefusal, Network, Replayed};
@@ -159,6 +160,15 @@ impl Lab {
 
     fn namespace(&self, node: usize) -> Result<&Namespace, Error> {
         self.namespaces.get(node).ok_or(Error::Unsupported { what: "the node" })
+    }
+
+    /// The rules of packet filters that the plan replays.
+    #[must_use]
+    pub fn ruleset(&self) -> Option<&Ruleset> {
+        self.plan.operations.iter().rev().find_map(|operation| match &operation.action {
+            Action::Ruleset(rules) => Some(rules.as_ref()),
+            _ => None,
+        })
     }
 
     /// What the replay of packet filters gave; `None` where none were replayed.

@@ -1,6 +1,7 @@
 //! Runs a profile in a lab: the listeners bound in the host node, real connections from the host and from every node, and
 //! prediction beside observation.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::build::Lab;
 use super::capture_check::Witness;
+use super::filter_trace::{Flows, Rules};
 use super::ops;
 use super::path::{Arrival, Nodes, Unreachable};
 use super::twin::Client;
@@ -56,6 +58,17 @@ pub struct Looked {
     pub unseen: usize,
     /// Why packets were not captured, or not all of them.
     pub uncaptured: Option<String>,
+    /// Why packet filters were not traced, or not for every packet.
+    pub untraced: Option<String>,
+}
+
+/// What came of all connections.
+struct Connected {
+    /// By cell.
+    seen: Vec<Option<Seen>>,
+    witness: io::Result<Witness>,
+    /// What packets met in the packet filters; `None` where there are none.
+    flows: Option<Result<Flows, String>>,
 }
 
 /// What an ordinary service may do: a lab binds with the rights it would have outside.
@@ -140,7 +153,8 @@ pub(super) fn look_from(
     patience: Patience,
     progress: &mut (dyn FnMut(usize, usize) + Send),
 ) -> Result<Looked, Error> {
-    let (seen, witness) = connect_all(lab, &opened.sockets, &plan, clients, &snapshot, patience, progress)?;
+    let Connected { seen, witness, flows } =
+        connect_all(lab, &opened.sockets, &plan, clients, &snapshot, patience, progress)?;
     let asked = seen.iter().zip(clients).filter(|(_, client)| client.is_some());
     let unseen = asked.filter(|(seen, _)| seen.is_none()).count();
     let mut cells = matrix::cells(&plan, &snapshot, &seen);
@@ -155,12 +169,25 @@ pub(super) fn look_from(
                 Some(witness.seen(cell.protocol, peer, local, ingress, &snapshot));
         }
     }
+    let mut untraced = None;
+    match (flows, lab.ruleset().zip(lab.rules())) {
+        (Some(Ok(flows)), Some((ruleset, replayed))) => {
+            let rules = Rules { ruleset, replayed, text: &|_| String::new() };
+            join(&mut cells, &plan, &seen, &flows, rules);
+            if flows.lost {
+                untraced =
+                    Some("the trace of packet filters is incomplete: the kernel dropped events".to_owned());
+            }
+        }
+        (Some(Err(error)), _) => untraced = Some(format!("packet filters were not traced: {error}")),
+        _ => {}
+    }
     let uncaptured = match witness {
         Ok(Witness { lost: 0, .. }) => None,
         Ok(Witness { lost, .. }) => Some(format!("the capture missed {lost} packets")),
         Err(error) => Some(format!("packets were not captured: {error}")),
     };
-    Ok(Looked { plan, snapshot, cells, unseen, uncaptured })
+    Ok(Looked { plan, snapshot, cells, unseen, uncaptured, untraced })
 }
 
 /// The ends of an accepted connection.
@@ -285,7 +312,7 @@ fn connect_all(
     snapshot: &Snapshot,
     patience: Patience,
     progress: &mut (dyn FnMut(usize, usize) + Send),
-) -> Result<(Vec<Option<Seen>>, io::Result<Witness>), Error> {
+) -> Result<Connected, Error> {
     let mut nodes = Vec::new();
     let mut asked = Vec::new();
     let mut attempts = Vec::new();
@@ -306,8 +333,11 @@ fn connect_all(
         host.enter()?;
         let mut capture = Capture::here();
         let mut witness = Witness::default();
+        let tracing = RefCell::new(lab.rules().map(|_| Tracing::here(plan)));
         let mut here = None;
         let mut open = |index: usize| {
+            // A packet may meet a hundred rules, and the kernel keeps few events.
+            drain(&tracing);
             let node = nodes[index];
             if here != Some(node) {
                 lab.namespaces().get(node).ok_or(io::ErrorKind::NotFound)?.enter()?;
@@ -318,8 +348,10 @@ fn connect_all(
         // Each connection has two ends here. Without a descriptor for the second one it would look like a stranger's.
         let spare = sys::spare_descriptors().unwrap_or(usize::MAX);
         let in_flight = (spare.saturating_sub(4) / 2).clamp(1, 4096);
-        let limits = Limits { in_flight, deadline: Instant::now() + patience.all, ends: false };
+        let limits =
+            Limits { in_flight, deadline: Instant::now() + patience.all, ends: lab.rules().is_some() };
         let mut step = |done| {
+            drain(&tracing);
             listen_in(&mut capture, &mut witness);
             progress(done, total);
         };
@@ -363,12 +395,54 @@ fn connect_all(
             witness.lost = lost;
             witness
         });
-        io::Result::Ok((by_cell, witness))
+        drain(&tracing);
+        let flows = tracing.into_inner().map(|tracing| tracing.map(|tracing| tracing.flows));
+        io::Result::Ok(Connected { seen: by_cell, witness, flows })
     };
     let result = std::thread::scope(|scope| scope.spawn(work).join());
     result
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         .map_err(|error| Error::call("wait for", "connections", error))
+}
+
+/// A trace that runs, and what it reported.
+struct Tracing {
+    trace: sys::Trace,
+    flows: Flows,
+}
+
+impl Tracing {
+    /// Begins in the calling thread's namespace.
+    fn here(plan: &Plan) -> Result<Tracing, String> {
+        let services = plan.matrix.services.iter();
+        let udp: Vec<u16> =
+            services.filter(|(protocol, _)| *protocol == Protocol::Udp).map(|(_, port)| *port).collect();
+        let trace = sys::Trace::here(&udp).map_err(|error| error.to_string())?;
+        Ok(Tracing { trace, flows: Flows::default() })
+    }
+}
+
+fn drain(tracing: &RefCell<Option<Result<Tracing, String>>>) {
+    if let Some(Ok(Tracing { trace, flows })) = tracing.borrow_mut().as_mut() {
+        let lost = trace.drain(&mut |event| flows.note(event));
+        flows.lost |= lost.unwrap_or(true);
+    }
+}
+
+/// Puts what was traced beside what was seen.
+fn join(cells: &mut [CellReport], plan: &Plan, seen: &[Option<Seen>], flows: &Flows, rules: Rules<'_>) {
+    for ((report, cell), seen) in cells.iter_mut().zip(&plan.matrix.cells).zip(seen) {
+        let Some(client) = seen.as_ref().and_then(|seen| seen.client) else { continue };
+        let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        let address = plan.matrix.destinations[cell.destination].address.to_canonical();
+        let server = SocketAddr::new(address, report.port);
+        let traced = flows.traced(report.protocol, plain(client), server, rules);
+        if let (Some(observed), Some(traced)) = (&mut report.observed, traced) {
+            let observed = Arc::make_mut(observed);
+            observed.filter = traced.decision;
+            observed.translated = traced.translated;
+        }
+    }
 }
 
 fn listen_in(capture: &mut io::Result<Capture>, witness: &mut Witness) {

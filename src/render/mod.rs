@@ -4,6 +4,7 @@ pub mod audit;
 pub mod connections;
 mod csv;
 pub mod diff;
+mod filter;
 pub mod interfaces;
 pub mod listen;
 pub mod markdown;

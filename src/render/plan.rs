@@ -5,6 +5,7 @@ mod formats;
 
 use std::fmt::Write as _;
 
+use super::filter;
 use super::style::{Paint, Tone};
 use super::table::wrap as wrap_text;
 use crate::escape::{escape, printable};
@@ -28,6 +29,7 @@ pub fn human(report: &Report, color: bool, width: usize, verbose: bool) -> Strin
     failed_binds(&mut out, report, &paint, width);
     super::matrix::write(&mut out, report, &paint, width);
     disagreements(&mut out, report, &paint, width);
+    filter::write(&mut out, report, &paint, width);
     expectations(&mut out, report, &paint, width);
     for reason in &report.incomplete_because {
         let _ = writeln!(out, "{}", wrap_text(&format!("Incomplete: {}", printable(reason)), width, "  "));
@@ -150,6 +152,7 @@ fn disagreements(out: &mut String, report: &Report, paint: &Paint, width: usize)
     });
     for cell in differing.by_ref().take(MOST_DISAGREEMENTS) {
         let row = row_of(cell);
+        let filter = cell.observed.as_ref().and_then(|seen| filter::observed(seen));
         let target = if cell.destination.contains(':') {
             format!("[{}]:{}", cell.destination, cell.port)
         } else {
@@ -162,7 +165,7 @@ fn disagreements(out: &mut String, report: &Report, paint: &Paint, width: usize)
             printable(&target),
             row.result,
             row.ingress,
-            cell.predicted.why
+            filter.unwrap_or_else(|| cell.predicted.why.to_string())
         );
         let _ = writeln!(out, "{}", paint.tone(Tone::Bad, &wrap_text(&text, width, "         ")));
     }

@@ -21,6 +21,21 @@ pub struct Replayed {
     pub unfaithful: BTreeMap<usize, Vec<&'static str>>,
     /// Places of the rules whose rate limit was taken out.
     pub limited: Vec<usize>,
+    /// Places of the rules that answer with an error: `reject`.
+    pub rejecting: Vec<usize>,
+    /// The base chains of the copy.
+    pub bases: HashMap<ChainName, BaseChain>,
+}
+
+/// How a base chain is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseChain {
+    /// `filter`, `nat` or `route`.
+    pub kind: String,
+    /// The hook's number (`NF_INET_*`): 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting.
+    pub hook: u32,
+    /// The priority.
+    pub priority: i32,
 }
 
 /// What a packet met in the packet filters.

@@ -20,7 +20,7 @@
 //! | `groups` | the multicast groups that interfaces have joined |
 //! | `report_icmp`, `take_icmp` | the ICMP errors that a client received |
 //! | `packet_filters`, `packet_filters_with_rules` | the tables of packet filters, and their rules |
-//! | `replay_rules` | rules of a snapshot into a namespace of a lab |
+//! | `replay_rules`, `Trace` | rules of a snapshot into a namespace of a lab; what packets meet there |
 //! | `not_examined` | sockets of other protocols and programs attached to cgroups, which no audit judges |
 //! | `began_without_output` | whether standard output was closed at the start |
 //! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
@@ -63,7 +63,7 @@ pub use file::{
     entries, is_pipe, open_for_append, open_regular, output_closed, raise_file_limit, spare_descriptors,
     standard_output, terminal_width, world_writable_for_root, write_error_within, write_now,
 };
-pub use filter_types::{ChainName, Met, Replayed, TraceEvent, TraceVerdict, TracedPacket};
+pub use filter_types::{BaseChain, ChainName, Met, Replayed, TraceEvent, TraceVerdict, TracedPacket};
 pub use getifaddrs::listed_addresses;
 pub use input::{InputError, Trust, read_input};
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
@@ -77,7 +77,7 @@ pub use system::capabilities::rights;
 pub use system::capture::Capture;
 pub use system::connections::connections;
 pub use system::error_queue::{report_icmp, take_icmp};
-pub use system::filters::{packet_filters, packet_filters_with_rules, replay_rules};
+pub use system::filters::{Trace, packet_filters, packet_filters_with_rules, replay_rules};
 pub use system::groups::groups;
 pub use system::inventory::{attach_owners, inventory, owners, port_holder};
 pub use system::monitor::Monitor;

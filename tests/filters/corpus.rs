@@ -149,7 +149,7 @@ pub fn ufw(ns: &Netns, commands: &[&str]) -> Option<tempfile::TempDir> {
         }
     }
     let option = format!("--rootdir={}", root.path().display());
-    for command in ["--force enable"].iter().chain(commands) {
+    for command in ["--force reset", "--force enable"].iter().chain(commands) {
         let output = ns.output(Command::new("ufw").arg(&option).args(command.split_whitespace()));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if said.contains("You need to be root") {

@@ -16,6 +16,7 @@ mod grammar;
 mod network;
 mod oracle;
 mod roundtrip;
+mod twin;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
         trial("what_is_not_known_is_left_out_and_named", roundtrip::what_is_not_known_is_left_out_and_named),
         trial("damaged_messages_are_left_out", roundtrip::damaged_messages_are_left_out),
         trial("a_rate_limit_is_taken_out", roundtrip::a_rate_limit_is_taken_out),
+        trial("a_twin_answers_as_its_host_and_names_the_rule", twin::answers_as_its_host_and_names_the_rule),
+        trial("a_twin_of_ufw_names_its_rules", twin::of_ufw_names_its_rules),
+        trial("a_rule_about_users_leaves_the_result_open", twin::a_rule_about_users_leaves_the_result_open),
         trial("rules_of_programs_decide_as_predicted", oracle::rules_of_programs_decide_as_predicted),
         trial("damaged_rules_are_refused_or_bounded", oracle::damaged_rules_are_refused_or_bounded),
         trial("random_rules_decide_as_predicted", oracle::random_rules_decide_as_predicted),

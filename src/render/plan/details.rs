@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use super::{bind_word, is_probe};
 use crate::escape::{escape, printable};
-use crate::model::{Errno, Exposure, IfName, Outcome, PacketsSeen, Protocol};
+use crate::model::{
+    Answer, Errno, Exposure, FilterDecision, IfName, Outcome, PacketsSeen, Protocol, Translated,
+};
 use crate::plan::predict::BindOutcome;
+use crate::render::filter;
 use crate::render::ranges;
 use crate::render::style::{Paint, Tone};
 use crate::report::matrix::{CellReport, LAB_SCHEMA, PredictedCell, Report, SocketReport};
@@ -115,7 +118,14 @@ pub(super) fn row_of(cell: &CellReport) -> Row {
             tone = Tone::Bad;
         }
     }
-    Row { result, tone, ingress, why: format!("{} {}", predicted.why, predicted.why.title()) }
+    let filter = cell.observed.as_ref().and_then(|seen| filter::observed(seen));
+    // A reason that did not come true explains nothing.
+    let why = match filter {
+        Some(filter) if cell.agrees == Some(false) => filter,
+        Some(filter) => format!("{} {}; {filter}", predicted.why, predicted.why.title()),
+        None => format!("{} {}", predicted.why, predicted.why.title()),
+    };
+    Row { result, tone, ingress, why }
 }
 
 /// What a capture of the packets adds to the reported interface; nothing where they agree.
@@ -154,6 +164,7 @@ pub(super) struct Likeness<'a> {
     predicted: &'a Arc<PredictedCell>,
     observed: Option<Seen<'a>>,
     packets: Option<&'a PacketsSeen>,
+    filter: Option<(Option<&'a FilterDecision>, Option<&'a Translated>, Option<&'a Answer>)>,
     agrees: Option<bool>,
 }
 
@@ -165,6 +176,11 @@ pub(super) fn likeness(cell: &CellReport) -> Likeness<'_> {
             .as_ref()
             .map(|seen| (seen.outcome, seen.listener.as_deref(), seen.ingress.as_ref(), seen.errno)),
         packets: cell.observed.as_ref().and_then(|seen| seen.packets.as_ref()),
+        filter: cell
+            .observed
+            .as_ref()
+            .filter(|seen| seen.filter.is_some() || seen.translated.is_some())
+            .map(|seen| (seen.filter.as_ref(), seen.translated.as_ref(), seen.answer.as_ref())),
         agrees: cell.agrees,
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::netlink::{Netlink, Service, attributes, until_nul};
 use super::nftables::read::Unread;
+pub use super::nftables::trace::Trace;
 use super::nftables::{read, replay};
 use crate::model::filters::PacketFilters;
 use crate::model::ruleset::Ruleset;

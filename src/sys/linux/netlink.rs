@@ -297,6 +297,39 @@ impl Netlink {
         }
     }
 
+    /// Makes this socket receive what the kernel sends to a multicast group, and receiving return at once where nothing waits.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn join(&mut self, group: u32) -> io::Result<()> {
+        self.socket.add_membership(group)?;
+        self.socket.set_non_blocking(true)
+    }
+
+    /// Asks for a receive buffer of so many bytes, of which the system gives what it allows.
+    pub fn make_room(&mut self, bytes: usize) {
+        let _ = self.socket.set_rx_buf_sz(i32::try_from(bytes).unwrap_or(i32::MAX));
+    }
+
+    /// Hands out the type and payload of each message that waits, after [`Netlink::join`]. Returns whether the kernel had to
+    /// drop messages because this socket's buffer was full.
+    ///
+    /// # Errors
+    /// As `recv(2)`.
+    pub fn drain(&mut self, mut each: impl FnMut(u16, &[u8])) -> io::Result<bool> {
+        let mut lost = false;
+        loop {
+            match self.receive() {
+                Ok(()) => {
+                    messages(&self.buffer).map_while(Result::ok).for_each(|one| each(one.kind, one.payload));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(lost),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = true,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<u32> {
         let mut message = Vec::with_capacity(HEADER + payload.len());
         self.append(&mut message, kind, flags, payload)?;

@@ -3,6 +3,7 @@
 pub mod read;
 pub mod replay;
 mod strict;
+pub mod trace;
 
 use crate::model::ruleset::{NftFamily, NftKind, NftObject};
 

@@ -7,7 +7,7 @@ use super::read::{self, LARGEST};
 use super::strict::{Prepared, prepare};
 use super::{SUBSYSTEM, header, message, numbers, words};
 use crate::model::ruleset::{NftFamily, NftKind, NftObject, Ruleset};
-use crate::sys::filter_types::Replayed;
+use crate::sys::filter_types::{BaseChain, Replayed};
 
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
@@ -79,6 +79,13 @@ impl Replay<'_> {
                 |name: &[u8]| limits.get(&(object.family, object.table.as_str(), name.to_vec())).copied();
             match prepare(object, &limit) {
                 Ok(prepared) => {
+                    if prepared.rejects {
+                        self.out.rejecting.push(place);
+                    }
+                    if let Some(base) = base(object) {
+                        let name = object.name.clone().unwrap_or_default();
+                        self.out.bases.insert((object.family, object.table.clone(), name), base);
+                    }
                     if prepared.limited {
                         self.out.limited.push(place);
                     }
@@ -351,6 +358,19 @@ fn group(object: &NftObject) -> (NftKind, NftFamily, &str, &str) {
 fn elements(bytes: &[u8]) -> Vec<Vec<u8>> {
     let lists = attributes(bytes).filter(|(kind, _)| *kind == 3);
     lists.flat_map(|(_, list)| attributes(list).map(|(_, element)| element.to_vec())).collect()
+}
+
+/// How a chain is registered; `None` for a chain without a hook.
+fn base(object: &NftObject) -> Option<BaseChain> {
+    if object.kind != NftKind::Chain {
+        return None;
+    }
+    let (_, hook) = attributes(&object.attributes).find(|(kind, _)| *kind == 4)?;
+    Some(BaseChain {
+        kind: String::from_utf8_lossy(&text(&object.attributes, 7)?).into_owned(),
+        hook: number(hook, 1)?,
+        priority: number(hook, 2)?.cast_signed(),
+    })
 }
 
 fn number(bytes: &[u8], wanted: u16) -> Option<u32> {

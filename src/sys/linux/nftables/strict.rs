@@ -32,6 +32,8 @@ pub struct Prepared {
     pub compat: Option<[u8; 20]>,
     /// Why the rule does not mean in a copy what it means in the original.
     pub unfaithful: BTreeSet<&'static str>,
+    /// Whether a rule answers with an error.
+    pub rejects: bool,
     /// Whether a rate limit was taken out.
     pub limited: bool,
     /// Whether the rule never matches without its rate limit: an inverted limit.
@@ -505,6 +507,8 @@ impl Walk<'_> {
             _ => None,
         };
         self.prepared.sets.extend(set.map(|name| String::from_utf8_lossy(until_nul(name)).into_owned()));
+        let target = || find(1).map(until_nul);
+        self.prepared.rejects |= name == b"reject" || (name == b"target" && target() == Some(b"REJECT"));
         let reads = find(1).is_some();
         let reason = match (name, number(2)) {
             (b"meta", Some(10 | 11)) if number(1).is_some() => "users and groups of processes",

@@ -1,0 +1,151 @@
+//! What packet filters decided about a connection, in words for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::ranges;
+use super::style::{Paint, Tone};
+use super::table::wrap;
+use crate::escape::{escape, printable};
+use crate::model::{Answer, AnswerKind, FilterDecision, FilterVerdict, FilteredPacket, Protocol};
+use crate::report::matrix::{ObservedCell, Report};
+
+/// How many decisions are shown without `-v`.
+const MOST_DECISIONS: usize = 12;
+/// How many ports and runs of ports are named for one decision.
+const MOST_RUNS: usize = 8;
+
+/// The decisions of packet filters that keep clients out or send them elsewhere, each with whom it concerns.
+pub(super) fn write(out: &mut String, report: &Report, paint: &Paint, width: usize) {
+    let mut decisions: BTreeMap<String, BTreeMap<(String, Protocol), BTreeSet<u16>>> = BTreeMap::new();
+    for cell in &report.cells {
+        let Some(seen) = cell.observed.as_ref().filter(|seen| matters(seen)) else { continue };
+        let Some(words) = observed(seen) else { continue };
+        let whom = (printable(&cell.source.to_string()), cell.protocol);
+        decisions.entry(words).or_default().entry(whom).or_default().insert(cell.port);
+    }
+    if decisions.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", paint.tone(Tone::Strong, "PACKET FILTERS"));
+    for (words, whom) in decisions.iter().take(MOST_DECISIONS) {
+        let _ = writeln!(out, "{}", wrap(words, width, "  "));
+        for ((source, protocol), ports) in whom {
+            let ports: Vec<u16> = ports.iter().copied().collect();
+            let named = if ports.len() > 1 { "ports" } else { "port" };
+            let ports = ranges::ports(&ports, MOST_RUNS).join(", ");
+            let _ = writeln!(
+                out,
+                "  {}",
+                wrap(&format!("{source}: {protocol} {named} {ports}"), width - 2, "    ")
+            );
+        }
+    }
+    if decisions.len() > MOST_DECISIONS {
+        let _ = writeln!(out, "and {} more; -v shows every result", decisions.len() - MOST_DECISIONS);
+    }
+    out.push('\n');
+}
+
+/// Whether the filters did more than let a packet pass.
+fn matters(seen: &ObservedCell) -> bool {
+    let decides =
+        |filter: &FilterDecision| filter.verdict != FilterVerdict::Accept || !filter.depends_on.is_empty();
+    seen.translated.is_some() || seen.filter.as_ref().is_some_and(decides)
+}
+
+/// What the filters of a copy did, in a few words; `None` where they decided nothing that matters.
+#[must_use]
+pub fn observed(cell: &ObservedCell) -> Option<String> {
+    let mut parts = Vec::new();
+    if let Some(translated) = &cell.translated {
+        let by = translated.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
+        let to = std::net::SocketAddr::new(translated.address, translated.port);
+        parts.push(format!("translated to {to}{by}"));
+    }
+    if let Some(filter) = &cell.filter {
+        parts.extend(decision(filter, cell.answer.as_ref()));
+        parts.extend(filter.depends_on.iter().map(|one| format!("not certain: {}", escape(one))));
+        parts.extend(filter.assumes.iter().map(|one| format!("as long as {}", escape(one))));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// The decision itself; `None` for a packet that no rule names and the policy accepts.
+fn decision(filter: &FilterDecision, answer: Option<&Answer>) -> Option<String> {
+    let by = &filter.by;
+    Some(match (filter.verdict, filter.packet) {
+        (FilterVerdict::Accept, _) => {
+            by.rule?;
+            format!("accepted by {by}")
+        }
+        (FilterVerdict::Reject, _) => {
+            format!(
+                "rejected{} by {by}",
+                answer.map_or_else(String::new, |answer| format!(" with {}", words(answer)))
+            )
+        }
+        (FilterVerdict::Drop, FilteredPacket::Answer) => format!("the answer is dropped: {by}"),
+        (FilterVerdict::Drop, FilteredPacket::Ack) => {
+            format!("the last packet of the handshake is dropped: {by}")
+        }
+        (FilterVerdict::Drop, FilteredPacket::Neighbour) => format!("neighbour discovery is dropped: {by}"),
+        (FilterVerdict::Drop, _) => format!("dropped: {by}"),
+    })
+}
+
+/// An answer in the words of its protocol.
+#[must_use]
+pub fn words(answer: &Answer) -> String {
+    let numbers = match (answer.icmp_type, answer.code) {
+        (Some(kind), Some(code)) => format!(" type {kind} code {code}"),
+        _ => String::new(),
+    };
+    match answer.kind {
+        AnswerKind::Reset => "a TCP reset".to_owned(),
+        AnswerKind::Icmp => format!("ICMP{numbers}"),
+        AnswerKind::Icmpv6 => format!("ICMPv6{numbers}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+    use crate::model::Decider;
+    use crate::model::ruleset::NftFamily;
+
+    fn filter(verdict: FilterVerdict, rule: Option<usize>, packet: FilteredPacket) -> FilterDecision {
+        let by = Decider {
+            family: NftFamily::Ip,
+            table: "filter".to_owned(),
+            chain: "INPUT".to_owned(),
+            rule,
+            handle: None,
+            text: if rule.is_some() { "tcp dport 25 drop".to_owned() } else { "policy drop".to_owned() },
+        };
+        FilterDecision { verdict, by, packet, assumes: Vec::new(), depends_on: Vec::new() }
+    }
+
+    #[test]
+    fn each_decision_has_its_sentence() {
+        let said = |verdict, rule, packet| decision(&filter(verdict, rule, packet), Some(&Answer::RESET));
+        let said = |verdict, rule, packet| said(verdict, rule, packet).unwrap_or_default();
+        let syn = FilteredPacket::Syn;
+        assert_eq!(said(FilterVerdict::Drop, None, syn), "dropped: policy of ip filter INPUT");
+        assert_eq!(
+            said(FilterVerdict::Drop, Some(3), syn),
+            "dropped: ip filter INPUT rule 3: tcp dport 25 drop"
+        );
+        assert_eq!(
+            said(FilterVerdict::Reject, Some(3), syn),
+            "rejected with a TCP reset by ip filter INPUT rule 3: tcp dport 25 drop"
+        );
+        assert_eq!(
+            said(FilterVerdict::Drop, None, FilteredPacket::Answer),
+            "the answer is dropped: policy of ip filter INPUT"
+        );
+        assert_eq!(said(FilterVerdict::Accept, None, syn), "");
+    }
+}

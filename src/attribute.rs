@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ingress_interface::strongest_evidence;
 use ipnet::IpNet;
 
 use crate::model::addr::needs_zone;
@@ -98,14 +99,7 @@ impl AddressBook {
         scope_id: Option<u32>,
         preferred: Option<u32>,
     ) -> Option<&(u32, IfName)> {
-        let owners = match self.owners.get(address) {
-            Some(owners) if !owners.is_empty() => owners,
-            // All of 127.0.0.0/8 belongs to the interface that has 127.0.0.1/8, because of one local route.
-            _ if matches!(address, IpAddr::V4(v4) if v4.is_loopback()) => {
-                self.owners.get(IpAddr::V4(Ipv4Addr::LOCALHOST))?
-            }
-            _ => return None,
-        };
+        let owners = self.owners_of(address)?;
         if needs_zone(address) {
             return owners.iter().find(|(index, _)| scope_id == Some(*index));
         }
@@ -114,6 +108,25 @@ impl AddressBook {
             several => {
                 several.iter().find(|(index, _)| preferred == Some(*index)).or_else(|| several.first())
             }
+        }
+    }
+
+    /// The only interface that has this address.
+    fn only_owner(&self, address: IpAddr) -> Option<u32> {
+        match self.owners_of(address)? {
+            [(index, _)] => Some(*index),
+            _ => None,
+        }
+    }
+
+    fn owners_of(&self, address: IpAddr) -> Option<&[(u32, IfName)]> {
+        match self.owners.get(address) {
+            Some(owners) if !owners.is_empty() => Some(owners),
+            // All of 127.0.0.0/8 belongs to the interface that has 127.0.0.1/8, because of one local route.
+            _ if matches!(address, IpAddr::V4(v4) if v4.is_loopback()) => {
+                self.owners.get(IpAddr::V4(Ipv4Addr::LOCALHOST))
+            }
+            _ => None,
         }
     }
 
@@ -135,9 +148,9 @@ impl AddressBook {
     }
 }
 
-/// Attributes one arrival. The strongest evidence wins: first the interface reported by the kernel, then the scope id
-/// of a link-local address, then the owner of the local address. With the weak host model (RFC 1122, 3.3.4.2) the owner
-/// may differ from the ingress interface.
+/// Attributes one arrival by the strongest evidence ([`strongest_evidence`]): the interface that the kernel recorded, then the
+/// scope id of a link-local address, then the only owner of the local address. Under the weak host model (RFC 1122, 3.3.4.2)
+/// the owner can be another interface than the one the packets arrived on.
 ///
 /// Without `book` the owner and locality are unknown: the socket belongs to another network namespace, or the host
 /// could not be read.
@@ -155,16 +168,14 @@ pub fn attribute_into(arrival: &mut Arrival, raw: &Raw<'_>, book: Option<&Addres
     let local = Endpoint::from(raw.local);
     let named = raw.kernel.map(|kernel| kernel.index);
     let owner = book.and_then(|book| book.owner(local.address, local.scope_id, named));
-    let scope =
-        || local.scope_id.or(peer.scope_id).filter(|_| needs_zone(local.address) || needs_zone(peer.address));
-    let (index, name, evidence) = if let Some(kernel) = raw.kernel {
-        (Some(kernel.index), kernel.name, Evidence::Kernel)
-    } else if let Some(index) = scope() {
-        (Some(index), book.and_then(|book| book.name(index)), Evidence::ScopeId)
-    } else if let Some((index, name)) = owner {
-        (Some(*index), Some(name), Evidence::Address)
-    } else {
-        (None, None, Evidence::Unknown)
+    let only_owner = |address| book.and_then(|book| book.only_owner(address));
+    let known = strongest_evidence(named, Some(raw.local), raw.peer, only_owner);
+    let (index, name, evidence) = match (known, raw.kernel) {
+        (Some((index, evidence)), Some(kernel)) => (Some(index), kernel.name, evidence.into()),
+        (Some((index, evidence)), None) => {
+            (Some(index), book.and_then(|book| book.name(index)), evidence.into())
+        }
+        (None, _) => (None, None, Evidence::Unknown),
     };
     arrival.ingress.index = index;
     set_name(&mut arrival.ingress.name, name);
@@ -290,6 +301,12 @@ mod tests {
     fn an_address_on_two_interfaces_is_owned_by_the_one_it_arrived_on() {
         assert_eq!(arrival("10.0.0.1:1", "10.0.0.9:80", Some(3)).address_owner, Some("eth1".into()));
         assert_eq!(arrival("10.0.0.1:1", "10.0.0.9:80", None).address_owner, Some("eth0".into()));
+    }
+
+    #[test]
+    fn an_address_on_two_interfaces_is_not_evidence_of_the_interface() {
+        let shared = arrival("10.0.0.1:1", "10.0.0.9:80", None);
+        assert_eq!((shared.ingress.index, shared.ingress.evidence), (None, Evidence::Unknown));
     }
 
     #[test]

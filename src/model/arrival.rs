@@ -23,6 +23,16 @@ pub enum Evidence {
     Unknown,
 }
 
+impl From<ingress_interface::Evidence> for Evidence {
+    fn from(evidence: ingress_interface::Evidence) -> Evidence {
+        match evidence {
+            ingress_interface::Evidence::Kernel => Evidence::Kernel,
+            ingress_interface::Evidence::ScopeId => Evidence::ScopeId,
+            ingress_interface::Evidence::Address => Evidence::Address,
+        }
+    }
+}
+
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -368,9 +368,9 @@ impl<'a> Engine<'a> {
                 let observation = Observation {
                     outcome: Outcome::Accepted,
                     taker: Some(taker),
-                    ingress: datagram.ingress,
+                    ingress: datagram.index,
                     local: datagram
-                        .local
+                        .destination
                         .map(|ip| SocketAddr::new(ip.to_canonical(), self.attempt(number).to.port())),
                     peer: Some(canonical(datagram.peer)),
                     v4_mapped: inet6 && datagram.peer.ip().to_canonical().is_ipv4(),

@@ -36,22 +36,22 @@ impl Worker {
                     break;
                 }
             };
-            if let Some(lost) = datagram.lost_in_queue {
+            if let Some(lost) = datagram.dropped {
                 served.count_lost(lost, observer);
             }
             let bound = &served.bound;
             let bound_to = bound_address(bound);
             let mut local =
-                datagram.local.map_or(bound_to, |address| SocketAddr::new(address, bound_to.port()));
-            if let (SocketAddr::V6(local), Some(index)) = (&mut local, datagram.ingress)
+                datagram.destination.map_or(bound_to, |address| SocketAddr::new(address, bound_to.port()));
+            if let (SocketAddr::V6(local), Some(index)) = (&mut local, datagram.index)
                 && (local.ip().is_unicast_link_local() || is_link_multicast(*local.ip()))
             {
                 local.set_scope_id(index);
             }
-            if let Some(index) = datagram.ingress {
+            if let Some(index) = datagram.index {
                 self.neighbourhood.learn(&bound.socket, index, served.same_netns);
             }
-            let kernel = datagram.ingress.map(|index| self.neighbourhood.ingress(index));
+            let kernel = datagram.index.map(|index| self.neighbourhood.ingress(index));
             let book = self.neighbourhood.book(served.same_netns);
             let spec = &bound.spec;
             let raw =

@@ -70,8 +70,8 @@ pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
 pub use output::{Existing, Output, Readers, WholeFile, open_output};
 pub use signals::{Signals, signal_of, survive_file_size_limit, without_signals};
 pub use socket_types::{
-    CallerRights, Connecting, Inherited, Interest, InventoryOptions, Readiness, ReceivedDatagram,
-    ServerConnection, ServerConnections, TransportState, Visibility,
+    CallerRights, Connecting, Inherited, Interest, InventoryOptions, Readiness, ServerConnection,
+    ServerConnections, TransportState, Visibility,
 };
 pub use system::capabilities::rights;
 pub use system::capture::Capture;

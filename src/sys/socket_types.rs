@@ -1,30 +1,10 @@
 //! Values that both sides of [`super`] hand out about sockets.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 
 use socket2::Socket;
 
 use crate::model::Protocol;
-
-/// One received datagram, without its bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReceivedDatagram {
-    /// Its real length in bytes, which may be more than the buffer took.
-    pub length: usize,
-    /// Whether the buffer was too small for it.
-    pub truncated: bool,
-    /// Who sent it.
-    pub peer: SocketAddr,
-    /// The destination address in its header, a group or broadcast address among them; `None` where the system does not say.
-    pub local: Option<IpAddr>,
-    /// The own address an answer should come from.
-    pub reply_from: Option<IpAddr>,
-    /// Index of the interface it arrived on.
-    pub ingress: Option<u32>,
-    /// Datagrams that this socket lost to a full queue since it was opened, as the kernel counts them (modulo 2^32).
-    pub lost_in_queue: Option<u32>,
-}
 
 /// The accept queue of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -43,7 +43,6 @@ pub struct Recorded {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Received {
     /// Length of the datagram in bytes, which can exceed that of the buffer.
     pub length: usize,

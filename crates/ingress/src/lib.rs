@@ -60,7 +60,6 @@ pub use sys::AsSocket;
 /// assert!(!Evidence::Address.is_observed(), "an inference from the local address");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Evidence {
     /// The kernel recorded the interface for this connection or datagram.
     Kernel,

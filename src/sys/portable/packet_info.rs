@@ -4,10 +4,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ingress_interface::kernel::Received;
 use socket2::{SockAddr, Socket};
 
 use crate::model::{Family, IfName, Protocol};
-use crate::sys::{ReceivedDatagram, TransportState};
+use crate::sys::TransportState;
 
 /// Nothing to request on this system.
 ///
@@ -46,7 +47,7 @@ pub fn interface_name(_socket: &Socket, _index: u32) -> Option<IfName> {
 ///
 /// # Errors
 /// As `recvfrom(2)`; EAGAIN when none waits.
-pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<ReceivedDatagram> {
+pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
     let mut room = vec![MaybeUninit::uninit(); buffer.len()];
     let (length, peer) = socket.recv_from(&mut room)?;
     let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
@@ -56,14 +57,14 @@ pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<ReceivedDatagra
         let byte = unsafe { from.assume_init() };
         *to = byte;
     }
-    Ok(ReceivedDatagram {
+    Ok(Received {
         length,
         truncated: false,
         peer,
-        local: None,
+        destination: None,
         reply_from: None,
-        ingress: None,
-        lost_in_queue: None,
+        index: None,
+        dropped: None,
     })
 }
 

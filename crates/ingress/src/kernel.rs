@@ -108,6 +108,22 @@ pub fn recorded(stream: &impl AsSocket, native_ipv6: bool) -> io::Result<Option<
     absent_if_not_supported(answer)
 }
 
+/// Whether the option is set that permits reading what the kernel recorded. `None` if the socket does not have the option.
+///
+/// # Errors
+/// As `getsockopt(2)`.
+///
+/// ```
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// assert_eq!(ingress_interface::kernel::reports(&listener, false)?, Some(false));
+/// ingress_interface::kernel::record(&listener, false)?;
+/// assert_eq!(ingress_interface::kernel::reports(&listener, false)?, Some(true));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn reports(socket: &impl AsSocket, ipv6: bool) -> io::Result<Option<bool>> {
+    absent_if_not_supported(sys::report(socket, ipv6).map(Some))
+}
+
 /// As [`recorded`], and leaves the socket options as they were: for a connection of another program, taken with
 /// `pidfd_getfd(2)`. On IPv6 the kernel reports the interface of the latest data.
 ///
@@ -124,11 +140,9 @@ pub fn recorded(stream: &impl AsSocket, native_ipv6: bool) -> io::Result<Option<
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn recorded_unchanged(stream: &impl AsSocket, native_ipv6: bool) -> io::Result<Option<Recorded>> {
-    let Some(was_set) = absent_if_not_supported(sys::report(stream, native_ipv6).map(Some))? else {
-        return Ok(None);
-    };
+    let was_set = reports(stream, native_ipv6)?;
     let answer = recorded(stream, native_ipv6);
-    if !was_set {
+    if was_set == Some(false) {
         sys::set_report(stream, native_ipv6, false)?;
     }
     answer

@@ -9,7 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::Socket;
 
 use crate::model::{Family, IfName, Protocol};
-use crate::sys::TransportState;
+use crate::sys::{self, TransportState};
 
 /// Makes the kernel report the ingress interface. Called on a listener before `listen(2)`, or on a UDP socket before
 /// `bind(2)`. On a UDP socket the kernel then also reports the number of datagrams that a full queue dropped (SO_RXQ_OVFL).
@@ -45,12 +45,23 @@ pub fn origin_of_connection(
     Ok(kernel::recorded(socket, native_ipv6)?.map(|recorded| (recorded.index, recorded.local)))
 }
 
-/// As [`ingress_of_connection`], for a connection of another program, whose socket options stay as they were.
+/// As [`ingress_of_connection`], for a connection of another program, whose socket options stay as they were. The option that
+/// permits the answer is set and reset if `may_set` allows it, and no signal ends this process in between. On native IPv6 the
+/// kernel reports the interface of the latest data, not of the handshake.
 ///
 /// # Errors
-/// As `getsockopt(2)`.
-pub fn ingress_of_foreign_connection(socket: &Socket, native_ipv6: bool) -> io::Result<Option<u32>> {
-    Ok(kernel::recorded_unchanged(socket, native_ipv6)?.map(|recorded| recorded.index))
+/// Those of `getsockopt(2)`; `PermissionDenied` when the option had to be set and `may_set` is false.
+pub fn ingress_of_foreign_connection(
+    socket: &Socket,
+    native_ipv6: bool,
+    may_set: bool,
+) -> io::Result<Option<u32>> {
+    let recorded = match kernel::reports(socket, native_ipv6)? {
+        Some(false) if !may_set => return Err(io::ErrorKind::PermissionDenied.into()),
+        Some(false) => sys::without_signals(|| kernel::recorded_unchanged(socket, native_ipv6)),
+        Some(true) | None => kernel::recorded(socket, native_ipv6),
+    };
+    Ok(recorded?.map(|recorded| recorded.index))
 }
 
 /// The name of the interface with this index in the network namespace of `socket`, which can be another one than that of the

@@ -1,8 +1,8 @@
-//! Whether a socket can have its address at all, before any other socket is asked: everything that `socket(2)`, `setsockopt(2)`
-//! and `bind(2)` look at before the port.
+//! Checks of a single socket, without other sockets: everything that `socket(2)`, `setsockopt(2)` and `bind(2)` check
+//! before the port.
 //!
-//! Sources: `__inet_bind()` of `net/ipv4/af_inet.c`, `__inet6_bind()` of `net/ipv6/af_inet6.c`, ip(7), ipv6(7), socket(7). The
-//! order of the checks is the kernel's, because the first one that fails is what the program sees.
+//! Sources: `__inet_bind()` of `net/ipv4/af_inet.c`, `__inet6_bind()` of `net/ipv6/af_inet6.c`, ip(7), ipv6(7),
+//! socket(7). The checks are in the kernel's order, because a program sees the first one that fails.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use super::socket_table::{Entry, Local};
 use crate::code::Code;
 use crate::model::{AddrState, Errno, Family, Interface, Phase, Protocol, Snapshot, SocketSpec, V6Only};
 
-/// What the process that binds may do. A fact about the caller, so it is handed in.
+/// Privileges of the binding process. They depend on the caller and are therefore a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rights {
     /// Effective user.
@@ -22,32 +22,32 @@ pub struct Rights {
     pub transparent: bool,
 }
 
-/// Why a socket cannot be opened, other sockets apart.
+/// Why a socket cannot be opened, other sockets aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
-    /// The call that fails.
+    /// The system call that fails.
     pub phase: Phase,
-    /// What it answers.
+    /// Its errno.
     pub errno: Errno,
-    /// The rule.
+    /// Code of the rule.
     pub code: Code,
 }
 
-/// Whether a socket can have its address.
+/// Result of the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
-    /// Yes; this is how other sockets see it.
+    /// The socket can have its address. The value is its form for comparisons with other sockets.
     Available(Entry),
-    /// No.
+    /// The socket cannot have its address.
     Refused(Refusal),
-    /// It depends on something that a snapshot does not tell; the second is how others see it if it can.
+    /// The result depends on a fact that the snapshot does not contain. The second value is its form if it succeeds.
     Unknown(Code, Entry),
 }
 
-/// The longest device name; the kernel cuts off the rest (`IFNAMSIZ` less its NUL).
+/// Maximum length of a device name; the kernel cuts off the rest (`IFNAMSIZ` less its NUL).
 const DEVICE_NAME_MAX: usize = crate::model::IfName::MAX_LEN;
 
-/// Looks at everything that is checked before the port.
+/// Checks everything that the kernel checks before the port.
 #[must_use]
 pub fn availability(
     spec: &SocketSpec,
@@ -115,7 +115,7 @@ fn examine(
     Ok((entry, doubt))
 }
 
-/// The VRF an interface is, or belongs to; 0 without.
+/// The VRF that an interface is or belongs to; 0 if none.
 #[must_use]
 pub fn vrf_of(snapshot: &Snapshot, interface: &Interface) -> u32 {
     let is_vrf = |interface: &Interface| interface.kind.as_deref() == Some("vrf");
@@ -139,7 +139,7 @@ impl<'a> Place<'a> {
         Refusal { phase: Phase::Bind, errno, code }
     }
 
-    /// Whether any address goes (`inet_can_nonlocal_bind()`, `ipv6_can_nonlocal_bind()`).
+    /// Whether any address can be bound (`inet_can_nonlocal_bind()`, `ipv6_can_nonlocal_bind()`).
     fn nonlocal(&self, setting: &str) -> bool {
         self.spec.freebind || self.spec.transparent || self.snapshot.setting(setting).unwrap_or(0) != 0
     }
@@ -153,15 +153,15 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// An AF_INET socket: the address first, then the port. The device does not matter, but for its VRF.
+    /// An AF_INET socket: first the address, then the port. The device does not matter, except for its VRF.
     fn bind4(&self, address: Ipv4Addr, device: Option<&Interface>) -> Result<Option<Code>, Refusal> {
         let doubt = self.own4(address, device)?;
         self.port()?;
         Ok(doubt)
     }
 
-    /// Whether an IPv4 address can be bound (`inet_addr_valid_or_nonlocal()`). A broadcast address or a group can, though no
-    /// connection will ever come to it.
+    /// Whether an IPv4 address can be bound (`inet_addr_valid_or_nonlocal()`). A broadcast address or a group can,
+    /// although no connection can arrive there.
     fn own4(&self, address: Ipv4Addr, device: Option<&Interface>) -> Result<Option<Code>, Refusal> {
         if self.nonlocal("net.ipv4.ip_nonlocal_bind") {
             return Ok(None);
@@ -177,8 +177,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// An AF_INET6 socket: the port first, then the address. A zone binds the socket to its interface, whatever SO_BINDTODEVICE
-    /// said before.
+    /// An AF_INET6 socket: first the port, then the address. A zone binds the socket to its interface and overrides
+    /// SO_BINDTODEVICE.
     fn bind6(
         &self,
         address: Ipv6Addr,
@@ -214,7 +214,8 @@ impl<'a> Place<'a> {
         Ok((device, None))
     }
 
-    /// Whether an IPv6 address can be bound (`ipv6_chk_addr()`): link-local and loopback ones on their own device only.
+    /// Whether an IPv6 address can be bound (`ipv6_chk_addr()`): link-local and loopback addresses only on their own
+    /// device.
     fn own6(&self, address: Ipv6Addr, device: Option<&Interface>) -> Result<(), Refusal> {
         let owners = self.local.ipv6_owners(address);
         let narrow = has_zone(address) || address.is_loopback();
@@ -236,7 +237,7 @@ impl<'a> Place<'a> {
         Err(Place::refused(Errno::EADDRNOTAVAIL, code))
     }
 
-    /// Whether `disable_ipv6` explains that an address is missing.
+    /// Whether `disable_ipv6` explains a missing address.
     fn ipv6_is_off(&self, address: Ipv6Addr) -> bool {
         let off =
             |interface: &Interface| interface.settings.get("ipv6.disable_ipv6").is_some_and(|&v| v != 0);
@@ -247,7 +248,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Whether an address means nothing without a zone (`__ipv6_addr_needs_scope_id()` of `include/net/ipv6.h`): link-local ones, and
+/// Whether an address needs a zone (`__ipv6_addr_needs_scope_id()` of `include/net/ipv6.h`): link-local addresses, and
 /// groups of interface-local and link-local scope (RFC 4291, 2.7).
 fn has_zone(address: Ipv6Addr) -> bool {
     address.is_unicast_link_local()

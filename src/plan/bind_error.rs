@@ -1,4 +1,4 @@
-//! Why a socket could not be opened, and the way out. Pure: the errno and what is known of the host go in.
+//! Explanations of bind errors, with fixes. Pure: the inputs are the errno and what is known about the host.
 
 use std::net::IpAddr;
 
@@ -11,19 +11,19 @@ use crate::model::{
     AddrClass, AddrState, Errno, IfName, InterfaceAddress, Phase, Protocol, Snapshot, SocketSpec,
 };
 
-/// A failure in words.
+/// An explained failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// The code of its page.
+    /// Code of its page.
     pub code: Code,
-    /// What happened.
+    /// Explanation.
     pub message: String,
-    /// The way out; `None` when none is known.
+    /// Suggested fix; `None` if none is known.
     pub hint: Option<String>,
 }
 
-/// Explains the failure of `phase` with `errno`. `object` is the option or address that the call was about; `holders` are the
-/// sockets that have the port already, as far as they could be found out.
+/// Explains the failure of `phase` with `errno`. `object` is the option or address of the call. `holders` are the known
+/// sockets that already have the port.
 #[must_use]
 pub fn explain(
     spec: &SocketSpec,
@@ -69,7 +69,7 @@ pub fn explain(
     Explanation { code, message, hint }
 }
 
-/// Code, message and smallest fix of a predicted bind error. `None` when the bind will succeed.
+/// Code, message and smallest fix of a predicted bind error. `None` if the bind succeeds.
 pub fn of_prediction(
     spec: &SocketSpec,
     prediction: &BindPrediction,
@@ -77,7 +77,7 @@ pub fn of_prediction(
     snapshot: &Snapshot,
 ) -> Option<Explanation> {
     let (phase, errno) = (prediction.phase?, prediction.errno?);
-    // The only option predicted to fail for lack of a capability; a missing device has its own explanation.
+    // The only option that is predicted to fail for lack of a capability; a missing device has its own explanation.
     let object = if spec.device.is_some() { "SO_BINDTODEVICE" } else { "IP_TRANSPARENT" };
     let mut explanation = explain(spec, phase, errno, object, holders, snapshot);
     if prediction.outcome == BindOutcome::Uncertain {
@@ -88,12 +88,12 @@ pub fn of_prediction(
 
 type Parts = (Code, String, Option<String>);
 
-/// The socket as the message names it.
+/// The socket as shown in the message.
 fn target(spec: &SocketSpec, host: &Snapshot) -> String {
     let zone = zone_name(spec, host);
     let address = match spec.address {
         std::net::IpAddr::V4(v4) => v4.to_string(),
-        // A v4-mapped address keeps its spelling: that it is one may be the problem.
+        // An IPv4-mapped address keeps its spelling, because this may be the problem.
         std::net::IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => format!("[{v6}]"),
         std::net::IpAddr::V6(_) => format!("[{}]", text(spec.address, zone.as_ref())),
     };
@@ -110,8 +110,8 @@ fn zone_name(spec: &SocketSpec, host: &Snapshot) -> Option<IfName> {
 fn in_use(spec: &SocketSpec, phase: Phase, holders: &[String]) -> Parts {
     let who = match holders {
         [] => "another socket has this port at an overlapping address".to_owned(),
-        [one] => format!("the port is held by {one}"),
-        many => format!("the port is held by {}", many.join(", and by ")),
+        [one] => format!("the port is in use by {one}"),
+        many => format!("the port is in use by {}", many.join(", and by ")),
     };
     let mut hint = "choose another port, or end the other program".to_owned();
     if phase == Phase::Listen {
@@ -191,11 +191,11 @@ fn not_available(spec: &SocketSpec, host: &Snapshot) -> Parts {
     (
         Code::ADDRESS_NOT_HERE,
         format!("no interface of this host has {shown}"),
-        Some("`bindscope interfaces` lists the addresses; when_missing = \"freebind\" binds it all the same, { interface = \"NAME\" } takes whatever the interface has".to_owned()),
+        Some("`bindscope interfaces` lists the addresses; when_missing = \"freebind\" binds it anyway, { interface = \"NAME\" } binds the addresses of an interface".to_owned()),
     )
 }
 
-/// Whether an address is in this state and cannot be bound for it: optimistic addresses can.
+/// Whether an address is in this state and therefore cannot be bound: optimistic addresses can.
 fn unusable(address: &InterfaceAddress, state: AddrState) -> bool {
     address.is(state) && (state == AddrState::Dadfailed || !address.is(AddrState::Optimistic))
 }
@@ -242,11 +242,15 @@ fn invalid(spec: &SocketSpec) -> Parts {
     if AddrClass::of(spec.address) == AddrClass::Multicast {
         return (
             Code::INVALID_BIND,
-            "a multicast address cannot be bound this way".to_owned(),
+            "a multicast address cannot be bound like this".to_owned(),
             Some("listen on the wildcard address; a stream has one peer, so multicast is for UDP".to_owned()),
         );
     }
-    (Code::INVALID_BIND, "the kernel does not take this combination of address and options".to_owned(), None)
+    (
+        Code::INVALID_BIND,
+        "the kernel does not accept this combination of address and options".to_owned(),
+        None,
+    )
 }
 
 fn no_device(spec: &SocketSpec, host: &Snapshot) -> Parts {
@@ -265,7 +269,7 @@ fn not_permitted(object: &str) -> Parts {
     let hint = match object {
         "IP_TRANSPARENT" => "it needs CAP_NET_ADMIN or CAP_NET_RAW; freebind binds foreign addresses without",
         "SO_BINDTODEVICE" => "before Linux 5.7 it needs CAP_NET_RAW",
-        _ => "run it with the right that the option needs",
+        _ => "run it with the privilege that the option needs",
     };
     (Code::NOT_PERMITTED, format!("this user may not set {}", escape(object)), Some(hint.to_owned()))
 }

@@ -1,4 +1,4 @@
-//! What each form of bind would cover on a host: the wildcards, loopback, and every address.
+//! Coverage of each bind form on a host: the wildcards, loopback, and every address.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,7 +10,7 @@ use crate::model::{
     AddrClass, Exposure, Family, FamilyExposure, IfName, Interface, Protocol, RouteKind, Snapshot,
 };
 
-/// A bind form: a wildcard or one address, with the interface that is its zone.
+/// A bind form: a wildcard or one address, with its zone.
 #[derive(Clone, Copy)]
 struct Form<'a> {
     address: IpAddr,
@@ -42,7 +42,7 @@ fn forms(snapshot: &Snapshot) -> impl Iterator<Item = Form<'_>> {
     fixed.into_iter().take(count).chain(own)
 }
 
-/// Hands out how each form of [`each_form`] is written, and its IPV6_V6ONLY.
+/// Passes on the spelling of each form of [`each_form`] and its IPV6_V6ONLY.
 pub fn each_bind(snapshot: &Snapshot, mut each: impl FnMut(&str, Option<bool>)) {
     let mut bind = Vec::new();
     for form in forms(snapshot) {
@@ -58,11 +58,11 @@ impl Form<'_> {
     }
 }
 
-/// Hands out what every form covers, wildcards first, then the addresses in the order of the snapshot. Without `why` only those
-/// forms have reasons that nobody reaches.
+/// Passes on the coverage of every form: wildcards first, then the addresses in the order of the snapshot. Without
+/// `why` only forms that no client can reach have reasons.
 ///
 /// # Errors
-/// What `each` returns ends it.
+/// An error of `each`.
 pub fn each_form<E>(
     snapshot: &Snapshot,
     why: bool,
@@ -100,7 +100,7 @@ pub fn each_form<E>(
             Exposure::None => Reach::Nobody,
             Exposure::Loopback => Reach::ThisHost,
             _ if zone.is_some() => Reach::Link,
-            // With route_localnet the link reaches loopback, through whatever interface has it on.
+            // With route_localnet the link can reach loopback, over any interface that has the setting.
             _ => Reach::AnyInterface,
         };
         let itself = [bind];
@@ -126,7 +126,7 @@ pub fn each_form<E>(
     Ok(())
 }
 
-/// Sentences whose memory is used again.
+/// Sentences whose memory is reused.
 #[derive(Default)]
 struct Sentences {
     texts: Vec<String>,
@@ -145,7 +145,7 @@ impl Sentences {
     }
 }
 
-/// Adds to `texts` every address of a family that can be reached now, and the networks of local routes. Returns where each ends.
+/// Appends to `texts` every reachable address of a family, and the networks of local routes. Returns the end of each.
 fn all(snapshot: &Snapshot, family: Family, texts: &mut Vec<u8>) -> Vec<usize> {
     let text = |(address, name): (IpAddr, &IfName)| addr::text(address, Some(name));
     let mut listed: Vec<(IpAddr, &IfName)> = snapshot
@@ -164,7 +164,7 @@ fn all(snapshot: &Snapshot, family: Family, texts: &mut Vec<u8>) -> Vec<usize> {
         .routes
         .iter()
         .filter(|route| route.kind == RouteKind::Local && Family::of(route.destination.addr()) == family)
-        // 127.0.0.0/8 is on every host and says nothing.
+        // Every host has 127.0.0.0/8, so it is omitted.
         .filter(|route| AddrClass::of(route.destination.addr()) != AddrClass::Loopback);
     for route in routes {
         texts.extend_from_slice(route.destination.to_string().as_bytes());

@@ -1,33 +1,34 @@
-//! Which `bind(2)` and `listen(2)` find the port taken.
+//! Port conflicts of `bind(2)` and `listen(2)`.
 //!
-//! The rule in one sentence: two sockets of one port collide when their addresses overlap and their devices meet, unless both
-//! have SO_REUSEADDR (on TCP only while the older one does not listen) or both have SO_REUSEPORT and one owner.
+//! The rule: two sockets of one port conflict when their addresses overlap and their devices overlap. Exceptions: both
+//! have SO_REUSEADDR (for TCP only while the older socket does not listen), or both have SO_REUSEPORT and the same
+//! owner.
 //!
-//! SO_REUSEPORT makes the outcome depend on the order of binds once three sockets are involved: TCP lets a socket in without
-//! comparing when it looks like the last SO_REUSEPORT socket that was let in, and UDP stops comparing at the first companion it
-//! meets. Both are bugs one can rely on, and they are modelled here as they are. Sources: `inet_csk_get_port()`,
+//! With SO_REUSEPORT and three or more sockets, the outcome depends on the order of binds. TCP accepts a socket without
+//! comparison if it resembles the last accepted SO_REUSEPORT socket. UDP stops comparing at the first SO_REUSEPORT
+//! companion. Both are stable kernel bugs, and this module models them. Sources: `inet_csk_get_port()`,
 //! `inet_bind_conflict()`, `sk_reuseport_match()` and `inet_csk_update_fastreuse()` of
 //! `net/ipv4/inet_connection_sock.c`; `udp_lib_lport_inuse()` and `udp_lib_get_port()` of `net/ipv4/udp.c`.
 
 use super::socket_table::{Bucket, Entry, Id, Local, Tables, all, same};
 use crate::model::Protocol;
 
-/// What bind or listen finds.
+/// Result of bind or listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nobody in the way.
+    /// No conflict.
     Free,
-    /// EADDRINUSE, because of these.
+    /// EADDRINUSE, because of these sockets.
     InUse(Vec<Id>),
-    /// It depends on what is not known of these.
+    /// Depends on unknown properties of these sockets.
     Unknown(Vec<Id>),
 }
 
-/// Above so many sockets in one slot of the UDP port table, bind looks into the (address, port) table instead.
+/// With more sockets in one slot of the UDP port table, bind uses the (address, port) table instead.
 const UDP_SLOT_LIMIT: usize = 10;
 
 impl Tables {
-    /// What `bind(2)` finds for `new`.
+    /// The result of `bind(2)` for `new`.
     #[must_use]
     pub fn bind_verdict(&self, new: &Entry) -> Verdict {
         match new.protocol {
@@ -36,14 +37,14 @@ impl Tables {
         }
     }
 
-    /// What `listen(2)` finds for a bound TCP socket: the same comparison again, this time with SO_REUSEADDR of no help against
-    /// those that listen already.
+    /// The result of `listen(2)` for a bound TCP socket: the same comparison again, but SO_REUSEADDR has no effect
+    /// against sockets that already listen.
     #[must_use]
     pub fn listen_verdict(&self, id: Id) -> Verdict {
         self.tcp_verdict(&self.entries[id], Some(id))
     }
 
-    /// Lets a TCP socket listen after [`Tables::listen_verdict`] found nobody in the way.
+    /// Marks a TCP socket as listening after [`Tables::listen_verdict`] found no conflict.
     pub fn listen(&mut self, id: Id) {
         let entry = self.entries[id];
         let key = self.bucket_key(&entry);
@@ -79,7 +80,7 @@ impl Tables {
         }
     }
 
-    /// Whether `new` and an older socket exclude each other, looked at alone.
+    /// Whether `new` and one older socket conflict, without other sockets.
     fn collides(&self, new: &Entry, id: Id) -> Option<bool> {
         let old = &self.entries[id];
         let alone = match (self.meets(new, id), self.share_address(new, id), share_port(new, old)) {
@@ -91,7 +92,7 @@ impl Tables {
         all([alone, old.certain.then_some(true)])
     }
 
-    /// Whether two sockets could be meant by one packet.
+    /// Whether one packet can match both sockets.
     fn meets(&self, new: &Entry, id: Id) -> Option<bool> {
         let old = &self.entries[id];
         let devices = new.device == 0 || old.device == 0 || new.device == old.device;
@@ -99,10 +100,10 @@ impl Tables {
         all([Some(devices), overlap(new, old), seen])
     }
 
-    /// Whether the kernel does not see that these two meet
-    /// ([`KnownDifference::MappedWildcardOverlooked`](crate::model::kernel_release::KnownDifference)): all IPv4 wildcards of a port are in one
-    /// bucket with the family of the one that was first, and a v4-mapped address is not compared with an AF_INET6 bucket
-    /// (`inet_bind2_bucket_match_addr_any()` of `net/ipv4/inet_hashtables.c`).
+    /// Whether the kernel overlooks the conflict of these two
+    /// ([`KnownDifference::MappedWildcardOverlooked`](crate::model::kernel_release::KnownDifference)). All IPv4
+    /// wildcards of a port share one bucket with the family of the first one, and an IPv4-mapped address is not
+    /// compared with an AF_INET6 bucket (`inet_bind2_bucket_match_addr_any()` of `net/ipv4/inet_hashtables.c`).
     fn overlooked(&self, new: &Entry, old: &Entry) -> Option<bool> {
         let ipv4 = |local| matches!(local, Local::V4(_));
         let possible = new.protocol == Protocol::Tcp
@@ -129,7 +130,7 @@ impl Tables {
         all([self.mapped_wildcard_overlooked, family])
     }
 
-    /// Whether SO_REUSEADDR on both excuses them.
+    /// Whether SO_REUSEADDR on both permits the pair.
     fn share_address(&self, new: &Entry, id: Id) -> Option<bool> {
         let old = &self.entries[id];
         let usable = old.protocol == Protocol::Udp || !self.listening[id];
@@ -141,8 +142,9 @@ impl Tables {
             return Verdict::Free;
         };
         let found = if bucket.all.len() > UDP_SLOT_LIMIT && !new.local.is_any() {
-            // Two slots of the (address, port) table, each with an order of its own. (Kernels before the fix `udp: Fix
-            // wildcard bind conflict check when using hash2` took this way with wildcards too, and overlooked the rest.)
+            // Two slots of the (address, port) table, each with its own order. (Kernels before the fix
+            // `udp: Fix wildcard bind conflict check when using hash2` also used it for wildcards, and overlooked the
+            // other sockets.)
             let own = self.first_companion(new, self.chain(Protocol::Udp, new.port, new.local));
             let wildcards = Local::V4(std::net::Ipv4Addr::UNSPECIFIED);
             let other = self.first_companion(new, self.chain(Protocol::Udp, new.port, wildcards));
@@ -162,10 +164,10 @@ impl Tables {
         }
     }
 
-    /// UDP asks only the first socket that stands in the way, in the order given: true when that one is a SO_REUSEPORT
-    /// companion, or when there is none.
+    /// UDP checks only the first conflicting socket, in the given order. True if that socket is a SO_REUSEPORT
+    /// companion, or if there is none.
     fn first_companion(&self, new: &Entry, order: impl Iterator<Item = Id>) -> Option<bool> {
-        // Answers of sockets that may or may not be the first.
+        // Results of sockets that may or may not be the first.
         let mut answers = Vec::new();
         let mut decided = false;
         for id in order {
@@ -190,8 +192,8 @@ impl Tables {
 }
 
 impl Bucket {
-    /// Whether `new` looks like the last SO_REUSEPORT socket that was let in (`sk_reuseport_match()`). Devices are
-    /// not compared, which is the bug.
+    /// Whether `new` resembles the last accepted SO_REUSEPORT socket (`sk_reuseport_match()`). Devices are not
+    /// compared, which is the kernel bug.
     fn shortcut(&self, new: &Entry) -> Option<bool> {
         if new.reuse_port == Some(false) || self.all.is_empty() {
             return Some(false);
@@ -204,7 +206,7 @@ impl Bucket {
             (Local::V4(x), Local::V4(y)) => Some(x == y || x.is_unspecified()),
             (Local::V6(x), Local::V6(y)) => Some(x == y || x.is_unspecified()),
             (Local::V6(x), Local::V4(_)) if x.is_unspecified() => fast.v6only.map(|v6only| !v6only),
-            // Only an AF_INET one compares 0.0.0.0 with the IPv4 side of `::`.
+            // Only an AF_INET socket compares 0.0.0.0 with the IPv4 side of `::`.
             (Local::V4(x), Local::V6(y)) if !fast.inet6 && x.is_unspecified() && y.is_unspecified() => {
                 new.v6only.map(|v6only| !v6only)
             }
@@ -213,7 +215,7 @@ impl Bucket {
         all([covers, same(fast.uid, new.uid)])
     }
 
-    /// Keeps the bucket's memory of SO_REUSEPORT (`inet_csk_update_fastreuse()`).
+    /// Updates the SO_REUSEPORT state of the bucket (`inet_csk_update_fastreuse()`).
     pub(super) fn remember(&mut self, entry: &Entry) {
         if !entry.is_known() && (entry.reuse_port != Some(false) || !entry.certain) {
             self.fast_unknown.push(entry.uid);
@@ -226,7 +228,7 @@ impl Bucket {
     }
 }
 
-/// Whether two addresses have a packet in common (`inet_rcv_saddr_equal()` with wildcards).
+/// Whether two addresses overlap (`inet_rcv_saddr_equal()` with wildcards).
 fn overlap(a: &Entry, b: &Entry) -> Option<bool> {
     let dual = |v6only: Option<bool>| v6only.map(|v6only| !v6only);
     match (a.local, b.local) {
@@ -237,7 +239,7 @@ fn overlap(a: &Entry, b: &Entry) -> Option<bool> {
     }
 }
 
-/// Whether SO_REUSEPORT of one owner on both excuses them.
+/// Whether SO_REUSEPORT of one owner on both permits the pair.
 fn share_port(new: &Entry, old: &Entry) -> Option<bool> {
     all([new.reuse_port, old.reuse_port, same(new.uid, old.uid)])
 }
@@ -263,7 +265,7 @@ mod tests {
         }
     }
 
-    /// A socket of another program, of whose options nothing is known.
+    /// A socket of another program with unknown options.
     fn stranger(protocol: Protocol, address: &str) -> Tables {
         let mut tables = Tables::default();
         let unknown =
@@ -280,12 +282,12 @@ mod tests {
             assert_eq!(tables.bind_verdict(&plain), Verdict::InUse(vec![0]));
             let port = Entry { reuse_port: Some(true), ..plain };
             assert_eq!(tables.bind_verdict(&port), Verdict::Unknown(vec![0]));
-            // Another user can never join.
+            // Another user can never share the port.
             assert_eq!(tables.bind_verdict(&Entry { uid: Some(2), ..port }), Verdict::InUse(vec![0]));
             let elsewhere = Entry { v6only: Some(true), ..entry(protocol, "::1") };
             assert_eq!(tables.bind_verdict(&elsewhere), Verdict::Free);
         }
-        // Most servers set SO_REUSEADDR, and against one that listens it is of no use.
+        // Most servers set SO_REUSEADDR, which has no effect against a listening socket.
         let address = Entry { reuse_address: Some(true), ..entry(Protocol::Tcp, "127.0.0.1") };
         assert_eq!(stranger(Protocol::Tcp, "0.0.0.0").bind_verdict(&address), Verdict::InUse(vec![0]));
         let address = Entry { protocol: Protocol::Udp, ..address };

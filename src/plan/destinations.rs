@@ -1,4 +1,5 @@
-//! Which addresses of a host a person means: an address, a network, or the name of an interface. Others' addresses are refused.
+//! Parsing of destinations: an address, a network, or an interface name of this host. Addresses of other hosts are
+//! refused.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,10 +13,10 @@ use crate::diag::Diagnostic;
 use crate::model::addr::needs_zone;
 use crate::model::{IfName, Snapshot};
 
-/// The destinations that `texts` stand for on the host of `snapshot`, sorted.
+/// The destinations for `texts` on the host of `snapshot`, sorted.
 ///
 /// # Errors
-/// A problem for each text that stands for no address of this host.
+/// A problem for each text without an address of this host.
 pub fn chosen(texts: &[String], snapshot: &Snapshot) -> Result<Vec<Destination>, Vec<Diagnostic>> {
     let local = LocalAddresses::new(snapshot);
     let all = reach::destinations(snapshot, &local);
@@ -64,13 +65,13 @@ fn one(
         IpAddr::V6(v6) if needs_zone(address) => zoned(v6, zone, snapshot, all)?,
         _ => Destination { address, zone: 0 },
     };
-    // To connect, the wildcards mean the host itself.
+    // As destinations, the wildcards mean the host itself.
     let here = address.to_canonical().is_unspecified()
         || local.owner(address, (to.zone != 0).then_some(to.zone)).is_some();
     if here { Ok(vec![to]) } else { Err(elsewhere(format!("{text} is not an address of this host"))) }
 }
 
-/// The index of a zone: an interface's name goes before an index.
+/// The index of a zone: interface names take precedence over indexes.
 fn zone_of(zone: &str, snapshot: &Snapshot) -> Result<u32, Diagnostic> {
     let named = snapshot.interface_named(&IfName::from_escaped(zone));
     let index = || snapshot.interface(zone.parse().ok()?);
@@ -83,7 +84,7 @@ fn no_interface(name: &str) -> Diagnostic {
     Diagnostic::error(Code::NO_SUCH_DEVICE, format!("there is no interface {name} here")).help(HELP)
 }
 
-/// A link-local address; where one interface alone has it, the zone may be left out.
+/// A link-local address; the zone is optional if only one interface has the address.
 fn zoned(
     address: Ipv6Addr,
     zone: Option<u32>,
@@ -102,14 +103,14 @@ fn zoned(
             };
             let message = format!("{address} is an address of {} and of {}", name(first), name(second));
             Err(Diagnostic::error(Code::BAD_ZONE, message)
-                .help(format!("name the one that is meant: {address}%{}", name(first))))
+                .help(format!("add the zone: {address}%{}", name(first))))
         }
         (Some(only), None) => Ok(*only),
         _ => Ok(Destination { address, zone: 0 }),
     }
 }
 
-/// Whether somebody who writes this means an address or a network. No interface has a `/` or `:` in its name (`dev_valid_name()` of
+/// Whether the text looks like an address or a network. No interface name contains `/` or `:` (`dev_valid_name()` of
 /// `net/core/dev.c`).
 fn looks_like_an_address(text: &str) -> bool {
     text.contains(['/', ':']) || text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')

@@ -1,8 +1,10 @@
-//! How far a socket is exposed: the widest class of local address at which somebody else can reach it, per family, and why.
+//! Exposure of a socket: the widest class of local address at which another host can reach it, per family, with
+//! reasons.
 //!
-//! No firewall is assumed. The weak host model is: an address is reached through whatever interface a packet comes in by,
-//! but for link-local IPv6, loopback addresses and sockets bound to a device (measured in the tests of this repository).
-//! Somebody else is whoever is on a wire that is up, as in [`super::reach::sources`]; while none is, only this host itself connects.
+//! Firewalls are not considered. With the weak host model an address is reachable over every interface. Exceptions are
+//! link-local IPv6 addresses, loopback addresses and sockets bound to a device (measured in the tests of this
+//! repository). Another host is any client on a link that is up, as in [`super::reach::sources`]. While no link is up,
+//! only this host itself connects.
 
 mod multicast;
 
@@ -20,23 +22,23 @@ use crate::model::{
     RouteKind, Snapshot, SocketSpec, SocketView,
 };
 
-/// What of a socket decides its exposure.
+/// Properties of a socket that decide its exposure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Facts<'a> {
-    /// The bound address as the socket has it; a v4-mapped one is that of an AF_INET6 socket.
+    /// The bound address of the socket; an IPv4-mapped address belongs to an AF_INET6 socket.
     pub address: IpAddr,
     /// `sin6_scope_id` of a link-local address.
     pub scope_id: Option<u32>,
-    /// The device it is bound to.
+    /// Device that it is bound to.
     pub device: Option<&'a IfName>,
-    /// IPV6_V6ONLY; `None` when it is not known: the socket then counts as dual-stack, and a reason says so.
+    /// IPV6_V6ONLY; `None` if unknown: the socket then counts as dual-stack, and a reason says so.
     pub v6only: Option<bool>,
-    /// The protocol, since VRFs have a setting for each.
+    /// The protocol, because VRFs have a setting for each.
     pub protocol: crate::model::Protocol,
 }
 
 impl<'a> Facts<'a> {
-    /// Of a socket that is to be opened. `net.ipv6.bindv6only` stands in for a V6ONLY that is left to the system.
+    /// Of a socket to be opened. `net.ipv6.bindv6only` gives the value of a V6ONLY that the system decides.
     #[must_use]
     pub fn of_spec(spec: &'a SocketSpec, snapshot: &Snapshot) -> Facts<'a> {
         Facts {
@@ -51,7 +53,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Of a socket that is open.
+    /// Of an open socket.
     #[must_use]
     pub fn of_view(view: &'a SocketView) -> Facts<'a> {
         Facts {
@@ -63,7 +65,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Whether it takes traffic of this family.
+    /// Whether the socket accepts traffic of this family.
     fn serves(&self, family: Family) -> bool {
         match (self.address, family) {
             (IpAddr::V4(_), family) => family == Family::Ipv4,
@@ -76,28 +78,29 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// One link of the chain that leads to an exposure.
+/// One reason for an exposure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// The family it is about.
+    /// Its family.
     pub family: Family,
-    /// What is so, a sentence without a full stop; interface names in it are escaped.
+    /// The reason, as a sentence without a full stop; interface names in it are escaped.
     pub text: String,
 }
 
-/// The exposure of a socket that is open.
+/// The exposure of an open socket.
 #[must_use]
 pub fn exposure_of_view(view: &SocketView, snapshot: &Snapshot) -> FamilyExposure {
     Exposer::new(snapshot).exposure(&Facts::of_view(view))
 }
 
-/// The exposure of a socket with the reasons for it.
+/// The exposure of a socket with its reasons.
 #[must_use]
 pub fn explain(facts: &Facts<'_>, snapshot: &Snapshot) -> (FamilyExposure, Vec<Reason>) {
     Exposer::new(snapshot).explain(facts)
 }
 
-/// Whether an address receives now. IPv4 addresses do whatever the state of their interface; IPv6 ones go with it.
+/// Whether packets to an address are accepted now. IPv4 addresses do not depend on the state of their interface; IPv6
+/// addresses do.
 #[must_use]
 pub fn is_usable(interface: &Interface, address: &InterfaceAddress) -> bool {
     match address.family {
@@ -110,31 +113,32 @@ pub fn is_usable(interface: &Interface, address: &InterfaceAddress) -> bool {
     }
 }
 
-/// The class of the widest address of a network that a local route makes this host's own.
+/// The class of the widest address in a network that a local route makes local.
 #[must_use]
 pub fn network_exposure(network: IpNet) -> Exposure {
     let (first, last) = (AddrClass::of(network.network()), AddrClass::of(network.broadcast()));
-    // The classes are contiguous blocks, so a network with ends of two classes holds some of the rest, which is global.
+    // The classes are contiguous blocks. A network whose ends have different classes therefore contains some of the
+    // rest, which is global.
     if first == last { Exposure::of(first) } else { Exposure::Global }
 }
 
-/// Answers for many sockets on one host: what does not depend on the socket is looked up once.
+/// Computes exposures of many sockets on one host. Data that does not depend on the socket is computed once.
 #[derive(Debug)]
 pub struct Exposer<'a> {
     snapshot: &'a Snapshot,
     local: LocalAddresses,
-    /// IPv6 addresses by interface and address, since hosts with ten thousand are looked up as often.
+    /// IPv6 addresses by interface and address: on a host with ten thousand addresses there are as many lookups.
     listed: FxHashMap<(u32, Ipv6Addr), &'a InterfaceAddress>,
-    /// Whether sockets without a device hear what comes in through VRFs: TCP, UDP.
+    /// Whether sockets without a device receive packets of VRFs: TCP, UDP.
     hears_vrfs: [bool; 2],
-    /// By VRF (its index; `None` outside of all) and family: what a wildcard gets.
+    /// The exposure of a wildcard, by VRF (its index; `None` outside VRFs) and family.
     widest: Vec<(Option<u32>, Family, Exposure, String)>,
-    /// Wires that are up, by index: their VRF, and whether they take IPv6.
+    /// Links that are up, by index: their VRF, and whether they accept IPv6.
     wires: FxHashMap<u32, (Option<u32>, bool)>,
 }
 
 impl<'a> Exposer<'a> {
-    /// Looks the snapshot over.
+    /// Indexes the snapshot.
     #[must_use]
     pub fn new(snapshot: &'a Snapshot) -> Exposer<'a> {
         let listed = snapshot
@@ -152,7 +156,7 @@ impl<'a> Exposer<'a> {
         let local = LocalAddresses::new(snapshot);
         let mut new = Exposer { snapshot, local, listed, hears_vrfs, widest: Vec::new(), wires };
         for (interface, address) in snapshot.addresses() {
-            // Link-local IPv6 addresses belong to their link; they are looked at with the device.
+            // Link-local IPv6 addresses belong to their link; they are checked with the device.
             if is_usable(interface, address) {
                 let exposure = class_on(interface, address);
                 new.widen(vrf_of(snapshot, interface), address.family, exposure, || {
@@ -189,7 +193,7 @@ impl<'a> Exposer<'a> {
         self.explain_to(facts, |_, _| {})
     }
 
-    /// The exposure of a socket with the reasons for it.
+    /// The exposure of a socket with its reasons.
     #[must_use]
     pub fn explain(&self, facts: &Facts<'_>) -> (FamilyExposure, Vec<Reason>) {
         let mut reasons = Vec::new();
@@ -199,8 +203,8 @@ impl<'a> Exposer<'a> {
         (exposure, reasons)
     }
 
-    /// As [`Exposer::explain`]; the reasons are handed out: the family that each is about, and what makes [`Reason::text`], which
-    /// costs nothing unless it is written.
+    /// Like [`Exposer::explain`], but passes on each reason: its family, and a function for [`Reason::text`], which
+    /// costs nothing unless it is called.
     pub fn explain_to(
         &self,
         facts: &Facts<'_>,
@@ -218,8 +222,10 @@ impl<'a> Exposer<'a> {
             }
             if family == Family::Ipv4 && facts.address.is_ipv6() && facts.address.is_unspecified() {
                 because(match facts.v6only {
-                    Some(_) => format_args!("it is dual-stack: it takes IPv4 too"),
-                    None => format_args!("whether it takes IPv4 too is not known; it counts as if it did"),
+                    Some(_) => format_args!("it is dual-stack: it accepts IPv4 as well"),
+                    None => {
+                        format_args!("it is unknown whether it accepts IPv4 as well; it counts as if it did")
+                    }
                 });
             }
             let found = if facts.address.to_canonical().is_unspecified() {
@@ -237,7 +243,7 @@ impl<'a> Exposer<'a> {
     }
 
     fn device(&self, facts: &Facts<'_>) -> Result<Option<&'a Interface>, String> {
-        // The zone of a link-local address becomes the socket's device, whatever that was (`__inet6_bind()`).
+        // The zone of a link-local address replaces any device of the socket (`__inet6_bind()`).
         let zone = facts.scope_id.filter(|_| needs_zone(facts.address) && facts.device.is_some());
         if let Some(interface) = zone.and_then(|zone| self.snapshot.interface(zone)) {
             return Ok(Some(interface));
@@ -251,8 +257,14 @@ impl<'a> Exposer<'a> {
         }
     }
 
-    /// Whether packets of somebody else can arrive: through a device, or in a VRF (`None`: outside of all), or anywhere.
-    fn comes_in(&self, family: Family, device: Option<&Interface>, vrf: Option<u32>, anywhere: bool) -> bool {
+    /// Whether packets from other hosts can arrive: on a device, or in a VRF (`None`: outside VRFs), or anywhere.
+    fn can_arrive(
+        &self,
+        family: Family,
+        device: Option<&Interface>,
+        vrf: Option<u32>,
+        anywhere: bool,
+    ) -> bool {
         let takes = |ipv6: bool| family == Family::Ipv4 || ipv6;
         match device {
             Some(device) if vrf != Some(device.index) => {
@@ -262,7 +274,7 @@ impl<'a> Exposer<'a> {
         }
     }
 
-    /// Whether a socket without a device hears what comes in through VRFs.
+    /// Whether a socket without a device receives packets of VRFs.
     fn hears_vrfs(&self, facts: &Facts<'_>) -> bool {
         self.hears_vrfs[usize::from(facts.protocol == crate::model::Protocol::Udp)]
     }
@@ -288,9 +300,9 @@ impl<'a> Exposer<'a> {
                 because(format_args!("this host has no {family} address that can be used"));
                 return Exposure::None;
             };
-            because(format_args!("a wildcard takes every address; the widest is {}", widest.3));
-            if !self.comes_in(family, None, None, all_vrfs) && widest.2 > Exposure::Loopback {
-                because(format_args!("{NO_WIRE}"));
+            because(format_args!("a wildcard covers every address; the widest is {}", widest.3));
+            if !self.can_arrive(family, None, None, all_vrfs) && widest.2 > Exposure::Loopback {
+                because(format_args!("{NO_LINK}"));
                 return Exposure::Loopback;
             }
             return self.route_localnet(family, widest.2, None, because);
@@ -299,11 +311,11 @@ impl<'a> Exposer<'a> {
             device.addresses.iter().filter(|address| address.family == family && is_usable(device, address));
         let own = own.map(|address| class_on(device, address)).max();
         if device.loopback {
-            because(format_args!("it is bound to device {}, which nobody else reaches", device.name));
+            because(format_args!("it is bound to device {}, which no other host can reach", device.name));
             return if own.is_some() { Exposure::Loopback } else { Exposure::None };
         }
         let vrf = vrf_of(self.snapshot, device);
-        if !self.comes_in(family, Some(device), vrf, false) {
+        if !self.can_arrive(family, Some(device), vrf, false) {
             because(format_args!("{}", nothing_arrives(device)));
             return if own.is_some() { Exposure::Loopback } else { Exposure::None };
         }
@@ -325,7 +337,7 @@ impl<'a> Exposer<'a> {
             .map(|(_, route)| {
                 (network_exposure(route.destination), format!("all of {} (a local route)", route.destination))
             });
-        // `max_by_key` keeps the last of equals; the first reads better.
+        // `max_by_key` returns the last of equal values; the first one is easier to read.
         let widest = elsewhere.chain(routes).fold(None, |best: Option<(Exposure, String)>, new| match best {
             Some(best) if best.0 >= new.0 => Some(best),
             _ => Some(new),
@@ -353,7 +365,7 @@ impl<'a> Exposer<'a> {
             }
         };
         let text = addr::Text(address, device.map(|device| &device.name));
-        // Looked up once: among fifty thousand addresses that is a tenth of the work.
+        // Looked up once: with fifty thousand addresses this is a tenth of the work.
         let zone = zone.or_else(|| device.map(|device| device.index));
         let kind = match address {
             IpAddr::V4(v4) => Some(self.local.ipv4(v4, zone)),
@@ -378,7 +390,7 @@ impl<'a> Exposer<'a> {
             because(format_args!("{text} is not an address of this host that can be used now"));
             return Exposure::None;
         };
-        // IPv4 addresses can be used whatever their interface, and count by their class.
+        // IPv4 addresses can be used on any interface, and count by their class.
         let listed = match address {
             IpAddr::V4(_) => None,
             IpAddr::V6(v6) => self.listed.get(&(owner.index, v6)).copied(),
@@ -393,18 +405,18 @@ impl<'a> Exposer<'a> {
         let exposure = listed.map_or_else(|| Exposure::of(class), |candidate| class_on(owner, candidate));
         if let Some(device) = device {
             if device.loopback {
-                because(format_args!("it is bound to device {}, which nobody else reaches", device.name));
+                because(format_args!("it is bound to device {}, which no other host can reach", device.name));
                 return if owner.loopback { Exposure::Loopback } else { Exposure::None };
             }
             let vrf = vrf_of(self.snapshot, device);
-            if !self.comes_in(Family::of(address), Some(device), vrf, false) {
+            if !self.can_arrive(Family::of(address), Some(device), vrf, false) {
                 because(format_args!("{}", nothing_arrives(device)));
                 return if owner.index == device.index { Exposure::Loopback } else { Exposure::None };
             }
         } else if let Some(vrf) = vrf_of(self.snapshot, owner).filter(|_| !self.hears_vrfs(facts)) {
             let vrf = self.snapshot.interface(vrf).map_or_else(String::new, |vrf| vrf.name.to_string());
             because(format_args!(
-                "{text} is in the VRF {vrf}, which a socket without a device does not hear"
+                "{text} is in the VRF {vrf}, from which a socket without a device receives nothing"
             ));
             return Exposure::None;
         }
@@ -418,8 +430,8 @@ impl<'a> Exposer<'a> {
         let vrf = vrf_of(self.snapshot, owner);
         let through = device.or(Some(owner).filter(|_| needs_zone(address)));
         let anywhere = vrf.is_none() && self.hears_vrfs(facts);
-        if !self.comes_in(Family::of(address), through, vrf, anywhere) {
-            because(format_args!("{NO_WIRE}"));
+        if !self.can_arrive(Family::of(address), through, vrf, anywhere) {
+            because(format_args!("{NO_LINK}"));
             return Exposure::Loopback;
         }
         let name = &owner.name;
@@ -437,8 +449,8 @@ impl<'a> Exposer<'a> {
         exposure
     }
 
-    /// With `route_localnet` (of the interface or of all) packets to 127/8 are taken from the wire, so who is on that link reaches
-    /// what listens on loopback.
+    /// With `route_localnet` (of the interface or of all) packets to 127/8 are accepted from the link. Hosts there can
+    /// reach listeners on loopback.
     fn route_localnet(
         &self,
         family: Family,
@@ -471,14 +483,14 @@ impl<'a> Exposer<'a> {
     }
 }
 
-const NO_WIRE: &str = "no wire is up that somebody else could come by: only this host itself connects";
+const NO_LINK: &str = "no link to another host is up: only this host itself can connect";
 
 fn nothing_arrives(device: &Interface) -> String {
-    let why = if device.up { "to which nobody comes" } else { "which is down" };
+    let why = if device.up { "which no other host can reach" } else { "which is down" };
     format!("nothing arrives through its device {}, {why}", device.name)
 }
 
-/// Local routes that count, with the VRF they are for; `None` for the host at large (see [`LocalAddresses`]).
+/// Local routes, with their VRF; `None` for the default VRF (see [`LocalAddresses`]).
 fn local_routes(snapshot: &Snapshot) -> impl Iterator<Item = (Option<u32>, &Route)> {
     snapshot.routes.iter().filter(|route| route.kind == RouteKind::Local).filter_map(|route| {
         if route.table == TABLE_LOCAL {
@@ -489,13 +501,13 @@ fn local_routes(snapshot: &Snapshot) -> impl Iterator<Item = (Option<u32>, &Rout
     })
 }
 
-/// The exposure that an address gives where it is: link-local IPv6 of a loopback interface has no link.
+/// The exposure of an address at its interface: a link-local IPv6 address of a loopback interface has no link.
 fn class_on(interface: &Interface, address: &InterfaceAddress) -> Exposure {
     let strong = needs_zone(address.address) || address.address == IpAddr::V6(Ipv6Addr::LOCALHOST);
     if interface.loopback && strong { Exposure::Loopback } else { Exposure::of(address.class) }
 }
 
-/// Index of the VRF an interface belongs to, or is.
+/// Index of the VRF that an interface is or belongs to.
 fn vrf_of(snapshot: &Snapshot, interface: &Interface) -> Option<u32> {
     Some(super::bind_check::vrf_of(snapshot, interface)).filter(|vrf| *vrf != 0)
 }

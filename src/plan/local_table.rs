@@ -1,7 +1,7 @@
-//! Which addresses are this host's own, and whose: the table `local` of the routing look-up, from a snapshot.
+//! Local addresses of a host and their owners: the routing table `local`, from a snapshot.
 //!
-//! Each VRF has a table of its own instead, so that an address of one VRF is no address of another, nor of the host at large
-//! (`inet_addr_type_table()`, `l3mdev_fib_table()`). Which table is asked, the interface says over which one asks.
+//! Each VRF has its own table instead. An address of one VRF is therefore not an address of another VRF or of the
+//! default VRF (`inet_addr_type_table()`, `l3mdev_fib_table()`). The ingress interface determines the table.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,18 +14,18 @@ use crate::model::{AddrClass, AddrState, Interface, InterfaceAddress, RouteKind,
 /// Number of the routing table `local` (`RT_TABLE_LOCAL` of `linux/rtnetlink.h`).
 pub(super) const TABLE_LOCAL: u32 = 255;
 
-/// What an IPv4 address is to this host (`__inet_dev_addr_type()` of `net/ipv4/fib_frontend.c`).
+/// Type of an IPv4 address for this host (`__inet_dev_addr_type()` of `net/ipv4/fib_frontend.c`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ipv4Kind {
-    /// The host's own, by an address or a local route of the interface with this index.
+    /// A local address, from an address or a local route of the interface with this index.
     Local(u32),
     /// 255.255.255.255, the wildcard, or a broadcast address of a network that is up.
     Broadcast,
     /// A group.
     Multicast,
-    /// Somebody else's.
+    /// An address of another host.
     Foreign,
-    /// The host may have no table at all, and then takes every address for its own: a namespace in which IPv4 was never used.
+    /// The host may have no table, and then treats every address as local: a namespace in which IPv4 was never used.
     Unknown,
 }
 
@@ -34,11 +34,11 @@ pub enum Ipv4Kind {
 pub struct Ipv6Owner {
     /// Index of the interface.
     pub interface: u32,
-    /// Why it cannot be used now; `None` when it can.
+    /// Why it cannot be used now; `None` if it can.
     pub unusable: Option<AddrState>,
 }
 
-/// The VRF of an interface, by its index; 0 outside of all.
+/// The VRF of an interface, by its index; 0 outside VRFs.
 type Vrf = u32;
 
 /// Addresses of a host, indexed.
@@ -46,10 +46,10 @@ type Vrf = u32;
 pub struct LocalAddresses {
     /// Interfaces that are a VRF or in one.
     vrfs: FxHashMap<u32, Vrf>,
-    /// Addresses and their interfaces, sorted: who looks up many does so in their order, near the one before. In a hash map each is
-    /// somewhere else, and was most of what it cost to look up fifty thousand.
+    /// Addresses and their interfaces, sorted. Repeated lookups are usually in order and near each other. In a hash map
+    /// every lookup would be a cache miss, which was most of the cost of fifty thousand lookups.
     exact4: Vec<((Vrf, Ipv4Addr), u32)>,
-    /// Those of VRFs.
+    /// Addresses of VRFs.
     inner4: FxHashSet<Ipv4Addr>,
     broadcast4: FxHashSet<(Vrf, Ipv4Addr)>,
     routes4: Vec<(Vrf, Ipv4Net, u32)>,
@@ -87,7 +87,7 @@ impl LocalAddresses {
         for route in &snapshot.routes {
             let interface = route.interface.unwrap_or(0);
             let vrf = new.vrf(Some(interface));
-            // What a VRF's interface has in the table `local` is for the host at large.
+            // Entries of a VRF's interface in the table `local` apply to the default VRF.
             let vrf = if route.table == TABLE_LOCAL { 0 } else { vrf };
             if vrf == 0 && route.table != TABLE_LOCAL {
                 continue;
@@ -108,7 +108,7 @@ impl LocalAddresses {
         new
     }
 
-    /// What an IPv4 address brings into the table (`fib_add_ifaddr()`).
+    /// The entries for an IPv4 address (`fib_add_ifaddr()`).
     fn add4(&mut self, interface: &Interface, address: &InterfaceAddress, v4: Ipv4Addr) {
         let vrf = self.vrf(Some(interface.index));
         self.ipv4_used = true;
@@ -130,24 +130,24 @@ impl LocalAddresses {
         }
     }
 
-    /// The VRF of an interface; 0 without.
+    /// The VRF of an interface; 0 if none.
     fn vrf(&self, interface: Option<u32>) -> Vrf {
         interface.and_then(|interface| self.vrfs.get(&interface)).copied().unwrap_or(0)
     }
 
-    /// The interface of a VRF (0: outside of all) that has an IPv4 address.
+    /// The interface in a VRF (0: outside VRFs) that has an IPv4 address.
     pub(super) fn exact4(&self, vrf: Vrf, address: Ipv4Addr) -> Option<u32> {
         self.owners4(vrf, address).next()
     }
 
-    /// The interfaces of a VRF (0: outside of all) that have an IPv4 address, the owner first.
+    /// The interfaces in a VRF (0: outside VRFs) that have an IPv4 address, the owner first.
     pub(super) fn owners4(&self, vrf: Vrf, address: Ipv4Addr) -> impl Iterator<Item = u32> + '_ {
         let start = self.exact4.partition_point(|(other, _)| *other < (vrf, address));
         let rest = self.exact4.get(start..).unwrap_or_default().iter();
         rest.take_while(move |(other, _)| *other == (vrf, address)).map(|(_, interface)| *interface)
     }
 
-    /// What an IPv4 address is to this host, or to the VRF of the interface `device`.
+    /// The type of an IPv4 address for this host, or for the VRF of the interface `device`.
     #[must_use]
     pub fn ipv4(&self, address: Ipv4Addr, device: Option<u32>) -> Ipv4Kind {
         let vrf = self.vrf(device);
@@ -170,7 +170,8 @@ impl LocalAddresses {
         if self.ipv4_used { Ipv4Kind::Foreign } else { Ipv4Kind::Unknown }
     }
 
-    /// The interface of a VRF (0: outside of all) that has an IPv6 address which can be used; the interface `only`, unless that is 0.
+    /// The interface in a VRF (0: outside VRFs) that has a usable IPv6 address; only the interface `only`, unless that
+    /// is 0.
     pub(super) fn exact6(&self, vrf: Vrf, address: Ipv6Addr, only: u32) -> Option<u32> {
         let owners = self.ipv6_owners(address).iter().filter(|owner| owner.unusable.is_none());
         let mut owners = owners.map(|owner| owner.interface);
@@ -183,8 +184,8 @@ impl LocalAddresses {
         self.owners6.get(&address).map_or(&[], Vec::as_slice)
     }
 
-    /// The interface through which a destination is this host's own, by address or by local route, for what comes over the
-    /// interface `over`: its VRF decides, and for a link-local address itself. Without it, for the host at large.
+    /// The interface that makes a destination local, by address or by local route, for packets that arrive on `over`.
+    /// The VRF of `over` decides, and for a link-local address `over` itself. Without `over`, for the default VRF.
     #[must_use]
     pub fn owner(&self, destination: IpAddr, over: Option<u32>) -> Option<u32> {
         let vrf = self.vrf(over);
@@ -210,13 +211,13 @@ impl LocalAddresses {
         }
     }
 
-    /// The interface in a VRF that has a destination which is no address of the host at large.
+    /// The interface in a VRF that has a destination which is not an address of the default VRF.
     #[must_use]
     pub fn owner_in_a_vrf(&self, destination: IpAddr) -> Option<u32> {
         self.vrfs.keys().copied().filter_map(|interface| self.owner(destination, Some(interface))).min()
     }
 
-    /// Networks that only a local route makes ours.
+    /// Networks that are local only because of a local route.
     pub fn local_routes(&self, snapshot: &Snapshot) -> impl Iterator<Item = (IpNet, u32)> {
         snapshot
             .routes
@@ -225,13 +226,13 @@ impl LocalAddresses {
             .map(|route| (route.destination, route.interface.unwrap_or(0)))
     }
 
-    /// Whether any interface has an IPv6 address that can be used now.
+    /// Whether any interface has a usable IPv6 address.
     #[must_use]
     pub fn any_usable_ipv6(&self) -> bool {
         self.owners6.values().flatten().any(|owner| owner.unusable.is_none())
     }
 
-    /// Whether an interface has this very address.
+    /// Whether an interface has exactly this address.
     #[must_use]
     pub fn has_address(&self, address: IpAddr) -> bool {
         match address {
@@ -241,7 +242,7 @@ impl LocalAddresses {
     }
 }
 
-/// The state that keeps an IPv6 address from being used (`__ipv6_chk_addr_and_flags()` of `net/ipv6/addrconf.c`).
+/// The state that makes an IPv6 address unusable (`__ipv6_chk_addr_and_flags()` of `net/ipv6/addrconf.c`).
 fn unusable(address: &InterfaceAddress) -> Option<AddrState> {
     if address.is(AddrState::Dadfailed) {
         Some(AddrState::Dadfailed)

@@ -1,62 +1,62 @@
-//! Which socket gets a packet that is meant for this host.
+//! Socket lookup: which socket receives a packet for this host.
 //!
-//! A look-up walks the chain of the packet's own address, and only when nothing there matches the chain of the wildcards. In a
-//! chain the best score wins, and among equals the first one met; but the first match with SO_REUSEPORT ends the walk, whatever
-//! its score. Sources: `inet_lhash2_lookup()` of `net/ipv4/inet_hashtables.c`, `inet6_lhash2_lookup()` of
-//! `net/ipv6/inet6_hashtables.c`, `udp4_lib_lookup2()` and `udp6_lib_lookup2()`, each with its `compute_score()`.
-//! Programs attached to sk_lookup can overrule all of it; they are out of the model.
+//! A lookup walks the chain of the destination address, and only if nothing matches the chain of the wildcards. Within
+//! a chain the highest score wins, and among equal scores the first socket. The first match with SO_REUSEPORT ends the
+//! walk, whatever its score. Sources: `inet_lhash2_lookup()` of `net/ipv4/inet_hashtables.c`, `inet6_lhash2_lookup()`
+//! of `net/ipv6/inet6_hashtables.c`, `udp4_lib_lookup2()` and `udp6_lib_lookup2()`, each with its `compute_score()`.
+//! Programs attached to sk_lookup can override the result; they are not modelled.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::socket_table::{Entry, Id, Local, Tables, all};
 use crate::model::Protocol;
 
-/// A packet as a look-up sees it.
+/// A packet, as seen by a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// Where it is sent to: an IPv4 address for IPv4 traffic, never a v4-mapped one.
+    /// Destination: an IPv4 address for IPv4 traffic, never an IPv4-mapped one.
     pub destination: IpAddr,
     /// The destination port.
     pub port: u16,
-    /// Index of the interface it counts as arrived on: for local traffic the owner of the destination.
+    /// Index of the interface that it counts as arrived on: for local traffic the owner of the destination.
     pub device: u32,
-    /// The VRF of that interface; 0 without.
+    /// The VRF of that interface; 0 if none.
     pub vrf: u32,
 }
 
-/// Why one socket was preferred to another.
+/// Why one socket won over another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preference {
-    /// A specific address beats a wildcard, even one that is bound to the arrival device.
+    /// A specific address wins over a wildcard, even over one bound to the ingress device.
     SpecificAddress,
-    /// An AF_INET socket beats an AF_INET6 one for IPv4 traffic.
+    /// An AF_INET socket wins over an AF_INET6 socket for IPv4 traffic.
     Ipv4Socket,
-    /// A socket bound to the arrival device beats one that is not.
+    /// A socket bound to the ingress device wins over one that is not.
     Device,
-    /// The place in the chain decided: the last bound, or with SO_REUSEPORT on AF_INET6 the first.
+    /// The position in the chain decided: the last bound, or with SO_REUSEPORT on AF_INET6 the first.
     Order,
 }
 
-/// The outcome of a look-up.
+/// Result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Winner {
     /// No socket matches.
     Nobody,
-    /// This one; or one of these, by a hash of the connection, when several share a SO_REUSEPORT group.
+    /// One socket; or one of a SO_REUSEPORT group, by a hash of the connection.
     Found {
-        /// The members of the group, in order of insertion; one without a group.
+        /// The members of the group, in order of insertion; one socket without a group.
         ids: Vec<Id>,
-        /// Another socket that would have taken it, and why it did not.
+        /// Another socket that also matched, and why it lost.
         over: Option<(Id, Preference)>,
     },
-    /// It depends on what is not known of these.
+    /// Depends on unknown properties of these sockets.
     Unknown(Vec<Id>),
 }
 
 impl Tables {
-    /// The socket that gets `packet`.
+    /// The socket that receives `packet`.
     #[must_use]
     pub fn winner(&self, packet: &Packet) -> Winner {
         let any = match packet.destination {
@@ -73,7 +73,7 @@ impl Tables {
         }
     }
 
-    /// The sockets of a chain that match, in its order, each with its score; without one when it is not known whether it matches.
+    /// The matching sockets of a chain, in order, with their scores; no score if it is unknown whether they match.
     fn matching<'a>(
         &'a self,
         packet: &'a Packet,
@@ -97,7 +97,7 @@ impl Tables {
         for (id, score) in self.matching(packet, key) {
             let entry = &self.entries[id];
             blurred |= !(entry.certain && score.is_some());
-            // A foreign socket alone is clear enough; beside others its unknown flags and place may decide.
+            // A single foreign socket gives a certain result; with others its unknown options and position may decide.
             blurred |= !entry.is_known() && !others.is_empty();
             blurred |= others.last().is_some_and(|&(other, _)| !self.entries[other].is_known());
             let score = score.unwrap_or(0);
@@ -124,7 +124,7 @@ impl Tables {
         Winner::Found { ids, over }
     }
 
-    /// Whether a socket takes packets to `key`, which is the destination itself or its family's wildcard.
+    /// Whether a socket accepts packets to `key`, which is the destination or the wildcard of its family.
     fn matches(&self, packet: &Packet, key: IpAddr, entry: &Entry) -> Option<bool> {
         let address = match (key, entry.local) {
             (IpAddr::V4(key), Local::V4(local)) => Some(key == local),
@@ -167,7 +167,7 @@ impl Tables {
     }
 }
 
-/// `compute_score()` of the four look-ups, less what connected sockets add.
+/// `compute_score()` of the four lookups, without the part for connected sockets.
 fn score(packet: &Packet, entry: &Entry) -> u8 {
     let device = u8::from(entry.device != 0);
     let inet = u8::from(!entry.inet6);

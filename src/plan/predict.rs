@@ -1,4 +1,4 @@
-//! What each bind will do, in the order of the profile.
+//! Predicts the result of each bind, in the order of the profile.
 
 use std::collections::HashMap;
 
@@ -11,14 +11,14 @@ use super::socket_table::{Entry, Id, Local, Tables};
 use crate::code::Code;
 use crate::model::{Errno, Family, Phase, Protocol, Snapshot, SocketSpec, SocketView};
 
-/// A socket that was there before.
+/// An existing socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Foreign {
-    /// What is known of it; unknown flags are `None`.
+    /// Its known properties; unknown options are `None`.
     pub view: SocketView,
-    /// The user who owns it.
+    /// The user that owns it.
     pub uid: Option<u32>,
-    /// How it is named to a person: its program, or its address.
+    /// Its name for people: its program, or its address.
     pub name: String,
 }
 
@@ -26,65 +26,65 @@ pub struct Foreign {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BindOutcome {
-    /// It will.
+    /// bind(2) succeeds.
     Ok,
-    /// It will not.
+    /// bind(2) fails; see `errno`.
     Error,
-    /// It depends on what is not known.
+    /// Depends on state that could not be read.
     Uncertain,
 }
 
-/// What opening one socket will do.
+/// Prediction of opening one socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BindPrediction {
     /// Whether it will be opened.
     pub outcome: BindOutcome,
-    /// The call that fails, or may fail.
+    /// The system call that fails, or may fail.
     pub phase: Option<Phase>,
-    /// What it answers, or may answer.
+    /// Its errno, or possible errno.
     pub errno: Option<Errno>,
-    /// The sockets in the way, earlier ones of the profile before those that were there already.
+    /// The conflicting sockets: first those of the profile, then existing ones.
     pub in_the_way: Vec<Holder>,
-    /// The rule.
+    /// Code of the rule.
     pub code: Option<Code>,
 }
 
-/// A socket that takes part: of the profile, or there before.
+/// A participating socket: of the profile, or an existing one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
     /// The index of a socket of the profile.
     Own(usize),
-    /// The index of a socket that was there before.
+    /// Index of an existing socket.
     Foreign(usize),
 }
 
-/// Every bind foretold, and the tables as they stand afterwards.
+/// All predicted binds, and the resulting tables.
 #[derive(Debug)]
 pub struct Binds {
     /// In the order of the sockets.
     pub predictions: Vec<BindPrediction>,
-    /// What packets are matched with.
+    /// The tables for packet lookups.
     pub tables: Tables,
     holders: Vec<Holder>,
     ids: HashMap<usize, Id>,
 }
 
 impl Binds {
-    /// Who a socket of the tables is.
+    /// The origin of each socket in the tables.
     #[must_use]
     pub fn holder(&self, id: Id) -> Holder {
         self.holders[id]
     }
 
-    /// A socket of the profile in the tables; `None` when it will not be opened.
+    /// Id of a profile socket in the tables; `None` if it will not be opened.
     #[must_use]
     pub fn id_of(&self, own: usize) -> Option<Id> {
         self.ids.get(&own).copied()
     }
 }
 
-/// Foretells the binds of `sockets`, in this order, on the host of `snapshot` where `foreign` sockets are open. Each TCP socket
-/// listens before the next one is bound.
+/// Predicts the binds of `sockets`, in this order, on the host of `snapshot` with the open sockets `foreign`. Each TCP
+/// socket listens before the next one is bound.
 #[must_use]
 pub fn predict_binds(
     sockets: &[SocketSpec],
@@ -150,8 +150,8 @@ impl Binds {
         if entry.protocol == Protocol::Tcp {
             match self.tables.listen_verdict(id) {
                 Verdict::Free => {}
-                // Only sockets that were bound and did not listen could bring this about, and neither a profile nor an
-                // inventory has such; so nothing is certain any more.
+                // Only sockets that are bound but do not listen could cause this. A profile or inventory has no such
+                // sockets, so nothing is certain any more.
                 Verdict::InUse(by) | Verdict::Unknown(by) => {
                     if prediction.outcome == BindOutcome::Ok {
                         prediction = self.in_use(BindOutcome::Uncertain, Phase::Listen, &by);
@@ -176,7 +176,7 @@ impl Binds {
     }
 }
 
-/// How the kernel sees a socket that was there before.
+/// The kernel's view of an existing socket.
 fn foreign_entry(socket: &Foreign, snapshot: &Snapshot) -> Entry {
     let view = &socket.view;
     let device = view.device.as_ref().and_then(|name| snapshot.interface_named(name));

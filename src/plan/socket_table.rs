@@ -1,10 +1,10 @@
-//! The kernel's tables of bound sockets, as values: what bind(2) and listen(2) look into, and what a packet is matched with.
+//! The kernel's tables of bound sockets, as values. bind(2), listen(2) and packet lookups use them.
 //!
-//! Names follow the kernel: a *bucket* holds all sockets of one port (`inet_bind_bucket`), a *chain* the sockets of one port
-//! and address in the order in which a look-up meets them (`inet_listen_hashbucket`, the secondary UDP hash).
+//! Names follow the kernel: a *bucket* contains all sockets of one port (`inet_bind_bucket`). A *chain* contains the
+//! sockets of one port and address in lookup order (`inet_listen_hashbucket`, the secondary UDP hash).
 //!
-//! Flags of other programs' sockets may be unknown, so rules are three-valued: `Some(true)`, `Some(false)`, or `None`
-//! for "it depends on what is not known".
+//! Options of other programs' sockets may be unknown, so rules have three values: `Some(true)`, `Some(false)`, or
+//! `None` for "depends on unknown facts".
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,20 +12,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::model::kernel_release::KnownDifference;
 use crate::model::{Protocol, Snapshot};
 
-/// A socket's place in [`Tables`], in order of insertion.
+/// Index of a socket in [`Tables`], in order of insertion.
 pub type Id = usize;
 
-/// A bound address as the kernel compares it: a v4-mapped address is the IPv4 address it stands for.
+/// A bound address as the kernel compares it: an IPv4-mapped address is its IPv4 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Local {
-    /// An IPv4 address, `0.0.0.0` among them, of an AF_INET socket or a v4-mapped AF_INET6 one.
+    /// An IPv4 address, including `0.0.0.0`, of an AF_INET socket or an IPv4-mapped AF_INET6 socket.
     V4(Ipv4Addr),
-    /// An IPv6 address, `::` among them.
+    /// An IPv6 address, including `::`.
     V6(Ipv6Addr),
 }
 
 impl Local {
-    /// What the kernel makes of `address`.
+    /// The kernel's form of `address`.
     #[must_use]
     pub fn of(address: IpAddr) -> Local {
         match address.to_canonical() {
@@ -43,7 +43,7 @@ impl Local {
         }
     }
 
-    /// The chain it is kept in: both wildcards hash alike (`ipv6_portaddr_hash()` of `include/net/ipv6.h`).
+    /// Key of its chain: both wildcards have the same hash (`ipv6_portaddr_hash()` of `include/net/ipv6.h`).
     fn chain(self) -> Local {
         if self.is_any() { Local::V4(Ipv4Addr::UNSPECIFIED) } else { self }
     }
@@ -60,32 +60,33 @@ pub struct Entry {
     pub inet6: bool,
     /// The address.
     pub local: Local,
-    /// `sk_ipv6only`: always true with a specific IPv6 address, always false with an IPv4 one. `None` when not known.
+    /// `sk_ipv6only`: always true with a specific IPv6 address, always false with an IPv4 address. `None` if unknown.
     pub v6only: Option<bool>,
-    /// Index of the device it is bound to; 0 without.
+    /// Index of the device that it is bound to; 0 if none.
     pub device: u32,
-    /// The VRF that device belongs to; 0 without. TCP buckets of different VRFs do not see each other.
+    /// The VRF of that device; 0 if none. TCP buckets of different VRFs are independent.
     pub vrf: u32,
-    /// SO_REUSEADDR; `None` when not known.
+    /// SO_REUSEADDR; `None` if unknown.
     pub reuse_address: Option<bool>,
-    /// SO_REUSEPORT; `None` when not known.
+    /// SO_REUSEPORT; `None` if unknown.
     pub reuse_port: Option<bool>,
-    /// Effective user who made it; `None` when not known.
+    /// Effective user that created it; `None` if unknown.
     pub uid: Option<u32>,
-    /// Whether it is there at all: false for a socket whose own bind could not be foretold.
+    /// Whether it exists: false for a socket whose bind could not be predicted.
     pub certain: bool,
-    /// Whether its place among the others is known: false for sockets that were there before.
+    /// Whether its position among the others is known: false for existing sockets.
     pub ordered: bool,
 }
 
 impl Entry {
-    /// New sockets go to the head of the kernel's lists, but AF_INET6 ones with SO_REUSEPORT to the tail (`sk_add_node_rcu()` of
-    /// `include/net/sock.h`, `__inet_hash()` of `net/ipv4/inet_hashtables.c`, `udp_lib_get_port()` of `net/ipv4/udp.c`).
+    /// New sockets are added at the head of the kernel's lists, except AF_INET6 sockets with SO_REUSEPORT, which are
+    /// added at the tail (`sk_add_node_rcu()` of `include/net/sock.h`, `__inet_hash()` of `net/ipv4/inet_hashtables.c`,
+    /// `udp_lib_get_port()` of `net/ipv4/udp.c`).
     fn goes_last(&self) -> bool {
         self.inet6 && self.reuse_port == Some(true)
     }
 
-    /// Whether everything about it is known that another socket's fate could depend on.
+    /// Whether every property is known that can affect other sockets.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.certain && self.ordered && self.reuse_port.is_some() && self.v6only.is_some()
@@ -101,15 +102,15 @@ pub(super) struct Bucket {
     pub(super) specific: HashMap<Local, Vec<Id>>,
     /// All of them, in order of insertion.
     pub(super) all: Vec<Id>,
-    /// The last SO_REUSEPORT socket that passed the full comparison: one that looks like it is let in without any
-    /// (`tb->fastreuseport` and its friends in `net/ipv4/inet_connection_sock.c`). TCP only.
+    /// The last SO_REUSEPORT socket that passed the full comparison. A socket that resembles it is accepted without
+    /// comparison (`tb->fastreuseport` and related fields in `net/ipv4/inet_connection_sock.c`). TCP only.
     pub(super) fast: Option<Entry>,
-    /// Owners of sockets here of which not all is known: for a socket of one of them `fast` may be wrong.
+    /// Owners of sockets with unknown properties here: for a socket of one of them `fast` may be wrong.
     pub(super) fast_unknown: Vec<Option<u32>>,
 }
 
 impl Bucket {
-    /// Every socket here whose address could overlap with `local`, in order of insertion within each group.
+    /// Every socket here whose address can overlap with `local`, in order of insertion within each group.
     pub(super) fn near(&self, local: Local) -> impl DoubleEndedIterator<Item = Id> + '_ {
         let (first, second): (&[Id], &[Id]) = if local.is_any() {
             (&self.all, &[])
@@ -127,17 +128,17 @@ pub struct Tables {
     pub(super) listening: Vec<bool>,
     pub(super) buckets: HashMap<(Protocol, u16, u32), Bucket>,
     pub(super) chains: HashMap<(Protocol, u16, Local), VecDeque<Id>>,
-    /// `net.ipv4.tcp_l3mdev_accept`: sockets without a device serve VRFs too.
+    /// `net.ipv4.tcp_l3mdev_accept`: sockets without a device serve VRFs as well.
     pub tcp_l3mdev_accept: bool,
     /// `net.ipv4.udp_l3mdev_accept`.
     pub udp_l3mdev_accept: bool,
-    /// Whether the kernel has [`KnownDifference::MappedWildcardOverlooked`](crate::model::kernel_release::KnownDifference); `None` when
-    /// that is not known.
+    /// Whether the kernel has
+    /// [`KnownDifference::MappedWildcardOverlooked`](crate::model::kernel_release::KnownDifference); `None` if unknown.
     pub mapped_wildcard_overlooked: Option<bool>,
 }
 
 impl Default for Tables {
-    /// Empty ones of a host whose kernel follows the rules.
+    /// Empty tables of a host whose kernel follows the rules.
     fn default() -> Tables {
         Tables {
             entries: Vec::new(),
@@ -152,7 +153,7 @@ impl Default for Tables {
 }
 
 impl Tables {
-    /// Empty ones of this host, by its settings and its kernel.
+    /// Empty tables of this host, with its settings and kernel.
     #[must_use]
     pub fn of(host: &Snapshot) -> Tables {
         let flag = |name: &str| host.setting(name).unwrap_or(0) != 0;
@@ -161,7 +162,7 @@ impl Tables {
         Tables {
             tcp_l3mdev_accept: flag("net.ipv4.tcp_l3mdev_accept"),
             udp_l3mdev_accept: flag("net.ipv4.udp_l3mdev_accept"),
-            // A snapshot without a release is judged by the rules.
+            // A snapshot without a release is treated as following the rules.
             mapped_wildcard_overlooked: if known { overlooked } else { Some(false) },
             ..Tables::default()
         }
@@ -173,7 +174,7 @@ impl Tables {
         &self.entries[id]
     }
 
-    /// Sockets that packets can find on this port at this address or a wildcard.
+    /// Sockets that packets can reach on this port at this address or a wildcard.
     pub fn near(&self, protocol: Protocol, port: u16, local: Local) -> impl Iterator<Item = Id> + '_ {
         let wildcards = Local::V4(Ipv4Addr::UNSPECIFIED);
         let own = (!local.is_any()).then(|| self.chain(protocol, port, local));
@@ -183,12 +184,12 @@ impl Tables {
     /// The key of the bucket that `entry` belongs to.
     pub(super) fn bucket_key(&self, entry: &Entry) -> (Protocol, u16, u32) {
         // With tcp_l3mdev_accept one socket may serve every VRF, so all share one bucket (`inet_sk_bound_l3mdev()`).
-        // UDP has one table for all.
+        // UDP has one table for all VRFs.
         let vrf = if entry.protocol == Protocol::Udp || self.tcp_l3mdev_accept { 0 } else { entry.vrf };
         (entry.protocol, entry.port, vrf)
     }
 
-    /// Adds a socket that needs no permission: one that was there before, or one that bind let in.
+    /// Adds a socket without checks: an existing one, or one whose bind succeeded.
     pub fn insert(&mut self, entry: Entry, listening: bool) -> Id {
         let id = self.entries.len();
         self.entries.push(entry);
@@ -212,14 +213,14 @@ impl Tables {
         id
     }
 
-    /// Marks a TCP socket as listening: packets find it from now on.
+    /// Marks a TCP socket as listening: from now on packets reach it.
     pub(super) fn set_listening(&mut self, id: Id) {
         if !std::mem::replace(&mut self.listening[id], true) && self.entries[id].protocol == Protocol::Tcp {
             self.link(id);
         }
     }
 
-    /// Puts a socket into its chain.
+    /// Adds a socket to its chain.
     fn link(&mut self, id: Id) {
         let entry = self.entries[id];
         let chain = self.chains.entry((entry.protocol, entry.port, entry.local.chain())).or_default();
@@ -230,13 +231,13 @@ impl Tables {
         }
     }
 
-    /// A number that grows along the kernel's lists, in the order in which a walk meets UDP sockets.
+    /// A number that grows along the kernel's lists, in the order in which a walk visits UDP sockets.
     pub(super) fn position(&self, id: Id) -> i64 {
         let id_number = i64::try_from(id).unwrap_or(i64::MAX);
         if self.entries[id].goes_last() { id_number } else { -1 - id_number }
     }
 
-    /// The sockets of one port and address in the order in which a look-up meets them.
+    /// The sockets of one port and address in lookup order.
     pub(super) fn chain(
         &self,
         protocol: Protocol,
@@ -247,7 +248,7 @@ impl Tables {
     }
 }
 
-/// Kleene's *and*: false wins over unknown, unknown over true.
+/// Kleene's *and*: false takes precedence over unknown, and unknown over true.
 pub(super) fn all(parts: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
     let mut result = Some(true);
     for part in parts {
@@ -260,7 +261,7 @@ pub(super) fn all(parts: impl IntoIterator<Item = Option<bool>>) -> Option<bool>
     result
 }
 
-/// Whether two values are equal; unknown when one is.
+/// Whether two values are equal; unknown if one of them is.
 pub(super) fn same<T: PartialEq>(a: Option<T>, b: Option<T>) -> Option<bool> {
     Some(a? == b?)
 }

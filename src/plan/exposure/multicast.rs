@@ -1,4 +1,4 @@
-//! Broadcast addresses and multicast groups: none of the host's addresses, and yet heard.
+//! Exposure of sockets bound to broadcast addresses and multicast groups.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,8 +7,8 @@ use super::{Exposer, Facts, vrf_of};
 use crate::model::{AddrClass, Exposure, Family, Interface, Protocol};
 
 impl Exposer<'_> {
-    /// Of a UDP socket bound to a wildcard, which `found` is said of: datagrams to 255.255.255.255 and 224.0.0.1 reach it from every link,
-    /// whether or not the host has an IPv4 address there, as those to who waits for DHCP (`ip_route_input_slow()`).
+    /// Adds to `found` that a wildcard UDP socket receives datagrams to 255.255.255.255 and 224.0.0.1 from every link,
+    /// even without an IPv4 address there, as DHCP clients need it (`ip_route_input_slow()`).
     pub(super) fn sent_to_all(
         &self,
         facts: &Facts<'_>,
@@ -22,7 +22,7 @@ impl Exposer<'_> {
         let Ok(device) = self.device(facts) else { return found };
         let wire = self.snapshot.interfaces.iter().find(|interface| {
             device.is_none_or(|device| device.index == interface.index)
-                && self.comes_in(family, Some(interface), vrf_of(self.snapshot, interface), false)
+                && self.can_arrive(family, Some(interface), vrf_of(self.snapshot, interface), false)
                 && (device.is_some() || vrf_of(self.snapshot, interface).is_none() || self.hears_vrfs(facts))
         });
         let Some(wire) = wire else { return found };
@@ -33,8 +33,9 @@ impl Exposer<'_> {
         Exposure::Link
     }
 
-    /// Of a socket bound to a broadcast address or a group; `None` for what is neither. Such an address is none of the host's, and is
-    /// heard on the link, whatever interface has the network (`ip_route_input_slow()`, `ip_check_mc_rcu()`).
+    /// The exposure of a socket bound to a broadcast address or a group; `None` for other addresses. Datagrams to such
+    /// an address are accepted from the link, whatever interface has the network (`ip_route_input_slow()`,
+    /// `ip_check_mc_rcu()`).
     pub(super) fn to_many(
         &self,
         facts: &Facts<'_>,
@@ -42,7 +43,7 @@ impl Exposer<'_> {
         device: Option<&Interface>,
         because: &mut impl FnMut(fmt::Arguments<'_>),
     ) -> Option<Exposure> {
-        // Binding to a link-local group with a zone binds the device (`__inet6_bind()`).
+        // Binding a link-local group with a zone also binds the device (`__inet6_bind()`).
         let device = device.map(|device| device.index).or(facts.scope_id);
         if !broadcast && class != AddrClass::Multicast {
             return None;
@@ -79,7 +80,7 @@ impl Exposer<'_> {
                 if itself {
                     "which only this host itself can send to"
                 } else {
-                    "and there is no link to hear it on"
+                    "and there is no link to receive it from"
                 }
             ));
             return Some(if itself { Exposure::Loopback } else { Exposure::None });
@@ -103,7 +104,7 @@ impl Exposer<'_> {
                 because(format_args!("{address} is a group: hosts on the link send to it, through {links}"));
             } else {
                 because(format_args!(
-                    "{address} is a group, joined on {links}: hosts on the link send to it, and whoever routers forward it for"
+                    "{address} is a multicast group, joined on {links}: hosts on the link can send to it, and others if routers forward it"
                 ));
             }
             return Some(reach);
@@ -117,7 +118,7 @@ impl Exposer<'_> {
     }
 }
 
-/// From how far a group's datagrams may come: the scope of IPv6 (RFC 7346), the blocks of IPv4 (RFC 5771, RFC 2365).
+/// How far datagrams of a group can travel: the scope of IPv6 (RFC 7346), the blocks of IPv4 (RFC 5771, RFC 2365).
 fn reach_of_group(group: IpAddr) -> Exposure {
     match group {
         IpAddr::V4(v4) => match v4.octets() {
@@ -166,7 +167,7 @@ mod tests {
             ("255.255.255.255", "link/none"),
             ("255.255.255.255%lo", "loopback/none"),
             ("127.255.255.255", "loopback/none"),
-            // As if all had joined, where nobody looked.
+            // If the memberships are unknown, all interfaces count as joined.
             ("224.0.0.251", "link/none"),
             ("239.1.1.1", "private/none"),
             ("232.1.1.1", "global/none"),
@@ -189,7 +190,7 @@ mod tests {
         ] {
             assert_eq!(udp(&host, form), expected, "{form}");
         }
-        // Without an address on the wire, as who waits for DHCP.
+        // Without an address on the link, as for a DHCP client.
         for interface in host.interfaces.iter_mut().filter(|interface| !interface.loopback) {
             interface.addresses.retain(|address| address.family == Family::Ipv6);
         }

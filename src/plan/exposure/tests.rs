@@ -77,7 +77,7 @@ fn each_form_of_bind() {
         ("::ffff:127.0.0.1 v6only", "none/none"),
         ("0.0.0.0%lo", "loopback/none"),
         ("::%lo dual", "loopback/loopback"),
-        // Weak host model: through eth0 all addresses are reached, but only its own link-local one.
+        // Weak host model: over eth0 all addresses are reachable, except link-local addresses of other interfaces.
         ("0.0.0.0%eth0", "global/none"),
         ("::%eth0 dual", "global/private"),
         ("192.0.2.7%eth0", "global/none"),

@@ -135,6 +135,11 @@ codes! {
     NO_ROUTE = 3030: "the sender has no route to the address",
     MEANS_ITSELF = 3031: "the address refers to the client itself",
     NOT_FORWARDED = 3032: "a host on the path drops the packet",
+    ANSWER_DIVERTED = 3040: "a policy rule sends the answer another way",
+    ANSWER_ELSEWHERE = 3041: "the answer leaves by another interface",
+    RP_FILTER = 3042: "rp_filter drops the packet",
+    NOT_RESOLVED = 3043: "neighbours cannot resolve the address",
+    ANSWER_UNKNOWN = 3044: "the route of the answer depends on facts that are not known",
     // Diagnoses of `why`
     WHY_UNRESOLVED = 3060: "the name has no address",
     WHY_LOCALHOST = 3061: "localhost resolves to an address that is not loopback",

@@ -132,7 +132,7 @@ pub fn look(
         .map(|(cell, zone)| {
             let node = match &plan.matrix.sources[cell.source] {
                 Source::Node(name) => lab.plan.index(name)?,
-                Source::Host | Source::Link(_) => lab.plan.host,
+                Source::Host | Source::Link(_) | Source::Beyond(_) => lab.plan.host,
             };
             Some(Client { node, zone })
         })
@@ -273,7 +273,7 @@ fn lost(loss: Unreachable, protocol: Protocol) -> Reach {
         Unreachable::Dropped => Code::NOT_FORWARDED,
         Unreachable::Unknown => Code::REACH_UNKNOWN,
     };
-    Reach { outcome: loss.outcome(protocol), takers: Vec::new(), ingress: None, why }
+    Reach { outcome: loss.outcome(protocol), takers: Vec::new(), ingress: None, why, answer: None }
 }
 
 /// Without a way back there is neither a handshake nor a word that nobody listens; a datagram needs none.
@@ -292,8 +292,7 @@ fn answered(reach: Reach, arrival: Arrival, protocol: Protocol, plan: &Plan) -> 
         _ => false,
     };
     if silent {
-        let why = Code::NO_WAY_BACK;
-        return Reach { outcome: Some(Outcome::Timeout), takers: Vec::new(), ingress: None, why };
+        return Reach::without_socket(Outcome::Timeout, Code::NO_WAY_BACK, None);
     }
     reach
 }

@@ -11,7 +11,6 @@
 mod compare;
 mod host;
 mod others;
-mod peers;
 pub mod run;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,9 +25,10 @@ use super::ops::{Action, Plan};
 use crate::model::filters::PacketFilters;
 use crate::model::topology::Node;
 use crate::model::{Family, IfName, Interface, Snapshot, Source};
+use crate::plan::clients::{Addresses, Clients};
+use crate::plan::local_table::LocalAddresses;
 use crate::plan::reach;
 use crate::sys::NewAddress;
-use peers::{Addresses, Chooser};
 
 /// The node that is the copy.
 pub const HOST: &str = "host";
@@ -117,7 +117,8 @@ enum Attachment {
 /// The copy of the host that `snapshot` is of.
 #[must_use]
 pub fn of(snapshot: &Snapshot) -> Twin {
-    let mut builder = Builder::new(snapshot);
+    let local = LocalAddresses::new(snapshot);
+    let mut builder = Builder::new(snapshot, &local);
     builder.nodes();
     builder.settings();
     builder.links();
@@ -137,7 +138,7 @@ pub fn of(snapshot: &Snapshot) -> Twin {
 
 struct Builder<'a> {
     snapshot: &'a Snapshot,
-    chooser: Chooser<'a>,
+    chooser: Clients<'a>,
     roles: BTreeMap<u32, Role>,
     /// By the host's interface: the node and the interface at the other end of the wire.
     far: HashMap<u32, (usize, IfName)>,
@@ -163,11 +164,11 @@ fn families(snapshot: &Snapshot) -> impl Iterator<Item = Family> + use<> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(snapshot: &'a Snapshot) -> Builder<'a> {
+    fn new(snapshot: &'a Snapshot, local: &'a LocalAddresses) -> Builder<'a> {
         let plan = Plan { nodes: vec![HOST.to_owned()], host: 0, copies: true, ..Plan::default() };
         let mut builder = Builder {
             snapshot,
-            chooser: Chooser::new(snapshot),
+            chooser: Clients::new(snapshot, local),
             roles: BTreeMap::new(),
             far: HashMap::new(),
             clients: BTreeMap::new(),
@@ -355,7 +356,7 @@ impl<'a> Builder<'a> {
             };
             let node = self.twin.plan.nodes.len();
             self.twin.plan.nodes.push(source.to_string());
-            self.clients.insert(interface.index, (node, self.chooser.on_wire(interface)));
+            self.clients.insert(interface.index, (node, self.chooser.on_link(interface)));
             self.seats.insert(interface.index, seat);
             if let Attachment::End(wire) = seat {
                 self.far.insert(wire, (node, eth0()));
@@ -387,7 +388,7 @@ impl<'a> Builder<'a> {
 
     /// The default routes, IPv4 first, whose gateway somebody can be.
     fn ways_out(&self) -> [Option<(IpAddr, u32, IpAddr)>; 2] {
-        let ways = Family::BOTH.map(|family| self.chooser.beyond(family));
+        let ways = Family::BOTH.map(|family| self.chooser.beyond_default(family));
         ways.map(|way| way.filter(|(_, interface, _)| self.clients.contains_key(interface)))
     }
 

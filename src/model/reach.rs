@@ -13,15 +13,21 @@ pub enum Source {
     Host,
     /// A client whose packets arrive on this interface.
     Link(IfName),
+    /// A client beyond the routers of this interface's link, whose packets arrive on it.
+    Beyond(IfName),
     /// A lab node.
     Node(String),
 }
+
+/// What follows the name of a link in the text of a source beyond it. No interface name has a blank (`dev_valid_name()`).
+const BEYOND: &str = " beyond";
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Source::Host => f.write_str("host"),
             Source::Link(name) => write!(f, "link:{name}"),
+            Source::Beyond(name) => write!(f, "link:{name}{BEYOND}"),
             Source::Node(name) => write!(f, "node:{}", crate::escape::escape(name)),
         }
     }
@@ -38,7 +44,10 @@ impl<'de> Deserialize<'de> for Source {
         let text = String::deserialize(deserializer)?;
         match text.split_once(':') {
             None if text == "host" => Ok(Source::Host),
-            Some(("link", name)) => Ok(Source::Link(IfName::from_escaped(name))),
+            Some(("link", name)) => Ok(match name.strip_suffix(BEYOND) {
+                Some(name) => Source::Beyond(IfName::from_escaped(name)),
+                None => Source::Link(IfName::from_escaped(name)),
+            }),
             Some(("node", name)) => Ok(Source::Node(name.to_owned())),
             _ => Err(serde::de::Error::custom(format_args!(
                 "{text:?} is not a source (host, link:NAME, node:NAME)"

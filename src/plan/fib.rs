@@ -257,6 +257,12 @@ impl<'a> Fib<'a> {
         self.selective[side(family)]
     }
 
+    /// Whether IPv4 has other rules than those that every Linux has (`fib_has_custom_rules`).
+    #[must_use]
+    pub fn is_customised(&self) -> bool {
+        !self.standard[0]
+    }
+
     /// Whether the table `local` is asked before any other.
     #[must_use]
     pub fn asks_local_first(&self, family: Family) -> bool {
@@ -332,7 +338,7 @@ impl<'a> Fib<'a> {
                         _ => continue,
                     }
                 }
-                Step::Own(rule, names) => (*rule, self.matches(rule, *names, &search.flow)),
+                Step::Own(rule, names) => (*rule, self.matches(rule, *names, search)),
             };
             match matches {
                 Ok(false) => {}
@@ -394,7 +400,8 @@ impl<'a> Fib<'a> {
     ///
     /// # Errors
     /// The fact that decides and is not known.
-    fn matches(&self, rule: &Rule, names: Resolved, flow: &Flow) -> Result<bool, MissingFact> {
+    fn matches(&self, rule: &Rule, names: Resolved, search: &Search<'_>) -> Result<bool, MissingFact> {
+        let flow = &search.flow;
         // What this host sends counts as arrived on `lo` (LOOPBACK_IFINDEX).
         let iif = if flow.iif == 0 { LOOPBACK_INDEX } else { flow.iif };
         let inside = |net: Option<ipnet::IpNet>, address: Option<IpAddr>| match (net, address) {
@@ -412,7 +419,7 @@ impl<'a> Fib<'a> {
             && rule.tos.is_none_or(|tos| tos == flow.tos)
             && rule.dscp.is_none_or(|dscp| dscp == flow.tos >> 2)
             && rule.ip_protocol.is_none_or(|protocol| protocol == flow.protocol);
-        known &= rule.action != "l3mdev" || self.vrf(if flow.oif != 0 { flow.oif } else { iif }) != 0;
+        known &= rule.action != "l3mdev" || search.vrf_table != 0;
         let mut missing = (rule.action == "other").then_some(MissingFact::Rule);
         let mut check = |is: Option<bool>, fact: MissingFact| match is {
             Some(is) => known &= is,

@@ -7,6 +7,7 @@
 pub mod bind_check;
 pub mod bind_error;
 pub mod bind_forms;
+pub mod clients;
 pub mod conflict;
 pub mod destinations;
 pub mod expand;

@@ -34,7 +34,7 @@ fn covers(vantage: &Vantage, cell: &CellReport) -> bool {
         (Vantage::Loopback, Source::Host) => is_loopback(&cell.destination),
         (Vantage::OwnAddresses, Source::Host) => !is_loopback(&cell.destination),
         (Vantage::Host, Source::Host) => true,
-        (Vantage::Link(glob), Source::Link(name)) => {
+        (Vantage::Link(glob), Source::Link(name) | Source::Beyond(name)) => {
             name.as_str().is_some_and(|name| matches_glob(glob, name))
         }
         (Vantage::Node(glob), Source::Node(name)) => matches_glob(glob, name),
@@ -47,7 +47,7 @@ fn vantage_of(cell: &CellReport) -> Vantage {
     match &cell.source {
         Source::Host if is_loopback(&cell.destination) => Vantage::Loopback,
         Source::Host => Vantage::OwnAddresses,
-        Source::Link(name) => Vantage::Link(name.to_string()),
+        Source::Link(name) | Source::Beyond(name) => Vantage::Link(name.to_string()),
         Source::Node(name) => Vantage::Node(name.clone()),
     }
 }

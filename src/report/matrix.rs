@@ -15,7 +15,7 @@ use crate::model::{
 use crate::plan::bind_check::Rights;
 use crate::plan::local_table::LocalAddresses;
 use crate::plan::predict::{BindOutcome, BindPrediction, Binds, Foreign, Holder, predict_binds};
-use crate::plan::reach::{self, Cell, Destination, Matrix};
+use crate::plan::reach::{self, Cell, Destination, Matrix, NamedAnswer};
 
 /// Schema of a plan.
 pub const PLAN_SCHEMA: &str = "bindscope.plan/1";
@@ -290,6 +290,9 @@ pub struct PredictedCell {
     pub peer_is_local: Option<bool>,
     /// Code of the rule.
     pub why: Code,
+    /// Where the answer goes and by which policy rule, when that decided; null otherwise.
+    #[serde(default)]
+    pub return_path: Option<NamedAnswer>,
 }
 
 /// An observed result.
@@ -415,6 +418,9 @@ fn predicted_cell(plan: &Plan, cell: &Cell, snapshot: &Snapshot) -> PredictedCel
         ingress: predicted.ingress.and_then(|index| snapshot.interface(index)).map(|i| i.name.clone()),
         peer_is_local: (predicted.outcome == Some(Outcome::Accepted)).then_some(here),
         why: predicted.why,
+        return_path: predicted
+            .answer
+            .map(|answer| answer.named(|index| Some(snapshot.interface(index)?.name.clone()))),
     }
 }
 

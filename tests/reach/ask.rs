@@ -23,7 +23,8 @@ pub fn observe(
         Source::Link(name) => {
             far.iter().find(|(wire, _)| name.as_bytes() == wire.as_bytes()).map(|(_, far)| far)
         }
-        _ => Some(ns),
+        Source::Host => Some(ns),
+        _ => None,
     };
     let mut cells = Vec::new();
     let mut attempts = Vec::new();

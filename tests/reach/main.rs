@@ -24,7 +24,6 @@ use host::RandomHost;
 use libtest_mimic::Trial;
 use support::netns::{Netns, harness};
 use support::random::{Random, portion};
-use support::snapshot::snapshot;
 
 /// Hosts for each of the trials below.
 const HOSTS: usize = 15;
@@ -114,7 +113,7 @@ fn exposed_now() {
         let forms = ["0.0.0.0", "10.0.0.1", "127.0.0.1"];
         let specs: Vec<SocketSpec> =
             (4000..).zip(forms).map(|(port, form)| host::spec(Protocol::Tcp, form, port)).collect();
-        let now = snapshot(&ns);
+        let now = ns.run(bindscope::sys::snapshot).unwrap();
         let exposer = Exposer::new(&now);
         let exposure = |spec| exposer.exposure(&Facts::of_spec(spec, &now)).ipv4;
         let foretold: Vec<bool> = specs.iter().map(|spec| exposure(spec) > Exposure::Loopback).collect();
@@ -164,7 +163,7 @@ struct Compared {
 
 /// Binds the sockets in `ns`, connects every cell from there and from the far end of every wire, and tells what differs.
 fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compared {
-    let snapshot = snapshot(ns);
+    let snapshot = ns.run(bindscope::sys::snapshot).unwrap();
     let local = LocalAddresses::new(&snapshot);
     let rights = Rights { uid: 0, privileged_ports: true, transparent: true };
     let binds = predict_binds(specs, &snapshot, rights, &[]);

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::peers::Addresses;
 use super::{Attachment, Builder, Role, eth0, families, plain};
 use crate::lab::ops::Action;
 use crate::model::addr::needs_zone;
 use crate::model::{Family, IfName};
+use crate::plan::clients::Addresses;
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
 
 impl Builder<'_> {

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{BEYOND, Client, Twin};
-use crate::code::Code;
 use crate::lab::build::Lab;
 use crate::lab::run::{Looked, Opened, Patience, look_from, names_of_oneself, rights};
 use crate::model::addr::needs_zone;
 use crate::model::{Family, Snapshot, Source};
 use crate::plan::bind_check::Rights;
-use crate::plan::reach::{Cell, Matrix, Reach};
+use crate::plan::reach::{Cell, Matrix};
 use crate::report::matrix::Plan;
 use crate::sys::Error;
 
@@ -71,6 +70,8 @@ pub fn clients(matrix: &Matrix, twin: &Twin) -> Vec<Option<Client>> {
         .map(|source| match source {
             Source::Host => Some(Client { node: twin.plan.host, zone: 0 }),
             Source::Node(_) => twin.beyond.map(|beyond| Client { node: beyond.node, zone: 0 }),
+            // Beyond the default route there is a node; beyond other routers there is none.
+            Source::Beyond(_) => None,
             Source::Link(_) => {
                 twin.clients.iter().find(|(other, _)| other == source).map(|(_, client)| *client)
             }
@@ -93,11 +94,13 @@ pub fn clients(matrix: &Matrix, twin: &Twin) -> Vec<Option<Client>> {
 /// no router forwards to a host, loopback and link-local addresses, he is not asked for.
 fn add_beyond(matrix: &mut Matrix, twin: &Twin, snapshot: &Snapshot) {
     let Some(beyond) = twin.beyond else { return };
-    let name = |index: Option<u32>| {
-        let interface = snapshot.interface(index?)?;
-        matrix.sources.iter().position(|source| *source == Source::Link(interface.name.clone()))
+    // Where the results beyond the link are those on the link, the matrix has no source of their own.
+    let of = |index: Option<u32>| {
+        let name = &snapshot.interface(index?)?.name;
+        let position = |wanted: Source| matrix.sources.iter().position(|source| *source == wanted);
+        position(Source::Beyond(name.clone())).or_else(|| position(Source::Link(name.clone())))
     };
-    let by_family = [name(beyond.ipv4), name(beyond.ipv6)];
+    let by_family = [of(beyond.ipv4), of(beyond.ipv6)];
     let source = matrix.sources.len();
     let cells: Vec<Cell> = matrix
         .cells
@@ -111,17 +114,12 @@ fn add_beyond(matrix: &mut Matrix, twin: &Twin, snapshot: &Snapshot) {
                 && !address.is_loopback()
                 && !link_local
         })
-        .map(|cell| {
-            // Where a rule sends the answer is not foretold.
-            let predicted = if snapshot.rules.is_empty() && snapshot.missing_default_rules.is_empty() {
-                cell.predicted.clone()
-            } else {
-                let why = Code::REACH_UNKNOWN;
-                Reach { outcome: None, takers: Vec::new(), ingress: None, why }.into()
-            };
-            Cell { source, predicted, ..cell.clone() }
-        })
+        .map(|cell| Cell { source, ..cell.clone() })
         .collect();
+    // The node stands for them.
+    let stood_for = |cell: &Cell| matches!(matrix.sources[cell.source], Source::Beyond(_)) && by_family.contains(&Some(cell.source));
+    let kept = matrix.cells.iter().filter(|cell| !stood_for(cell)).cloned().collect();
+    matrix.cells = kept;
     if !cells.is_empty() {
         matrix.sources.push(Source::Node(BEYOND.to_owned()));
         matrix.cells.extend(cells);

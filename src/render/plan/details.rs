@@ -119,11 +119,15 @@ pub(super) fn row_of(cell: &CellReport) -> Row {
         }
     }
     let filter = cell.observed.as_ref().and_then(|seen| filter::observed(seen));
+    let mut rule = format!("{} {}", predicted.why, predicted.why.title());
+    if let Some(path) = &predicted.return_path {
+        rule = format!("{rule}: {path}");
+    }
     // A reason that did not come true explains nothing.
     let why = match filter {
         Some(filter) if cell.agrees == Some(false) => filter,
-        Some(filter) => format!("{} {}; {filter}", predicted.why, predicted.why.title()),
-        None => format!("{} {}", predicted.why, predicted.why.title()),
+        Some(filter) => format!("{rule}; {filter}"),
+        None => rule,
     };
     Row { result, tone, ingress, why }
 }

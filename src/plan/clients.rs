@@ -1,21 +1,23 @@
-//! Who is on the wires of a copied host: addresses that are on-link there and nobody's yet. Pure.
+//! Clients of a host: which addresses a client on a link has, and one beyond the routers of a link. Pure.
+//!
+//! A snapshot does not list the neighbours of a host, so addresses are chosen: on the link, and not the host's own. A plan predicts
+//! for them, and a twin gives them to its nodes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::fib::TABLE_MAIN;
+use super::local_table::{Ipv4Kind, LocalAddresses};
 use crate::model::addr::needs_zone;
-use crate::model::{AddrState, Family, Interface, InterfaceAddress, Route, RouteKind, Snapshot};
-use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
+use crate::model::{AddrClass, AddrState, Family, Interface, InterfaceAddress, Route, RouteKind, Snapshot};
 
-/// `main` of `linux/rtnetlink.h`.
-pub(super) const TABLE_MAIN: u32 = 254;
 /// How many networks of an interface its neighbour is in, per family.
 const MOST_NETWORKS: usize = 4;
 /// How many addresses of a network are tried at either end.
 const TRIED: u32 = 64;
 
-/// Addresses outside of everything (RFC 5737, RFC 2544), of those who are not on any network of the host.
+/// Addresses of documentation and benchmarks (RFC 5737, RFC 2544), for clients that are on no network of the host.
 const OUTSIDE4: [Ipv4Addr; 4] = [
     Ipv4Addr::new(203, 0, 113, 77),
     Ipv4Addr::new(198, 51, 100, 77),
@@ -29,41 +31,70 @@ const OUTSIDE6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0x3fff, 0xb5, 0, 0, 0, 0, 0, 0x77),
 ];
 
-/// What a neighbour is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Addresses {
+/// The addresses of a client on a link.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
     /// Its addresses with the networks that it shares with the host: IPv4 first, of which there is always one, and the one it
-    /// speaks from before others; the link-local one last.
-    pub(super) own: Vec<IpNet>,
-    /// The host's addresses that it sends packets by for whatever else is there, IPv4 first: `None` where the host has none on
-    /// the wire.
-    pub(super) by_way_of: [Option<IpAddr>; 2],
-    /// Gateways of the host's routes over the interface: it answers for them too.
-    pub(super) gateways: Vec<IpAddr>,
+    /// sends from before others; the link-local one last.
+    pub own: Vec<IpNet>,
+    /// The host's addresses that it sends packets by for other destinations, IPv4 first: `None` where the host has none on the link.
+    pub by_way_of: [Option<IpAddr>; 2],
+    /// Gateways of the host's routes over the interface: the client answers for them too.
+    pub gateways: Vec<IpAddr>,
 }
 
-/// Chooses addresses for one host.
-pub(super) struct Chooser<'a> {
+impl Addresses {
+    /// The network that the client shares with the host and that contains `to`.
+    #[must_use]
+    pub fn shared(&self, to: IpAddr) -> Option<IpNet> {
+        self.own.iter().copied().find(|net| net.prefix_len() < net.max_prefix_len() && net.contains(&to))
+    }
+
+    /// The address that the client sends from to `to` (`fib_result_prefsrc()`; RFC 6724, section 5, rules 2, 6 and 8).
+    #[must_use]
+    pub fn source(&self, to: IpAddr) -> Option<IpAddr> {
+        let own = self.own.iter().filter(|net| net.addr().is_ipv4() == to.is_ipv4());
+        match to {
+            IpAddr::V4(_) => {
+                let first = own.clone().next().map(|net| net.addr());
+                self.shared(to).map(|net| net.addr()).or(first)
+            }
+            IpAddr::V6(to6) => {
+                let link = needs_zone(to);
+                let rank = |net: &&IpNet| {
+                    let common = match net.addr() {
+                        IpAddr::V6(own) => (u128::from(own) ^ u128::from(to6)).leading_zeros(),
+                        IpAddr::V4(_) => 0,
+                    };
+                    let label = AddrClass::of(net.addr()) == AddrClass::of(to);
+                    (needs_zone(net.addr()) == link, label, common.min(u32::from(net.prefix_len())))
+                };
+                own.max_by_key(rank).map(|net| net.addr())
+            }
+        }
+    }
+}
+
+/// Chooses addresses of clients of one host.
+pub struct Clients<'a> {
     snapshot: &'a Snapshot,
-    local: LocalAddresses,
+    local: &'a LocalAddresses,
 }
 
-impl<'a> Chooser<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot) -> Chooser<'a> {
-        Chooser { snapshot, local: LocalAddresses::new(snapshot) }
+impl<'a> Clients<'a> {
+    /// For the host that `snapshot` is of; `local` is its addresses.
+    #[must_use]
+    pub fn new(snapshot: &'a Snapshot, local: &'a LocalAddresses) -> Clients<'a> {
+        Clients { snapshot, local }
     }
 
-    /// The route of the table `main` that a packet of the host takes; policy rules are not asked.
-    pub(super) fn route(&self, to: IpAddr) -> Option<&'a Route> {
-        self.route_in(TABLE_MAIN, to)
-    }
-
-    /// The same of another table.
+    /// The route of a table that a packet of the host takes, policy rules apart.
     fn route_in(&self, table: u32, to: IpAddr) -> Option<&'a Route> {
         let routes = self.snapshot.routes.iter().filter(|route| {
             let kinds =
                 [RouteKind::Unicast, RouteKind::Blackhole, RouteKind::Unreachable, RouteKind::Prohibit];
-            route.table == table && kinds.contains(&route.kind) && route.destination.contains(&to)
+            let all = route.tos == 0 && route.from.is_none() && !route.dead;
+            all && route.table == table && kinds.contains(&route.kind) && route.destination.contains(&to)
         });
         // The first of the best.
         routes.reduce(|best, other| {
@@ -74,7 +105,7 @@ impl<'a> Chooser<'a> {
         })
     }
 
-    /// Whether nobody on the host has the address.
+    /// Whether the address is none of the host's.
     fn is_free(&self, address: IpAddr) -> bool {
         self.is_free_on(address, None)
     }
@@ -92,7 +123,7 @@ impl<'a> Chooser<'a> {
         master.and_then(|master| self.snapshot.interface(master)?.vrf_table).unwrap_or(TABLE_MAIN)
     }
 
-    /// Whether the host finds the address on the wire of `interface`.
+    /// Whether the host finds the address on the link of `interface`, policy rules apart.
     fn is_on_link(&self, interface: u32, address: IpAddr) -> bool {
         if self.snapshot.routes.is_empty() {
             return true;
@@ -103,34 +134,39 @@ impl<'a> Chooser<'a> {
         })
     }
 
-    /// The networks on the wire of an interface: those of its routes without a gateway, own networks first. Where the system does
-    /// not tell routes, those of its addresses.
+    /// The networks on the link of an interface: those of its addresses, which its neighbours are in whatever the routes of the host
+    /// are, then those of its routes without a gateway.
     fn networks(&self, interface: &Interface, family: Family) -> Vec<IpNet> {
-        let own = |net: &IpNet| interface.addresses.iter().any(|address| net.contains(&address.address));
+        let whole = if family == Family::Ipv4 { 32 } else { 128 };
+        let of_addresses = interface.addresses.iter().filter(|own| own.prefix < whole).filter_map(|own| {
+            IpNet::new(own.peer.unwrap_or(own.address), own.prefix).ok().map(|net| net.trunc())
+        });
+        let mut own: Vec<IpNet> =
+            of_addresses.filter(|net| Family::of(net.addr()) == family && !is_special(*net)).collect();
+        own.sort_by_key(|net| (std::cmp::Reverse(net.prefix_len()), *net));
+        own.dedup();
         let routes = self.snapshot.routes.iter().filter(|route| {
             route.kind == RouteKind::Unicast
                 && route.gateway.is_none()
                 && route.interface == Some(interface.index)
         });
-        let mut networks: Vec<IpNet> = if self.snapshot.routes.is_empty() {
-            let addresses = interface.addresses.iter();
-            addresses
-                .filter_map(|address| {
-                    IpNet::new(address.peer.unwrap_or(address.address), address.prefix).ok()
-                })
-                .map(|net| net.trunc())
-                .collect()
-        } else {
-            routes.map(|route| route.destination).collect()
-        };
-        networks.retain(|net| Family::of(net.addr()) == family && !is_special(*net));
-        networks.sort_by_key(|net| (!own(net), std::cmp::Reverse(net.prefix_len()), *net));
-        networks.dedup();
-        networks
+        let mut others: Vec<IpNet> = routes.map(|route| route.destination).collect();
+        others.retain(|net| {
+            Family::of(net.addr()) == family && !is_special(*net) && own.binary_search_by_key(
+                &(std::cmp::Reverse(net.prefix_len()), *net),
+                |net| (std::cmp::Reverse(net.prefix_len()), *net),
+            ).is_err()
+        });
+        let holds = |net: &IpNet| interface.addresses.iter().any(|address| net.contains(&address.address));
+        others.sort_by_cached_key(|net| (!holds(net), std::cmp::Reverse(net.prefix_len()), *net));
+        others.dedup();
+        own.extend(others);
+        own
     }
 
-    /// The addresses of whoever is on the wire of `interface`.
-    pub(super) fn on_wire(&self, interface: &Interface) -> Addresses {
+    /// The addresses of a client on the link of `interface`.
+    #[must_use]
+    pub fn on_link(&self, interface: &Interface) -> Addresses {
         let mut gateways: Vec<IpAddr> = self
             .snapshot
             .routes
@@ -157,7 +193,7 @@ impl<'a> Chooser<'a> {
                 own.push(IpNet::from(alone));
             }
         }
-        // Whoever is on the same wire by another interface has another one.
+        // A client on the same link by another interface has another one.
         let [high, low] = [interface.index >> 16, interface.index & 0xffff]
             .map(|half| u16::try_from(half).unwrap_or_default());
         let link_local = (0..u16::MAX)
@@ -168,20 +204,23 @@ impl<'a> Chooser<'a> {
         Addresses { own, by_way_of, gateways }
     }
 
-    /// An address of a network on the wire of `interface`, with the network where the host has an address of it too.
+    /// An address of a network on the link of `interface`, with the network where the host has an address of it too.
     fn neighbour(&self, interface: &Interface, net: IpNet, gateways: &[IpAddr]) -> Option<IpNet> {
         let mut candidates = candidates(net);
-        candidates.retain(|address| {
-            self.is_free_on(*address, Some(interface.index)) && self.is_on_link(interface.index, *address)
-        });
-        // A gateway is whoever forwards; it is chosen where there is nobody else.
-        let other = candidates.iter().find(|address| !gateways.contains(address));
-        let address = *other.or(candidates.first())?;
+        candidates.retain(|address| self.is_free_on(*address, Some(interface.index)));
         let shared = interface.addresses.iter().any(|own| net.contains(&own.address));
+        // One that the host finds there is chosen before others, and a gateway where there is no other.
+        let rank = |address: &&IpAddr| {
+            (!self.is_on_link(interface.index, **address), gateways.contains(address))
+        };
+        let address = *candidates.iter().min_by_key(rank)?;
+        if !shared && !self.is_on_link(interface.index, address) {
+            return None;
+        }
         IpNet::new(address, if shared { net.prefix_len() } else { net.max_prefix_len() }).ok()
     }
 
-    /// An address for whoever is on a wire that the host finds nobody on by IPv4.
+    /// An address for a client on a link on which the host finds no IPv4 address.
     fn nowhere(&self, index: u32) -> Ipv4Addr {
         let start = u32::from(Ipv4Addr::new(198, 18, 1, 0)) + (index & 0xffff);
         (0..1 << 16)
@@ -190,27 +229,64 @@ impl<'a> Chooser<'a> {
             .unwrap_or(Ipv4Addr::from(start))
     }
 
-    /// An address that the host finds by a default route with a gateway, the interface and the gateway. `None` where there is no
-    /// such route, or several that packets are spread over.
-    pub(super) fn beyond(&self, family: Family) -> Option<(IpAddr, u32, IpAddr)> {
+    /// The address of a client beyond the routers of `interface`, and the router: of the widest route that has a gateway there.
+    /// `None` where there is no router.
+    #[must_use]
+    pub fn beyond(&self, interface: &Interface, family: Family) -> Option<(IpAddr, IpAddr)> {
+        let routes = self.snapshot.routes.iter().filter(|route| {
+            route.kind == RouteKind::Unicast
+                && route.interface == Some(interface.index)
+                && !route.dead
+                && Family::of(route.destination.addr()) == family
+        });
+        let with_gateway = routes.filter_map(|route| Some((route, route.gateway?)));
+        let (route, gateway) = with_gateway.min_by_key(|(route, _)| {
+            (route.destination.prefix_len(), route.table != TABLE_MAIN, route.metric.unwrap_or(0))
+        })?;
+        let mut candidates = candidates(route.destination);
+        candidates.retain(|address| self.is_free_on(*address, Some(interface.index)));
+        // One that no narrower route and no rule names, where there is one.
+        let named = |address: &&IpAddr| {
+            let narrower = self.snapshot.routes.iter().any(|other| {
+                other.destination.prefix_len() > route.destination.prefix_len()
+                    && other.destination.contains(*address)
+            });
+            let ruled = self.snapshot.rules.iter().any(|rule| {
+                rule.to.is_some_and(|to| to.prefix_len() > 0 && to.contains(*address))
+            });
+            (narrower, ruled)
+        };
+        Some((*candidates.iter().min_by_key(named)?, gateway))
+    }
+}
+
+impl Clients<'_> {
+    /// A client beyond the default route of the table `main`, the interface and the router. `None` where there is no such route with a
+    /// router, or several that packets are spread over.
+    #[must_use]
+    pub fn beyond_default(&self, family: Family) -> Option<(IpAddr, u32, IpAddr)> {
         let outside: Vec<IpAddr> = match family {
             Family::Ipv4 => OUTSIDE4.map(IpAddr::V4).to_vec(),
             Family::Ipv6 => OUTSIDE6.map(IpAddr::V6).to_vec(),
         };
-        outside.into_iter().filter(|address| self.is_free(*address)).find_map(|address| {
-            let route = self.route(address)?;
-            let default = route.destination.prefix_len() == 0 && route.kind == RouteKind::Unicast;
+        let free = outside.into_iter().filter(|address| self.is_free(*address));
+        let route = free.filter_map(|address| self.route_in(TABLE_MAIN, address)).find(|route| {
             let same = self.snapshot.routes.iter().filter(|other| {
                 (other.table, other.destination, other.metric)
                     == (route.table, route.destination, route.metric)
             });
-            let found = (address, route.interface?, route.gateway?);
-            (default && same.count() == 1).then_some(found)
-        })
+            route.destination.prefix_len() == 0
+                && route.kind == RouteKind::Unicast
+                && route.gateway.is_some()
+                && same.count() == 1
+        })?;
+        let interface = self.snapshot.interface(route.interface?)?;
+        let (client, _) = self.beyond(interface, family)?;
+        Some((client, interface.index, route.gateway?))
     }
 }
 
-/// The address by which somebody with these addresses sends packets to the host: one of a shared network before others, and one
+/// The address by which a client with these addresses sends packets to the host: one of a shared network before others, and one
 /// that is not link-local before one that is.
 fn way_in(interface: &Interface, family: Family, peer: &[IpNet]) -> Option<IpAddr> {
     let usable = interface.addresses.iter().filter(|own| {
@@ -298,7 +374,8 @@ mod tests {
     }
 
     fn chosen(snapshot: &Snapshot) -> Vec<String> {
-        let found = Chooser::new(snapshot).on_wire(&snapshot.interfaces[0]);
+        let local = LocalAddresses::new(snapshot);
+        let found = Clients::new(snapshot, &local).on_link(&snapshot.interfaces[0]);
         let own = found.own.iter().filter(|net| !needs_zone(net.addr()));
         own.map(ToString::to_string).collect()
     }
@@ -345,16 +422,19 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_beyond_is_on_no_network_of_the_host() {
+    fn a_client_beyond_is_on_no_network_of_the_host() {
         let gateway = route("0.0.0.0/0", 2, Some("10.0.0.254"));
         let snapshot = host(&[("203.0.113.77", 24)], vec![route("203.0.113.0/24", 2, None), gateway.clone()]);
-        let beyond = |snapshot: &Snapshot| Chooser::new(snapshot).beyond(Family::Ipv4);
-        let expected = ("198.51.100.77".parse().unwrap(), 2, "10.0.0.254".parse().unwrap());
+        let beyond = |snapshot: &Snapshot| {
+            let local = LocalAddresses::new(snapshot);
+            Clients::new(snapshot, &local).beyond(&snapshot.interfaces[0], Family::Ipv4)
+        };
+        let expected = ("198.51.100.77".parse().unwrap(), "10.0.0.254".parse().unwrap());
         assert_eq!(beyond(&snapshot), Some(expected));
-        let other = Route { interface: Some(3), ..gateway.clone() };
-        assert_eq!(beyond(&host(&[], vec![gateway.clone(), other.clone()])), None, "two ways at once");
-        let spare = Route { metric: Some(100), ..other };
-        assert_eq!(beyond(&host(&[], vec![spare, gateway])).unwrap().1, 2);
+        let other = Route { interface: Some(3), ..gateway };
+        assert_eq!(beyond(&host(&[], vec![other])), None, "the router is on another link");
         assert_eq!(beyond(&host(&[], vec![route("0.0.0.0/0", 2, None)])), None, "no gateway");
+        let inner = route("10.9.0.0/16", 2, Some("10.0.0.254"));
+        assert_eq!(beyond(&host(&[], vec![inner])).unwrap().0.to_string(), "10.9.0.1");
     }
 }

@@ -80,9 +80,12 @@ fn host() -> (Netns, Netns) {
     let (ns, far) = (Netns::new(), Netns::new());
     // Link-local addresses of the kernel's own would come some time after the wires are up.
     ns.sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
-    for (wire, other, number) in [("eth0", "f0", 1), ("eth1", "f1", 2)] {
+    // Each wire has a subnet of its own, or the answers to one would leave by the other.
+    for (wire, other, number, ipv4) in
+        [("eth0", "f0", 1, "192.0.2.1/25"), ("eth1", "f1", 2, "192.0.2.130/25")]
+    {
         ns.wire(wire, &far, other);
-        ns.address(wire, &format!("192.0.2.{number}/25"));
+        ns.address(wire, ipv4);
         ns.address(wire, &format!("2001:db8:{number}::1/64"));
         ns.address(wire, &format!("fe80::{number}:1/64"));
     }

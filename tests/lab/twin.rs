@@ -378,7 +378,14 @@ fn a_twin_has_all_that_its_host_has() {
     };
     assert_eq!(addresses(&original), addresses(&copy));
     assert!(addresses(&copy).iter().any(|address| address.contains("dadfailed")), "{:?}", addresses(&copy));
-    for part in ["routes", "rules", "settings", "unsupported"] {
+    // A next hop object is copied as the next hops that it stands for.
+    let routes = |document: &serde_json::Value| -> Vec<serde_json::Value> {
+        let mut routes = document["routes"].as_array().unwrap().clone();
+        routes.iter_mut().for_each(|route| route["nexthop"] = serde_json::Value::Null);
+        routes
+    };
+    assert_eq!(routes(&original), routes(&copy));
+    for part in ["rules", "settings", "unsupported"] {
         assert_eq!(original[part], copy[part], "{part}");
     }
     assert_eq!(original["unsupported"], serde_json::json!([]));
@@ -401,7 +408,10 @@ fn what_is_not_copied_is_told() {
         "route add 10.3.0.0/16 tos 0x10 dev eth0",
         "-6 route add 2001:db8:3::/64 from 2001:db8:4::/64 dev eth0",
         "-6 route add 2001:db8:5::/64 dev eth0 pref high",
-        "rule add ipproto tcp table 9 priority 50",
+        "rule add ipproto tcp dport 80-90 uidrange 5-6 table 9 priority 50",
+        "rule add goto 32766 priority 51",
+        "rule add to 10.9.0.0/16 nop priority 52",
+        "rule add tun_id 7 table 9 priority 53",
         "route del local 10.2.0.1 dev eth1 table local",
         "link add br0 type bridge stp_state 1",
         "link add mac0 link eth0 type macvlan mode private",
@@ -413,10 +423,7 @@ fn what_is_not_copied_is_told() {
     let copy = ns.run(bindscope::sys::snapshot).unwrap();
     let twin = twin::of(&copy);
     for told in [
-        "the route to 10.3.0.0/16 in table 254 is for packets with the type of service 0x10 only",
-        "the route to 2001:db8:3::/64 in table 254 is for packets from 2001:db8:4::/64 only",
-        "the route to 2001:db8:5::/64 in table 254 is a router's with high preference",
-        "the IPv4 rule with priority 50",
+        "the IPv4 rule with priority 53",
         "10.2.0.1 on eth1 has no local route",
         "the bridge br0 speaks the spanning tree protocol",
         "mac0 is a macvlan interface of the mode private",
@@ -497,8 +504,7 @@ fn an_ordinary_user_has_the_same_twin() {
     assert_eq!(cell("link:eth0", "10.9.0.1", 8083), nothing("timeout"));
     let wrong = differing(&document).0;
     let against: Vec<_> = wrong.iter().filter(|cell| cell["agrees"] == false).collect();
-    assert!(!against.is_empty() && exit == 1, "a plan knows no rules");
-    assert!(against.iter().all(|cell| cell["destination"] == "10.9.0.1"), "{against:#?}");
+    assert!(against.is_empty() && exit == 0, "{against:#?}");
     let notes = document["notes"].to_string();
     assert!(!notes.contains("link:down0"), "what is down is no source: {notes}");
 }

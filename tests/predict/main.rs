@@ -475,7 +475,7 @@ fn a_host_in_disorder_is_foretold() {
     agrees("eth0 down");
     ns.ip("link set lo down");
     agrees("lo down");
-    ns.ip("route add default via 192.0.2.100 dev eth1");
+    ns.ip("route add default via 192.0.2.200 dev eth1");
     agrees("lo down, default route");
 }
 

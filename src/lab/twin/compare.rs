@@ -43,6 +43,15 @@ pub fn differences(original: &Snapshot, copy: &Snapshot) -> Vec<String> {
                 if let Some(source) = route.source {
                     words.push_str(&format!(" from {source}"));
                 }
+                if route.tos != 0 {
+                    words.push_str(&format!(" tos {:#x}", route.tos));
+                }
+                if let Some(from) = route.from {
+                    words.push_str(&format!(" for packets from {from}"));
+                }
+                if let Some(preference) = route.preference {
+                    words.push_str(&format!(" preference {preference:?}").to_lowercase());
+                }
                 if let Some(weight) = route.weight {
                     words.push_str(&format!(" with weight {weight}"));
                 }
@@ -67,15 +76,17 @@ pub fn differences(original: &Snapshot, copy: &Snapshot) -> Vec<String> {
                 for (name, interface) in [("iif", &rule.iif), ("oif", &rule.oif)] {
                     words.extend(interface.as_ref().map(|interface| format!(" {name} {interface}")));
                 }
-                let conditions = (rule.fwmark, rule.fwmask, rule.inverted, rule.suppress_prefix);
-                format!("{words} {conditions:?}")
+                let mark = (rule.fwmark, rule.fwmask, rule.tos, rule.dscp);
+                let socket = (rule.ip_protocol, rule.source_ports, rule.destination_ports, rule.users);
+                let rest = (rule.inverted, rule.suppress_prefix, rule.suppress_group, rule.goto);
+                format!("{words} {mark:?} {socket:?} {rest:?}")
             })
             .collect()
     };
     // What is too much for a copy was said already.
     let known = |snapshot: &Snapshot| {
         let mut snapshot = snapshot.clone();
-        snapshot.rules.retain(|rule| !matches!(rule.action.as_str(), "other" | "goto" | "nop"));
+        snapshot.rules.retain(|rule| rule.action != "other");
         rules(&snapshot)
     };
     sets("rule", &known(original), &known(copy), &mut out);

@@ -370,7 +370,10 @@ impl<'a> Builder<'a> {
             if let Some(own) = gone.iter().position(|own| own == rule) {
                 gone.remove(own);
             } else if vrfs && rule.action == "l3mdev"
-                || matches!(rule.action.as_str(), "lookup" | "blackhole" | "unreachable" | "prohibit")
+                || matches!(
+                    rule.action.as_str(),
+                    "lookup" | "goto" | "nop" | "blackhole" | "unreachable" | "prohibit"
+                )
             {
                 self.twin.plan.push(0, Action::Rule(rule.clone()));
             } else {

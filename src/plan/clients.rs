@@ -152,10 +152,13 @@ impl<'a> Clients<'a> {
         });
         let mut others: Vec<IpNet> = routes.map(|route| route.destination).collect();
         others.retain(|net| {
-            Family::of(net.addr()) == family && !is_special(*net) && own.binary_search_by_key(
-                &(std::cmp::Reverse(net.prefix_len()), *net),
-                |net| (std::cmp::Reverse(net.prefix_len()), *net),
-            ).is_err()
+            Family::of(net.addr()) == family
+                && !is_special(*net)
+                && own
+                    .binary_search_by_key(&(std::cmp::Reverse(net.prefix_len()), *net), |net| {
+                        (std::cmp::Reverse(net.prefix_len()), *net)
+                    })
+                    .is_err()
         });
         let holds = |net: &IpNet| interface.addresses.iter().any(|address| net.contains(&address.address));
         others.sort_by_cached_key(|net| (!holds(net), std::cmp::Reverse(net.prefix_len()), *net));
@@ -210,9 +213,8 @@ impl<'a> Clients<'a> {
         candidates.retain(|address| self.is_free_on(*address, Some(interface.index)));
         let shared = interface.addresses.iter().any(|own| net.contains(&own.address));
         // One that the host finds there is chosen before others, and a gateway where there is no other.
-        let rank = |address: &&IpAddr| {
-            (!self.is_on_link(interface.index, **address), gateways.contains(address))
-        };
+        let rank =
+            |address: &&IpAddr| (!self.is_on_link(interface.index, **address), gateways.contains(address));
         let address = *candidates.iter().min_by_key(rank)?;
         if !shared && !self.is_on_link(interface.index, address) {
             return None;
@@ -251,9 +253,11 @@ impl<'a> Clients<'a> {
                 other.destination.prefix_len() > route.destination.prefix_len()
                     && other.destination.contains(*address)
             });
-            let ruled = self.snapshot.rules.iter().any(|rule| {
-                rule.to.is_some_and(|to| to.prefix_len() > 0 && to.contains(*address))
-            });
+            let ruled = self
+                .snapshot
+                .rules
+                .iter()
+                .any(|rule| rule.to.is_some_and(|to| to.prefix_len() > 0 && to.contains(*address)));
             (narrower, ruled)
         };
         Some((*candidates.iter().min_by_key(named)?, gateway))

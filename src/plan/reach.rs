@@ -150,9 +150,8 @@ fn first_host6(net: ipnet::Ipv6Net) -> Ipv6Addr {
 /// matrix where their results are those of the clients on the link.
 #[must_use]
 pub fn sources(snapshot: &Snapshot) -> Vec<Source> {
-    let links = wires(snapshot).flat_map(|interface| {
-        [Source::Link(interface.name.clone()), Source::Beyond(interface.name.clone())]
-    });
+    let links = wires(snapshot)
+        .flat_map(|interface| [Source::Link(interface.name.clone()), Source::Beyond(interface.name.clone())]);
     std::iter::once(Source::Host).chain(links).collect()
 }
 
@@ -221,7 +220,8 @@ pub fn predict_asked(
         for (destination, path) in paths.iter().enumerate() {
             let Some(path) = *path else { continue };
             // Ports without any socket differ in nothing, unless policy rules look at them.
-            let selective = host.fib.is_selective(Family::of(axes.destinations[destination].address.to_canonical()));
+            let selective =
+                host.fib.is_selective(Family::of(axes.destinations[destination].address.to_canonical()));
             let mut unused: [Option<Arc<Reach>>; 2] = [None, None];
             for (service, &(protocol, port)) in axes.services.iter().enumerate() {
                 if asked(number, destination, service) {
@@ -243,7 +243,8 @@ pub fn predict_asked(
             // Both are in the same order, and the client beyond is asked about fewer destinations.
             let differs = new.iter().any(|cell| {
                 others.find(|other| key(other) == key(cell)).is_none_or(|other| {
-                    (other.predicted.outcome, &other.predicted.takers) != (cell.predicted.outcome, &cell.predicted.takers)
+                    (other.predicted.outcome, &other.predicted.takers)
+                        != (cell.predicted.outcome, &cell.predicted.takers)
                 })
             });
             if !differs {
@@ -317,4 +318,3 @@ pub fn predict_from_addresses(
     }
     cells
 }
-

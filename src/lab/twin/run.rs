@@ -117,7 +117,9 @@ fn add_beyond(matrix: &mut Matrix, twin: &Twin, snapshot: &Snapshot) {
         .map(|cell| Cell { source, ..cell.clone() })
         .collect();
     // The node stands for them.
-    let stood_for = |cell: &Cell| matches!(matrix.sources[cell.source], Source::Beyond(_)) && by_family.contains(&Some(cell.source));
+    let stood_for = |cell: &Cell| {
+        matches!(matrix.sources[cell.source], Source::Beyond(_)) && by_family.contains(&Some(cell.source))
+    };
     let kept = matrix.cells.iter().filter(|cell| !stood_for(cell)).cloned().collect();
     matrix.cells = kept;
     if !cells.is_empty() {

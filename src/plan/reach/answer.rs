@@ -72,12 +72,8 @@ impl Answer {
                 table: route.map(|route| route.table).or(rule.and_then(|rule| rule.table)),
                 ..Answer::of_rule(*rule)
             },
-            Decision::Unknown { fact, rule } => {
-                Answer { missing: Some(*fact), ..Answer::of_rule(*rule) }
-            }
-            Decision::OnLink(interface) => {
-                Answer { interface: Some(*interface), ..Answer::default() }
-            }
+            Decision::Unknown { fact, rule } => Answer { missing: Some(*fact), ..Answer::of_rule(*rule) },
+            Decision::OnLink(interface) => Answer { interface: Some(*interface), ..Answer::default() },
             Decision::Local { table, .. } => Answer { table: Some(*table), ..Answer::default() },
         }
     }
@@ -113,7 +109,9 @@ fn missing_words(fact: MissingFact) -> &'static str {
         MissingFact::ClientPort => "the rule matches the port of the client",
         MissingFact::Mark => "the rule matches a firewall mark",
         MissingFact::User => "the rule matches the user of the socket, which is not known",
-        MissingFact::NextHop => "the kernel chooses between several next hops by a hash or by the state of neighbours",
+        MissingFact::NextHop => {
+            "the kernel chooses between several next hops by a hash or by the state of neighbours"
+        }
         MissingFact::Routes => "the route is of a kind that bindscope does not know",
     }
 }
@@ -173,7 +171,9 @@ impl fmt::Display for NamedAnswer {
             }
         }
         match self.table {
-            Some(number) if self.rule.is_some() || self.to.is_some() => write!(f, " in table {}", table(number)),
+            Some(number) if self.rule.is_some() || self.to.is_some() => {
+                write!(f, " in table {}", table(number))
+            }
             _ => Ok(()),
         }
     }
@@ -334,7 +334,9 @@ impl HostView<'_> {
     /// host itself. `answering` is `None` for an ARP request, which has neither ports nor a protocol.
     pub(super) fn accepts_source(&self, question: &Question, answering: Option<&Answering>) -> Verdict {
         let Question { client, link, to, .. } = *question;
-        let Some(interface) = self.by_index.get(&link).filter(|_| to.is_ipv4()) else { return Verdict::Arrives };
+        let Some(interface) = self.by_index.get(&link).filter(|_| to.is_ipv4()) else {
+            return Verdict::Arrives;
+        };
         let mode = self.in_force(interface, RP_FILTER);
         let full = mode != 0 || self.fib.is_customised();
         if !full {
@@ -357,7 +359,11 @@ impl HostView<'_> {
             Decision::Refused { .. } | Decision::OnLink(_) if mode == 0 => Verdict::Arrives,
             Decision::Refused { .. } | Decision::OnLink(_) => filtered,
             Decision::Local { .. } => {
-                if self.in_force(interface, ACCEPT_LOCAL) != 0 { Verdict::Arrives } else { filtered }
+                if self.in_force(interface, ACCEPT_LOCAL) != 0 {
+                    Verdict::Arrives
+                } else {
+                    filtered
+                }
             }
             Decision::Found(found) if found.route().kind != RouteKind::Unicast => filtered,
             Decision::Found(found) => {
@@ -394,7 +400,8 @@ impl HostView<'_> {
                     8.. => false,
                     _ => true,
                 };
-                has && (self.in_force(interface, ARP_FILTER) == 0 || self.answers_over(interface, asks, address))
+                has && (self.in_force(interface, ARP_FILTER) == 0
+                    || self.answers_over(interface, asks, address))
             }
             IpAddr::V6(_) => {
                 own().is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed))

@@ -70,9 +70,7 @@ pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, path: Path, protocol: P
             Verdict::Arrives => {
                 Reach::without_socket(Outcome::Refused, why_refused(&binds.tables, &packet), None)
             }
-            Verdict::Lost(why, answer) => {
-                Reach::without_socket(Outcome::Timeout, why, shown(why, answer))
-            }
+            Verdict::Lost(why, answer) => Reach::without_socket(Outcome::Timeout, why, shown(why, answer)),
             Verdict::Unknown(answer) => Reach::unknown(Code::ANSWER_UNKNOWN, Vec::new(), Some(answer)),
         },
         Winner::Unknown(ids) => Reach::unknown(Code::REACH_UNKNOWN, holders(&ids), None),

@@ -47,16 +47,9 @@ pub(super) struct Arriving {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Back {
     /// From this host to itself: whether the answers of a socket without a device and of one with a device arrive.
-    Here {
-        plain: bool,
-        by_device: bool,
-    },
+    Here { plain: bool, by_device: bool },
     /// To a client on a link or beyond it; the same for all sockets without a device, and for all with one.
-    Same {
-        question: Question,
-        plain: Verdict,
-        by_device: Verdict,
-    },
+    Same { question: Question, plain: Verdict, by_device: Verdict },
     /// The same, and each socket may have another one, as policy rules look at ports, protocols or users.
     Each(Question),
 }
@@ -231,7 +224,12 @@ impl<'a> HostView<'a> {
     }
 
     /// The way of a packet whose source address is `from`, which these interfaces have. `None` where that is not asked.
-    pub(super) fn path_from(&self, from: Destination, interfaces: &BTreeSet<u32>, to: Destination) -> Option<Path> {
+    pub(super) fn path_from(
+        &self,
+        from: Destination,
+        interfaces: &BTreeSet<u32>,
+        to: Destination,
+    ) -> Option<Path> {
         let mut target = Destination { address: to.address.to_canonical(), zone: to.zone };
         if Family::of(target.address) != Family::of(from.address) {
             return None;
@@ -396,4 +394,3 @@ impl<'a> HostView<'a> {
 pub(in crate::plan) fn ipv6_is_off(interface: &Interface) -> bool {
     interface.settings.get("ipv6.disable_ipv6").is_some_and(|&off| off != 0)
 }
-

@@ -1,4 +1,4 @@
-//! An earlier report, of which everything is known and only what is new counts.
+//! Comparison with an earlier report: only new findings and sockets count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,21 +10,21 @@ use crate::code::Code;
 use crate::diag::Severity;
 use crate::model::{ListeningSocket, Protocol};
 
-/// What a baseline holds.
+/// Content of a baseline.
 #[derive(Debug, Clone, Default)]
 pub struct Baseline {
     sockets: BTreeMap<Key, Vec<Facts>>,
-    /// Findings about sockets, with the rule that each is of. Their messages may hold pids, and are not compared.
+    /// Findings about sockets, with their policy rule. Messages may contain pids and are not compared.
     findings: BTreeMap<(Code, Key), Vec<Found>>,
     /// Findings about the host, with their messages.
     of_host: BTreeSet<(Code, Option<String>, String)>,
 }
 
-/// The rule of a finding, and what is told of its socket.
+/// The rule of a finding, and the data of its socket.
 type Found = (Option<String>, Facts);
 
-/// The part of a socket's [`Identity`] that every source tells. Whether it is in the reader's own network namespace belongs to it,
-/// since a container's 0.0.0.0 is not the host's.
+/// The part of a socket's [`Identity`] that every source reports. Includes whether the socket is in the reader's
+/// network namespace, because 0.0.0.0 in a container is not the host's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     current: bool,
@@ -33,19 +33,19 @@ struct Key {
     uid: Option<u32>,
 }
 
-/// What some sources do not tell, and then it distinguishes nothing: `/proc/net` neither V6ONLY nor devices, a user without
-/// privileges no program.
+/// Properties that some sources do not report and that then distinguish nothing: `/proc/net` has neither V6ONLY nor
+/// devices, and an unprivileged user cannot read programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Facts {
     v6only: Option<bool>,
     device: Option<Option<String>>,
     program: Option<String>,
     port: u16,
-    /// The port of [`Identity`].
+    /// Port of the [`Identity`].
     fixed_port: Option<u16>,
 }
 
-/// Whether nothing distinguishes them: a fact that is not known equals every other.
+/// Whether nothing distinguishes them: an unknown property equals every value.
 fn same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
     one.is_none() || other.is_none() || one == other
 }
@@ -70,7 +70,7 @@ impl Facts {
     }
 }
 
-/// The parts of an earlier report that matter: the body of its document.
+/// The relevant parts of an earlier report: the body of its document.
 #[derive(Debug, Deserialize)]
 pub struct Earlier {
     #[serde(default)]
@@ -94,7 +94,7 @@ struct EarlierFinding {
 }
 
 impl Baseline {
-    /// The baseline that an earlier report is.
+    /// The baseline of an earlier report.
     #[must_use]
     pub fn new(earlier: Earlier) -> Baseline {
         let own = |socket: &ListeningSocket| {
@@ -118,7 +118,7 @@ impl Baseline {
         baseline
     }
 
-    /// Marks what is known, and finds the sockets that are not. `name` is the baseline's.
+    /// Marks known findings, and finds new sockets. `name` is the name of the baseline.
     pub fn apply(&self, name: &str, report: &mut Report) {
         report.baseline = Some(name.to_owned());
         let own = |report: &Report, socket: &ListeningSocket| {
@@ -135,7 +135,7 @@ impl Baseline {
         for finding in &mut report.findings {
             let (code, rule) = (finding.code, finding.rule.clone());
             finding.known = match finding.socket.and_then(|place| keys.get(place)) {
-                // One of the two may have been without a policy: then no rule distinguishes them.
+                // One of the two reports may have been made without a policy; rules are then not compared.
                 Some((key, facts)) => self
                     .findings
                     .get(&(code, key.clone()))

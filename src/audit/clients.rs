@@ -1,4 +1,4 @@
-//! Clients and servers by evidence: which ports the kernel may have chosen, and which UDP sockets belong to clients.
+//! Sockets of clients and servers, by evidence: ports that the kernel may have chosen, and UDP sockets of clients.
 
 use std::collections::BTreeSet;
 
@@ -17,17 +17,18 @@ pub struct Skipped {
     pub because: &'static str,
 }
 
-/// The evidence for the socket of a client.
-const CLIENT: &str = "the UDP socket of a client: the kernel may have chosen its port, it serves one family, and a process holds it";
+/// The evidence for a client socket.
+const CLIENT: &str = "the UDP socket of a client: the kernel may have chosen its port, it serves one family, and a process owns it";
 
-/// Whether a socket serves both families by itself.
+/// Whether one socket serves both families.
 fn both_families(socket: &ListeningSocket) -> bool {
     let view = &socket.view;
     view.address.is_ipv6() && view.address.is_unspecified() && view.v6only != Some(true)
 }
 
-/// Fills in [`ListeningSocket::port_chosen`]: the kernel may have chosen the port when it lies in the namespace's range of such
-/// ports, is not reserved, no socket of the other family has the same number, and the kernel does not hold the socket itself.
+/// Sets [`ListeningSocket::port_chosen`]. The kernel may have chosen a port if four conditions hold: the port is in the
+/// namespace's range of such ports and is not reserved, no socket of the other family has the same number, and the
+/// socket does not belong to the kernel itself.
 pub fn mark(site: &mut Site) {
     let Some(ports) = &site.client_ports else { return };
     let key = |socket: &ListeningSocket, family| (socket.view.protocol, socket.view.port, family);
@@ -63,7 +64,7 @@ pub fn is_client(socket: &ListeningSocket) -> bool {
         && !socket.known_owners().is_empty()
 }
 
-/// Takes the sockets of clients out of a site.
+/// Removes the sockets of clients from a site.
 pub fn take(site: &mut Site) -> Vec<Skipped> {
     let (clients, rest) = std::mem::take(&mut site.sockets).into_iter().partition(is_client);
     site.sockets = rest;
@@ -102,7 +103,7 @@ mod tests {
         ] {
             assert_eq!(left_out(kept), Vec::<String>::new(), "{kept:?}");
         }
-        // The same number in TCP is another port.
+        // The same number in TCP is a different port.
         assert_eq!(left_out(&["udp 0.0.0.0:40000", "tcp [::]:40000 v6only"]).len(), 1);
     }
 

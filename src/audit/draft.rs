@@ -1,4 +1,4 @@
-//! A policy that allows what is there, to begin with.
+//! A first policy, which allows the current state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -8,27 +8,27 @@ use crate::code::Code;
 use crate::diag::Severity;
 use crate::model::{Exposure, ListeningSocket, Protocol};
 
-/// Whose sockets a rule is about.
+/// Owners that a rule covers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Program {
     /// Executable and user.
     Process(String, String),
     Kernel,
-    /// Any process: what is known names none.
+    /// Any process: the owner is unknown.
     Any,
 }
 
-/// Sockets that one rule is made of.
+/// Sockets that share one rule.
 #[derive(Default)]
 struct Group {
     exposure: Exposure,
     ipv4: bool,
     ipv6: bool,
-    /// The ports, where the kernel may have chosen them.
+    /// Ports, if the kernel may have chosen them.
     chosen: BTreeSet<u16>,
-    /// The devices that the sockets are bound to, `None` among them for a socket that is bound to none.
+    /// Devices that the sockets are bound to; `None` for a socket without a device.
     devices: BTreeSet<Option<String>>,
-    /// The interfaces of the addresses that the sockets are bound to, `None` among them for a wildcard or loopback.
+    /// Interfaces of the bound addresses; `None` for a wildcard or loopback.
     interfaces: BTreeSet<Option<String>>,
 }
 
@@ -47,7 +47,8 @@ impl Group {
         }
     }
 
-    /// What is narrower than the class of the sockets' exposure: their device, or the interfaces of their addresses.
+    /// A limit that is narrower than the exposure class of the sockets: their device, or the interfaces of their
+    /// addresses.
     fn narrower(&self) -> Option<(&'static str, Vec<&str>)> {
         let all = |set: &'_ BTreeSet<Option<String>>| set.iter().all(Option::is_some) && !set.is_empty();
         let (key, set) = match () {
@@ -59,11 +60,11 @@ impl Group {
     }
 }
 
-/// Protocol, port unless the kernel may have chosen it, and program, the rules that name a program first.
+/// Sort key: protocol, port unless the kernel may have chosen it, and program. Rules that name a program come first.
 type Key = (Protocol, Option<u16>, Program);
 
-/// The text of a policy under which `report` has no error. `day` is written into it. The sockets of clients are left out, as the
-/// policy itself does.
+/// The text of a policy under which `report` has no error. It contains `day`. Client sockets are left out, as in the
+/// policy check itself.
 #[must_use]
 pub fn policy(report: &Report, name: &str, day: &str) -> String {
     let mut out = format!(
@@ -151,12 +152,12 @@ fn rule(out: &mut String, (protocol, port, program): &Key, group: &Group, ids: &
         Program::Any => {}
     }
     if group.exposure == Exposure::Global {
-        out.push_str("reason = \"it was there; say why anybody may reach it\"\n");
+        out.push_str("reason = \"existed before this policy; write why every host may reach it\"\n");
     }
 }
 
-/// One waiver for each error that no policy made, such as a loopback listener that other hosts reach: the policy begins with
-/// what is there.
+/// One waiver for each error that does not come from a policy, such as a loopback listener that other hosts can reach.
+/// The policy starts from the current state.
 fn waivers(out: &mut String, report: &Report) {
     let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
     let found: BTreeSet<(Code, Protocol, u16)> = errors
@@ -175,8 +176,8 @@ fn waivers(out: &mut String, report: &Report) {
     }
 }
 
-/// Whose a socket is: executable and user, where all that hold the socket share them and the file is the reader's own. The
-/// characters that a pattern would take for more stand for any one character.
+/// The owner of a socket: executable and user, if all owners share them and the file is the reader's own. Pattern
+/// characters are replaced by a pattern for one character.
 fn program(socket: &ListeningSocket) -> Program {
     let Some(owners) = socket.owners.as_ref() else { return Program::Any };
     if owners.is_empty() {

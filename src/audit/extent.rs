@@ -1,7 +1,7 @@
-//! At which addresses, and through which interfaces, packets reach a socket: what `network` and `interface` of a policy mean.
+//! The addresses and interfaces at which packets reach a socket, for `network` and `interface` of a policy.
 //!
-//! The weak host model is applied: a socket that is bound to a device receives packets to the addresses of other interfaces as
-//! well, and one that is not receives packets to its address through every interface.
+//! The weak host model applies. A socket bound to a device also receives packets to addresses of other interfaces. A
+//! socket without a device receives packets to its address on every interface.
 
 use std::net::IpAddr;
 
@@ -12,17 +12,16 @@ use crate::model::addr::needs_zone;
 use crate::model::{AddrClass, Family, ListeningSocket, Snapshot};
 use crate::plan::exposure::is_usable;
 
-/// An address, or a network of them, at which a socket is reached.
+/// An address or network at which a socket can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
-    /// The address as a network of one, or the network of a local route.
+    /// The address as a network of one address, or the network of a local route.
     pub network: IpNet,
-    /// The interface that it is configured on. Unescaped.
+    /// The interface that has it. Unescaped.
     pub interface: String,
 }
 
-/// Where a socket is reached from other hosts; from this host, when other hosts cannot reach it at all. Empty when its address is
-/// not on this host.
+/// Where other hosts can reach a socket; if none can, where this host can. Empty if its address is not on this host.
 #[must_use]
 pub fn reached(socket: &ListeningSocket, host: &Snapshot) -> Vec<Reached> {
     let view = &socket.view;
@@ -73,7 +72,7 @@ pub fn reached(socket: &ListeningSocket, host: &Snapshot) -> Vec<Reached> {
     all
 }
 
-/// Why a socket is not within `networks`: the first address that is outside. `None` when all are inside.
+/// Why a socket is not within `networks`: the first address outside. `None` if all are inside.
 #[must_use]
 pub fn outside_networks(socket: &ListeningSocket, host: &Snapshot, networks: &[IpNet]) -> Option<String> {
     let inside = |network: &IpNet| networks.iter().any(|wanted| wanted.contains(network));
@@ -86,8 +85,8 @@ pub fn outside_networks(socket: &ListeningSocket, host: &Snapshot, networks: &[I
     Some(format!("it is reached at {}", shown(outside)))
 }
 
-/// Why a socket is not within `interfaces`: the first address that is elsewhere. `None` when all are there, or when the socket is
-/// bound to one of them.
+/// Why a socket is not within `interfaces`: the first address on another interface. `None` if all are there, or if the
+/// socket is bound to one of them.
 #[must_use]
 pub fn outside_interfaces(
     socket: &ListeningSocket,

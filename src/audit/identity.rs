@@ -1,5 +1,6 @@
-//! What stays the same of a listener from run to run: protocol, port unless the kernel chose it, role of the address, and program.
-//! Baselines, JUnit, SARIF and `--watch` all go by it. A pid, an inode or a leased address is never part of it.
+//! The identity of a listener, which is stable from run to run: protocol, port unless the kernel chose it, role of the
+//! address, and program. Baselines, JUnit, SARIF and `--watch` use it. It never contains a pid, an inode or a leased
+//! address.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,23 +9,23 @@ use std::net::IpAddr;
 use crate::escape::escape;
 use crate::model::{AddrClass, Family, ListeningSocket, Protocol};
 
-/// What a listener is, whatever process serves it and whatever address it has today.
+/// Identity of a listener, independent of the process and of the current address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     /// The protocol.
     pub protocol: Protocol,
-    /// The port; `None` when the kernel may have chosen it and the program is known, which then tells listeners apart.
+    /// Port; `None` if the kernel may have chosen it and the program is known, which then identifies the listener.
     pub port: Option<u16>,
-    /// What the address is for.
+    /// Role of the address.
     pub role: Role,
-    /// Who serves it; `None` when that is not known.
+    /// The owner; `None` if unknown.
     pub program: Option<String>,
 }
 
-/// What an address is for.
+/// Role of an address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// An address that nobody leases: a wildcard, loopback, a group, or one that no interface has.
+    /// A fixed address: a wildcard, loopback, a multicast group, or one that no interface has.
     Fixed(IpAddr),
     /// An address of this class and family on this interface.
     On(String, AddrClass, Family),
@@ -60,8 +61,8 @@ impl Role {
     }
 }
 
-/// Who serves a socket: the socket unit that opened it, the kernel, the first process for all that got the socket from it, or else
-/// the executables of the processes that hold it.
+/// The owner of a socket: the socket unit that opened it, the kernel, the first process (for all processes that
+/// inherited the socket), or the executables of its processes.
 fn program(socket: &ListeningSocket) -> Option<String> {
     if let Some(activation) = &socket.activation {
         return Some(activation.socket_unit.clone());
@@ -86,7 +87,7 @@ fn program(socket: &ListeningSocket) -> Option<String> {
 }
 
 impl fmt::Display for Identity {
-    /// As `tcp port 22 at 0.0.0.0 by /usr/sbin/sshd`. Escaped.
+    /// Format `tcp port 22 at 0.0.0.0 by /usr/sbin/sshd`. Escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.protocol)?;
         match self.port {
@@ -106,7 +107,7 @@ impl fmt::Display for Identity {
     }
 }
 
-/// The identities of sockets in their order as texts, each text once: those with the same identity are numbered from the second.
+/// The identities of sockets in order, as unique texts: repeated identities are numbered from the second on.
 #[must_use]
 pub fn names<'a>(sockets: impl IntoIterator<Item = &'a ListeningSocket>) -> Vec<String> {
     let mut seen: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
@@ -152,7 +153,7 @@ mod tests {
             assert!(!same(&other, &restarted), "{}", Identity::of(&other));
         }
         let unknown = ListeningSocket { owners: None, ..at("tcp 10.0.0.5:40000", "eth0", true) };
-        assert_eq!(Identity::of(&unknown).port, Some(40000), "no program tells it apart");
+        assert_eq!(Identity::of(&unknown).port, Some(40000), "no program identifies it");
     }
 
     #[test]
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn names_hold_no_pid_and_are_told_apart_by_number() {
+    fn names_contain_no_pid_and_are_numbered() {
         let one = socket("tcp 0.0.0.0:80");
         let mut two = one.clone();
         Arc::make_mut(two.owners.as_mut().unwrap())[0].pid = 4711;

@@ -1,4 +1,4 @@
-//! What a rehearsal says against what was expected of sockets.
+//! Differences between tests in a copy and the exposure of sockets.
 
 use super::{Finding, Report};
 use crate::code::Code;
@@ -6,12 +6,12 @@ use crate::diag::Severity;
 use crate::model::rehearsal::Rehearsal;
 use crate::model::{Exposure, Protocol};
 
-/// Puts a rehearsal into the report: a finding for each socket that was reached otherwise than its exposure says.
+/// Adds the test results to the report, with a finding for each socket whose reach differs from its exposure.
 pub fn add(report: &mut Report, rehearsal: Rehearsal) {
     for one in &rehearsal.sockets {
         let (Some(seen), Some(socket)) = (one.observed, report.sockets.get(one.socket)) else { continue };
         let said = socket.view.exposure;
-        // A rehearsal sends nothing to everybody on a link, which is how a UDP wildcard is reached where there is no IPv4 address.
+        // The test sends no broadcasts, which are the only way to reach a UDP wildcard without an IPv4 address.
         let sent_to_all = socket.view.protocol == Protocol::Udp
             && said.ipv4 == Exposure::Link
             && seen.ipv4 < said.ipv4

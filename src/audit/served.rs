@@ -1,4 +1,4 @@
-//! Established connections and the listeners that took them.
+//! Established connections and their listeners.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,38 +16,39 @@ pub struct Connections {
     pub schema: &'static str,
     /// Version of the program.
     pub version: &'static str,
-    /// When it was made, RFC 3339 UTC.
+    /// Time, RFC 3339 UTC.
     pub time: String,
-    /// False when anything could not be read.
+    /// False if anything could not be read.
     pub complete: bool,
-    /// One sentence for each thing that could not be read.
+    /// One sentence for each part that could not be read.
     pub incomplete_because: Vec<String>,
-    /// Where it was made.
+    /// The host.
     pub host: Host,
     /// The connections, by local and peer address.
     pub connections: Vec<Connection>,
-    /// How many came in on each interface; those of which the kernel does not say it stand under `unknown`.
+    /// Number of connections per ingress interface; `unknown` if the kernel did not report it.
     pub by_ingress: BTreeMap<IfName, usize>,
 }
 
 /// One connection.
 #[derive(Debug, Clone, Serialize)]
 pub struct Connection {
-    /// The listener that serves its port and address; null when that has stopped to listen.
+    /// The listener of its port and address; null if it no longer listens.
     pub socket: Option<SocketView>,
-    /// Where it came from, and where it came in. Its `listener` is the socket's address and port.
+    /// Client and ingress interface. Its `listener` is the socket's address and port.
     #[serde(flatten)]
     pub arrival: Arrival,
-    /// Why the kernel did not name the interface; null when it did.
+    /// Why the kernel did not report the interface; null if it did.
     pub ingress_unknown_because: Option<String>,
-    /// Its inode; null while it waits to be accepted.
+    /// Inode; null while it waits for accept.
     pub inode: Option<u64>,
-    /// Processes that hold it; null when they could not be read.
+    /// Owners; null if they could not be read.
     pub owners: Option<Owners>,
 }
 
-/// The listener that a connection to `local` came through: the specific address before the wildcard, IPv4's own before the
-/// dual-stack one. `device` is the device that the connection is bound to, which it has from its listener or its zone.
+/// The listener through which a connection to `local` was accepted: a specific address wins over a wildcard, and an
+/// IPv4 socket over a dual-stack one. `device` is the device of the connection, inherited from its listener or from its
+/// zone.
 #[must_use]
 pub fn listener_of(
     local: IpAddr,

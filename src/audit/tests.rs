@@ -1,4 +1,4 @@
-//! Tests of the whole module, on hosts and sockets made up here.
+//! Tests of the whole module, with invented hosts and sockets.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -181,7 +181,7 @@ fn route_localnet_opens_loopback() {
 }
 
 #[test]
-fn programs_that_divide_a_port_are_told_apart_from_one_program() {
+fn programs_that_share_a_port_differ_from_one_program() {
     let divided = |a: &str, b: &str, same: bool| {
         let (mut one, mut two) = (socket(a), socket(b));
         two.inode = Some(5);
@@ -279,13 +279,13 @@ fn a_baseline_knows_what_it_has_seen_whatever_the_pid() {
 }
 
 #[test]
-fn changes_are_told_once_and_equal_reports_have_none() {
+fn changes_are_reported_once_and_equal_reports_have_none() {
     use change::Change;
     let before = report_of(vec![socket("tcp 0.0.0.0:80"), socket("tcp 127.0.0.1:81")], host());
     assert_eq!(change::of_reports(&before, &before), []);
     let mut queued = before.clone();
     queued.sockets[0].queue = Some(Queue { length: 5, limit: Some(128) });
-    assert_eq!(change::of_reports(&before, &queued), [], "a queue's length is no change");
+    assert_eq!(change::of_reports(&before, &queued), [], "the length of a queue is not a change");
     let after = report_of(vec![socket("tcp 0.0.0.0:80"), socket("udp 0.0.0.0:82")], host());
     let changes = change::of_reports(&before, &after);
     assert!(matches!(&changes[0], Change::SocketGone { socket } if socket.view.port == 81));

@@ -1,5 +1,5 @@
-//! A second witness of where connections come in: the packets themselves, seen on the host's interfaces while the kernel is asked.
-//! Pure: packets come in as bytes.
+//! Independent check of the ingress interface: the packets captured on the host's interfaces. Pure: packets are byte
+//! slices.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,34 +9,35 @@ use crate::model::{IfName, PacketsSeen, Protocol, Snapshot};
 /// An address and a port.
 type End = (IpAddr, u16);
 
-/// What came in of one connection, or of the datagrams from one end to another: the interfaces, in order, each once.
+/// Interfaces on which the packets of one connection, or the datagrams between two endpoints, arrived: in order,
+/// without duplicates.
 #[derive(Debug, Default)]
 struct Chain {
     /// Sequence number of the SYN.
     first: u32,
-    /// What the ACK of the handshake acknowledges.
+    /// Acknowledgement number of the handshake's ACK.
     answered: Option<u32>,
     syn: Vec<u32>,
     ack: Vec<u32>,
     data: Vec<u32>,
 }
 
-/// The packets of one look, by connection.
+/// Packets of one capture, by connection.
 #[derive(Debug, Default)]
 pub struct Witness {
     chains: HashMap<(Protocol, End, End), Vec<Chain>>,
-    /// How many packets were missed.
+    /// Number of lost packets.
     pub lost: u32,
 }
 
-/// A packet as far as it matters.
+/// The relevant fields of a packet.
 struct Packet {
     protocol: Protocol,
     from: End,
     to: End,
-    /// Of TCP: flags, sequence number, acknowledged number. Zero on UDP.
+    /// For TCP: flags, sequence number, acknowledgement number. Zero for UDP.
     tcp: (u8, u32, u32),
-    /// Bytes of data.
+    /// Number of data bytes.
     payload: usize,
 }
 
@@ -46,7 +47,7 @@ const RST: u8 = 4;
 const ACK: u8 = 16;
 
 impl Witness {
-    /// Takes note of a packet, given from its IP header on, that came in on the interface with this index.
+    /// Records a packet, given from its IP header on, that arrived on the interface with this index.
     pub fn note(&mut self, interface: u32, bytes: &[u8]) {
         let Some(Packet { protocol, from, to, tcp: (flags, sequence, acknowledged), payload }) = parse(bytes)
         else {
@@ -80,7 +81,7 @@ impl Witness {
                 if payload > 0 {
                     add(&mut chain.data);
                 }
-                // A later one without data, which acknowledges what we have sent, is none of the handshake's.
+                // A later packet without data that acknowledges the host's data is not part of the handshake.
                 if chain.data.is_empty() && *chain.answered.get_or_insert(acknowledged) == acknowledged {
                     add(&mut chain.ack);
                 }
@@ -88,7 +89,8 @@ impl Witness {
         }
     }
 
-    /// What was seen of a connection from `peer` to `local`; `None` when nothing was, or when several connections look alike.
+    /// The captured packets of a connection from `peer` to `local`; `None` if there are none, or if several connections
+    /// look alike.
     fn chain(&self, protocol: Protocol, peer: SocketAddr, local: SocketAddr) -> Option<&Chain> {
         let end = |address: SocketAddr| (address.ip().to_canonical(), address.port());
         match self.chains.get(&(protocol, end(peer), end(local)))?.as_slice() {
@@ -97,7 +99,7 @@ impl Witness {
         }
     }
 
-    /// Whether the first data of this connection has been seen, which comes last.
+    /// Whether the first data of this connection was captured, which comes last.
     #[must_use]
     pub fn is_whole(&self, protocol: Protocol, peer: SocketAddr, local: SocketAddr) -> bool {
         self.chains
@@ -105,11 +107,12 @@ impl Witness {
             .is_some_and(|chains| !chains.is_empty() && chains.iter().all(|chain| !chain.data.is_empty()))
     }
 
-    /// What was seen of a connection that was reported to have come in on `ingress`, and whether it bears that out.
+    /// The captured packets of a connection that was reported to have arrived on `ingress`, and whether they confirm
+    /// this.
     ///
-    /// The packet that decides is the one that the kernel's report is about: of a connection the ACK that ends the handshake over
-    /// IPv4, the SYN over IPv6 (`bindscope explain arrival`); a datagram itself. What a host sends to itself crosses `lo`, and the
-    /// kernel reports the owner of the address.
+    /// The packet that decides is the one that the kernel reports: for a connection over IPv4 the ACK that ends the
+    /// handshake, over IPv6 the SYN (`bindscope explain arrival`); for UDP the datagram. Packets from a host to itself
+    /// cross `lo`, and the kernel reports the owner of the address.
     #[must_use]
     pub fn seen(
         &self,
@@ -125,7 +128,7 @@ impl Witness {
             (_, SocketAddr::V6(v6)) if v6.ip().to_ipv4_mapped().is_none() => &chain.syn,
             _ => &chain.ack,
         };
-        // Of the port of a bridge and the bridge, the last is the one that IP sees.
+        // Of a bridge port and its bridge, the last is the one that IP sees.
         let last = decides.last().and_then(|&index| host.interface(index));
         let reported = ingress.and_then(|name| host.interfaces.iter().find(|one| one.name == *name));
         let has = |address: IpAddr| host.addresses().any(|(_, own)| own.address == address.to_canonical());
@@ -147,7 +150,7 @@ impl Witness {
     }
 }
 
-/// Reads the headers of a packet (RFC 791, 8200, 9293, 768). IPv6 extension headers and fragments are not for this.
+/// Parses the headers of a packet (RFC 791, 8200, 9293, 768). IPv6 extension headers and fragments are not supported.
 fn parse(bytes: &[u8]) -> Option<Packet> {
     let half = |at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
     let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
@@ -233,13 +236,13 @@ mod tests {
         out
     }
 
-    /// A handshake and data, each on its own interface.
+    /// A handshake and data, each on another interface.
     fn split(client: &str, server: &str, on: [u32; 3]) -> Witness {
         let mut witness = Witness::default();
         witness.note(on[0], &tcp(client, server, SYN, u32::MAX, 0, 0));
         witness.note(on[0], &tcp(server, client, SYN | ACK, 70, 0, 0));
         witness.note(on[1], &tcp(client, server, ACK, 0, 71, 0));
-        // What acknowledges the server's bytes comes later and counts for nothing.
+        // A later packet that acknowledges the server's bytes does not count.
         witness.note(1, &tcp(client, server, ACK, 0, 95, 0));
         witness.note(on[2], &tcp(client, server, ACK | 8, 0, 95, 16));
         witness
@@ -269,7 +272,7 @@ mod tests {
     fn a_bridge_counts_and_not_its_port() {
         let mut witness = split(CLIENT, SERVER, [3, 3, 3]);
         witness.note(2, &tcp(CLIENT, SERVER, ACK, 0, 71, 0));
-        // Too late: the handshake was over.
+        // Too late: the handshake has ended.
         assert_eq!(seen(&witness, CLIENT, SERVER, "eth1").confirms, Some(true));
         let mut witness = Witness::default();
         for port_then_bridge in [3, 2] {
@@ -283,19 +286,19 @@ mod tests {
     }
 
     #[test]
-    fn to_oneself_is_over_lo_and_the_owner_of_the_address_is_told() {
+    fn packets_to_oneself_cross_lo_and_report_the_address_owner() {
         let own = "198.51.100.1:40000";
         let witness = split(own, SERVER, [1, 1, 1]);
         let packets = seen(&witness, own, SERVER, "eth0");
         assert_eq!((packets.confirms, packets.via_lo), (Some(true), true));
         assert_eq!(seen(&witness, own, SERVER, "eth1").confirms, Some(false));
-        // A stranger's packets are not on lo.
+        // Packets of another host do not arrive on lo.
         let witness = split(CLIENT, SERVER, [1, 1, 1]);
         assert_eq!(seen(&witness, CLIENT, SERVER, "eth0").confirms, Some(false));
     }
 
     #[test]
-    fn what_was_not_seen_or_is_not_one_connection_confirms_nothing() {
+    fn missing_or_ambiguous_packets_confirm_nothing() {
         assert_eq!(seen(&Witness::default(), CLIENT, SERVER, "eth0"), PacketsSeen::default());
         let mut witness = split(CLIENT, SERVER, [2, 2, 2]);
         witness.note(3, &tcp(CLIENT, SERVER, SYN, 500, 0, 0));

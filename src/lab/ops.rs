@@ -1,7 +1,7 @@
-//! A topology as the ordered operations that build it. Pure: what a dry run shows is what is done.
+//! The ordered operations that build a topology. Pure: a dry run shows exactly what is done.
 //!
-//! The order is that of lab.md in the design documents of this project, and each step of it is there for a reason: settings that
-//! interfaces inherit come before the interfaces, addresses before their interface is up, routes after it.
+//! The order matters: settings that interfaces inherit come before the interfaces, addresses before their interface is
+//! up, routes after it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,19 +13,19 @@ use crate::model::topology::{Bridge, End, Event, LabAddress, LinkChange, Node, T
 use crate::model::{IfName, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
 
-/// One step. Nodes are indices into [`Plan::nodes`].
+/// One step. Nodes are indexes into [`Plan::nodes`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
-    /// The node in which it is done.
+    /// The node.
     pub node: usize,
-    /// What is done.
+    /// The operation.
     pub action: Action,
 }
 
-/// What is done.
+/// An operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make the namespace.
+    /// Create the namespace.
     Namespace,
     /// Write a setting, by its path below `/proc/sys`.
     Setting {
@@ -33,10 +33,10 @@ pub enum Action {
         path: String,
         /// The value.
         value: String,
-        /// Whether a kernel that does not have it is good enough.
+        /// Whether a kernel without this setting is acceptable.
         optional: bool,
     },
-    /// Make a wire to another node.
+    /// Create a link to another node.
     Wire {
         /// The end in this node.
         here: LinkSpec,
@@ -45,28 +45,28 @@ pub enum Action {
         /// The other node.
         other: usize,
     },
-    /// Make a bridge.
+    /// Create a bridge.
     Bridge(LinkSpec),
-    /// Make a VRF with a routing table.
+    /// Create a VRF with a routing table.
     Vrf(LinkSpec, u32),
-    /// Make a macvlan interface on the wire of another one.
+    /// Create a macvlan interface on the link of another one.
     Macvlan {
         /// The interface.
         link: LinkSpec,
-        /// The one on whose wire it is, in this node.
+        /// The parent interface in this node.
         parent: IfName,
-        /// The node that gets it, where that is not this one.
+        /// The node that gets it, if not this one.
         other: Option<usize>,
     },
-    /// Make an interface a port of a bridge, or a part of a VRF.
+    /// Attach an interface to a bridge or a VRF.
     Port(IfName, IfName),
-    /// Take an interface away.
+    /// Remove an interface.
     Delete(IfName),
-    /// Give an interface an address.
+    /// Add an address to an interface.
     Address(IfName, NewAddress),
-    /// Take an address away.
+    /// Remove an address.
     RemoveAddress(IfName, ipnet::IpNet),
-    /// Put an interface up or down.
+    /// Set an interface up or down.
     Up(IfName, bool),
     /// Rename an interface.
     Rename(IfName, IfName),
@@ -74,17 +74,17 @@ pub enum Action {
     Route(NewRoute),
     /// Add a policy rule.
     Rule(Rule),
-    /// Take a policy rule away.
+    /// Remove a policy rule.
     RemoveRule(Rule),
-    /// Say for good who answers for an address on an interface.
+    /// Add a permanent neighbour entry.
     Neighbour(IfName, IpAddr, [u8; 6]),
-    /// Let the kernel notice that an interface works.
+    /// Make the kernel notice that an interface works.
     Settle(IfName),
-    /// Wait until an address has been checked for duplicates, with either result.
+    /// Wait until duplicate address detection of an address has ended, with either result.
     Checked(IfName, IpAddr),
     /// Wait until every address can be used.
     Ready,
-    /// Forget who answers for which address, so that an answer does not depend on what was asked before.
+    /// Remove neighbour entries, so that results do not depend on earlier connections.
     ForgetNeighbours,
     /// Add a rule of nft(8) to the chain `input`.
     Filter(String),
@@ -92,23 +92,23 @@ pub enum Action {
     Ruleset(Arc<Ruleset>),
 }
 
-/// How to build a topology.
+/// The operations for a topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Names of the nodes.
     pub nodes: Vec<String>,
-    /// The node in which listeners are bound.
+    /// The node that has the listeners.
     pub host: usize,
-    /// What builds it, in order.
+    /// Operations that build it, in order.
     pub operations: Vec<Operation>,
-    /// What each event does, in order.
+    /// Operations of each event, in order.
     pub events: Vec<Vec<Operation>>,
-    /// Whether it copies what was elsewhere: what the kernel refuses to copy is left out, and said.
+    /// Whether it is a copy of another host: what the kernel refuses to copy is left out and reported.
     pub copies: bool,
 }
 
-/// Settings on which answers depend, for every node: a new namespace may inherit them from the machine
-/// (`net.core.devconf_inherit_init_net`). The last group keeps a lab quick and its refusals reliable.
+/// Settings that affect results, for every node: a new namespace may inherit them from the machine
+/// (`net.core.devconf_inherit_init_net`). The last group keeps a lab fast and its refusals reliable.
 const SETTINGS: &[(&str, &str)] = &[
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "0"),
@@ -128,7 +128,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("net/ipv6/conf/all/disable_ipv6", "0"),
     ("net/ipv6/conf/default/disable_ipv6", "0"),
     ("net/ipv6/conf/default/accept_ra", "0"),
-    // No link-local address of the kernel's own: those of a lab are there at once and known beforehand.
+    // No link-local address from the kernel: those of a lab exist immediately and are known in advance.
     ("net/ipv6/conf/default/addr_gen_mode", "1"),
     ("net/ipv4/icmp_ratelimit", "0"),
     ("net/ipv4/icmp_msgs_per_sec", "1000000"),
@@ -195,7 +195,8 @@ impl Plan {
         self.operations.push(Operation { node, action });
     }
 
-    /// Waits for what is checked for duplicates and is not to stay so, so that no answer depends on the moment.
+    /// Waits for addresses in duplicate address detection that do not stay tentative, so that results do not depend on
+    /// timing.
     fn wait_for_checks(&mut self) {
         let endless = |node: usize, interface: &IfName| {
             let path = format!("net/ipv6/conf/{interface}/dad_transmits");
@@ -248,7 +249,7 @@ impl Plan {
         }
     }
 
-    /// The settings that the topology asks for; those of interfaces only once these are there.
+    /// The settings of the topology; settings of interfaces are written only after the interfaces exist.
     fn own_settings_of(&mut self, index: usize, node: &Node, of_interfaces: bool) {
         for (name, value) in &node.sysctl {
             let Some(path) = setting_path(name) else { continue };
@@ -290,7 +291,7 @@ impl Plan {
         }
     }
 
-    /// Lets an interface give up a neighbour that does not answer at once.
+    /// Shortens the time after which an interface gives up on a neighbour that does not answer.
     pub(super) fn quick(&mut self, node: usize, interface: &IfName) {
         let Some(name) = interface.as_str() else { return };
         for (family, (setting, value)) in ["ipv4", "ipv6"]
@@ -301,8 +302,8 @@ impl Plan {
         }
     }
 
-    /// Lets checks for duplicates last for two minutes: the kernel counts them in a byte (`dad_probes` of `net/if_inet6.h`), and
-    /// waits in between as long as for a neighbour.
+    /// Extends duplicate address detection to two minutes. The kernel counts its probes in a byte (`dad_probes` of
+    /// `net/if_inet6.h`), and waits between them as long as for a neighbour.
     pub(super) fn endless_checks(&mut self, node: usize, name: &str) {
         self.set(node, format!("net/ipv6/conf/{name}/dad_transmits"), "255", true);
         for (setting, value) in [("retrans_time_ms", "500"), ("mcast_solicit", "1")] {
@@ -404,7 +405,7 @@ impl Plan {
     }
 }
 
-/// What hears what, by the link-layer addresses that [`plan`] gives.
+/// The interfaces that share a network, by the link-layer addresses that [`plan`] assigns.
 #[must_use]
 pub fn wiring(plan: &Plan) -> Segments {
     let mut wiring = Segments::default();
@@ -444,7 +445,7 @@ pub(super) fn mac_text(link: &LinkSpec) -> Option<String> {
     Some(bytes.join(":"))
 }
 
-/// Interfaces that are put up, ports and parents before what is on them.
+/// Interfaces that are set up; ports and parents come before the interfaces on them.
 fn interfaces_up(topology: &Topology) -> Vec<(String, IfName)> {
     let ends = topology.links.iter().flat_map(|link| [&link.a, &link.b]);
     ends.filter(|End { up, .. }| *up)
@@ -454,7 +455,7 @@ fn interfaces_up(topology: &Topology) -> Vec<(String, IfName)> {
         .collect()
 }
 
-/// Whether a setting belongs to an interface that a new namespace does not have.
+/// Whether a setting belongs to an interface that does not exist in a new namespace.
 fn is_of_interface(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     matches!(parts.as_slice(), ["net", _, "conf" | "neigh", name, ..] if !matches!(*name, "all" | "default" | "lo"))
@@ -473,13 +474,13 @@ fn new_address(address: LabAddress, dad: bool) -> NewAddress {
     }
 }
 
-/// An interface with a link-layer address that is the same in every run.
+/// An interface with a link-layer address that is equal in every run.
 fn spec(name: &IfName, kind: u8, number: usize, side: u8) -> LinkSpec {
     let [high, low] = u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();
     LinkSpec { name: name.clone(), mac: Some([0x02, 0xb5, kind, high, low, side]), mtu: None, index: None }
 }
 
-/// The link-local address that an interface gets; `None` when its addresses hold one.
+/// The link-local address of an interface; `None` if its addresses contain one.
 fn link_local(kind: u16, number: usize, side: u16, addresses: &[LabAddress]) -> Option<LabAddress> {
     let has_one = addresses
         .iter()

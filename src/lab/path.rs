@@ -1,8 +1,8 @@
-//! The way of a packet from a node to the host, and of the answer back. Pure: routing tables and neighbours of every node, from
-//! their snapshots.
+//! The path of a packet from a node to the host, and of the reply. Pure: routing tables and neighbours of every node,
+//! from their snapshots.
 //!
-//! This is what [`crate::plan::reach`] is not asked: there somebody's packets do arrive on an interface; here it is followed
-//! whether they do, and on which one. Only what a lab can build is known: no policy rules, no VRF.
+//! [`crate::plan::reach`] starts at the ingress interface; this module computes which interface that is. It covers only
+//! what a lab can build: no policy rules, no VRF.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,17 +18,17 @@ use crate::plan::reach::Destination;
 
 /// `main` of `linux/rtnetlink.h`.
 const TABLE_MAIN: u32 = 254;
-/// More forwarders in a row than this are a circle (the TTL is 64; no lab is so long).
+/// More forwarders in a row than this are a loop (the TTL is 64; no lab is that long).
 const MOST_HOPS: usize = 32;
 
-/// What connects interfaces: each group of link-layer addresses is one network on which all hear each other.
+/// Networks between interfaces: the link-layer addresses of each group share one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Segments {
     groups: HashMap<String, usize>,
 }
 
 impl Segments {
-    /// Joins the interfaces with these link-layer addresses, and all that are joined with them already.
+    /// Joins the networks of these link-layer addresses.
     pub fn join(&mut self, a: String, b: String) {
         let fresh = self.groups.len();
         let to = *self.groups.entry(a).or_insert(fresh);
@@ -43,26 +43,26 @@ impl Segments {
     }
 }
 
-/// Why a packet does not get there.
+/// Why a packet does not arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreachable {
     /// The sender has no route.
     NoRoute,
-    /// Nobody answers for the next hop, or a router on the way says that there is no route.
+    /// No node answers for the next hop, or a router on the path reports that there is no route.
     NoNeighbour,
-    /// The sender means itself by the destination.
+    /// The destination refers to the sender itself.
     Itself,
-    /// Nobody on the link has the link-local address.
+    /// No node on the link has the link-local address.
     LinkLocal,
-    /// Somebody on the way drops it.
+    /// A node on the path drops it.
     Dropped,
-    /// It depends on what is not known: several would answer.
+    /// Depends on unknown facts: several nodes would answer.
     Unknown,
 }
 
 impl Unreachable {
-    /// What the sender sees; `None` when that is not known. That a host cannot be reached is told to a connection that is being
-    /// made; a UDP socket hears of no error that may pass (`udp_err()`, `icmp_err_convert`).
+    /// The outcome at the sender; `None` if unknown. A connecting TCP socket receives "host unreachable" errors. A UDP
+    /// socket receives no error that may be temporary (`udp_err()`, `icmp_err_convert`).
     #[must_use]
     pub fn outcome(self, protocol: Protocol) -> Option<Outcome> {
         match self {
@@ -70,47 +70,47 @@ impl Unreachable {
             Unreachable::NoNeighbour if protocol == Protocol::Udp => Some(Outcome::Timeout),
             Unreachable::NoNeighbour => Some(Outcome::Unreachable),
             Unreachable::Itself => Some(Outcome::Refused),
-            // Neighbour discovery for a link-local address fails without a word.
+            // Failed neighbour discovery for a link-local address gives no error.
             Unreachable::LinkLocal | Unreachable::Dropped => Some(Outcome::Timeout),
             Unreachable::Unknown => None,
         }
     }
 }
 
-/// How a packet of a node comes to the host.
+/// How a packet of a node arrives at the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
-    /// The host's interface.
+    /// The host's ingress interface.
     pub interface: u32,
-    /// The address it comes from.
+    /// The source address.
     pub source: IpAddr,
-    /// Whether the answer of a socket without a device comes back.
+    /// Whether the reply of a socket without a device arrives.
     pub answered: bool,
-    /// Whether that of a socket bound to the interface does.
+    /// Whether the reply of a socket bound to the interface arrives.
     pub answered_by_device: bool,
 }
 
-/// Every node with its addresses indexed.
+/// Every node with indexed addresses.
 #[derive(Debug)]
 pub struct Nodes<'a> {
     nodes: Vec<(&'a Snapshot, LocalAddresses)>,
     wiring: &'a Segments,
 }
 
-/// Where a packet ends up: node, interface, and whether it could as well be another interface of this node, because several
+/// The end of a path: node, interface, and whether it could also be another interface of this node, because several
 /// answer for the address ("ARP flux").
 type End = (usize, u32, bool);
 
 impl<'a> Nodes<'a> {
-    /// Of these snapshots, in the order of the nodes.
+    /// Indexes these snapshots, in the order of the nodes.
     #[must_use]
     pub fn new(snapshots: &'a [Snapshot], wiring: &'a Segments) -> Nodes<'a> {
         let nodes = snapshots.iter().map(|snapshot| (snapshot, LocalAddresses::new(snapshot))).collect();
         Nodes { nodes, wiring }
     }
 
-    /// The interface of `node` through which it would name a link-local address of the host's interface `zone`: one on the same
-    /// link if there is any (then true), else one that leads to the host at all, else any.
+    /// The interface of `node` that is used as the zone for a link-local address of the host's interface `zone`.
+    /// Preferred is one on the same link (then true), then one that leads to the host, then any.
     #[must_use]
     pub fn zone_of(&self, node: usize, host: usize, zone: u32) -> Option<(u32, bool)> {
         let (own, host) = (self.nodes.get(node)?.0, self.nodes.get(host)?.0);
@@ -126,10 +126,10 @@ impl<'a> Nodes<'a> {
             .map(|interface| (interface.index, leads(interface).0))
     }
 
-    /// How a packet from `node` to `to` comes to `host`, sent to the zone `zone` (of the node) where it needs one.
+    /// How a packet from `node` to `to` arrives at `host`, sent with the zone `zone` (of the node) if needed.
     ///
     /// # Errors
-    /// Why it does not.
+    /// Why it does not arrive.
     pub fn arrival(
         &self,
         node: usize,
@@ -154,12 +154,12 @@ impl<'a> Nodes<'a> {
             return Err(Unreachable::Unknown);
         }
         let back = |oif: Option<u32>| matches!(self.travel(host, destination, source, oif), Ok((end, ..)) if end == node);
-        // An answer to a link-local address leaves where the question came in.
+        // The reply to a link-local address leaves on the ingress interface.
         let plain = needs_zone(source).then_some(interface);
         Ok(Arrival { interface, source, answered: back(plain), answered_by_device: back(Some(interface)) })
     }
 
-    /// Follows a packet to the node that takes it for its own.
+    /// Follows a packet to the node that accepts it as local.
     fn travel(
         &self,
         from: usize,
@@ -184,7 +184,7 @@ impl<'a> Nodes<'a> {
             if local.owner(destination, Some(interface)).is_some() {
                 return Ok((next, interface, flux));
             }
-            // A link-local packet goes no further.
+            // A link-local packet is not forwarded.
             if needs_zone(destination) {
                 return Err(Unreachable::LinkLocal);
             }
@@ -196,10 +196,11 @@ impl<'a> Nodes<'a> {
         Err(Unreachable::Dropped)
     }
 
-    /// Who answers for the next hop on its link (ARP, neighbour discovery), when a packet of `source` is to be sent.
+    /// The nodes that answer for the next hop on its link (ARP, neighbour discovery), for a packet from `source`.
     fn neighbour(&self, from: usize, hop: &Hop, source: IpAddr) -> Result<End, Unreachable> {
         let (snapshot, own) = self.nodes.get(from).ok_or(Unreachable::Unknown)?;
-        // ARP asks with the address of the packet, unless it is only passed on (`arp_solicit()` with `arp_announce` = 0).
+        // ARP uses the source address of the packet, unless the packet is forwarded (`arp_solicit()` with
+        // `arp_announce` = 0).
         let asks = match own.owner(source, None) {
             Some(_) => Some(source),
             None => source_address(snapshot, &Hop { source: None, ..*hop }, hop.address),
@@ -234,11 +235,11 @@ struct Hop {
     address: IpAddr,
     /// Preferred source address of the route.
     source: Option<IpAddr>,
-    /// A route that answers that there is no way.
+    /// A route that reports "unreachable".
     refuses: bool,
 }
 
-/// Routing: the longest prefix, then the lowest metric, through `oif` where one is asked for.
+/// Route lookup: the longest prefix, then the lowest metric; only routes over `oif` if that is set.
 fn next_hop(snapshot: &Snapshot, destination: IpAddr, oif: Option<u32>) -> Option<Hop> {
     let family = Family::of(destination);
     let mut best: Option<((u8, std::cmp::Reverse<u32>), Hop)> = None;
@@ -267,7 +268,7 @@ fn next_hop(snapshot: &Snapshot, destination: IpAddr, oif: Option<u32>) -> Optio
     }
     let found = best.map(|(_, hop)| hop);
     match (found, oif) {
-        // With a device and no route the destination counts as on the link (`ip_route_output_key_hash_rcu()`).
+        // With a device and no route, the destination counts as on-link (`ip_route_output_key_hash_rcu()`).
         (None, Some(oif)) if family == Family::Ipv4 => {
             Some(Hop { interface: oif, address: destination, source: None, refuses: false })
         }
@@ -292,7 +293,7 @@ fn hop_of(route: &Route, destination: IpAddr) -> Option<Hop> {
     })
 }
 
-/// The address that a packet is given (`inet_select_addr()`; RFC 6724, section 5, as far as it matters here).
+/// Source address selection (`inet_select_addr()`; RFC 6724, section 5, as far as it matters here).
 fn source_address(snapshot: &Snapshot, hop: &Hop, destination: IpAddr) -> Option<IpAddr> {
     if hop.source.is_some() {
         return hop.source;
@@ -318,7 +319,7 @@ fn source_address(snapshot: &Snapshot, hop: &Hop, destination: IpAddr) -> Option
                     !address.is(AddrState::Secondary),
                 )
             };
-            // The first of the best, as the kernel's list goes.
+            // The first of the best ones, in the order of the kernel's list.
             all.map(|candidate| (rank(&candidate), candidate.1.address))
                 .reduce(|best, other| if other.0 > best.0 { other } else { best })
                 .map(|(_, address)| address)
@@ -342,14 +343,14 @@ fn source_address(snapshot: &Snapshot, hop: &Hop, destination: IpAddr) -> Option
     }
 }
 
-/// A setting of IPv4 that is in force as the larger of that of all interfaces and the interface's own.
+/// An IPv4 setting whose effective value is the maximum of `all` and the interface's own value.
 fn in_force(snapshot: &Snapshot, interface: &Interface, name: &str) -> i64 {
     let all = snapshot.setting(&format!("net.ipv4.conf.all.{name}")).unwrap_or(0);
     all.max(interface.settings.get(&format!("ipv4.{name}")).copied().unwrap_or(0))
 }
 
-/// Whether `rp_filter` lets packets of `source` in on `interface`: 1 wants the way back to go out there, 2 any way back
-/// (`__fib_validate_source()`). IPv6 has none.
+/// Whether `rp_filter` accepts packets of `source` on `interface`: 1 requires that the return route uses this
+/// interface, 2 any return route (`__fib_validate_source()`). IPv6 has no such check.
 fn lets_in(snapshot: &Snapshot, interface: &Interface, source: IpAddr) -> bool {
     let mode = in_force(snapshot, interface, "rp_filter");
     if source.is_ipv6() || mode == 0 {
@@ -359,9 +360,9 @@ fn lets_in(snapshot: &Snapshot, interface: &Interface, source: IpAddr) -> bool {
     back.is_some_and(|hop| mode != 1 || hop.interface == interface.index)
 }
 
-/// Whether a node answers on `interface` for `address`, when it is asked from `asks`: ARP for every address it has unless
-/// `rp_filter`, `arp_ignore` or `arp_filter` forbids it (`arp_process()`), neighbour discovery for those of the interface
-/// (`ndisc_recv_ns()`).
+/// Whether a node answers on `interface` for `address` to a request from `asks`. ARP answers for every local address,
+/// unless `rp_filter`, `arp_ignore` or `arp_filter` forbids it (`arp_process()`). Neighbour discovery answers for the
+/// addresses of the interface (`ndisc_recv_ns()`).
 fn answers_for(
     snapshot: &Snapshot,
     local: &LocalAddresses,

@@ -1,4 +1,4 @@
-//! Binds sockets like those of a host in its twin, and sees who reaches them.
+//! Binds sockets like those of a host in its twin, and tests which sources reach them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,9 +18,9 @@ use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 use crate::probe::listeners as probe;
 use crate::sys::{self, Error};
 
-/// How many sockets are rehearsed.
+/// Maximum number of tested sockets.
 const MOST_SOCKETS: usize = 500;
-/// How many connections are made at most; beyond it not every address is tried.
+/// Maximum number of connections; with more, only some addresses are tested.
 const MOST_CONNECTIONS: usize = 50_000;
 
 /// A socket that can be rebuilt.
@@ -32,11 +32,11 @@ struct Like {
     because: Option<String>,
 }
 
-/// Binds sockets like `sockets`, which are at these places of a report, in the twin of the host that `snapshot` is of, connects from
-/// everybody there to every one, and says who reached which.
+/// Binds sockets like `sockets`, which have these indexes in a report, in the twin of the host of `snapshot`. Connects
+/// from every source to each of them, and reports which sources reached it.
 ///
 /// # Errors
-/// When the twin cannot be entered or waited on.
+/// If the twin cannot be entered or polled.
 pub fn rehearse(
     lab: &Lab,
     twin: &Twin,
@@ -57,7 +57,7 @@ pub fn rehearse(
             Err(because) => rehearsed.push(skipped(place, because)),
         }
     }
-    // Inodes count up: older sockets come first, as they did.
+    // Inodes increase: older sockets come first, as on the host.
     likes.sort_by_key(|(inode, like)| (*inode, like.place));
     let mut likes: Vec<Like> = likes.into_iter().map(|(_, like)| like).collect();
     let opened = open(lab, snapshot, &mut likes)?;
@@ -74,7 +74,7 @@ pub fn rehearse(
         let errno = outcome.and_then(|outcome| outcome.errno);
         let bound = opened.sockets.owners.contains(&index);
         let (observed, reached_from) = reached(&looked, &like.spec.listener, snapshot);
-        let (observed, because) = match nobody(like, twin, snapshot) {
+        let (observed, because) = match no_possible_source(like, twin, snapshot) {
             _ if !bound => (None, like.because.clone()),
             Some(because) => (None, Some(because)),
             None => (Some(observed), like.because.clone()),
@@ -109,7 +109,7 @@ fn skipped(place: usize, because: String) -> Rehearsed {
     }
 }
 
-/// What is asked for to get a socket like this one; else why there is none.
+/// The request for a socket like this one, or the reason why there is none.
 fn like(
     place: usize,
     socket: &ListeningSocket,
@@ -119,11 +119,11 @@ fn like(
     let view = &socket.view;
     let address = view.address.to_canonical();
     if address.is_multicast() {
-        return Err("it is bound to a group, to which nobody connects".to_owned());
+        return Err("it is bound to a multicast group, which the test does not connect to".to_owned());
     }
     if matches!(address, IpAddr::V4(v4) if !v4.is_unspecified() && local.ipv4(v4, socket.device_index) == Ipv4Kind::Broadcast)
     {
-        return Err("it is bound to a broadcast address, to which nobody connects".to_owned());
+        return Err("it is bound to a broadcast address, which the test does not connect to".to_owned());
     }
     if let Some(device) = view.device.as_ref().filter(|device| snapshot.interface_named(device).is_none()) {
         return Err(format!("its device {device} is not on the host"));
@@ -131,21 +131,21 @@ fn like(
     let mut because = Vec::new();
     let known = view.reuse_address.is_some() && view.reuse_port.is_some();
     if view.v6only.is_none() && view.address.is_ipv6() && view.address.is_unspecified() {
-        because.push("it is taken to be dual-stack");
+        because.push("it is assumed to be dual-stack");
     }
     if !socket.device_known {
-        because.push("it is taken to have no device");
+        because.push("it is assumed to have no device");
     }
     if socket.mptcp {
         because.push("it is rehearsed as plain TCP");
     }
-    // An address that went away leaves its sockets where they are.
+    // A socket keeps an address after the address is removed.
     let owner = local.owner(view.address, view.scope_id);
     let spec = SocketSpec {
         listener: place.to_string(),
         scope_id: view.scope_id.unwrap_or(0),
         v6only: if view.v6only == Some(true) { V6Only::On } else { V6Only::Off },
-        // A zone is a device.
+        // A zone also binds the device.
         device: view.device.clone().filter(|_| view.scope_id.is_none()),
         reuse_address: view.reuse_address.unwrap_or(view.protocol == Protocol::Tcp),
         reuse_port: view.reuse_port.unwrap_or(false),
@@ -157,8 +157,8 @@ fn like(
     Ok(Like { place, spec, known, because })
 }
 
-/// Binds them, with the rights of whoever may bind what they are. Sockets on one port that stand in each other's way, and of which
-/// nothing is known, are taken to share it: on the host they do.
+/// Binds the sockets, with sufficient privileges. Conflicting sockets on one port with unknown options are assumed to
+/// share it, as they do on the host.
 fn open(lab: &Lab, snapshot: &Snapshot, likes: &mut [Like]) -> Result<Opened, Error> {
     let namespace =
         lab.namespaces().get(lab.plan.host).ok_or(Error::Unsupported { what: "the host node" })?;
@@ -179,7 +179,7 @@ fn open(lab: &Lab, snapshot: &Snapshot, likes: &mut [Like]) -> Result<Opened, Er
         if in_the_way.contains(&(like.spec.protocol, like.spec.port)) {
             like.spec.reuse_port = true;
             like.spec.reuse_address = true;
-            like.because = Some("its options are not known; it is taken to share its port".to_owned());
+            like.because = Some("its options are unknown; it is assumed to share its port".to_owned());
             changed = true;
         }
     }
@@ -190,7 +190,7 @@ fn open(lab: &Lab, snapshot: &Snapshot, likes: &mut [Like]) -> Result<Opened, Er
     Ok(Opened { sockets, expansion: Expansion::default(), snapshot: snapshot.clone() })
 }
 
-/// The addresses to connect to, where there are too many; and the sentence that says so.
+/// The addresses to connect to, if there are too many; and a sentence that says so.
 fn destinations(
     likes: &[Like],
     twin: &Twin,
@@ -204,7 +204,7 @@ fn destinations(
         return (None, None);
     }
     let most = (MOST_CONNECTIONS / each).max(1);
-    // Those that sockets are bound to, then one of each class on each interface, then others.
+    // First addresses that sockets are bound to, then one of each class on each interface, then others.
     let mut seen = BTreeSet::new();
     let mut ranked: Vec<(u8, IpAddr)> = snapshot
         .addresses()
@@ -228,27 +228,27 @@ fn destinations(
     (Some(chosen), Some(format!("of the host's {count} addresses {most} are connected to")))
 }
 
-/// Why nobody could have reached it, whatever it is: then nothing is proven.
-fn nobody(like: &Like, twin: &Twin, snapshot: &Snapshot) -> Option<String> {
+/// Why no source could have reached it in any case; the test then proves nothing.
+fn no_possible_source(like: &Like, twin: &Twin, snapshot: &Snapshot) -> Option<String> {
     let zone = snapshot.interface(like.spec.scope_id).map(|interface| &interface.name);
     let device = like.spec.device.as_ref().or(zone);
     let on = |name: &IfName| {
         twin.clients.iter().any(|(source, _)| matches!(source, Source::Link(link) if link == name))
     };
     match device.filter(|device| snapshot.interface_named(device).is_some_and(|one| !one.loopback)) {
-        Some(device) if !on(device) => Some(format!("nobody is on the wire of its device {device}")),
-        None if twin.clients.is_empty() => Some("nobody is on any wire of the host".to_owned()),
+        Some(device) if !on(device) => Some(format!("there is no client on the link of its device {device}")),
+        None if twin.clients.is_empty() => Some("there is no client on any link of the host".to_owned()),
         _ => None,
     }
 }
 
-/// The widest class of address at which somebody else reached a socket, and who reached it.
+/// The widest class of address at which another host reached a socket, and the sources that reached it.
 fn reached(looked: &Looked, name: &str, snapshot: &Snapshot) -> (FamilyExposure, Vec<Source>) {
     let mut exposure = FamilyExposure::default();
     let mut from = BTreeSet::new();
     for cell in &looked.cells {
         let Some(observed) = &cell.observed else { continue };
-        // Of sockets that share, any could have been the one.
+        // If sockets share a port, any of them may have answered.
         let shared =
             observed.listener.as_ref().is_some_and(|taker| cell.predicted.candidates.contains(taker));
         let candidates = shared && cell.predicted.candidates.iter().any(|one| one == name);
@@ -264,7 +264,7 @@ fn reached(looked: &Looked, name: &str, snapshot: &Snapshot) -> (FamilyExposure,
             .map_or_else(|| crate::model::AddrClass::of(address), |(_, own)| own.class);
         let reach = match cell.source {
             Source::Host => Exposure::Loopback,
-            // By `route_localnet`, from the link.
+            // With `route_localnet`, from the link.
             _ if address.is_loopback() => Exposure::Link,
             _ => Exposure::of(class),
         };

@@ -1,4 +1,4 @@
-//! The one-screen matrix of `plan`, `probe` and `lab run`: ports and listeners down, sources across.
+//! The one-screen matrix of `plan`, `probe` and `lab run`: rows are ports and listeners, columns are sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,26 +11,26 @@ use crate::escape::{escape, printable};
 use crate::model::{Outcome, Protocol, Source};
 use crate::report::matrix::{CellReport, Report};
 
-/// Rows shown before listeners that differ in name and port only share one.
+/// Number of rows above which listeners that differ only in name and port share one row.
 const MOST_ROWS: usize = 24;
 
-/// Runs of ports named in one row.
+/// Maximum number of port runs named in one row.
 const MOST_RUNS: usize = 3;
 
-/// What a source reaches at one port of one listener.
+/// Results of one source at one port of one listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Reached {
-    /// Accepted and all destinations, IPv4 then IPv6.
+    /// Accepted and tested destinations, IPv4 then IPv6.
     families: [(u32, u32); 2],
-    /// Accepted at an address that belongs to another interface than the one of arrival.
+    /// Accepted at an address of another interface than the ingress interface.
     elsewhere: [bool; 2],
-    /// Results that are not known.
+    /// Unknown results.
     unknown: [u32; 2],
     /// Results that differ from the prediction.
     differ: u32,
 }
 
-/// One row, before rows are folded.
+/// One row, before rows are combined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
     protocol: Protocol,
@@ -40,13 +40,13 @@ struct Row {
     reached: Vec<Reached>,
 }
 
-/// 0 for IPv4 packets, 1 for IPv6 packets to the destination. A v4-mapped address is reached by IPv4 packets.
+/// 0 for IPv4 packets, 1 for IPv6 packets to the destination. An IPv4-mapped address is reached by IPv4 packets.
 fn family(destination: &str) -> usize {
     let address = destination.split('%').next().unwrap_or(destination);
     usize::from(address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_ipv6()))
 }
 
-/// The outcome, listener and ingress that count: observed where there is an observation, else predicted.
+/// The outcome, listener and ingress interface: observed if there is an observation, otherwise predicted.
 fn result(cell: &CellReport) -> (Option<Outcome>, Vec<&str>) {
     let predicted = &cell.predicted;
     let possible = || predicted.listener.iter().chain(&predicted.candidates).map(String::as_str).collect();
@@ -56,7 +56,7 @@ fn result(cell: &CellReport) -> (Option<Outcome>, Vec<&str>) {
     }
 }
 
-/// Whether the connection arrives on another interface than the one its destination address belongs to.
+/// Whether the ingress interface differs from the interface of the destination address.
 fn arrives_elsewhere(cell: &CellReport) -> bool {
     let ingress = match &cell.observed {
         Some(seen) => seen.ingress.as_ref().or(cell.predicted.ingress.as_ref()),
@@ -84,7 +84,7 @@ fn heading(source: &Source) -> String {
     }
 }
 
-/// What a row's sockets are bound to, in a few words.
+/// The bound addresses of a row's sockets, in short.
 fn bound(report: &Report, protocol: Protocol, port: u16, listener: &str) -> String {
     let views: Vec<String> = report
         .sockets
@@ -108,7 +108,7 @@ fn bound(report: &Report, protocol: Protocol, port: u16, listener: &str) -> Stri
     }
 }
 
-/// Counts the cells of each row; every port asked for has at least one row.
+/// Counts the results of each row; every requested port has at least one row.
 fn rows(report: &Report, sources: &[&Source]) -> Vec<Row> {
     let column: BTreeMap<&Source, usize> =
         sources.iter().enumerate().map(|(index, source)| (*source, index)).collect();
@@ -140,7 +140,7 @@ fn rows(report: &Report, sources: &[&Source]) -> Vec<Row> {
             }
         }
     }
-    // A listener that nothing reaches has a row, too.
+    // A listener without accepted results has a row, too.
     for socket in &report.sockets {
         let view = &socket.socket;
         let Some(name) = view.listener.as_deref() else { continue };
@@ -184,7 +184,7 @@ fn rows(report: &Report, sources: &[&Source]) -> Vec<Row> {
         .collect()
 }
 
-/// Joins rows that differ in the port only; beyond `MOST_ROWS` also those that differ in the listener's name.
+/// Combines rows that differ only in the port; beyond `MOST_ROWS` also those that differ in the listener's name.
 fn fold(rows: Vec<Row>) -> Vec<Row> {
     let join = |rows: Vec<Row>, names: bool| {
         let mut joined: Vec<Row> = Vec::new();
@@ -211,7 +211,7 @@ fn fold(rows: Vec<Row>) -> Vec<Row> {
     if rows.len() > MOST_ROWS { join(rows, true) } else { rows }
 }
 
-/// How the two families of a combination are written.
+/// Format of the two families of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// `v4 2/3*  v6 -`

@@ -1,32 +1,33 @@
-//! What to do about an error of `accept(2)` or `recvmsg(2)`. Pure, and without a clock.
+//! Reaction to errors of `accept(2)` and `recvmsg(2)`. Pure, without a clock.
 
 use std::time::Duration;
 
 use crate::model::Errno;
 
-/// The first pause after the process or the system has run out of something.
+/// The first pause after a resource of the process or the system is exhausted.
 const FIRST: Duration = Duration::from_millis(5);
 
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// How many lost connections in a row are taken for bad luck. A kernel that goes on like that would keep a core busy.
+/// Maximum number of consecutive lost connections before a pause. Otherwise a kernel that always fails would keep a
+/// core busy.
 const PATIENCE: u32 = 64;
 
-/// What to do next.
+/// The next action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing waits any more.
+    /// Nothing is waiting.
     Wait,
-    /// That one is lost, the next one may be fine.
+    /// This connection is lost; continue with the next one.
     Continue,
-    /// Leave the listener alone for a while: those who wait stay in the kernel's queue.
+    /// Pause the listener: waiting connections stay in the kernel's queue.
     Pause(Duration),
     /// The socket itself is broken.
     GiveUp,
 }
 
-/// The pauses of one listener, doubling from 5 ms to 1 s while errors last.
+/// Pauses of one listener, doubled from 5 ms to 1 s while errors last.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backoff {
     last: Option<Duration>,
@@ -34,18 +35,18 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Something was accepted: the next pause is short again.
+    /// A connection was accepted: the next pause is short again.
     pub fn succeeded(&mut self) {
         *self = Backoff::default();
     }
 
-    /// Whether the last attempts failed for want of something: then some may still wait in the queue.
+    /// Whether the last attempts failed for lack of a resource. Connections may then still wait in the queue.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.last.is_some()
     }
 
-    /// Classes as accept(2) has them: what the network did to one connection is that connection's end only.
+    /// Classes of errors from accept(2): a network error ends only the one connection.
     pub fn failed(&mut self, errno: Errno) -> Next {
         match errno {
             Errno::EAGAIN => Next::Wait,

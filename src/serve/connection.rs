@@ -1,4 +1,4 @@
-//! Accepted connections that are answered: a small state machine, bounded in bytes and in time.
+//! Accepted connections that receive a reply: a small state machine, limited in bytes and time.
 
 use std::collections::HashMap;
 use std::net::Shutdown;
@@ -14,39 +14,41 @@ use crate::model::{Arrival, Evidence, Family, Ingress, PathChange};
 use crate::reply::{self, Answer, OwnNames, READ_LIMIT};
 use crate::sys::{Interest, Poller, Readiness, options, packet_info};
 
-/// How long a client may stay silent before it gets the line: one that speaks HTTP speaks first and at once.
+/// How long a client may be silent before it receives the text line. An HTTP client sends its request first and
+/// immediately.
 const SPEAK: Duration = Duration::from_millis(250);
 
-/// How long to wait for the first words of a client that comes alone, while nothing else is to be done. Who connects to ask
-/// asks at once; reading then saves watching the connection, which is three system calls. It is the least there is: the kernel waits for
-/// its next tick but one, 4 to 8 ms where it has 250 of them a second. Others wait meanwhile.
+/// How long `take` waits for a request directly after accept, if no other event is pending. Clients that want a reply
+/// usually send a request immediately. This saves registering the connection with epoll, which takes three system
+/// calls. The kernel rounds the time up to its next tick but one: 4 to 8 ms with 250 ticks per second. Other clients
+/// wait during this time.
 const SPEAKS_SOON: Duration = Duration::from_micros(300);
 
-/// After a client that did not speak so soon, none of so many is waited for.
+/// After a client that did not send immediately, this number of clients is registered without waiting.
 const NOT_WAITED_FOR: u32 = 64;
 
-/// How long a connection may live, however busy it is.
+/// Maximum lifetime of a connection.
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// How long to wait for the client's end after ours, so that our answer is not destroyed by a reset.
+/// How long to wait for the client to close after the reply, so that a reset does not destroy the reply.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What became of a connection.
+/// State of a connection after an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It goes on.
+    /// It continues.
     Open,
-    /// It is over.
+    /// It has ended.
     Closed {
-        /// What to count it as, when it did not end well.
+        /// Error to count, if any.
         error: Option<&'static str>,
-        /// Set when its later packets came in elsewhere.
+        /// Set if later packets arrived on another interface.
         moved: Option<Box<PathChange>>,
     },
 }
 
-/// What to compare with at the end of a connection, so that it can be told when its later packets took another way. Native IPv6
-/// only: over IPv4 the kernel keeps what it noted in the handshake.
+/// Values for a comparison at the end of a connection, to detect that later packets arrived on another interface.
+/// Native IPv6 only: over IPv4 the kernel keeps the interface of the handshake.
 fn path_of(arrival: &Arrival) -> Option<Box<PathChange>> {
     (arrival.family == Family::Ipv6 && arrival.ingress.evidence == Evidence::Kernel).then(|| {
         let Arrival { listener, peer, local, ingress, .. } = arrival.clone();
@@ -54,18 +56,18 @@ fn path_of(arrival: &Arrival) -> Option<Box<PathChange>> {
     })
 }
 
-/// Why a connection's time ran out.
+/// Why a connection timed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
-    /// It has not spoken: it gets the line.
+    /// The client sent nothing: it receives the text line.
     Speak,
-    /// It is silent, or does not read.
+    /// The client is idle, or does not read.
     Idle,
-    /// It has had its answer.
+    /// The client has received its reply.
     Linger,
 }
 
-/// A place among the `max_connections` of a listener, which is free again when the connection is over.
+/// One of the `max_connections` of a listener, released at the end of the connection.
 pub(super) struct Place(pub(super) Arc<AtomicU32>);
 
 impl Drop for Place {
@@ -74,16 +76,16 @@ impl Drop for Place {
     }
 }
 
-/// A connection that was just accepted.
+/// A newly accepted connection.
 pub(super) struct Fresh<'a> {
     pub(super) socket: Socket,
-    /// Its place among the open connections of its listener.
+    /// Its slot among the open connections of its listener.
     pub(super) place: Place,
-    /// How it arrived.
+    /// Details of the arrival.
     pub(super) arrival: &'a Arrival,
-    /// That is to be described; else its bytes are echoed.
+    /// Whether to describe the arrival; otherwise its bytes are echoed.
     pub(super) described: bool,
-    /// Nothing else is to be done, as far as is known.
+    /// Whether no other event is pending.
     pub(super) alone: bool,
     pub(super) idle: Duration,
 }
@@ -91,15 +93,15 @@ pub(super) struct Fresh<'a> {
 struct Connection {
     socket: Socket,
     _place: Place,
-    /// How it arrived, when it is to be described; else its bytes are echoed.
+    /// The arrival to describe; if empty, the received bytes are echoed.
     describe: Option<Box<Arrival>>,
     path: Option<Box<PathChange>>,
     input: Vec<u8>,
     read: usize,
     output: Vec<u8>,
-    /// Nothing more will be sent behind `output`.
+    /// Nothing more will be sent after `output`.
     last: bool,
-    /// The request was read whole, so closing cannot reset the answer.
+    /// The request was read completely, so closing cannot reset the reply.
     clean: bool,
     closing: bool,
     due: Due,
@@ -109,11 +111,11 @@ struct Connection {
     watched: Interest,
 }
 
-/// What to do next with a connection.
+/// The next action for a connection.
 enum Step {
     /// Wait for readiness.
     Wait(Interest),
-    /// Everything is sent and our end is closed: wait for the client's, not for long.
+    /// Everything is sent and this end is closed: wait briefly for the client to close.
     Linger,
     /// It is over.
     Close(Option<&'static str>),
@@ -125,18 +127,18 @@ pub(super) struct Connections {
     open: HashMap<u64, Connection>,
     next: u64,
     timers: Timers,
-    /// How many are not waited for, since one has not spoken soon.
+    /// Number of further clients that are registered without waiting, because one did not send immediately.
     not_waited_for: u32,
     names: Arc<OwnNames>,
 }
 
 impl Connections {
-    /// None yet. `names` are what a browser may call this host.
+    /// No connections. `names` are the host names that browsers may use.
     pub(super) fn new(names: Arc<OwnNames>) -> Connections {
         Connections { names, ..Connections::default() }
     }
 
-    /// Begins to answer an accepted connection. Its bytes are often there already, so they are tried for at once.
+    /// Starts to serve an accepted connection. Its request has often arrived already, so it is read immediately.
     pub(super) fn open(&mut self, fresh: Fresh<'_>, poller: &Poller, buffer: &mut [u8]) -> Outcome {
         let Fresh { socket, place, arrival, described, alone, idle } = fresh;
         let describe = Some(arrival).filter(|_| described);
@@ -185,7 +187,7 @@ impl Connections {
         }
     }
 
-    /// Goes on with a connection that is ready.
+    /// Continues a connection that is ready.
     pub(super) fn ready(&mut self, id: u64, event: Readiness, poller: &Poller, buffer: &mut [u8]) -> Outcome {
         let Some(connection) = self.open.get_mut(&id) else { return Outcome::Open };
         let now = Instant::now();
@@ -197,7 +199,7 @@ impl Connections {
         self.apply(id, step, poller)
     }
 
-    /// Ends, or gives the line to, the next connection whose time is over.
+    /// Handles the next connection that has timed out: sends the text line, or ends it.
     pub(super) fn expire(&mut self, now: Instant, poller: &Poller) -> Option<Outcome> {
         let open = &self.open;
         let id = self
@@ -212,7 +214,7 @@ impl Connections {
                     Some(arrival) if connection.input.is_empty() => {
                         connection.answer(reply::line(&arrival), false, now)
                     }
-                    // It has begun a request: it may take the idle time.
+                    // It has started a request: the idle timeout applies.
                     arrival => {
                         connection.describe = arrival;
                         connection.due = Due::Idle;
@@ -225,7 +227,7 @@ impl Connections {
             }
         };
         if let Step::Wait(_) = step {
-            // Its entry was taken out above.
+            // Its entry was removed above.
             self.timers.add(id, connection.deadline.min(connection.dies));
         }
         Some(self.apply(id, step, poller))
@@ -257,17 +259,17 @@ impl Connections {
         Outcome::Closed { error, moved }
     }
 
-    /// When to look for connections whose time is over.
+    /// The time of the next timeout.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.timers.next()
     }
 
-    /// Whether none is open.
+    /// Whether no connection is open.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Takes over the connections of another thread that has ended. They end without a listener's knowledge.
+    /// Takes over the connections of a thread that has ended. Their end is not reported to a listener.
     pub(super) fn adopt(&mut self, others: &mut Connections, from: &Poller, poller: &Poller) {
         for (_, connection) in others.open.drain() {
             let _ = from.remove(&connection.socket);
@@ -280,7 +282,7 @@ impl Connections {
         }
     }
 
-    /// Ends all of them. Returns what came to be of each.
+    /// Ends all connections. Returns their final states.
     pub(super) fn close_all(&mut self, poller: &Poller) -> Vec<Outcome> {
         let end = |(_, mut connection): (u64, Connection)| {
             let _ = poller.remove(&connection.socket);
@@ -291,7 +293,7 @@ impl Connections {
 }
 
 impl Connection {
-    /// Whether its later packets came in elsewhere than its handshake, asked at its end.
+    /// Whether later packets arrived on another interface than the handshake; checked at the end.
     fn moved(&mut self) -> Option<Box<PathChange>> {
         let mut path = self.path.take()?;
         let now = packet_info::ingress_of_connection(&self.socket, true).ok().flatten()?;
@@ -302,8 +304,8 @@ impl Connection {
         })
     }
 
-    /// Reads what is there, once, and answers when that suffices. `describe` is how it arrived, while it is not known for long
-    /// enough to keep that. Waits for it so long if there is a `patience`.
+    /// Reads available data once, and replies if it is sufficient. `describe` is the arrival, borrowed. Waits for data
+    /// up to `patience`, if set.
     fn readable(
         &mut self,
         buffer: &mut [u8],
@@ -330,7 +332,7 @@ impl Connection {
         };
         self.read += bytes.len();
         if self.closing {
-            // Read and thrown away, so that the end is clean; but not for ever.
+            // Read and discarded, for a clean close; limited in time.
             return if self.read > 2 * READ_LIMIT { Step::Close(None) } else { Step::Wait(Interest::Read) };
         }
         self.deadline = now + self.idle;
@@ -340,7 +342,7 @@ impl Connection {
             self.last = self.read >= READ_LIMIT;
             return self.writable(now);
         };
-        // Nearly always the first bytes are the whole request: no copy is made then.
+        // The first bytes are usually the whole request: they are then not copied.
         let answer = if self.input.is_empty() {
             reply::describe(bytes, arrival, names)
         } else {
@@ -359,7 +361,7 @@ impl Connection {
         }
     }
 
-    /// The client has said all it will: it gets its line, if it has had nothing yet.
+    /// The client will send nothing more: it receives the text line, if it has received nothing yet.
     fn ended(&mut self, now: Instant, describe: Option<&Arrival>) -> Step {
         match describe.or(self.describe.as_deref()) {
             Some(arrival) => self.answer(reply::line(arrival), true, now),
@@ -375,7 +377,7 @@ impl Connection {
         self.writable(now)
     }
 
-    /// Sends what is left to send.
+    /// Sends the remaining output.
     fn writable(&mut self, now: Instant) -> Step {
         while !self.output.is_empty() {
             match options::send_now(&self.socket, &self.output, self.last && self.clean) {
@@ -391,8 +393,8 @@ impl Connection {
         if self.last { self.finish(now) } else { Step::Wait(Interest::Read) }
     }
 
-    /// Everything is sent. A connection with unread bytes is not closed at once: the reset that follows could overtake
-    /// the answer.
+    /// Everything is sent. A connection with unread bytes is not closed immediately, because the resulting reset could
+    /// overtake the reply.
     fn finish(&mut self, now: Instant) -> Step {
         if self.clean {
             return Step::Close(None);

@@ -1,5 +1,6 @@
-//! Which datagrams are answered. A reply goes to whatever address the datagram claims to come from, so it must neither be larger
-//! than the datagram, nor be many, nor be answered itself. Pure: the moment comes in as a value.
+//! Limits for replies to datagrams. A reply goes to the address that the datagram claims as its source. A reply must
+//! therefore not be larger than the datagram, replies must be few, and a reply must not trigger another reply. Pure:
+//! the time is a parameter.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -8,38 +9,38 @@ use std::time::{Duration, Instant};
 
 use crate::reply::DATAGRAM_MARK;
 
-/// How many replies a peer may get at once.
+/// Maximum number of replies to a client at once.
 const BURST: u32 = 32;
 
-/// How long a peer waits for one more reply after its burst.
+/// Time until a client may receive one more reply after its burst.
 const REFILL: Duration = Duration::from_millis(100);
 
-/// How many peers are remembered. While all of them are active, a further one gets no reply.
+/// Maximum number of remembered clients. While all of them are active, a further one receives no reply.
 const PEERS: usize = 1024;
 
-/// A datagram that repeats a reply of ours to its sender within this time may be that reply, sent back.
+/// A datagram that repeats a recent reply to its sender may be that reply, sent back. This is the time limit.
 const ECHO: Duration = Duration::from_secs(10);
 
-/// So often it may repeat one: a client that asks the same again is no loop.
+/// Number of allowed repetitions: a client that sends the same datagram again is not a loop.
 const REPEATS: usize = 3;
 
-/// Source ports below this one are those of services, some of which answer whatever arrives (echo 7, chargen 19, DNS 53). A client's
-/// port is higher (RFC 6056, 3.2).
+/// Source ports below this one belong to services, some of which reply to every datagram (echo 7, chargen 19, DNS 53).
+/// The port of a client is higher (RFC 6056, 3.2).
 const FIRST_CLIENT_PORT: u16 = 1024;
 
 /// Why a datagram gets no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Withheld {
-    /// Its source port is that of a service.
+    /// The source port belongs to a service.
     ServicePort,
-    /// It is a reply of a program like this one, or our own reply, sent back.
+    /// The datagram is a reply of a program like this one, or a reply of this program, sent back.
     LooksLikeReply,
-    /// Its sender, or all senders together, had too many replies.
+    /// The sender, or all senders together, received too many replies.
     TooMany,
 }
 
 impl Withheld {
-    /// What to count it as.
+    /// Counter name.
     pub(super) fn kind(self) -> &'static str {
         match self {
             Withheld::ServicePort => "datagrams not answered: the source port is that of a service",
@@ -49,27 +50,27 @@ impl Withheld {
     }
 }
 
-/// One peer: an IPv4 address, or an IPv6 network of 64 bits, which is what one host can choose from.
+/// One client: an IPv4 address, or an IPv6 network of 64 bits, from which one host can choose addresses.
 struct Peer {
-    /// How many replies it may get now, as of `since`.
+    /// Number of replies that it may receive, as of `since`.
     left: u32,
     since: Instant,
-    /// Hashes of the last replies with their ports, and when they were sent: as many as the limit allows within [`ECHO`].
+    /// Hashes of the last replies with their ports, and their times: as many as the limit allows within [`ECHO`].
     sent: VecDeque<(u64, Instant)>,
 }
 
-/// Decides on replies, and remembers whom they went to.
+/// Decides about replies, and remembers their receivers.
 #[derive(Default)]
 pub(super) struct ReplyLimit {
     peers: HashMap<u128, Peer>,
-    /// When peers were last forgotten.
+    /// When old clients were last removed.
     pruned: Option<Instant>,
-    /// A sender must not be able to make two texts look alike.
+    /// Random, so that a sender cannot construct two texts with the same hash.
     hasher: RandomState,
 }
 
 impl ReplyLimit {
-    /// The part of `reply` that answers a datagram of which `received` was read, or why there is none.
+    /// The part of `reply` to send for a datagram of which `received` was read, or why there is none.
     pub(super) fn limit<'a>(
         &mut self,
         peer: SocketAddr,
@@ -85,8 +86,8 @@ impl ReplyLimit {
         }
         let key = key(peer.ip());
         if self.peers.len() >= PEERS && !self.peers.contains_key(&key) {
-            // Those that have all their replies again, and whose last one is forgotten, need not be remembered.
-            // Looking for them at each datagram would cost more than a reply.
+            // Clients that have their full allowance again and whose last reply is old are removed. A search at each
+            // datagram would cost more than a reply.
             if self.pruned.is_none_or(|pruned| now.duration_since(pruned) >= Duration::from_secs(1)) {
                 self.pruned = Some(now);
                 self.peers.retain(|_, peer| now.duration_since(peer.since) < REFILL * BURST + ECHO);
@@ -122,7 +123,7 @@ impl ReplyLimit {
     }
 }
 
-/// Whether it begins as our replies do, or is the beginning of one: a short datagram gets a short reply.
+/// Whether it starts like a reply of this program, or is the start of one: a short datagram receives a short reply.
 fn looks_like_reply(received: &[u8]) -> bool {
     let length = received.len().min(DATAGRAM_MARK.len());
     received[..length] == DATAGRAM_MARK[..length]
@@ -168,7 +169,7 @@ mod tests {
         }
     }
 
-    /// Two that echo, whatever the first datagram was, and however slowly it travels.
+    /// Two echo servers, for any first datagram and any delay.
     #[test]
     fn two_that_echo_each_other_stop() {
         for millis in [0, 1, 200, 1000] {
@@ -216,7 +217,7 @@ mod tests {
         let later = start + Duration::from_secs(20);
         assert!(limit.limit(from(200_000), b"x", REPLY, later).is_ok());
         assert_eq!(limit.peers.len(), 1);
-        // A host has 2^64 IPv6 addresses.
+        // One host has 2^64 IPv6 addresses.
         let one = |number: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, number], 5000));
         let answered = (0..1000).filter(|number| limit.limit(one(*number), b"x", REPLY, later).is_ok());
         assert_eq!(answered.count(), BURST as usize);

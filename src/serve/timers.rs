@@ -1,11 +1,11 @@
-//! Deadlines of connections, soonest first.
+//! Deadlines of connections, earliest first.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// Deadlines by connection. A connection whose deadline moves to a later time keeps its old entry until that one is due:
-/// cheaper than finding it. One whose deadline moves to an earlier time must be added again.
+/// Deadlines by connection. If a deadline moves to a later time, the old entry stays until it is due, which is cheaper
+/// than finding it. If a deadline moves to an earlier time, it must be added again.
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -17,13 +17,13 @@ impl Timers {
         self.heap.push(Reverse((deadline, id)));
     }
 
-    /// When to look again; it may be early, never late.
+    /// When to check again; may be early, never late.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((deadline, _))| *deadline)
     }
 
-    /// The next connection that is due. `deadline_of` gives a connection's present deadline, `None` when it is gone.
+    /// The next connection that is due. `deadline_of` returns a connection's current deadline, `None` if it has ended.
     pub fn due(&mut self, now: Instant, deadline_of: impl Fn(u64) -> Option<Instant>) -> Option<u64> {
         while let Some(Reverse((deadline, id))) = self.heap.peek().copied() {
             if deadline > now {

@@ -1,4 +1,4 @@
-//! What the threads of a run share: the sockets to watch, how many arrivals may still be taken, and the end.
+//! State shared by the threads of a run: the sockets to watch, the number of arrivals still allowed, and the end.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,8 +8,7 @@ use socket2::Socket;
 
 use crate::sys::{Interest, Poller, Waker};
 
-/// How often to look whether it is one's turn before falling asleep over it: some 10 to 100 us, as
-/// processors go; a turn takes 30.
+/// Number of spin iterations before a thread blocks on the accept lock: 10 to 100 us; one critical section takes 30 us.
 const LOOKS: u32 = 2_000;
 
 /// The threads of a run.
@@ -18,27 +17,28 @@ pub(super) struct WorkerGroup {
     accepting: Mutex<()>,
     quota: Option<Quota>,
     stopped: AtomicBool,
-    /// One for each thread; none when there is one thread only.
+    /// One poller for each thread; empty if there is only one thread.
     wakers: Vec<Waker>,
 }
 
-/// A number of arrivals that is neither missed nor exceeded. Whoever may take one says afterwards whether it did.
+/// An exact limit on the number of arrivals. A thread reserves an arrival and then commits or releases it.
 struct Quota {
-    /// How many more may be begun.
+    /// Number of further arrivals that may be reserved.
     to_begin: AtomicU64,
-    /// How many more are to be told.
+    /// Number of further arrivals that will be reported.
     to_tell: AtomicU64,
 }
 
 impl WorkerGroup {
-    /// How many connections one of several threads accepts before another does. Two accepts at one listener wait for each other in
-    /// the kernel (`lock_sock()`), asleep; a turn of several is over before the others are done with theirs.
+    /// Number of connections that one of several threads accepts before another does. Two concurrent accepts on one
+    /// listener block each other in the kernel (`lock_sock()`). After several connections, the other threads are still
+    /// handling theirs.
     pub(super) const AT_A_TIME: u32 = 8;
 
-    /// The threads of these pollers, which take at most `count` arrivals together.
+    /// The threads of these pollers, which accept at most `count` arrivals together.
     ///
     /// # Errors
-    /// When a poller cannot be woken.
+    /// If a poller cannot be woken.
     pub(super) fn new(pollers: &mut [Poller], count: Option<u64>) -> io::Result<WorkerGroup> {
         let alone = pollers.len() < 2;
         Ok(WorkerGroup {
@@ -58,7 +58,7 @@ impl WorkerGroup {
         self.wakers.is_empty()
     }
 
-    /// The turn to accept, as long as the guard lives.
+    /// The lock for accept, held as long as the guard exists.
     pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         for _ in 0..LOOKS {
             if let Ok(turn) = self.accepting.try_lock() {
@@ -69,7 +69,7 @@ impl WorkerGroup {
         self.accepting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to watch a socket; one of the threads that do so is woken when it is ready.
+    /// Starts to watch a socket; one of the watching threads wakes up when it is ready.
     pub(super) fn watch(&self, poller: &Poller, socket: &Socket, key: u64) -> io::Result<()> {
         if self.is_one() {
             poller.add(socket, key, Interest::Read)
@@ -78,7 +78,7 @@ impl WorkerGroup {
         }
     }
 
-    /// Whether one more arrival may be taken. Then [`WorkerGroup::commit`] or [`WorkerGroup::release`] must follow.
+    /// Whether one more arrival may be accepted. [`WorkerGroup::commit`] or [`WorkerGroup::release`] must follow.
     pub(super) fn try_reserve(&self) -> bool {
         self.quota.as_ref().is_none_or(|quota| {
             quota
@@ -88,19 +88,19 @@ impl WorkerGroup {
         })
     }
 
-    /// One was taken and told. Returns whether it was the last.
+    /// An arrival was accepted and reported. Returns whether it was the last one.
     pub(super) fn commit(&self) -> bool {
         self.quota.as_ref().is_some_and(|quota| quota.to_tell.fetch_sub(1, Ordering::Relaxed) == 1)
     }
 
-    /// None was there after all.
+    /// There was no arrival.
     pub(super) fn release(&self) {
         if let Some(quota) = &self.quota {
             quota.to_begin.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Whether all were taken and told.
+    /// Whether all arrivals were accepted and reported.
     pub(super) fn counted_all(&self) -> bool {
         self.quota.as_ref().is_some_and(|quota| quota.to_tell.load(Ordering::Relaxed) == 0)
     }
@@ -113,12 +113,12 @@ impl WorkerGroup {
         }
     }
 
-    /// The loops may run again.
+    /// Allows the loops to run again.
     pub(super) fn go_on(&self) {
         self.stopped.store(false, Ordering::Release);
     }
 
-    /// Whether the loops are to end.
+    /// Whether the loops must end.
     pub(super) fn stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }

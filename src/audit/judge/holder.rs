@@ -1,44 +1,41 @@
-//! Whether the process that holds a socket is the one that a rule names.
+//! Comparison of a socket's processes with the process in a rule.
 
 use crate::model::{ListeningSocket, Owner};
 use crate::profile::bind::glob;
 use crate::profile::policy::{Holder, Match, User};
 
-/// Whether the process is the one that is named.
+/// Result of the comparison.
 pub(super) enum Process {
     Yes,
     No(String),
     Unknown(String),
 }
 
-/// Whether every process that holds the socket is one that the rule names.
+/// Whether the rule names every process that owns the socket.
 ///
-/// A socket that the first process of the system holds is one listener, whether or not the service that it is for has been started:
-/// the rule is satisfied by the first process itself, by the service that holds the socket in addition, or, while no service does,
-/// by the service that the socket unit activates.
+/// A socket of the first process of the system counts as one listener, whether or not its service has started. The rule
+/// matches the first process itself, or the service that also owns the socket. While no service owns it, the rule
+/// matches the service that the socket unit activates.
 pub(super) fn process(matches: &Match, socket: &ListeningSocket) -> Process {
     let wanted = &matches.holder;
     if wanted.is_any() {
         return Process::Yes;
     }
     let Some(owners) = &socket.owners else {
-        return Process::Unknown("the process that holds it could not be read".to_owned());
+        return Process::Unknown("the process that owns it could not be read".to_owned());
     };
     if owners.is_empty() {
         return match (wanted.kernel, &socket.kernel) {
             (true, _) => Process::Yes,
             (false, Some(holder)) => {
                 let name = holder.name.as_deref().unwrap_or_default();
-                Process::No(format!("the kernel holds it: {} {name}", holder.kind).trim_end().to_owned())
+                Process::No(format!("it belongs to the kernel: {} {name}", holder.kind).trim_end().to_owned())
             }
-            (false, None) => Process::No("no process holds it".to_owned()),
+            (false, None) => Process::No("no process owns it".to_owned()),
         };
     }
     if wanted.kernel {
-        return Process::No(format!(
-            "{} (pid {}) holds it, not the kernel",
-            owners[0].command, owners[0].pid
-        ));
+        return Process::No(format!("{} (pid {}) owns it, not the kernel", owners[0].command, owners[0].pid));
     }
     let Some(first) = owners.iter().find(|owner| owner.pid == 1) else { return every(wanted, owners.iter()) };
     if matches!(one_process(wanted, first), Process::Yes) {
@@ -66,14 +63,14 @@ fn any(patterns: &[String], text: &str) -> bool {
     patterns.iter().any(|pattern| glob(pattern.as_bytes(), text.as_bytes()))
 }
 
-/// Whether the service for which the first process alone holds a socket is the one that is named. Without a socket unit that says
-/// which service that is, the program that the rule names is taken to be the one ([`assumed`]).
+/// Whether the rule names the service for which the first process alone owns a socket. Without a socket unit that names
+/// the service, the program of the rule is assumed to be correct ([`assumed`]).
 fn activated(wanted: &Holder, socket: &ListeningSocket, first: &Owner) -> Process {
     let Some(activation) = &socket.activation else {
-        // What starts it is not known; what can be compared, its container, is.
+        // The process that will start is unknown; its container can be compared.
         return match &wanted.container[..] {
             [] => Process::Yes,
-            _ => Process::No(format!("{} (pid 1) holds it outside of a container", first.command)),
+            _ => Process::No(format!("{} (pid 1) owns it outside of a container", first.command)),
         };
     };
     let units = [&activation.socket_unit, &activation.service];
@@ -100,15 +97,14 @@ fn activated(wanted: &Holder, socket: &ListeningSocket, first: &Owner) -> Proces
     }
 }
 
-/// The assumption under which a rule is satisfied, if any: the first process alone holds the socket, and no socket unit says for which
-/// service.
+/// The assumption behind a match, if any: only the first process owns the socket, and no socket unit names the service.
 pub(super) fn assumed(matches: &Match, socket: &ListeningSocket) -> Option<String> {
     let wanted = &matches.holder;
     match socket.known_owners() {
         [first] if first.pid == 1 && socket.activation.is_none() && !wanted.is_any() => {
             let matches_itself = matches!(one_process(wanted, first), Process::Yes);
             (!matches_itself).then(|| {
-                format!("{} (pid 1) holds the socket for a program that is not started yet", first.command)
+                format!("{} (pid 1) owns the socket for a program that has not started yet", first.command)
             })
         }
         _ => None,
@@ -142,14 +138,14 @@ fn one_process(wanted: &Holder, owner: &Owner) -> Process {
     match (owner.exe.as_deref(), owner.exe_visible) {
         (None, _) => Process::Unknown(format!("the executable of {who} could not be read")),
         (Some(exe), _) if !any(&wanted.exe, exe) => Process::No(format!("{who} runs {exe}")),
-        // A deleted file cannot be compared any more; the kernel reports its path.
+        // A deleted file can no longer be compared; the kernel reports its path.
         (Some(_), Some(true)) => Process::Yes,
         (Some(_), _) if owner.exe_deleted => Process::Yes,
         (Some(exe), Some(false)) => Process::No(format!(
-            "{who} runs another file than the {exe} that is seen from here, as in a container"
+            "{who} runs another file than the {exe} that is visible here, as in a container"
         )),
         (Some(exe), None) => {
-            Process::Unknown(format!("whether {who} runs the {exe} that is seen from here is not known"))
+            Process::Unknown(format!("whether {who} runs the {exe} that is visible here is unknown"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Policies against sockets made up here.
+//! Policies against invented sockets.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ fn judged(rules: &str, sockets: Vec<ListeningSocket>) -> Report {
     judged_as(rules, sockets, true)
 }
 
-/// Verdicts of the checks, and the policy's findings with the text of the line they point to.
+/// Verdicts of the checks, and the policy's findings with the text of their lines.
 fn said(report: &Report) -> (Vec<Verdict>, Vec<(Code, String)>) {
     let verdicts = report.checks.iter().map(|check| check.verdict).collect();
     let mut findings: Vec<(Code, String)> = report
@@ -127,7 +127,7 @@ fn a_name_proves_nothing_and_a_container_has_other_files() {
     let right = owner(9, "server", "/usr/sbin/server");
     let wrong = owner(10, "server", "/tmp/x");
     let init = owner(1, "systemd", "/usr/lib/systemd/systemd");
-    assert_eq!(several(Some(vec![right.clone(), wrong])), [Verdict::Fail], "everybody who holds it counts");
+    assert_eq!(several(Some(vec![right.clone(), wrong])), [Verdict::Fail], "every owner counts");
     assert_eq!(several(Some(vec![init.clone(), right])), [Verdict::Pass], "socket activation");
     assert_eq!(several(Some(vec![init.clone()])), [Verdict::Pass], "the service is not started yet");
     let wrong = owner(10, "server", "/tmp/x");
@@ -160,7 +160,7 @@ fn what_cannot_be_known_is_undecided_unless_it_fails_either_way() {
     assert_eq!(
         (verdicts, findings[0].0),
         (vec![Verdict::Fail], Code::TOO_WIDE),
-        "whoever it is, it is too wide"
+        "it is too wide for any owner"
     );
     let nobody = web("exposure = \"global\"\nreason = \"r\"");
     assert_eq!(said(&judged(&nobody, vec![hidden.clone()])).0, [Verdict::Pass], "no rule asks for the owner");
@@ -197,7 +197,7 @@ fn what_is_required_must_be_there() {
     assert_eq!(absent, (vec![Verdict::Fail], vec![(Code::REQUIRED_ABSENT, "require = true".to_owned())]));
     assert_eq!(said(&judged(&rule, vec![socket("tcp 127.0.0.1:443")])).0, [Verdict::Pass; 2]);
     let blind = judged_as(&rule, vec![], false);
-    assert_eq!(said(&blind).0, [Verdict::Undecided], "it may be among the sockets that were not seen");
+    assert_eq!(said(&blind).0, [Verdict::Undecided], "it may be among the invisible sockets");
     let broad = format!("[[allow]]\nid = \"local\"\nexposure = \"loopback\"\n{rule}");
     for sockets in [&["tcp 127.0.0.1:80"][..], &["tcp 127.0.0.1:80", "tcp [::1]:80"]] {
         let sockets: Vec<_> = sockets.iter().map(|text| socket(text)).collect();
@@ -313,7 +313,7 @@ fn holders_are_users_units_containers_and_the_kernel() {
 }
 
 #[test]
-fn an_empty_check_is_no_pass() {
+fn an_empty_check_is_not_a_pass() {
     let report = judged("", vec![]);
     assert_eq!(said(&report).1, [(Code::NOTHING_JUDGED, String::new())]);
     assert!(report.findings[0].undecided);
@@ -407,7 +407,7 @@ fn a_drafted_policy_holds_for_what_it_was_drafted_from() {
     let (verdicts, findings) = said(&report);
     assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Pass), "{text}\n{:#?}", report.checks);
     assert_eq!(findings, []);
-    // And it does not hold for another program on the port.
+    // The rule does not apply to another program on the port.
     let mut other = socket("tcp 127.0.0.1:5432");
     other.owners = Some(vec![owner(3, "x", "/tmp/x")].into());
     let mut report = report_of(vec![other], host.clone());
@@ -437,7 +437,7 @@ fn the_place_is_found_however_the_policy_is_written() {
     };
     let head = "schema = 1\nkind = \"policy\"\n";
     for (text, expected) in [
-        // Without `[policy]`, that it denies follows from what the file is.
+        // Without `[policy]`, the kind of the file implies that it denies.
         (String::new(), ["kind = \"policy\"", "kind = \"policy\""]),
         ("[ policy ] # strict\nfail_on = \"error\"\n".to_owned(), ["[ policy ]", "[ policy ]"]),
         ("policy.default = \"deny\"\n".to_owned(), ["default = \"deny\"", "default = \"deny\""]),

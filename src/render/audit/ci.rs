@@ -1,11 +1,11 @@
-//! As workflow commands of GitHub Actions, which annotate the policy's lines.
+//! Workflow commands of GitHub Actions, which annotate the lines of the policy.
 
 use super::subject;
 use crate::audit::Report;
 use crate::diag::Severity;
 use crate::escape::{escape, printable};
 
-/// One command for each finding that counts (<https://docs.github.com/actions/reference/workflow-commands>).
+/// One command for each finding (<https://docs.github.com/actions/reference/workflow-commands>).
 #[must_use]
 pub fn github(report: &Report) -> String {
     let mut out = String::new();
@@ -34,12 +34,12 @@ pub fn github(report: &Report) -> String {
     out
 }
 
-/// The escapes that the runner undoes in a message.
+/// Escapes in a message, which the runner decodes.
 fn data(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
-/// The escapes that the runner undoes in a property.
+/// Escapes in a property, which the runner decodes.
 fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }

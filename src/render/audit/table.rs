@@ -1,4 +1,4 @@
-//! As CSV (RFC 4180) and as a Markdown table.
+//! CSV (RFC 4180) and Markdown tables.
 
 use std::borrow::Cow;
 use std::io;
@@ -12,18 +12,18 @@ use crate::model::{ListeningSocket, Owner};
 use crate::render::csv::Row;
 use crate::render::markdown::cell;
 
-/// One row for each socket, with a line of names.
+/// One row for each socket, after a header.
 ///
 /// # Errors
-/// When the writer fails.
+/// If the writer fails.
 pub fn csv(report: &Report, mut out: impl io::Write) -> io::Result<()> {
     out.write_all(
         b"protocol,address,port,family,v6only,device,state,mptcp,exposure_ipv4,exposure_ipv6,netns,uid,inode,\
           queue_length,queue_limit,owners_known,pids,commands,exes,users,units,findings\r\n",
     )?;
     let findings = report.counting_by_socket();
-    // A program that has a thousand sockets has them alike: what the row before had as well is taken from there. Several such
-    // programs may take turns, so the owners of each are kept.
+    // A program can have a thousand similar sockets. Text that is equal to the previous row is reused. Several such
+    // programs can alternate, so the text of each owner is cached.
     let mut before: Option<&ListeningSocket> = None;
     let (mut row, mut kind) = (Row::default(), Row::default());
     let mut owners: FxHashMap<Option<*const Owner>, Row> = FxHashMap::default();
@@ -55,7 +55,7 @@ pub fn csv(report: &Report, mut out: impl io::Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether [`write_kind`] writes the same of both.
+/// Whether [`write_kind`] writes the same for both.
 fn alike(one: &ListeningSocket, two: &ListeningSocket) -> bool {
     let of = |socket: &ListeningSocket| {
         let view = &socket.view;
@@ -64,7 +64,7 @@ fn alike(one: &ListeningSocket, two: &ListeningSocket) -> bool {
     of(one) == of(two) && one.view.device == two.view.device
 }
 
-/// The fields from the family to the user, which few sockets have for themselves.
+/// The fields from the family to the user, which many sockets share.
 fn write_kind(row: &mut Row, socket: &ListeningSocket, exposure_known: bool) {
     let view = &socket.view;
     row.family(view.family);
@@ -93,7 +93,7 @@ fn owners_of(socket: &ListeningSocket) -> Row {
     row
 }
 
-/// What each owner has of something, between semicolons.
+/// One field of each owner, separated by semicolons.
 fn each<'a>(row: &mut Row, owners: &'a [Owner], text: impl Fn(&'a Owner) -> Option<Cow<'a, str>>) {
     match owners {
         [] => row.text(""),

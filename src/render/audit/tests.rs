@@ -10,7 +10,7 @@ use crate::audit::{Check, Verdict};
 use crate::diag::Place;
 use crate::model::IfName;
 
-/// A report in which everything that somebody else may choose is hostile.
+/// A report in which every text from outside is hostile.
 fn hostile() -> Report {
     let mut host = host();
     host.interfaces[1].name = IfName::from("\u{1b}[31m|X,");
@@ -41,7 +41,7 @@ fn hostile() -> Report {
     report
 }
 
-/// What a format writes.
+/// The output of a format.
 fn written(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
     let mut out = Vec::new();
     write(&mut out).unwrap();

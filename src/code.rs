@@ -162,6 +162,7 @@ codes! {
     HOST_UNREADABLE = 4003: "the host's network could not be read",
     SOURCES_DISAGREE = 4004: "two sources disagree about an address",
     OUTPUT_FAILED = 4005: "output could not be written",
+    NAMES_ALIKE = 4008: "the names of two interfaces look alike",
     LAB_REFUSED = 4020: "network namespaces are not permitted",
     LAB_FAILED = 4021: "the lab could not be built",
     LAB_GAP = 4022: "part of the lab was left out",

@@ -5,12 +5,34 @@
 
 use std::fmt::Write as _;
 
-/// Whether a character can be shown unchanged.
+/// Whether a character can be shown unchanged: not what a terminal obeys, what reorders or hides text, or what no font shows.
 fn is_plain(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c,
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    use unicode_general_category::{GeneralCategory as Category, get_general_category};
+    if c.is_ascii() {
+        return !c.is_control();
+    }
+    let category = get_general_category(c);
+    !matches!(
+        category,
+        Category::Control
+            | Category::Format
+            | Category::Surrogate
+            | Category::PrivateUse
+            | Category::Unassigned
+            | Category::SpaceSeparator
+            | Category::LineSeparator
+            | Category::ParagraphSeparator
+    ) && !is_blank_though_a_letter(c)
+}
+
+/// Characters without a glyph whose category is that of a letter, a mark or a symbol: those with the property
+/// `Default_Ignorable_Code_Point` (`DerivedCoreProperties.txt` of Unicode 16), and three that fonts show as a blank.
+fn is_blank_though_a_letter(c: char) -> bool {
+    matches!(c,
+        '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}'
+        // BRAILLE PATTERN BLANK, KHITAN SMALL SCRIPT FILLER, MUSICAL SYMBOL NULL NOTEHEAD.
+        | '\u{2800}' | '\u{16fe4}' | '\u{1d159}')
 }
 
 /// Whether every byte is an ASCII character that can be shown unchanged. This is true of almost all texts, which then
@@ -129,14 +151,55 @@ pub fn csv_escaped(mut field: String) -> String {
     if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
 }
 
+/// `text` as one word of a POSIX shell: pasted, it is that text again, and on a terminal it shows nothing that a terminal obeys.
+#[must_use]
+pub fn shell(text: &str) -> String {
+    shell_bytes(text.as_bytes())
+}
+
+/// As [`shell`], for bytes that may not be UTF-8. A byte 0, which no argument of a program can hold, is left out.
+#[must_use]
+pub fn shell_bytes(bytes: &[u8]) -> String {
+    let bare = |byte: &u8| byte.is_ascii_alphanumeric() || b"._:/@%+-,".contains(byte);
+    let text = std::str::from_utf8(bytes).ok();
+    match text {
+        Some(text) if !bytes.is_empty() && bytes.iter().all(bare) => text.to_owned(),
+        // A backslash means itself between single quotes, a line break would only look like two commands.
+        Some(text) if text.chars().all(is_plain) => format!("'{}'", text.replace('\'', "'\\''")),
+        _ => shell_octal(bytes),
+    }
+}
+
+/// Bytes that cannot be shown, written by printf(1), which every POSIX shell has: `$'...'` is not understood by all.
+fn shell_octal(bytes: &[u8]) -> String {
+    // A substitution loses the line breaks at its end.
+    let end = bytes.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
+    let (body, breaks) = bytes.split_at(end);
+    let mut out = String::from("\"$(printf '");
+    for byte in body.iter().filter(|byte| **byte != 0) {
+        if byte.is_ascii_alphanumeric() || b"._:/@+, ".contains(byte) {
+            out.push(char::from(*byte));
+        } else {
+            let _ = write!(out, "\\{byte:03o}");
+        }
+    }
+    out.push_str("')\"");
+    if out == "\"$(printf '')\"" {
+        out = "''".to_owned();
+    }
+    if !breaks.is_empty() {
+        let _ = write!(out, "'{}'", "\n".repeat(breaks.len()));
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn nothing_a_terminal_obeys_survives() {
-        let hostile: String =
-            (0..0x300u32).chain(0x2000..0x2070).chain([0xfeff, 0xe0001]).filter_map(char::from_u32).collect();
+        let hostile: String = (0..=0x10_ffff_u32).filter_map(char::from_u32).collect();
         for c in escape(&hostile).chars() {
             assert!(is_plain(c), "{:x}", u32::from(c));
         }
@@ -144,6 +207,40 @@ mod tests {
             escape("\x1b]52;c;x\x07\u{9b}\u{202e}\r\n\t\\"),
             "\\x1b]52;c;x\\x07\\u{9b}\\u{202e}\\r\\n\\t\\\\"
         );
+    }
+
+    #[test]
+    fn what_no_font_shows_is_made_visible() {
+        for c in [
+            0xa0, 0xad, 0x34f, 0x61c, 0x115f, 0x17b4, 0x180b, 0x180e, 0x180f, 0x2000, 0x200b, 0x2028, 0x202e,
+            0x2065, 0x2800, 0x3000, 0x3164, 0xe000, 0xfdd0, 0xfe0f, 0xfeff, 0xffa0, 0xfff0, 0xfff9, 0xfffe,
+            0xffff, 0x1d159, 0x1d173, 0x1_fffe, 0xe0001, 0xe0100, 0xe01ef, 0xe01f0, 0xf_0000, 0x10_ffff,
+        ] {
+            let text = format!("sshd{}", char::from_u32(c).unwrap());
+            assert_eq!(escape(&text), format!("sshd\\u{{{c:x}}}"));
+        }
+        for text in ["sshd", "für", "e\u{301}", "日本語", "Ελλ", "עברית", "🦀", "a b"] {
+            assert_eq!(escape(text), text);
+        }
+    }
+
+    #[test]
+    fn a_word_for_a_shell_is_itself_again() {
+        for (text, word) in [
+            ("eth0", "eth0"),
+            ("", "''"),
+            ("e$(>x)", "'e$(>x)'"),
+            ("a'b", "'a'\\''b'"),
+            ("~root", "'~root'"),
+            ("a=b", "'a=b'"),
+            ("#", "'#'"),
+            ("*", "'*'"),
+            ("a\u{1b}[2J", "\"$(printf 'a\\033\\1332J')\""),
+            ("a\n\n", "\"$(printf 'a')\"'\n\n'"),
+        ] {
+            assert_eq!(shell(text), word);
+        }
+        assert_eq!(shell_bytes(b"\xff%'"), "\"$(printf '\\377\\045\\047')\"");
     }
 
     #[test]

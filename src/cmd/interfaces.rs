@@ -1,14 +1,15 @@
 //! `bindscope interfaces`.
 
-use super::format_args::{FormatArgs, Formats};
+use std::collections::{HashMap, hash_map};
 use std::path::PathBuf;
 
 use serde::ser::SerializeSeq as _;
 
+use super::format_args::{FormatArgs, Formats};
 use super::{Context, Exit, Failure};
 use crate::code::Code;
 use crate::diag::Diagnostic;
-use crate::model::{Snapshot, crosscheck};
+use crate::model::{IfName, Snapshot, crosscheck};
 use crate::plan::bind_forms::each_form;
 use crate::render;
 use crate::report::{bind_forms, document};
@@ -162,5 +163,29 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<Diagnostic> {
         };
         Diagnostic::warning(code, sentence.clone()).help(help)
     });
-    gaps.chain(disagreements).collect()
+    let alike = alike(snapshot).into_iter().map(|(one, other)| {
+        Diagnostic::note(Code::NAMES_ALIKE, format!("the names {one} and {other} look alike"))
+            .help("bindscope shows both as they are; `ip link` shows their numbers")
+    });
+    gaps.chain(disagreements).chain(alike).collect()
+}
+
+/// Pairs of interfaces whose names look alike: each with the first of its kind.
+fn alike(snapshot: &Snapshot) -> Vec<(String, String)> {
+    let mut first: HashMap<String, &IfName> = HashMap::new();
+    let mut pairs = Vec::new();
+    for interface in &snapshot.interfaces {
+        let name = &interface.name;
+        let skeleton: String = unicode_security::skeleton(&name.shown()).collect();
+        match first.entry(skeleton) {
+            hash_map::Entry::Vacant(free) => {
+                free.insert(name);
+            }
+            hash_map::Entry::Occupied(known) if *known.get() != name => {
+                pairs.push((known.get().to_string(), name.to_string()));
+            }
+            hash_map::Entry::Occupied(_) => {}
+        }
+    }
+    pairs
 }

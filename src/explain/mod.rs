@@ -166,6 +166,7 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS4005",
     "BS4006",
     "BS4007",
+    "BS4008",
     "BS4020",
     "BS4021",
     "BS4022",

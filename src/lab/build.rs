@@ -150,6 +150,7 @@ impl Lab {
             Action::ForgetNeighbours => network.forget_neighbours(),
             Action::Filter(rule) => filter(rule, gaps),
             Action::Ruleset(rules) => {
+                netns::require_own().map_err(|error| Error::call("replay", "the packet filters", error))?;
                 let replayed = sys::replay_rules(rules);
                 gaps.extend(replayed.missing.iter().cloned());
                 let _ = self.rules.set(replayed);
@@ -233,6 +234,17 @@ fn set(path: &str, value: &str, optional: bool, gaps: &mut Vec<String>) -> Resul
 
 /// Adds a rule with `nft`, which is the only program that a lab may start. Without it the rule is left out, and that is said.
 fn filter(rule: &str, gaps: &mut Vec<String>) -> Result<(), Error> {
+    let refused = |because: &str| {
+        let error = io::Error::new(io::ErrorKind::PermissionDenied, because.to_owned());
+        Err(Error::call("add", format!("the filter {rule:?}"), error))
+    };
+    // One statement of one table, whatever the caller checked: no other command, no file, no other chain.
+    if rule.contains(|c: char| c.is_control() || matches!(c, ';' | '\\' | '#' | '$' | '`'))
+        || !is_balanced(rule)
+    {
+        return refused("a rule is one statement on one line");
+    }
+    netns::require_own().map_err(|error| Error::call("add", format!("the filter {rule:?}"), error))?;
     let script = format!(
         "add table inet bindscope\nadd chain inet bindscope input {{ type filter hook input priority 0; policy accept; }}\nadd rule inet bindscope input {rule}\n"
     );
@@ -262,4 +274,14 @@ fn filter(rule: &str, gaps: &mut Vec<String>) -> Result<(), Error> {
         }
         Err(error) => Err(Error::call("run", "nft", error)),
     }
+}
+
+/// Whether every brace that a rule closes is one that it opened: the rule does not end the statement that it is put into.
+fn is_balanced(rule: &str) -> bool {
+    let depth = rule.bytes().try_fold(0_usize, |depth, byte| match byte {
+        b'{' => Some(depth + 1),
+        b'}' => depth.checked_sub(1),
+        _ => Some(depth),
+    });
+    depth == Some(0)
 }

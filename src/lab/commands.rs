@@ -1,23 +1,22 @@
-//! Operations as a person would type them: commands of iproute2, sysctl(8) and nft(8).
+//! Operations as commands of iproute2, sysctl(8) and nft(8), quoted for a POSIX shell: pasted, they do the same.
 
 use std::fmt::Write as _;
 
 use super::ops::{Action, Operation, Plan, mac_text};
-use crate::model::{Family, RouteKind, Rule};
+use crate::escape::{shell, shell_bytes};
+use crate::model::{Family, IfName, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewRoute};
 
 impl Plan {
     /// What a person would type to do the same, for one operation: commands of iproute2, sysctl(8) and nft(8). Empty for what is only a wait.
     #[must_use]
     pub fn commands(&self, operation: &Operation) -> Vec<String> {
-        let name =
-            |node: usize| self.nodes.get(node).map_or_else(String::new, |name| crate::escape::escape(name));
+        let name = |node: usize| self.nodes.get(node).map_or_else(String::new, |name| shell(name));
         let node = name(operation.node);
         match &operation.action {
             Action::Namespace => vec![format!("ip netns add {node}")],
             Action::Setting { path, value, .. } => {
-                let shown = if path.contains('.') { path.clone() } else { path.replace('/', ".") };
-                vec![format!("ip netns exec {node} sysctl -qw {shown}='{value}'")]
+                vec![setting(&node, path, value)]
             }
             Action::Wire { here, there, other } => {
                 let other = name(*other);
@@ -36,19 +35,22 @@ impl Plan {
             Action::Macvlan { link, parent, other } => {
                 let there = other.map_or_else(String::new, |other| format!(" netns {}", name(other)));
                 let words = link_words(link, "name ");
+                let parent = word(parent);
                 vec![format!("ip -n {node} link add link {parent} {words}{there} type macvlan mode bridge")]
             }
-            Action::Port(port, bridge) => vec![format!("ip -n {node} link set {port} master {bridge}")],
-            Action::Delete(interface) => vec![format!("ip -n {node} link del {interface}")],
+            Action::Port(port, bridge) => {
+                vec![format!("ip -n {node} link set {} master {}", device(port), word(bridge))]
+            }
+            Action::Delete(interface) => vec![format!("ip -n {node} link del {}", device(interface))],
             Action::Address(interface, address) => {
                 let net = address.net;
                 let shown = match address.peer {
                     Some(peer) => format!("{} peer {peer}/{}", net.addr(), net.prefix_len()),
                     None => net.to_string(),
                 };
-                let mut command = format!("ip -n {node} address add {shown} dev {interface}");
+                let mut command = format!("ip -n {node} address add {shown} dev {}", word(interface));
                 if let Some(label) = address.label.as_ref().filter(|label| *label != interface) {
-                    let _ = write!(command, " label {label}");
+                    let _ = write!(command, " label {}", word(label));
                 }
                 if let Some(broadcast) = address.broadcast {
                     let _ = write!(command, " broadcast {broadcast}");
@@ -70,12 +72,18 @@ impl Plan {
                 vec![command]
             }
             Action::RemoveAddress(interface, net) => {
-                vec![format!("ip -n {node} address del {net} dev {interface}")]
+                vec![format!("ip -n {node} address del {net} dev {}", word(interface))]
             }
             Action::Up(interface, up) => {
-                vec![format!("ip -n {node} link set {interface} {}", if *up { "up" } else { "down" })]
+                vec![format!(
+                    "ip -n {node} link set {} {}",
+                    device(interface),
+                    if *up { "up" } else { "down" }
+                )]
             }
-            Action::Rename(interface, to) => vec![format!("ip -n {node} link set {interface} name {to}")],
+            Action::Rename(interface, to) => {
+                vec![format!("ip -n {node} link set {} name {}", device(interface), word(to))]
+            }
             Action::Route(route) => vec![format!("ip -n {node} {}", route_words(route))],
             Action::Rule(rule) => vec![format!("ip -n {node} {}", rule_words(rule, "add"))],
             Action::RemoveRule(rule) => vec![format!("ip -n {node} {}", rule_words(rule, "del"))],
@@ -83,22 +91,25 @@ impl Plan {
                 let mac: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
                 let mac = mac.join(":");
                 vec![format!(
-                    "ip -n {node} neighbour replace {address} lladdr {mac} dev {interface} nud permanent"
+                    "ip -n {node} neighbour replace {address} lladdr {mac} dev {} nud permanent",
+                    word(interface)
                 )]
             }
             Action::Checked(interface, address) => vec![format!(
-                "while ip -n {node} -o address show dev {interface} tentative -dadfailed to {address} | grep -q .; do sleep 0.1; done"
+                "while ip -n {node} -o address show dev {} tentative -dadfailed to {address} | grep -q .; do sleep 0.1; done",
+                word(interface)
             )],
-            Action::Settle(interface) => vec![format!("ip -n {node} link show dev {interface} > /dev/null")],
+            Action::Settle(interface) => {
+                vec![format!("ip -n {node} link show dev {} > /dev/null", word(interface))]
+            }
             Action::Ready => Vec::new(),
             Action::ForgetNeighbours => vec![format!("ip -n {node} neighbour flush all")],
             Action::Filter(rule) => {
-                let quoted = crate::escape::escape(rule).replace('\'', "'\\''");
-                let add = |what: &str| format!("ip netns exec {node} nft 'add {what}'");
+                let add = |what: &str| format!("ip netns exec {node} nft {}", shell(&format!("add {what}")));
                 vec![
                     add("table inet bindscope"),
                     add("chain inet bindscope input { type filter hook input priority 0; policy accept; }"),
-                    add(&format!("rule inet bindscope input {quoted}")),
+                    add(&format!("rule inet bindscope input {rule}")),
                 ]
             }
             Action::Ruleset(_) => vec![format!("nft -s list ruleset | ip netns exec {node} nft -f -")],
@@ -106,8 +117,88 @@ impl Plan {
     }
 }
 
+/// An interface as a word of a shell.
+fn word(name: &IfName) -> String {
+    shell_bytes(name.as_bytes())
+}
+
+/// An interface where ip(8) expects one, or a word of its own: an interface may be called `up`.
+fn device(name: &IfName) -> String {
+    let before = if is_misread(name) { "dev " } else { "" };
+    format!("{before}{}", word(name))
+}
+
+/// Words of `ip link` (ip-link(8)), which it also accepts by their beginnings.
+const WORDS: &[&str] = &[
+    "addrgenmode",
+    "address",
+    "alias",
+    "allmulticast",
+    "arp",
+    "broadcast",
+    "carrier",
+    "dev",
+    "down",
+    "dynamic",
+    "group",
+    "gso_max_size",
+    "help",
+    "index",
+    "link",
+    "link-netns",
+    "link-netnsid",
+    "master",
+    "mtu",
+    "multicast",
+    "name",
+    "netns",
+    "nomaster",
+    "numrxqueues",
+    "numtxqueues",
+    "parentdev",
+    "peer",
+    "promisc",
+    "protodown",
+    "qlen",
+    "state",
+    "trailers",
+    "txqlen",
+    "txqueuelen",
+    "type",
+    "up",
+    "vf",
+    "vrf",
+    "xdp",
+];
+
+/// Whether ip(8) could take the name for an option or for a word of its own.
+fn is_misread(name: &IfName) -> bool {
+    let bytes = name.as_bytes();
+    bytes.starts_with(b"-") || WORDS.iter().any(|word| word.as_bytes().starts_with(bytes))
+}
+
+/// Setting a value. sysctl(8) reads patterns and dots in a name, and so gets none that has more than letters.
+fn setting(node: &str, path: &str, value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_/.-".contains(&byte);
+    if path.bytes().all(plain) {
+        let shown = if path.contains('.') { path.to_owned() } else { path.replace('/', ".") };
+        return format!("ip netns exec {node} sysctl -qw {shown}={}", quoted(value));
+    }
+    let file = shell(&format!("/proc/sys/{path}"));
+    format!("ip netns exec {node} sh -c 'printf %s \"$1\" > \"$2\"' - {} {file}", shell(value))
+}
+
+/// A value between quotes, as it was always shown.
+fn quoted(value: &str) -> String {
+    let word = shell(value);
+    if word.starts_with(['\'', '"']) { word } else { format!("'{word}'") }
+}
+
 fn link_words(link: &LinkSpec, before_name: &str) -> String {
-    let mut out = format!("{before_name}{}", link.name);
+    let name = word(&link.name);
+    // Without a word before it, a name like `type` would be taken for one.
+    let before_name = if before_name.is_empty() && is_misread(&link.name) { "name " } else { before_name };
+    let mut out = format!("{before_name}{name}");
     if let Some(mac) = mac_text(link) {
         let _ = write!(out, " address {mac}");
     }
@@ -144,7 +235,7 @@ fn route_words(route: &NewRoute) -> String {
             let _ = write!(out, " via {}{via}", if other { "inet6 " } else { "" });
         }
         if let Some(interface) = interface {
-            let _ = write!(out, " dev {interface}");
+            let _ = write!(out, " dev {}", word(interface));
         }
         if route.copied && via.is_some() && interface.is_some() {
             out.push_str(" onlink");
@@ -160,7 +251,7 @@ fn route_words(route: &NewRoute) -> String {
         let _ = write!(out, " metric {metric}");
     }
     for (name, value) in &route.metrics {
-        let _ = write!(out, " {name} {value}");
+        let _ = write!(out, " {} {value}", shell(name));
     }
     if route.table != 254 && route.table != 255 {
         let _ = write!(out, " table {}", route.table);
@@ -180,9 +271,9 @@ fn rule_words(rule: &Rule, what: &str) -> String {
             let _ = write!(out, " {word} {net}");
         }
     }
-    for (word, name) in [("iif", &rule.iif), ("oif", &rule.oif)] {
+    for (keyword, name) in [("iif", &rule.iif), ("oif", &rule.oif)] {
         if let Some(name) = name {
-            let _ = write!(out, " {word} {name}");
+            let _ = write!(out, " {keyword} {}", word(name));
         }
     }
     if rule.fwmark.is_some() || rule.fwmask.is_some() {
@@ -196,7 +287,7 @@ fn rule_words(rule: &Rule, what: &str) -> String {
             let _ = write!(out, " table {table}");
         }
         None => {
-            let _ = write!(out, " {}", rule.action);
+            let _ = write!(out, " {}", shell(&rule.action.to_string()));
         }
     }
     if let Some(length) = rule.suppress_prefix {

@@ -24,6 +24,7 @@ pub use compare::differences;
 use super::ops::{Action, Plan};
 use crate::model::filters::PacketFilters;
 use crate::model::topology::Node;
+use crate::model::topology::setting_path;
 use crate::model::{Family, IfName, Interface, Snapshot, Source};
 use crate::plan::clients::{Addresses, Clients};
 use crate::plan::local_table::LocalAddresses;
@@ -411,11 +412,26 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        let mut refused = Vec::new();
         for (name, value) in &self.snapshot.settings {
             // The range of ports that clients are given decides nothing.
-            if !name.starts_with("net.ipv4.ip_local_port_range.") {
-                self.twin.plan.set(0, name.replace('.', "/"), &value.to_string(), true);
+            if name.starts_with("net.ipv4.ip_local_port_range.") {
+                continue;
             }
+            match setting_path(name) {
+                Some(path) => self.twin.plan.set(0, path, &value.to_string(), true),
+                None => refused.push(name),
+            }
+        }
+        const SHOWN: usize = 10;
+        for name in refused.iter().take(SHOWN) {
+            self.skipped(format!(
+                "{} is not copied: it is not a setting of a network namespace that a lab may change",
+                crate::escape::escape(name)
+            ));
+        }
+        if let Some(more) = refused.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            self.skipped(format!("{more} more settings are not copied, for the same reason"));
         }
         if !self.snapshot.ipv6_available {
             self.twin.plan.set(0, "net/ipv6/conf/all/disable_ipv6".to_owned(), "1", true);

@@ -20,6 +20,7 @@ pub mod not_examined;
 pub mod reach;
 pub mod rehearsal;
 pub mod ruleset;
+pub mod setting;
 pub mod socket;
 pub mod topology;
 

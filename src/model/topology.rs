@@ -427,7 +427,7 @@ impl Topology {
         for name in settings.flat_map(BTreeMap::keys) {
             if setting_path(name).is_none() {
                 out.push(format!(
-                    "{name:?} is not a network setting: the name must begin with net. and contain neither blanks nor .."
+                    "{name:?} is not a network setting that a lab may change: `bindscope explain lab` lists them"
                 ));
             }
         }
@@ -488,16 +488,10 @@ fn bad_name(name: &IfName) -> Option<&'static str> {
     }
 }
 
-/// The path of a setting below `/proc/sys`: dots become slashes, unless the name already has slashes. `None` for a name
-/// that is not below `net`.
+/// The path of a setting below `/proc/sys`: dots become slashes, unless the name already has slashes. `None` for a name that is not
+/// one of those that a lab may change.
 #[must_use]
 pub fn setting_path(name: &str) -> Option<String> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
-    let mut parts = path.split('/');
-    let ok = parts.next() == Some("net")
-        && parts.clone().count() > 0
-        && parts.all(|part| {
-            !part.is_empty() && part != "." && part != ".." && !part.contains(char::is_whitespace)
-        });
-    ok.then_some(path)
+    super::setting::is_changeable(&path).then_some(path)
 }

@@ -504,9 +504,9 @@ impl Reader<'_> {
                         .add(
                             Code::BAD_NETWORK,
                             name.span(),
-                            format!("\"{}\" is not a network setting", name.get_ref()),
+                            format!("\"{}\" is not a network setting that a lab may change", name.get_ref()),
                         )
-                        .help("write a dotted name that begins with net., in quotes");
+                        .help("write a dotted name of net.core, net.ipv4 or net.ipv6, in quotes; `bindscope explain lab` lists them");
                 }
                 Some(written) if written.chars().any(|c| c.is_control() || matches!(c, '\'' | '\\')) => {
                     let message = "the value of a setting must not contain quotes or control characters";

@@ -5,6 +5,7 @@
 mod support;
 
 mod documents;
+mod effects;
 mod input;
 mod output;
 

@@ -110,12 +110,22 @@ fn is_target(name: &Path) -> bool {
     name.extension().is_some_and(|ending| ending == "toml") || (built_in && !name.exists())
 }
 
+/// The most interfaces of a copy. Each becomes a network namespace with a host behind it.
+const MOST_COPIED: usize = 2_000;
+
 /// A copy of this machine, or of the host in a file.
 fn copied(profile: Profile, file: Option<&Path>) -> Result<Chosen, Failure> {
     let snapshot = match file {
         Some(path) => target_host::elsewhere(path)?.snapshot,
         None => interfaces::checked_snapshot(false, interfaces::More::Rules)?.0,
     };
+    if snapshot.interfaces.len() > MOST_COPIED {
+        let count = snapshot.interfaces.len();
+        let message = format!("the host has {count} interfaces, and a copy has at most {MOST_COPIED}");
+        let problem = Diagnostic::error(Code::BAD_SNAPSHOT, message);
+        let help = "each gets a network namespace of its own; `plan --host FILE` predicts without one";
+        return Err(Failure::usage(vec![problem.help(help)]));
+    }
     let twin = twin::of(&snapshot);
     let whose = match (file, &snapshot.host.name) {
         (None, _) => "this machine".to_owned(),

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Chosen, NetworkArgs};
 use crate::cmd::{Context, Exit, Failure};
-use crate::escape::escape;
+use crate::escape::{escape, shell};
 use crate::lab::{builtin, ops};
 
 /// Arguments of `bindscope lab plan`.
@@ -119,7 +119,7 @@ fn script(name: &str, description: &str, plan: &ops::Plan) -> String {
             let _ = writeln!(out, "{command}");
         }
     }
-    let names: Vec<String> = plan.nodes.iter().map(|name| escape(name)).collect();
+    let names: Vec<String> = plan.nodes.iter().map(|name| shell(name)).collect();
     let _ = writeln!(out, "# And take it away:");
     for name in names {
         let _ = writeln!(out, "# ip netns del {name}");

@@ -3,14 +3,18 @@
 //! The reasons for each step are in user_namespaces(7) and network_namespaces(7). A namespace exists as long as a
 //! descriptor, thread or socket refers to it. These namespaces have no name, so nothing remains when the process ends.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::userns_errors;
+use crate::model::setting;
 use crate::sys::NamespaceRefusal;
 
 /// Enables this process to create network namespaces. Root already can. Another user moves into a new user namespace
@@ -60,9 +64,22 @@ fn unshare_user() -> nix::Result<()> {
     answer
 }
 
-/// A network namespace.
+fn errno_of(error: &io::Error) -> nix::errno::Errno {
+    nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// A network namespace that this process created.
 #[derive(Debug)]
-pub struct Namespace(OwnedFd);
+pub struct Namespace {
+    descriptor: OwnedFd,
+    identity: (u64, u64),
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        created().remove(&self.identity);
+    }
+}
 
 impl Namespace {
     /// A new namespace, with `lo` down and nothing else.
@@ -72,13 +89,17 @@ impl Namespace {
     pub fn new() -> Result<Namespace, NamespaceRefusal> {
         let made = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
-            File::open("/proc/thread-self/ns/net")
-                .map(OwnedFd::from)
-                .map_err(|error| nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+            File::open("/proc/thread-self/ns/net").map_err(|error| errno_of(&error))
         })
         .join();
         match made {
-            Ok(Ok(descriptor)) => Ok(Namespace(descriptor)),
+            Ok(Ok(file)) => match identity(&file) {
+                Ok(identity) => {
+                    created().insert(identity);
+                    Ok(Namespace { descriptor: file.into(), identity })
+                }
+                Err(error) => Err(userns_errors::net_namespace("fstat", errno_of(&error))),
+            },
             Ok(Err(errno)) => Err(userns_errors::net_namespace("unshare(CLONE_NEWNET)", errno)),
             Err(panic) => std::panic::resume_unwind(panic),
         }
@@ -90,7 +111,7 @@ impl Namespace {
     /// # Errors
     /// Those of `setns(2)`.
     pub fn enter(&self) -> io::Result<()> {
-        setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
+        setns(self.descriptor.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
     }
 
     /// Runs `body` on a thread in this namespace.
@@ -112,7 +133,7 @@ impl Namespace {
     /// A path that names this namespace to other programs (`nsenter --net=`), while this process lives.
     #[must_use]
     pub fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+        format!("/proc/{}/fd/{}", std::process::id(), self.descriptor.as_raw_fd())
     }
 
     /// A command that enters from outside and accepts a further command: nsenter(1). It names the user namespace only
@@ -130,17 +151,58 @@ impl Namespace {
 
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 
-/// Writes a setting of the calling thread's namespace. `name` is the path below `/proc/sys`, such as
-/// `net/ipv4/conf/eth0/rp_filter`.
+/// Device and inode of the network namespaces that this process created and still holds, so that neither is used again meanwhile.
+static CREATED: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+
+fn created() -> MutexGuard<'static, BTreeSet<(u64, u64)>> {
+    CREATED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What makes a namespace the same as another: the device and the inode of its file (namespaces(7)).
+fn identity(namespace: &File) -> io::Result<(u64, u64)> {
+    let metadata = namespace.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Checks that the calling thread is in a network namespace that this process created. Every function here that changes a network
+/// checks this itself, so that no caller can change the machine's.
 ///
 /// # Errors
-/// ENOENT if the kernel does not have the setting, EROFS in containers with a read-only `/proc/sys`.
+/// [`io::ErrorKind::PermissionDenied`] in any other namespace.
+pub fn require_own() -> io::Result<()> {
+    let here = identity(&File::open("/proc/thread-self/ns/net")?)?;
+    if created().contains(&here) {
+        return Ok(());
+    }
+    let sentence = "refused: this is not a network namespace that this process created";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, sentence))
+}
+
+/// Writes a setting of the calling thread's namespace. `name` is the path below `/proc/sys`, such as
+/// `net/ipv4/conf/eth0/rp_filter`. What is not in the list of [`setting::is_changeable`], and what is not in a namespace of this
+/// process, is refused, whatever the caller checked.
+///
+/// # Errors
+/// [`io::ErrorKind::PermissionDenied`] for what is refused, ENOENT for a setting this kernel does not have, EROFS in containers that
+/// make `/proc/sys` read-only.
 pub fn write_setting(name: &str, value: &str) -> io::Result<()> {
-    std::fs::write(format!("/proc/sys/{name}"), value)
+    if !setting::is_changeable(name) {
+        let sentence = "refused: it is not a setting of a network namespace that a lab may change";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, sentence));
+    }
+    if !setting::is_value(value) {
+        let sentence = "refused: the value is not one or several whole numbers";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+    }
+    require_own()?;
+    // Not created, and no link followed: a setting is a file of proc(5).
+    let path = format!("/proc/sys/{name}");
+    let mut file = File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    file.write_all(value.as_bytes())
 }
 
 /// Reads a setting of the calling thread's namespace, named as in [`write_setting`].
@@ -221,4 +283,40 @@ fn change_rights(change: impl FnOnce(&mut Rights, u32)) -> io::Result<()> {
     // SAFETY: version 3 reads the header and two Rights, which is what the pointers lead to.
     let answer = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_outside_a_namespace_of_this_process_is_changed() {
+        let name = "net/ipv4/ip_forward";
+        let here = read_setting(name).unwrap();
+        assert_eq!(write_setting(name, &here).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(require_own().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        let Ok(namespace) = Namespace::new() else {
+            return; // Needs root; the labs of tests/lab show the same without.
+        };
+        namespace
+            .run(|| {
+                require_own().unwrap();
+                write_setting(name, "1").unwrap();
+                assert_eq!(read_setting(name).unwrap(), "1");
+                for (other, value) in [
+                    ("kernel/randomize_va_space", "2"),
+                    ("net/ipv4/conf/../../../kernel/randomize_va_space", "2"),
+                    ("net/core/bpf_jit_enable", "1"),
+                ] {
+                    let refused = write_setting(other, value).unwrap_err();
+                    assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{other}");
+                }
+                assert_eq!(write_setting(name, "1\n2").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+                // In a namespace that another created, though the caller has every privilege there.
+                unshare(CloneFlags::CLONE_NEWNET).unwrap();
+                assert_eq!(write_setting(name, "1").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+            })
+            .unwrap();
+        assert_eq!(read_setting(name).unwrap(), here);
+    }
 }

@@ -63,8 +63,10 @@ impl Network {
     /// Opens a connection in the calling thread's namespace.
     ///
     /// # Errors
-    /// Those of `socket(2)`.
+    /// Those of [`netns::require_own`](super::netns::require_own) and of `socket(2)`.
     pub fn here() -> Result<Network, Error> {
+        super::netns::require_own()
+            .map_err(|error| Error::call("change", "the network of this namespace", error))?;
         let netlink =
             Netlink::open(Service::Route).map_err(|error| Error::call("open", "a netlink socket", error))?;
         Ok(Network { netlink })

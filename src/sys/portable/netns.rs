@@ -67,6 +67,14 @@ impl Namespace {
 ///
 /// # Errors
 /// Always.
+pub fn require_own() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Always refuses.
+///
+/// # Errors
+/// Always.
 pub fn write_setting(_name: &str, _value: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -228,6 +228,9 @@ fn the_page_of_labs_lists_the_settings() {
     let page = bindscope::explain::find("lab").unwrap().markdown;
     for path in bindscope::model::setting::CHANGEABLE {
         let (group, name) = path.rsplit_once('/').unwrap();
-        assert!(page.contains(&format!("`{name}`")) && page.contains(&format!("`{}`", group.replace('/', "."))), "{path}");
+        assert!(
+            page.contains(&format!("`{name}`")) && page.contains(&format!("`{}`", group.replace('/', "."))),
+            "{path}"
+        );
     }
 }

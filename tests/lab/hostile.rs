@@ -36,7 +36,11 @@ pub fn hostile_networks_are_refused_with_their_place() {
         (PLAIN, sysctl("'net.ipv4.ip_forward' = \"1'; id\""), "neither quotes"),
         (PLAIN, sysctl("'net.ipv4.ip_forward' = \"1\\n2\""), "control characters"),
         (PLAIN, sysctl("'kernel.hostname' = 'x'"), "not a network setting that a lab may change"),
-        (PLAIN, sysctl("'net.ipv4.../../kernel.hostname' = 'x'"), "not a network setting that a lab may change"),
+        (
+            PLAIN,
+            sysctl("'net.ipv4.../../kernel.hostname' = 'x'"),
+            "not a network setting that a lab may change",
+        ),
         // What would begin another command of nft.
         (PLAIN, filter("\"accept\\ninclude '/etc/shadow'\""), "one line"),
         (PLAIN, filter("'accept; flush ruleset'"), "one line"),

@@ -84,6 +84,9 @@ codes! {
     WIDER_IN_IPV6 = 1031: "the listener is more exposed over IPv6 than over IPv4",
     SENT_TO_MANY = 1032: "the socket is bound to a multicast or broadcast address",
     REHEARSAL_DIFFERS = 1040: "the observed reach differs from the exposure",
+    TRANSPARENT = 1050: "the listener is transparent",
+    WILDCARD_WITHOUT_LINKS = 1051: "a wildcard on a host without any link that is up",
+    ADDRESS_EXPIRES = 1052: "the address of the listener expires",
     // Bind
     ADDRESS_IN_USE = 2001: "another socket already uses the address and port",
     ADDRESS_NOT_HERE = 2002: "the address is not on this host",

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::identity::{self, Identity};
 use super::{Finding, Report, plain};
+use crate::code::Code;
 use crate::model::{ListeningSocket, Snapshot};
 
 /// One change. `change` says which; for programs it is one JSON object.
@@ -74,10 +75,11 @@ pub enum Change {
     },
 }
 
-/// A finding without what ties it to one report: pids in its message are part of it, the position of its socket is not.
+/// A finding without what ties it to one report: the position of its socket, and the time that is left of an address.
 fn key(names: &[String], finding: &Finding) -> String {
     let socket = finding.socket.and_then(|place| names.get(place));
-    format!("{} {socket:?} {:?} {}", finding.code, finding.rule, finding.message)
+    let message = if finding.code == Code::ADDRESS_EXPIRES { "" } else { &finding.message };
+    format!("{} {socket:?} {:?} {message}", finding.code, finding.rule)
 }
 
 /// The identity of each socket of a report, with its network namespace where there are several.

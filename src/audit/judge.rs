@@ -64,6 +64,7 @@ impl Judge<'_> {
     /// Adds verdicts and findings to `report`, and applies the waivers.
     pub fn judge(&self, report: &mut Report) {
         report.policy = Some(self.policy.name.clone());
+        report.policy_file = Some(self.policy.origin.clone());
         let subjects: Vec<Subject<'_>> =
             report.sockets.iter().map(|socket| self.subject(report, socket)).collect();
         let mut outcomes: Vec<Outcome> = subjects.iter().map(|subject| self.socket(*subject)).collect();

@@ -13,10 +13,12 @@ pub mod identity;
 pub mod judge;
 pub mod rehearsed;
 pub mod rules;
+pub mod select;
 pub mod served;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -24,8 +26,9 @@ pub use clients::Skipped;
 
 use crate::code::Code;
 use crate::diag::{Place, Severity};
+use crate::model::filters::PacketFilters;
 use crate::model::rehearsal::Rehearsal;
-use crate::model::{ClientPorts, Exposure, Host, ListeningSocket, NotExamined, Snapshot};
+use crate::model::{ClientPorts, Exposure, Host, Lifetime, ListeningSocket, NotExamined, Snapshot};
 
 /// One network namespace as it was found.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +43,8 @@ pub struct Site {
     pub client_ports: Option<ClientPorts>,
     /// What was seen and is not judged.
     pub not_examined: NotExamined,
+    /// How long its addresses are valid; those that are valid for ever are absent.
+    pub lifetimes: BTreeMap<IpAddr, Lifetime>,
 }
 
 /// What names a network namespace.
@@ -184,6 +189,8 @@ pub struct Report {
     pub namespaces: Vec<Namespace>,
     /// Name of the policy, or null without one. Unescaped.
     pub policy: Option<String>,
+    /// The file of the policy, or null without one. Unescaped.
+    pub policy_file: Option<String>,
     /// Name of the earlier report, of which everything is known, or null without one. Unescaped.
     pub baseline: Option<String>,
     /// Whether every socket is in the list, however little may be known of some.
@@ -194,6 +201,8 @@ pub struct Report {
     pub skipped: Vec<Skipped>,
     /// What was seen and is not judged.
     pub not_examined: NotExamined,
+    /// The tables of packet filters in each namespace where they were looked for.
+    pub filters: Vec<PacketFilters>,
     /// What is remarkable, by socket.
     pub findings: Vec<Finding>,
     /// What the policy asked.
@@ -231,6 +240,8 @@ pub struct Summary {
     pub undecided: usize,
     /// Sockets that the policy leaves out.
     pub skipped: usize,
+    /// Sockets that the selection leaves out.
+    pub not_selected: usize,
 }
 
 /// Sockets by their widest exposure.
@@ -286,6 +297,7 @@ impl Summary {
             failed: checked(Verdict::Fail),
             undecided: checked(Verdict::Undecided),
             skipped: report.skipped.len(),
+            not_selected: report.summary.not_selected,
         }
     }
 }
@@ -309,11 +321,13 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_
         host: sites.first().map(|site| site.host.host.clone()).unwrap_or_default(),
         namespaces: Vec::new(),
         policy: None,
+        policy_file: None,
         baseline: None,
         all_sockets: true,
         sockets: Vec::new(),
         skipped: Vec::new(),
         not_examined: NotExamined::default(),
+        filters: Vec::new(),
         findings: Vec::new(),
         checks: Vec::new(),
         rehearsal: None,
@@ -340,6 +354,7 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_
         }
         add(&mut report.findings, found);
         add(&mut report.sockets, std::mem::take(&mut site.sockets));
+        report.filters.extend(site.host.packet_filters.iter().map(PacketFilters::without_rules));
         report.incomplete_because.extend_from_slice(&site.host.incomplete_because);
         report.namespaces.push(site.namespace.clone());
     }

@@ -10,8 +10,8 @@ use crate::code::Code;
 use crate::diag::Severity;
 use crate::model::addr::needs_zone;
 use crate::model::{
-    AddrClass, Exposure, Family, FamilyExposure, IfName, Interface, ListeningSocket, Owner, Protocol,
-    Snapshot, SocketState,
+    AddrClass, Exposure, Family, FamilyExposure, IfName, Interface, Lifetime, ListeningSocket, Owner,
+    Protocol, Snapshot, SocketState, SocketView,
 };
 use crate::plan::exposure::{Exposer, Facts, Reason};
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
@@ -27,13 +27,17 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
     let mut findings = Vec::with_capacity(site.sockets.len());
     for (place, socket) in site.sockets.iter_mut().enumerate() {
         let bound = bound.entry(decisive(socket)).or_insert_with(|| Bound::of(socket, &exposer));
+        let lifetime = site.lifetimes.get(&socket.view.address.to_canonical()).copied();
         socket.view.exposure = bound.exposure;
         let owner = bound.owner.and_then(|index| site.host.interface(index));
         socket.address_owner =
             owner.filter(|_| !socket.view.address.is_unspecified()).map(|interface| interface.name.clone());
-        let about = About { socket, bound, host: &site.host, known: &known, place: first + place };
+        let about = About { socket, bound, host: &site.host, known: &known, place: first + place, lifetime };
         about.v6only_unknown(&mut findings);
         about.wildcard(&mut findings);
+        about.wildcard_without_links(&mut findings);
+        about.transparent(&mut findings);
+        about.expiring(&mut findings);
         about.wider_in_ipv6(&mut findings);
         about.to_many(&mut findings);
         about.stale(&mut findings);
@@ -57,11 +61,18 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
 }
 
 /// What of a socket decides [`Bound`]: [`Facts`] that stay when the socket is changed, and the device's index.
-type Decisive = (IpAddr, Option<u32>, Option<IfName>, Option<u32>, Option<bool>, Protocol);
+type Decisive = (IpAddr, Option<u32>, Option<IfName>, Option<u32>, Option<bool>, (Protocol, bool));
 
 fn decisive(socket: &ListeningSocket) -> Decisive {
     let view = &socket.view;
-    (view.address, view.scope_id, view.device.clone(), socket.device_index, view.v6only, view.protocol)
+    (
+        view.address,
+        view.scope_id,
+        view.device.clone(),
+        socket.device_index,
+        view.v6only,
+        (view.protocol, socket.transparent == Some(true)),
+    )
 }
 
 /// What is the same of all sockets that are bound alike.
@@ -78,7 +89,10 @@ struct Bound {
 impl Bound {
     fn of(socket: &ListeningSocket, exposer: &Exposer<'_>) -> Bound {
         let view = &socket.view;
-        let (exposure, reasons) = exposer.explain(&Facts::of_view(view));
+        let (mut exposure, mut reasons) = exposer.explain(&Facts::of_view(view));
+        if socket.transparent == Some(true) {
+            widen(&mut exposure, &mut reasons, view, exposer);
+        }
         let to_many = match view.address.to_canonical() {
             IpAddr::V4(v4) if !v4.is_unspecified() => matches!(
                 exposer.local().ipv4(v4, socket.device_index),
@@ -140,6 +154,8 @@ struct About<'a> {
     host: &'a Snapshot,
     known: &'a Known,
     place: usize,
+    /// How long its address is valid, where that ends.
+    lifetime: Option<Lifetime>,
 }
 
 impl About<'_> {
@@ -196,6 +212,59 @@ impl About<'_> {
         findings.push(
             self.finding(Code::WILDCARD_LISTENER, severity, format!("reachable {from}: {because}{bound}")).help(
                 "bind 127.0.0.1 and [::1] when only this host is meant to connect, or the one address that is meant",
+            ),
+        );
+    }
+
+    /// A wildcard that only this host reaches because there is no other interface: elsewhere it is wider.
+    fn wildcard_without_links(&self, findings: &mut Vec<Finding>) {
+        let view = &self.socket.view;
+        let whole = view.address.is_unspecified() || is_mapped_wildcard(view.address);
+        let reached = view.exposure.widest() == Exposure::Loopback;
+        if whole && reached && self.known.up.is_empty() && self.socket.device_index.is_none() {
+            findings.push(
+                self.finding(
+                    Code::WILDCARD_WITHOUT_LINKS,
+                    Severity::Note,
+                    "a wildcard: only this host reaches it while no interface is up except lo; where one is up, it accepts at every address"
+                        .to_owned(),
+                )
+                .help("bind 127.0.0.1 and [::1] if only this host should connect"),
+            );
+        }
+    }
+
+    fn transparent(&self, findings: &mut Vec<Finding>) {
+        if self.socket.transparent == Some(true) {
+            findings.push(
+                self.finding(
+                    Code::TRANSPARENT,
+                    Severity::Warning,
+                    "IP_TRANSPARENT is set: a TPROXY rule delivers packets from any interface and to any address to it, so its exposure is an upper bound"
+                        .to_owned(),
+                )
+                .help("see which packets the rules send to it: nft list ruleset, iptables -t mangle -S"),
+            );
+        }
+    }
+
+    fn expiring(&self, findings: &mut Vec<Finding>) {
+        let Some(lifetime) = self.lifetime else { return };
+        let address = self.socket.view.address.to_canonical();
+        let left = lifetime.valid.map(time_left);
+        let message = match (lifetime.deprecated, left) {
+            (true, Some(left)) => {
+                format!("{address} is deprecated and is removed in {left} unless it is renewed")
+            }
+            (true, None) => format!("{address} is deprecated: this host does not use it for new connections"),
+            (false, Some(left)) => format!(
+                "{address} is removed in {left} unless it is renewed, and the listener is lost with it"
+            ),
+            (false, None) => return,
+        };
+        findings.push(
+            self.finding(Code::ADDRESS_EXPIRES, Severity::Note, message).help(
+                "bind a wildcard or a permanent address, or restart the program when the address changes",
             ),
         );
     }
@@ -266,8 +335,13 @@ impl About<'_> {
 
     fn address_not_interface(&self, findings: &mut Vec<Finding>) {
         let view = &self.socket.view;
-        let specific = matches!(self.bound.class, AddrClass::Private | AddrClass::Global)
-            && self.socket.device_index.is_none();
+        // Link-local IPv4 addresses follow the weak host model as all IPv4 addresses do.
+        let weak = match self.bound.class {
+            AddrClass::Private | AddrClass::Global => true,
+            AddrClass::Link => view.address.to_canonical().is_ipv4(),
+            _ => false,
+        };
+        let specific = weak && self.socket.device_index.is_none();
         let Some(owner) = self.bound.owner.filter(|_| specific && self.socket.device_known) else { return };
         let Some(others) = listed(&self.known.up, |index| index != owner) else { return };
         let on = self
@@ -363,6 +437,37 @@ impl About<'_> {
     }
 }
 
+/// A transparent socket may receive what is sent to any address: its exposure is that of a wildcard of its families.
+fn widen(exposure: &mut FamilyExposure, reasons: &mut Vec<Reason>, view: &SocketView, exposer: &Exposer<'_>) {
+    let address: IpAddr = match view.address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let v6only = if view.address.is_unspecified() { view.v6only } else { Some(true) };
+    let wildcard = SocketView { address, v6only, scope_id: None, ..view.clone() };
+    let whole = exposer.exposure(&Facts::of_view(&wildcard));
+    for (family, own, whole) in
+        [(Family::Ipv4, &mut exposure.ipv4, whole.ipv4), (Family::Ipv6, &mut exposure.ipv6, whole.ipv6)]
+    {
+        if whole > *own {
+            *own = whole;
+            let text = "it is transparent: a rule may deliver packets to any address to it".to_owned();
+            reasons.push(Reason { family, text });
+        }
+    }
+}
+
+/// A time for a person: whole minutes, hours or days.
+fn time_left(seconds: u32) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 fn is_on(interface: &Interface, setting: &str) -> bool {
     interface.settings.get(setting) == Some(&1)
 }
@@ -410,9 +515,10 @@ fn one_family(site: &Site, known: &Known, places: &[usize], first: usize, findin
         };
         let widest = socket.view.exposure.widest();
         let whole = socket.view.address.is_unspecified() || is_mapped_wildcard(socket.view.address);
-        // One specific address is a choice; loopback and wildcards are how people say "here" and "everywhere".
+        // One specific address is a choice, and so is 127.0.0.53; 127.0.0.1, ::1 and wildcards are how people say "here" and "everywhere".
         let everywhere = whole && of(known.wide, lack);
-        let here_only = AddrClass::of(socket.view.address) == AddrClass::Loopback && of(known.loopback, lack);
+        let localhost = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let here_only = localhost.contains(&socket.view.address.to_canonical()) && of(known.loopback, lack);
         if socket.device_index.is_some() || widest == Exposure::None || !(everywhere || here_only) {
             continue;
         }

@@ -1,19 +1,27 @@
 //! `bindscope audit`.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::format_args::{FormatArgs, Formats};
 use super::input::{self, Kind};
 use super::{Context, Exit, Failure, profile_args};
 use crate::audit::baseline::Baseline;
 use crate::audit::judge::Judge;
+use crate::audit::select::Selection;
 use crate::audit::{self, Namespace, Report, Site, Verdict, draft};
 use crate::code::Code;
 use crate::diag::{Diagnostic, Severity};
-use crate::model::{ClientPorts, ListeningSocket, NotExamined, Snapshot};
+use crate::model::{
+    ClientPorts, Exposure, Family, Lifetime, ListeningSocket, NotExamined, Protocol, Snapshot,
+};
 use crate::profile::policy::{self, Policy};
+use crate::profile::ports;
 use crate::record::time::Time;
 use crate::render;
 use crate::report::document;
@@ -31,12 +39,19 @@ pub struct Args {
     /// Judge by this policy; - reads standard input
     #[arg(long, value_name = "FILE")]
     policy: Option<OsString>,
-    /// How to write the report
-    #[arg(long, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    format: FormatArgs<Format>,
     /// Write the report to this file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// Fail when there is a finding of this severity or worse [default: the policy's fail_on, else error]
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    fail_on: Option<FailOn>,
+    /// List raw, packet, vsock, SCTP, DCCP and UDP-Lite sockets and programs attached to cgroups, which are only counted otherwise
+    #[arg(long, help_heading = "Output")]
+    all_protocols: bool,
     /// Look into every network namespace that can be found
     #[arg(long)]
     all_namespaces: bool,
@@ -44,7 +59,7 @@ pub struct Args {
     #[arg(long)]
     socket_options: bool,
     /// Write a policy that allows what is there now, and judge nothing; - writes to standard output
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "watch", "baseline", "output", "format"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "watch", "baseline", "output", "format", "json"])]
     write_policy: Option<PathBuf>,
     /// Do not look for the processes that hold the sockets: many times faster where there are thousands of either
     #[arg(long, conflicts_with_all = ["policy", "socket_options", "write_policy"])]
@@ -68,6 +83,101 @@ pub struct Args {
     proc_net: bool,
 }
 
+/// Which sockets are shown and counted.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Selection")]
+struct SelectionArgs {
+    /// Only these ports, such as 22,80,8000-8010
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = ports::parse)]
+    port: Vec<RangeInclusive<u16>>,
+    /// Only this protocol
+    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    protocol: Option<ProtocolName>,
+    /// Only sockets that serve IPv4
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Only sockets that serve IPv6
+    #[arg(short = '6', long)]
+    ipv6: bool,
+    /// Only sockets of this process: its name, the file that it runs, its unit, or a pattern
+    #[arg(long, value_name = "NAME")]
+    process: Vec<String>,
+    /// Only sockets with this exposure or wider
+    #[arg(long, value_enum, value_name = "CLASS")]
+    exposure: Option<ExposureName>,
+}
+
+impl SelectionArgs {
+    fn get(&self) -> Selection {
+        Selection {
+            ports: self.port.clone(),
+            protocol: self.protocol.map(|protocol| match protocol {
+                ProtocolName::Tcp => Protocol::Tcp,
+                ProtocolName::Udp => Protocol::Udp,
+            }),
+            family: match (self.ipv4, self.ipv6) {
+                (true, _) => Some(Family::Ipv4),
+                (_, true) => Some(Family::Ipv6),
+                _ => None,
+            },
+            process: self.process.clone(),
+            exposure: self.exposure.map(|exposure| match exposure {
+                ExposureName::None => Exposure::None,
+                ExposureName::Loopback => Exposure::Loopback,
+                ExposureName::Link => Exposure::Link,
+                ExposureName::Private => Exposure::Private,
+                ExposureName::Global => Exposure::Global,
+            }),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ProtocolName {
+    Tcp,
+    Udp,
+}
+
+/// Classes of exposure from narrow to wide, with the words of the table as other names.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ExposureName {
+    /// Not reachable
+    #[value(alias = "not reachable")]
+    None,
+    /// This host only
+    #[value(aliases = ["host", "this host only"])]
+    Loopback,
+    /// Same link
+    #[value(alias = "same link")]
+    Link,
+    /// Private networks
+    #[value(aliases = ["lan", "private networks"])]
+    Private,
+    /// Anywhere
+    #[value(alias = "anywhere")]
+    Global,
+}
+
+/// Severities, the mildest first.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum FailOn {
+    Note,
+    Warning,
+    Error,
+}
+
+impl Args {
+    /// The mildest finding that makes the audit fail.
+    fn fail_on(&self, policy: Option<&Read>) -> Severity {
+        match self.fail_on {
+            Some(FailOn::Note) => Severity::Note,
+            Some(FailOn::Warning) => Severity::Warning,
+            Some(FailOn::Error) => Severity::Error,
+            None => policy.map_or(Severity::Error, |read| read.policy.fail_on),
+        }
+    }
+}
+
 /// How a report is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -89,6 +199,11 @@ pub enum Format {
     Markdown,
 }
 
+impl Formats for Format {
+    const DEFAULT: Format = Format::Human;
+    const JSON: Format = Format::Json;
+}
+
 /// A duration as everywhere; a number alone counts seconds.
 fn time(text: &str) -> Result<Duration, String> {
     let seconds = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("{text}s"));
@@ -104,8 +219,9 @@ fn time(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// Bad usage, a bad policy or baseline, output that cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let line_by_line = args.format == Format::Ndjson;
-    if line_by_line != args.watch.is_some() && (line_by_line || args.format != Format::Human) {
+    let format = args.format.get();
+    let line_by_line = format == Format::Ndjson;
+    if line_by_line != args.watch.is_some() && (line_by_line || format != Format::Human) {
         let (message, help) = match (line_by_line, args.rehearse) {
             (true, true) => (
                 "--format ndjson tells changes as they come, and --rehearse tries one report",
@@ -138,7 +254,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         baseline.apply(&path.to_string_lossy(), &mut look.report);
     }
     write(&look.report, args, context)?;
-    let exit = look.exit(policy.as_ref());
+    let exit = look.exit(args.fail_on(policy.as_ref()));
     // The program ends here, and the kernel takes back all memory at once.
     std::mem::forget(look);
     Ok(exit)
@@ -186,11 +302,11 @@ impl Look {
             }
             .judge(&mut look.report);
         }
+        args.selection.get().apply(&mut look.report);
         look
     }
 
-    fn exit(&self, policy: Option<&Read>) -> Exit {
-        let fail_on = policy.map_or(Severity::Error, |read| read.policy.fail_on);
+    fn exit(&self, fail_on: Severity) -> Exit {
         let report = &self.report;
         let fails = report
             .findings
@@ -303,6 +419,7 @@ struct Seen {
     all_sockets: bool,
     client_ports: Option<ClientPorts>,
     not_examined: NotExamined,
+    lifetimes: BTreeMap<IpAddr, Lifetime>,
 }
 
 fn look(options: &InventoryOptions) -> Seen {
@@ -321,6 +438,7 @@ fn look(options: &InventoryOptions) -> Seen {
         because,
         all_sockets: inventory.all_sockets,
         client_ports: inventory.client_ports,
+        lifetimes: inventory.lifetimes,
     }
 }
 
@@ -335,6 +453,7 @@ impl Gathered {
             sockets: look.sockets,
             client_ports: look.client_ports,
             not_examined: look.not_examined,
+            lifetimes: look.lifetimes,
         });
     }
 }
@@ -342,7 +461,7 @@ impl Gathered {
 fn write(report: &Report, args: &Args, context: &Context) -> Result<(), Failure> {
     let output = args.output.as_deref();
     let whole = |text: String| context.emit(text.as_bytes(), output);
-    match args.format {
+    match args.format.get() {
         Format::Human | Format::Ndjson => whole(render::audit::human(report, style(args, context))),
         Format::Json => context.emit_with(output, |out| render::audit::json(report, out)),
         Format::Csv => context.emit_with(output, |out| render::audit::csv(report, out)),
@@ -365,6 +484,7 @@ fn style(args: &Args, context: &Context) -> render::audit::Style {
         color: context.color && args.output.is_none(),
         width,
         verbose: context.verbose > 0,
+        all_protocols: args.all_protocols,
     }
 }
 

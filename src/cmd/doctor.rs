@@ -20,6 +20,8 @@ use crate::probe::kernel_check::{self, Place};
 use crate::record::time::Time;
 use crate::sys::{self, Visibility, netns};
 
+mod not_examined;
+
 /// Arguments of `bindscope doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -118,6 +120,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     lines.extend(interfaces(&sight, snapshot.as_ref()));
     lines.extend(snapshot.as_ref().ok().map(|snapshot| agreement(&interfaces::second_opinion(snapshot))));
     lines.extend(addresses(&sight, snapshot.as_ref().ok(), sys::rights().privileged_ports));
+    let bound = sys::inventory(&sys::InventoryOptions::default()).sockets;
+    lines.extend(not_examined::lines(&sys::not_examined(&bound), &sys::packet_filters()));
     lines.push(privileges(&would_be_confined()));
     let host = snapshot.map(|snapshot| snapshot.host).unwrap_or_default();
     // Last: it changes what this process is.

@@ -18,7 +18,9 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     let mut inventory = sys::inventory(&options);
     snapshot.groups = groups_of(&inventory.sockets);
     expose(&mut inventory.sockets, &snapshot);
-    let page = render::summary::page(&snapshot, &inventory, context.color);
+    snapshot.packet_filters = Some(sys::packet_filters());
+    let not_examined = sys::not_examined(&inventory.sockets);
+    let page = render::summary::page(&snapshot, &inventory, &not_examined, context.color);
     context.emit(page.as_bytes(), None)?;
     for problem in interfaces::problems(&snapshot) {
         context.say(&problem);

@@ -16,6 +16,25 @@ pub struct PacketFilters {
     pub ruleset: Option<Ruleset>,
 }
 
+impl PacketFilters {
+    /// The same without the rules.
+    #[must_use]
+    pub fn without_rules(&self) -> PacketFilters {
+        PacketFilters { ruleset: None, ..self.clone() }
+    }
+}
+
+/// The packet filters that were seen in one namespace, in one phrase; `None` when there are none for certain.
+#[must_use]
+pub fn seen(filters: &PacketFilters) -> Option<String> {
+    let what = "packet filters and address translation";
+    match (&filters.unknown_because, &filters.tables[..]) {
+        (None, []) => None,
+        (Some(why), []) => Some(format!("{what} (not readable: {})", crate::escape::printable(why))),
+        (_, tables) => Some(format!("{what} ({})", crate::escape::printable(&tables.join(", ")))),
+    }
+}
+
 /// What a report says of packet filters. `None`: nobody looked, as on another host's behalf.
 #[must_use]
 pub fn note(filters: Option<&PacketFilters>) -> String {

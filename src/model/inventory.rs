@@ -1,6 +1,8 @@
 //! Existing sockets and the processes that own them.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,9 @@ pub struct Inventory {
     /// The ports from which the kernel of this network namespace chooses; null when they cannot be read.
     #[serde(default)]
     pub client_ports: Option<ClientPorts>,
+    /// How long the addresses that sockets are bound to are valid; those that stay are absent.
+    #[serde(default)]
+    pub lifetimes: BTreeMap<IpAddr, Lifetime>,
 }
 
 /// The ports that the kernel gives to sockets that ask for none (`net.ipv4.ip_local_port_range`, for IPv6 as well), less those
@@ -107,6 +112,15 @@ pub struct ListeningSocket {
     /// ports is not known, and before an audit looked at it.
     #[serde(default)]
     pub port_chosen: Option<bool>,
+}
+
+/// How long an address is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetime {
+    /// Whether its preferred lifetime is over (RFC 4862).
+    pub deprecated: bool,
+    /// The seconds until it is removed; null when it stays.
+    pub valid: Option<u32>,
 }
 
 /// A part of the kernel that holds a socket.

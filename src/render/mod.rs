@@ -6,6 +6,7 @@ mod csv;
 pub mod diff;
 mod filter;
 pub mod interfaces;
+mod junit;
 pub mod listen;
 pub mod markdown;
 mod matrix;

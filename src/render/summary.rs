@@ -1,11 +1,11 @@
 //! The summary that `bindscope` prints without a command. It fits on one screen.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anstyle::Style;
 
-use crate::model::{Exposure, Interface, Inventory, Protocol, Snapshot, addr};
+use crate::model::{Exposure, Interface, Inventory, NotExamined, Protocol, Snapshot, addr, filters};
 
 const BOLD: Style = Style::new().bold();
 /// Maximum number of interfaces, and of addresses per interface.
@@ -16,7 +16,7 @@ const MOST_PORTS: usize = 8;
 
 /// The page.
 #[must_use]
-pub fn page(snapshot: &Snapshot, inventory: &Inventory, color: bool) -> String {
+pub fn page(snapshot: &Snapshot, inventory: &Inventory, not_examined: &NotExamined, color: bool) -> String {
     let title = |text: &str| if color { format!("{BOLD}{text}{BOLD:#}\n") } else { format!("{text}\n") };
     let mut out = title("Interfaces of this host");
     let shown = || snapshot.interfaces.iter().take(MOST_INTERFACES);
@@ -27,34 +27,43 @@ pub fn page(snapshot: &Snapshot, inventory: &Inventory, color: bool) -> String {
     }
     more(&mut out, snapshot.interfaces.len(), MOST_INTERFACES, "bindscope interfaces");
     out.push('\n');
-    out.push_str(&title("What listens here, by who can reach it (firewalls not considered)"));
-    for (exposure, who) in [
-        (Exposure::Global, "anywhere"),
-        (Exposure::Private, "private networks"),
-        (Exposure::Link, "same link"),
-        (Exposure::Loopback, "this host only"),
-        (Exposure::None, "not reachable"),
-    ] {
-        let ports: BTreeSet<(Protocol, u16)> = inventory
-            .sockets
-            .iter()
-            .filter(|socket| socket.view.exposure.widest() == exposure)
-            .map(|socket| (socket.view.protocol, socket.view.port))
-            .collect();
+    out.push_str(&title("What listens here, by exposure"));
+    for exposure in [Exposure::Global, Exposure::Private, Exposure::Link, Exposure::Loopback, Exposure::None]
+    {
+        // The families in which a port has its widest exposure.
+        let mut ports: BTreeMap<(Protocol, u16), [bool; 2]> = BTreeMap::new();
+        for socket in inventory.sockets.iter().filter(|one| one.view.exposure.widest() == exposure) {
+            let families = ports.entry((socket.view.protocol, socket.view.port)).or_default();
+            families[0] |= socket.view.exposure.ipv4 == exposure;
+            families[1] |= socket.view.exposure.ipv6 == exposure;
+        }
         if ports.is_empty() {
             continue;
         }
-        let list: Vec<String> =
-            ports.iter().take(MOST_PORTS).map(|(protocol, port)| format!("{protocol}/{port}")).collect();
+        let list: Vec<String> = ports
+            .iter()
+            .take(MOST_PORTS)
+            .map(|((protocol, port), families)| match families {
+                [true, false] => format!("{protocol}/{port} (IPv4)"),
+                [false, true] => format!("{protocol}/{port} (IPv6)"),
+                _ => format!("{protocol}/{port}"),
+            })
+            .collect();
         let rest = ports.len().saturating_sub(MOST_PORTS);
         let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-        let _ = writeln!(out, "  {:<8}  {who:<25}  {}{rest}", exposure.to_string(), list.join(" "));
+        let _ = writeln!(out, "  {:<16}  {}{rest}", exposure.words(), list.join(" "));
     }
     if inventory.sockets.is_empty() {
         out.push_str(if inventory.complete { "  nothing\n" } else { "  not known\n" });
     }
     if !inventory.complete {
         out.push_str("  some sockets could not be read; `bindscope audit` says why\n");
+    }
+    let mut parts: Vec<String> = snapshot.packet_filters.iter().filter_map(filters::seen).collect();
+    parts.extend(not_examined.counts());
+    parts.extend(not_examined.program_count());
+    if !parts.is_empty() {
+        let _ = writeln!(out, "  Not examined: {}.", parts.join(", "));
     }
     out.push('\n');
     out.push_str(&title("Next"));

@@ -58,13 +58,18 @@ pub(super) fn line(row: &[Item], widths: &[usize], paint: &Paint) -> String {
 /// The text in lines of at most `limit` columns, broken at blanks; a longer word is broken inside. Later lines start with
 /// `indent`.
 pub(super) fn wrap(text: &str, limit: usize, indent: &str) -> String {
+    wrap_from("", text, limit, indent)
+}
+
+/// As [`wrap`]; the first line starts with `first`.
+pub(super) fn wrap_from(first: &str, text: &str, limit: usize, indent: &str) -> String {
     let limit = limit.max(width(indent) + 8);
     let mut lines: Vec<String> = Vec::new();
     let mut line = String::new();
     for word in text.split(' ') {
         let mut word = word;
         loop {
-            let start = if lines.is_empty() { "" } else { indent };
+            let start = if lines.is_empty() { first } else { indent };
             let blank = usize::from(!line.is_empty());
             if width(start) + width(&line) + blank + width(word) <= limit {
                 if blank == 1 {
@@ -98,7 +103,7 @@ pub(super) fn wrap(text: &str, limit: usize, indent: &str) -> String {
             word = &word[cut..];
         }
     }
-    let start = if lines.is_empty() { "" } else { indent };
+    let start = if lines.is_empty() { first } else { indent };
     lines.push(format!("{start}{line}"));
     lines.join("\n")
 }

@@ -59,9 +59,9 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
     let interval = args.watch.unwrap_or(Duration::from_secs(2));
     let end = args.duration.map(|time| Instant::now() + time);
     let mut output =
-        Output { ndjson: args.format == Format::Ndjson, style: style(args, context), open: true };
+        Output { ndjson: args.format.get() == Format::Ndjson, style: style(args, context), open: true };
     let mut last = Look::new(args, policy);
-    let mut exit = last.exit(policy);
+    let mut exit = last.exit(args.fail_on(policy));
     output.report(&last.report)?;
     let (mut looks, mut changes) = (1u64, 0u64);
     let mut ready = Vec::new();
@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
             output.incomplete(&time, because)?;
         }
         last = next;
-        exit = exit.worse(last.exit(policy));
+        exit = exit.worse(last.exit(args.fail_on(policy)));
     }
     output.summary(&now(), looks, changes)?;
     Ok(exit)

@@ -1,36 +1,39 @@
-//! For a person: widest exposure first, one line for each socket, findings beneath.
+//! For a person: a table of the sockets, widest exposure first, then one footnote for each finding, then what was counted and what
+//! was not examined.
 
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Color};
 
-use super::{address, families, level, owners};
-use crate::audit::change::Change;
+use super::notes::{Footnotes, subject_of};
+use super::{level, rows};
 use crate::audit::{BySocket, Finding, Report, Verdict};
 use crate::diag::Severity;
 use crate::escape::{escape, printable};
-use crate::model::{Exposure, ListeningSocket};
+use crate::model::{Exposure, filters};
 
-/// How it is to look.
+/// The layout and colours of a report.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
     /// Colour with ANSI sequences.
     pub color: bool,
     /// Columns to wrap at.
     pub width: usize,
-    /// Show the ways out and the evidence.
+    /// Show remedies, evidence and what was left out.
     pub verbose: bool,
+    /// List the sockets of other protocols.
+    pub all_protocols: bool,
 }
 
 impl Style {
-    fn paint(self, style: anstyle::Style, text: &str) -> String {
+    pub(super) fn paint(self, style: anstyle::Style, text: &str) -> String {
         if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 }
 
-const BOLD: anstyle::Style = anstyle::Style::new().bold();
+pub(super) const BOLD: anstyle::Style = anstyle::Style::new().bold();
 
-fn severity_style(severity: Severity) -> anstyle::Style {
+pub(super) fn severity_style(severity: Severity) -> anstyle::Style {
     let color = match severity {
         Severity::Error => AnsiColor::Red,
         Severity::Warning => AnsiColor::Yellow,
@@ -39,151 +42,92 @@ fn severity_style(severity: Severity) -> anstyle::Style {
     anstyle::Style::new().fg_color(Some(Color::Ansi(color)))
 }
 
-const GROUPS: [(Exposure, &str); 5] = [
-    (Exposure::Global, "reachable from anywhere"),
-    (Exposure::Private, "reachable from private networks"),
-    (Exposure::Link, "reachable from the link"),
-    (Exposure::Loopback, "reachable from this host only"),
-    (Exposure::None, "reachable by nobody"),
-];
-
 /// The whole report.
 #[must_use]
 pub fn human(report: &Report, style: Style) -> String {
     let mut out = String::new();
     let findings = report.counting_by_socket();
-    for (position, namespace) in report.namespaces.iter().enumerate() {
+    let order = shown(report, &findings);
+    let notes = Footnotes::of(report, &findings, order.iter().flatten().copied(), style.verbose);
+    for (namespace, here) in report.namespaces.iter().zip(&order) {
         if report.namespaces.len() > 1 {
             let name = namespace.name.as_deref().map_or_else(|| "this one".to_owned(), escape);
             let inode = namespace.inode.map_or_else(|| "unknown".to_owned(), |inode| inode.to_string());
-            let gap = if position > 0 { "\n" } else { "" };
+            let gap = if out.is_empty() { "" } else { "\n" };
             let _ =
                 writeln!(out, "{gap}{}", style.paint(BOLD, &format!("network namespace {inode}: {name}")));
         }
-        // ObservationMerger a baseline only what counts is shown.
-        let here: Vec<usize> = (0..report.sockets.len())
-            .filter(|&place| report.sockets[place].netns == namespace.inode)
-            .filter(|&place| report.baseline.is_none() || findings.any(place))
-            .collect();
-        if namespace.exposure_known {
-            namespace_sockets(&mut out, report, &findings, &here, style);
-        } else {
-            for place in here {
-                let socket = &report.sockets[place];
-                let line = format!(
-                    "  {:<5} {}  reach unknown  {}",
-                    socket.view.protocol,
-                    address(socket),
-                    owners(socket)
-                );
-                wrapped(&mut out, &line, "", "        ", style.width);
-            }
-        }
+        rows::write(&mut out, report, here, &notes, style);
     }
     if report.sockets.is_empty() {
         out.push_str(if report.unseen() {
-            "what listens here is not known\n"
+            "What listens here is not known.\n"
+        } else if report.summary.not_selected > 0 {
+            "No socket matches the selection.\n"
         } else {
-            "nothing listens here\n"
+            "No socket listens here.\n"
         });
     }
-    let of_host = || report.findings.iter().filter(|finding| finding.socket.is_none() && finding.counts());
-    if of_host().next().is_some() && !out.is_empty() {
-        out.push('\n');
-    }
-    for finding in of_host() {
-        write_finding(&mut out, finding, "", style);
-    }
+    notes.write(&mut out, style);
+    of_host(&mut out, report, style);
     if let Some(baseline) = &report.baseline {
         let skipped = (0..report.sockets.len()).filter(|&place| !findings.any(place)).count();
         let gap = if out.is_empty() { "" } else { "\n" };
         let _ = writeln!(out, "{gap}{} in {}", counted(skipped, "socket"), escape(baseline));
     }
     checks(&mut out, report, style);
-    let _ = writeln!(out, "\n{}", summary(report));
-    if let Some(rehearsal) = &report.rehearsal {
-        let tried = rehearsal.sockets.iter().filter(|one| one.observed.is_some()).count();
-        let sources: Vec<String> = rehearsal.sources.iter().map(ToString::to_string).collect();
-        let line = format!(
-            "rehearsed in a copy of this network: {tried} of {}, {} from {}",
-            counted(rehearsal.sockets.len(), "socket"),
-            counted(rehearsal.connections, "connection"),
-            sources.join(", ")
-        );
+    out.push('\n');
+    for line in closing(report, style) {
         wrapped(&mut out, &line, "", "  ", style.width);
-    }
-    for because in &report.incomplete_because {
-        wrapped(&mut out, &format!("not complete: {}", printable(because)), "", "  ", style.width);
     }
     out
 }
 
-fn namespace_sockets(
-    out: &mut String,
-    report: &Report,
-    findings: &BySocket<'_>,
-    places: &[usize],
-    style: Style,
-) {
-    let column = |text: &dyn Fn(&ListeningSocket) -> String| {
-        places.iter().map(|&place| text(&report.sockets[place]).chars().count()).max().unwrap_or(0)
-    };
-    let (address_width, family_width) = (column(&address).min(40), column(&families));
-    let mut first = out.is_empty();
-    for (exposure, title) in GROUPS {
-        let group: Vec<usize> = places
-            .iter()
-            .copied()
-            .filter(|&place| report.sockets[place].view.exposure.widest() == exposure)
+/// The positions of the sockets that are shown, for each namespace: widest exposure first. With a baseline only what counts is shown.
+fn shown(report: &Report, findings: &BySocket<'_>) -> Vec<Vec<usize>> {
+    let of = |inode| {
+        let mut here: Vec<usize> = (0..report.sockets.len())
+            .filter(|&place| report.sockets[place].netns == inode)
+            .filter(|&place| report.baseline.is_none() || findings.any(place))
             .collect();
-        if group.is_empty() {
-            continue;
-        }
-        let gap = if first { "" } else { "\n" };
-        first = false;
-        let _ = writeln!(out, "{gap}{}", style.paint(BOLD, &format!("{title} ({})", group.len())));
-        for place in group {
-            let socket = &report.sockets[place];
-            let kind = if socket.mptcp { "mptcp".to_owned() } else { socket.view.protocol.to_string() };
-            let line = format!(
-                "  {kind:<5} {:<address_width$}  {:<family_width$}  {}",
-                address(socket),
-                families(socket),
-                owners(socket)
-            );
-            wrapped(out, &line, "", "        ", style.width);
-            for finding in findings.of(place) {
-                write_finding(out, finding, "        ", style);
-            }
-        }
+        here.sort_by_key(|&place| std::cmp::Reverse(report.sockets[place].view.exposure.widest()));
+        here
+    };
+    report.namespaces.iter().map(|namespace| of(namespace.inode)).collect()
+}
+
+/// Findings that are about no socket.
+fn of_host(out: &mut String, report: &Report, style: Style) {
+    let of_host = || report.findings.iter().filter(|finding| finding.socket.is_none() && finding.counts());
+    if of_host().next().is_some() && !out.is_empty() {
+        out.push('\n');
+    }
+    for finding in of_host() {
+        write_finding(out, finding, &printable(&finding.message), "", "  ", style);
     }
 }
 
-fn write_finding(out: &mut String, finding: &Finding, indent: &str, style: Style) {
+/// One finding: code, severity, text and place of the policy, and with `verbose` the remedy.
+pub(super) fn write_finding(
+    out: &mut String,
+    finding: &Finding,
+    message: &str,
+    first: &str,
+    further: &str,
+    style: Style,
+) {
     let word = if finding.undecided { "undecided" } else { level(finding.severity) };
     let head = format!("{word}[{}]", finding.code);
+    let place = finding.location.as_ref().map_or_else(String::new, |place| {
+        let (line, column) = place.line_column();
+        format!(" ({}:{line}:{column})", escape(&place.file))
+    });
     let mut text = String::new();
-    wrapped(
-        &mut text,
-        &format!("{head} {}", printable(&finding.message)),
-        indent,
-        &format!("{indent}  "),
-        style.width,
-    );
+    wrapped(&mut text, &format!("{head} {message}{place}"), first, further, style.width);
     // Painted when the lines are made: the escape sequences take no columns.
     out.push_str(&text.replacen(&head, &style.paint(severity_style(finding.severity), &head), 1));
-    if let Some(place) = &finding.location {
-        let (line, column) = place.line_column();
-        let _ = writeln!(out, "{indent}  --> {}:{line}:{column}", escape(&place.file));
-    }
     if let (true, Some(help)) = (style.verbose, &finding.help) {
-        wrapped(
-            out,
-            &format!("help: {}", printable(help)),
-            &format!("{indent}  "),
-            &format!("{indent}    "),
-            style.width,
-        );
+        wrapped(out, &format!("help: {}", printable(help)), further, &format!("{further}  "), style.width);
     }
 }
 
@@ -196,19 +140,108 @@ fn checks(out: &mut String, report: &Report, style: Style) {
             Verdict::Fail => "FAIL",
             Verdict::Undecided => "?   ",
         };
-        wrapped(
-            out,
-            &format!("{word} {}: {}", escape(&check.name), printable(&check.because)),
-            "  ",
-            "       ",
-            style.width,
-        );
+        // Without -v the footnotes have the reasons.
+        let because = if style.verbose { format!(": {}", printable(&check.because)) } else { String::new() };
+        wrapped(out, &format!("{word} {}{because}", escape(&check.name)), "  ", "       ", style.width);
     }
     if report.checks.is_empty() {
         let _ = writeln!(out, "  nothing was judged");
     } else if !style.verbose && report.checks.iter().all(|check| check.verdict == Verdict::Pass) {
         let _ = writeln!(out, "  pass: {} checks", report.checks.len());
     }
+    if style.verbose {
+        for skipped in &report.skipped {
+            let line = format!("left out {}: {}", subject_of(&skipped.socket), skipped.because);
+            wrapped(out, &line, "  ", "       ", style.width);
+        }
+    }
+}
+
+/// The last lines: counts, what is left out, what is not examined, what is not complete, and the next command.
+fn closing(report: &Report, style: Style) -> Vec<String> {
+    let mut lines = vec![summary(report)];
+    if report.summary.skipped > 0 && !style.verbose {
+        lines.push(format!(
+            "Left out: {} (-v lists them).",
+            counted(report.summary.skipped, "UDP socket of a client")
+                .replace("socket of a clients", "sockets of clients")
+        ));
+    }
+    if report.summary.not_selected > 0 {
+        lines.push(format!(
+            "Not shown: {} that the selection leaves out.",
+            counted(report.summary.not_selected, "socket")
+        ));
+    }
+    if let Some(rehearsal) = &report.rehearsal {
+        let tried = rehearsal.sockets.iter().filter(|one| one.observed.is_some()).count();
+        let sources: Vec<String> = rehearsal.sources.iter().map(ToString::to_string).collect();
+        lines.push(format!(
+            "Tried in a copy of this network: {tried} of {}, {} from {}.",
+            counted(rehearsal.sockets.len(), "socket"),
+            counted(rehearsal.connections, "connection"),
+            sources.join(", ")
+        ));
+    }
+    lines.extend(not_examined(report, style));
+    lines.extend(
+        report.incomplete_because.iter().map(|because| format!("not complete: {}", printable(because))),
+    );
+    lines.extend(next(report));
+    lines
+}
+
+/// What was seen and is not judged, in one line, and the list of it where it is asked for.
+fn not_examined(report: &Report, style: Style) -> Vec<String> {
+    let seen = &report.not_examined;
+    let mut parts: Vec<String> = report.filters.iter().filter_map(filters::seen).collect();
+    parts.dedup();
+    let hidden = !seen.sockets.is_empty() && !style.all_protocols;
+    let counts = seen.counts();
+    let last = counts.len();
+    parts.extend(counts.into_iter().enumerate().map(|(place, count)| {
+        if hidden && place + 1 == last { format!("{count} (--all-protocols)") } else { count }
+    }));
+    let mut kinds: Vec<&str> = seen.programs.iter().map(|program| program.attach.as_str()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    parts.extend(seen.program_count().map(|count| format!("{count} ({})", escape(&kinds.join(", ")))));
+    let mut lines = Vec::new();
+    if !parts.is_empty() {
+        lines.push(format!("Not examined: {}.", parts.join(", ")));
+    }
+    if style.all_protocols {
+        lines.extend(seen.sockets.iter().map(|socket| {
+            let local =
+                socket.local.as_deref().map_or_else(String::new, |local| format!("  {}", escape(local)));
+            let holders = match socket.owners.as_deref() {
+                None => "owner unknown".to_owned(),
+                Some([]) => "no process".to_owned(),
+                Some(owners) => owners.iter().map(super::owner).collect::<Vec<_>>().join(", "),
+            };
+            format!("  {}{local}  {holders}", socket.kind)
+        }));
+        lines.extend(seen.programs.iter().map(|program| {
+            format!("  program {}  {}  {}", program.id, escape(&program.attach), escape(&program.cgroup))
+        }));
+    }
+    if style.verbose || style.all_protocols {
+        lines
+            .extend(seen.unknown_because.iter().map(|because| format!("Not known: {}.", printable(because))));
+    }
+    lines
+}
+
+/// The command that says more: about the worst finding, and how to begin a policy.
+fn next(report: &Report) -> Option<String> {
+    let worst = report.findings.iter().filter(|finding| finding.counts());
+    let worst = worst.min_by_key(|finding| (finding.severity, finding.code));
+    let mut commands: Vec<String> =
+        worst.map(|finding| format!("bindscope explain {}", finding.code)).into_iter().collect();
+    if report.policy.is_none() && report.baseline.is_none() && !report.sockets.is_empty() {
+        commands.push("bindscope audit --write-policy policy.toml".to_owned());
+    }
+    (!commands.is_empty()).then(|| format!("Next: {}", commands.join("; ")))
 }
 
 /// The counts, in one line.
@@ -217,11 +250,11 @@ fn summary(report: &Report) -> String {
     let by = &summary.by_exposure;
     let mut text = counted(summary.sockets, "socket");
     let parts: Vec<String> = [
-        (by.global, "global"),
-        (by.private, "private"),
-        (by.link, "link"),
-        (by.loopback, "loopback"),
-        (by.none, "unreachable"),
+        (by.global, Exposure::Global.words()),
+        (by.private, Exposure::Private.words()),
+        (by.link, Exposure::Link.words()),
+        (by.loopback, Exposure::Loopback.words()),
+        (by.none, Exposure::None.words()),
         (by.unknown, "unknown"),
     ]
     .into_iter()
@@ -233,7 +266,7 @@ fn summary(report: &Report) -> String {
     }
     let _ = write!(
         text,
-        "; {}, {}, {}",
+        ". {}, {}, {}",
         counted(summary.errors, "error"),
         counted(summary.warnings, "warning"),
         counted(summary.notes, "note")
@@ -243,10 +276,11 @@ fn summary(report: &Report) -> String {
             let _ = write!(text, ", {count} {name}");
         }
     }
+    text.push('.');
     if report.policy.is_some() {
         let _ = write!(
             text,
-            "; {} checked, {} failed, {} undecided",
+            " {} checked, {} failed, {} undecided.",
             summary.checked, summary.failed, summary.undecided
         );
     }
@@ -258,74 +292,13 @@ fn counted(count: usize, name: &str) -> String {
     if count == 1 { format!("1 {name}") } else { format!("{count} {name}s") }
 }
 
-/// One change, in one line.
-#[must_use]
-pub fn change(change: &Change, style: Style) -> String {
-    let mut out = String::new();
-    let (word, text) = match change {
-        Change::SocketNew { socket, .. } => ("new", socket_line(socket)),
-        Change::SocketGone { socket } => ("gone", socket_line(socket)),
-        Change::SocketChanged { before, after } => {
-            ("changed", format!("{}; was {}, {}", socket_line(after), families(before), owners(before)))
-        }
-        Change::FindingNew { finding } => (
-            "finding",
-            format!("{}[{}] {}", level(finding.severity), finding.code, printable(&finding.message)),
-        ),
-        Change::FindingGone { finding } => {
-            ("resolved", format!("[{}] {}", finding.code, printable(&finding.message)))
-        }
-        Change::AddressNew { interface, address } => {
-            ("address", format!("{} has {address} now", escape(interface)))
-        }
-        Change::AddressGone { interface, address } => {
-            ("address", format!("{} has lost {address}", escape(interface)))
-        }
-        Change::InterfaceNew { interface } => ("interface", format!("{} is new", escape(interface))),
-        Change::InterfaceGone { interface } => ("interface", format!("{} is gone", escape(interface))),
-        Change::InterfaceChanged { interface, up } => {
-            ("interface", format!("{} is {}", escape(interface), if *up { "up" } else { "down" }))
-        }
-    };
-    wrapped(&mut out, &format!("{word:<9} {text}"), "", "          ", style.width);
-    out.replacen(word, &style.paint(BOLD, word), 1)
-}
-
-fn socket_line(socket: &ListeningSocket) -> String {
-    format!("{} {}, {}, {}", socket.view.protocol, address(socket), families(socket), owners(socket))
-}
-
-/// Writes `text` in lines of at most `width` columns where words allow it; blanks at the front of `text` are kept.
-fn wrapped(out: &mut String, text: &str, indent: &str, further: &str, width: usize) {
-    let mut line = String::from(indent);
-    let body = text.trim_start_matches(' ');
-    line.push_str(&text[..text.len() - body.len()]);
-    let mut columns = line.chars().count();
-    let mut begun = false;
-    let mut gap = String::new();
-    for word in body.split(' ') {
-        let length = word.chars().count();
-        if word.is_empty() {
-            gap.push(' ');
-            continue;
-        }
-        if begun {
-            gap.push(' ');
-            if columns + gap.len() + length > width {
-                out.push_str(line.trim_end());
-                out.push('\n');
-                line = further.to_owned();
-                columns = further.chars().count();
-            } else {
-                line.push_str(&gap);
-                columns += gap.len();
-            }
-        }
-        gap.clear();
-        line.push_str(word);
-        columns += length;
-        begun = true;
+/// Writes `text` in lines of at most `width` columns. The first line begins with `indent`, the others with `further`.
+pub(super) fn wrapped(out: &mut String, text: &str, indent: &str, further: &str, width: usize) {
+    let blank = text.len() - text.trim_start_matches(' ').len();
+    let first = format!("{indent}{}", &text[..blank]);
+    let whole = crate::render::table::wrap_from(&first, &text[blank..], width, further);
+    for line in whole.lines() {
+        out.push_str(line.trim_end());
+        out.push('\n');
     }
-    out.push_str(line.trim_end());
-    out.push('\n');
 }

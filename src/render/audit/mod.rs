@@ -1,16 +1,20 @@
 //! An audit's report in its formats. Every text from outside is escaped for the format it goes into.
 
+mod changes;
 mod ci;
 mod human;
 mod junit;
+mod notes;
+mod rows;
 mod sarif;
 mod table;
 
 use std::io;
 use std::net::IpAddr;
 
+pub use changes::change as human_change;
 pub use ci::github;
-pub use human::{Style, change as human_change, human};
+pub use human::{Style, human};
 pub use junit::junit;
 pub use sarif::sarif;
 pub use table::{csv, markdown};
@@ -44,17 +48,18 @@ fn address(socket: &ListeningSocket) -> String {
     text
 }
 
-/// The families in which somebody reaches the socket, with how widely: `IPv4 private, IPv6 global`.
+/// The families in which clients reach the socket, with how widely: `IPv4 private networks, IPv6 anywhere`.
 fn families(socket: &ListeningSocket) -> String {
     let exposure = socket.view.exposure;
-    let part =
-        |name: &str, exposure: Exposure| (exposure != Exposure::None).then(|| format!("{name} {exposure}"));
+    let part = |name: &str, exposure: Exposure| {
+        (exposure != Exposure::None).then(|| format!("{name} {}", exposure.words()))
+    };
     let mut ipv4 = part("IPv4", exposure.ipv4);
     if socket.view.address.is_ipv6() && socket.view.address.is_unspecified() && socket.view.v6only.is_none() {
         ipv4 = ipv4.map(|text| text + "?");
     }
     let parts: Vec<String> = [ipv4, part("IPv6", exposure.ipv6)].into_iter().flatten().collect();
-    if parts.is_empty() { "nobody".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() { "not reachable".to_owned() } else { parts.join(", ") }
 }
 
 /// An owner in a few words: `nginx (12, root, nginx.service)`. Escaped.
@@ -78,7 +83,10 @@ fn owners(socket: &ListeningSocket) -> String {
             let unit = unit.map_or_else(String::new, |unit| format!(", {}", escape(unit)));
             format!("owner unknown{uid}{unit}")
         }
-        Some([]) => "no process".to_owned(),
+        Some([]) => socket.kernel.as_ref().map_or_else(|| "no process".to_owned(), ToString::to_string),
+        Some(_) if socket.activation.is_some() => {
+            socket.activation.as_ref().map(ToString::to_string).unwrap_or_default()
+        }
         Some([one]) => owner(one),
         Some([one, rest @ ..]) => format!("{} + {} more", owner(one), rest.len()),
     }

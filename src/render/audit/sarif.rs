@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{address, level, subject};
+use crate::audit::identity::Identity;
 use crate::audit::{Finding, Report};
 use crate::code::Code;
 use crate::escape::{escape, printable};
-use crate::model::AddrClass;
 
 /// The report as a SARIF log with one run, with a newline at the end.
 ///
@@ -69,21 +69,12 @@ fn result(report: &Report, finding: &Finding, codes: &[Code]) -> Value {
         result["kind"] = json!("fail");
         result["level"] = json!(level(finding.severity));
     }
-    let mut location = json!({});
-    if let Some(place) = &finding.location {
-        let (line, column) = place.line_column();
-        location["physicalLocation"] = json!({
-            "artifactLocation": {"uri": uri(&place.file)},
-            "region": {"startLine": line, "startColumn": column},
-        });
-    }
+    let mut location = json!({ "physicalLocation": physical(report, finding) });
     if let Some(socket) = finding.socket.and_then(|place| report.sockets.get(place)) {
         let name = format!("{} {}", socket.view.protocol, address(socket));
         location["logicalLocations"] = json!([{"fullyQualifiedName": name, "kind": "resource"}]);
     }
-    if location != json!({}) {
-        result["locations"] = json!([location]);
-    }
+    result["locations"] = json!([location]);
     if let Some(reason) = &finding.waived {
         result["suppressions"] = json!([{"kind": "external", "justification": escape(reason)}]);
     }
@@ -93,19 +84,36 @@ fn result(report: &Report, finding: &Finding, codes: &[Code]) -> Value {
     result
 }
 
-/// What stays the same of a finding between runs: no pid, no inode, no exact address.
+/// Where a finding is: the line of the policy, else the unit of the process that holds the socket, else the report itself. Code
+/// scanning refuses a whole log when one result has no place.
+fn physical(report: &Report, finding: &Finding) -> Value {
+    if let Some(place) = &finding.location {
+        let (line, column) = place.line_column();
+        return json!({
+            "artifactLocation": {"uri": uri(&place.file)},
+            "region": {"startLine": line, "startColumn": column},
+        });
+    }
+    let socket = finding.socket.and_then(|place| report.sockets.get(place));
+    let unit = socket.and_then(|socket| {
+        let activated = socket.activation.as_ref().map(|activation| activation.socket_unit.as_str());
+        activated.or_else(|| socket.known_owners().iter().find_map(|owner| owner.unit.as_deref()))
+    });
+    let file = match unit.filter(|unit| unit.ends_with(".service") || unit.ends_with(".socket")) {
+        Some(unit) => format!("etc/systemd/system/{unit}"),
+        None => report.policy_file.clone().unwrap_or_else(|| "bindscope-audit".to_owned()),
+    };
+    json!({ "artifactLocation": {"uri": uri(&file)}, "region": {"startLine": 1, "startColumn": 1} })
+}
+
+/// What stays the same of a finding between runs: code, rule and the identity of the listener.
 #[must_use]
 fn fingerprint(report: &Report, finding: &Finding) -> String {
     let mut parts = vec![finding.code.to_string()];
     parts.extend(finding.rule.as_deref().map(escape));
-    if let Some(socket) = finding.socket.and_then(|place| report.sockets.get(place)) {
-        let view = &socket.view;
-        parts.push(format!("{}/{}", view.protocol, view.port));
-        parts.push(format!("{} {}", view.family, AddrClass::of(view.address)));
-        let exe = socket.known_owners().iter().find_map(|owner| owner.exe.as_deref());
-        parts.push(exe.map_or_else(String::new, escape));
-    } else {
-        parts.push(printable(&finding.message));
+    match finding.socket.and_then(|place| report.sockets.get(place)) {
+        Some(socket) => parts.push(Identity::of(socket).to_string()),
+        None => parts.push(printable(&finding.message)),
     }
     parts.join("|")
 }

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::details::{exposure_text, row_of, source_of};
 use super::{bind_word, is_probe, summary_line};
-use crate::escape::{csv_escaped, escape, escape_html, html_entities, printable};
+use crate::escape::{csv_escaped, escape, printable};
 use crate::plan::predict::BindOutcome;
+use crate::render::junit::{Case, Outcome, Suite, document};
 use crate::report::expectations::Verdict;
 use crate::report::matrix::{CellReport, LAB_SCHEMA, Report};
 
@@ -127,15 +128,6 @@ pub fn markdown(report: &Report) -> String {
     out
 }
 
-/// What a test runner shows: one case for each bind, cell and expectation that was judged. Names are escaped.
-struct Case {
-    class: &'static str,
-    name: String,
-    /// The failure, or why it was skipped.
-    failure: Option<String>,
-    skipped: Option<String>,
-}
-
 /// What is wrong with a cell: not as predicted, or not as reported.
 fn failure_of(cell: &CellReport) -> Option<String> {
     let packets = cell.observed.as_ref().and_then(|seen| seen.packets.as_ref());
@@ -146,35 +138,41 @@ fn failure_of(cell: &CellReport) -> Option<String> {
     })
 }
 
-fn cases(report: &Report) -> Vec<Case> {
+/// What a test runner shows: one case for each bind, cell and expectation that was judged.
+fn cases(report: &Report) -> Vec<Case<'static>> {
+    let outcome = |failure: Option<String>, skipped: Option<String>| match (failure, skipped) {
+        (Some(failure), _) => Outcome::Failure("differs".to_owned(), failure),
+        (None, Some(reason)) => Outcome::Skipped(reason),
+        (None, None) => Outcome::Pass,
+    };
+    let unpredicted = || "could not be predicted".to_owned();
     let mut cases = Vec::new();
     for socket in &report.sockets {
         let Some(seen) = &socket.bind.observed else { continue };
         let predicted = &socket.bind.predicted;
         let same = (seen.outcome, seen.errno) == (predicted.outcome, predicted.errno);
         let differs = predicted.outcome != BindOutcome::Uncertain && !same;
+        let uncertain = predicted.outcome == BindOutcome::Uncertain;
         cases.push(Case {
-            class: "bind",
+            class: "bindscope.bind",
             name: socket.socket.to_string(),
-            failure: differs.then(|| bind_word(socket).0),
-            skipped: (predicted.outcome == BindOutcome::Uncertain)
-                .then(|| "could not be predicted".to_owned()),
+            outcome: outcome(differs.then(|| bind_word(socket).0), uncertain.then(unpredicted)),
         });
     }
     for cell in report.cells.iter().filter(|cell| cell.observed.is_some()) {
         cases.push(Case {
-            class: "reach",
+            class: "bindscope.reach",
             name: format!("{} to {} {} port {}", cell.source, cell.protocol, cell.destination, cell.port),
-            failure: failure_of(cell),
-            skipped: cell.agrees.is_none().then(|| "could not be predicted".to_owned()),
+            outcome: outcome(failure_of(cell), cell.agrees.is_none().then(unpredicted)),
         });
     }
     for expectation in &report.expectations {
+        let because = || expectation.because.clone();
+        let failure = (expectation.verdict == Verdict::Fail).then(because);
         cases.push(Case {
-            class: "expect",
+            class: "bindscope.expect",
             name: format!("{} {}", escape(&expectation.listener), expectation.rule),
-            failure: (expectation.verdict == Verdict::Fail).then(|| expectation.because.clone()),
-            skipped: (expectation.verdict == Verdict::Undecided).then(|| expectation.because.clone()),
+            outcome: outcome(failure, (expectation.verdict == Verdict::Undecided).then(because)),
         });
     }
     cases
@@ -183,40 +181,8 @@ fn cases(report: &Report) -> Vec<Case> {
 /// JUnit XML, as CI servers read it.
 #[must_use]
 pub fn junit(report: &Report) -> String {
-    let cases = cases(report);
-    let failures = cases.iter().filter(|case| case.failure.is_some()).count();
-    let skipped = cases.iter().filter(|case| case.skipped.is_some()).count();
-    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let _ = writeln!(
-        out,
-        "<testsuite name=\"bindscope {}\" tests=\"{}\" failures=\"{failures}\" skipped=\"{skipped}\" errors=\"0\">",
-        escape_html(&report.profile),
-        cases.len()
-    );
-    for case in &cases {
-        let _ = write!(
-            out,
-            "  <testcase classname=\"bindscope.{}\" name=\"{}\"",
-            case.class,
-            html_entities(&printable(&case.name))
-        );
-        match (&case.failure, &case.skipped) {
-            (Some(failure), _) => {
-                let _ = writeln!(
-                    out,
-                    "><failure message=\"{}\"/></testcase>",
-                    html_entities(&printable(failure))
-                );
-            }
-            (None, Some(reason)) => {
-                let _ =
-                    writeln!(out, "><skipped message=\"{}\"/></testcase>", html_entities(&printable(reason)));
-            }
-            (None, None) => out.push_str("/>\n"),
-        }
-    }
-    out.push_str("</testsuite>\n");
-    out
+    let name = format!("bindscope {}", report.profile);
+    document(&Suite { name: &name, cases: cases(report), messages: Vec::new() })
 }
 
 /// Workflow commands of GitHub Actions: one for each failure and each undecided expectation.
@@ -226,10 +192,11 @@ pub fn github(report: &Report) -> String {
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
     let mut out = String::new();
     for case in cases(report) {
-        let title = property(&format!("bindscope {}: {}", case.class, case.name));
-        if let Some(failure) = &case.failure {
+        let title =
+            property(&format!("bindscope {}: {}", case.class.trim_start_matches("bindscope."), case.name));
+        if let Outcome::Failure(_, failure) = &case.outcome {
             let _ = writeln!(out, "::error title={title}::{}", data(failure));
-        } else if let (Some(reason), "expect") = (&case.skipped, case.class) {
+        } else if let (Outcome::Skipped(reason), "bindscope.expect") = (&case.outcome, case.class) {
             let _ = writeln!(out, "::warning title={title}::{}", data(reason));
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
-use super::{cgroup, hugepages, kernel_sockets, pidfd, processes};
+use super::{cgroup, hugepages, kernel_sockets, lifetimes, pidfd, processes};
 use crate::model::addr::{needs_zone, overlap};
 use crate::model::kernel_release::KernelRelease;
 use crate::model::{
@@ -30,6 +30,7 @@ pub fn inventory(options: &InventoryOptions) -> Inventory {
     read_sockets(options, netns, &mut inventory);
     kernel_sockets::name(&mut inventory.sockets);
     inventory.client_ports = client_ports();
+    inventory.lifetimes = lifetimes::of_bound(&inventory.sockets);
     if options.owners {
         let because = attach_owners(&mut inventory.sockets, options.socket_options);
         inventory.incomplete_because.extend(because);

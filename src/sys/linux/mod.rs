@@ -11,6 +11,7 @@ mod hugepages;
 mod implied;
 pub mod inventory;
 mod kernel_sockets;
+mod lifetimes;
 pub mod monitor;
 pub mod namespaces;
 pub mod netlink;

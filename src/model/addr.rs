@@ -169,18 +169,6 @@ impl Exposure {
 }
 
 impl Exposure {
-    /// What a person reads: from where clients reach the socket.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Exposure::None => "not reachable",
-            Exposure::Loopback => "this host only",
-            Exposure::Link => "same link",
-            Exposure::Private => "private networks",
-            Exposure::Global => "anywhere",
-        }
-    }
-
     /// The name in documents.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -406,7 +406,7 @@ fn a_baseline_lets_only_what_is_new_count() {
     let now = run_in(&host, &["audit", "--baseline", path]);
     assert_eq!(now.status.code(), Some(1));
     let (stdout, _) = text(&now);
-    assert_eq!(stdout.matches("BS1011").count(), 1, "{stdout}");
+    assert_eq!(stdout.matches("[BS1011]").count(), 1, "{stdout}");
     let shown = |text: &str| [text.contains("127.0.0.1:80"), text.contains("127.0.0.1:81")];
     assert_eq!(shown(&stdout), [false, true], "only what is new is shown: {stdout}");
     assert!(stdout.contains("1 socket in "), "{stdout}");

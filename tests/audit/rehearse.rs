@@ -63,7 +63,7 @@ pub fn what_is_seen_in_a_twin_is_held_against_the_exposure() {
         .unwrap(),
     );
     let human = text(&human).0;
-    assert!(human.contains("rehearsed in a copy of this network: 8 of 9 sockets"), "{human}");
+    assert!(human.contains("Tried in a copy of this network: 8 of 9 sockets"), "{human}");
     assert!(human.contains("note[BS1040]"), "{human}");
     drop((listeners, datagrams, group));
 }

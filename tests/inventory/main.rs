@@ -269,6 +269,7 @@ fn proc_net_is_a_named_fallback() {
                 socket.device_known = false;
                 socket.mptcp = false;
                 socket.cgroup = None;
+                socket.transparent = None;
                 if let Some(queue) = &mut socket.queue {
                     queue.limit = None;
                 }

@@ -398,7 +398,7 @@ fn expectations_pass_fail_and_stay_undecided() {
         assert!(text(&output).0.contains("\nAll 2 expectations hold.\n"), "{:?}", text(&output));
     }
     for (format, said) in
-        [("junit", "<failure message="), ("github", "::error title="), ("markdown", "| fail |")]
+        [("junit", "<failure type="), ("github", "::error title="), ("markdown", "| fail |")]
     {
         let (_directory, path) =
             profile(&format!("{listener}[[expect]]\nlistener = \"a\"\nreachable_from = [\"self\"]\n"));

@@ -83,6 +83,6 @@ pub fn replay_as_the_doctor() {
         let differs = replay_all(Place::Loopback, &lying, RIGHTS).unwrap();
         assert_eq!(differs.agree + differs.differences.len(), differs.sequences);
         let told = differs.differences.iter().find(|line| line.contains("::1")).unwrap();
-        assert!(told.contains("foretold bind EADDRNOTAVAIL, found success"), "{told}");
+        assert!(told.contains("predicted bind EADDRNOTAVAIL, observed success"), "{told}");
     });
 }

@@ -40,7 +40,7 @@ fn the_policy_that_is_explained_parses() {
     let page = include_str!("../src/explain/topics/policy.md");
     let text = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let policy = bindscope::profile::policy::parse("policy.md", text).unwrap();
-    assert_eq!((policy.allow.len(), policy.waive.len()), (1, 1));
+    assert_eq!((policy.allow.len(), policy.waive.len()), (3, 1));
 }
 
 #[test]

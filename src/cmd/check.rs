@@ -1,4 +1,4 @@
-//! `bindscope check`: reads profiles, policies and lab files, and tells everything that is wrong with them. Binds nothing.
+//! `bindscope check`: reads profiles, policies and lab files, and reports every problem. Binds nothing.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -14,15 +14,15 @@ pub struct Args {
     /// Profiles, policies and lab files, or names of built-in profiles; - for standard input [default: ./bindscope.toml]
     #[arg(value_name = "FILE", required = !std::path::Path::new(profile_args::FOUND_HERE).is_file())]
     files: Vec<OsString>,
-    /// Refuse listeners that others may reach and that have no exposure_reason
+    /// Refuse listeners that other hosts may reach and that have no exposure_reason
     #[arg(long)]
     strict: bool,
 }
 
-/// Runs it: every file is read, then all problems are told.
+/// Reads every file and then reports all problems.
 ///
 /// # Errors
-/// Exit 2 with the problems of all files.
+/// Exit code 2 with the problems of all files.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut good = String::new();
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
@@ -46,7 +46,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if problems.is_empty() { Ok(Exit::Success) } else { Err(Failure::usage(problems)) }
 }
 
-/// What a file holds, in a few words. What is allowed and dangerous is added to `warnings`.
+/// The content of a file, in short. Adds allowed but dangerous settings to `warnings`.
 fn holds(
     file: &profile_args::SourceFile,
     strict: bool,

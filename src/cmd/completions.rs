@@ -1,4 +1,4 @@
-//! `bindscope completions` and `bindscope man`: what a package installs beside the program.
+//! `bindscope completions` and `bindscope man`: files that a package installs with the program.
 
 use super::{Cli, Context, Exit, Failure};
 use crate::code::Code;
@@ -7,7 +7,7 @@ use crate::diag::Diagnostic;
 /// Arguments of `bindscope completions`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The shell that will read the script
+    /// The shell for which to write the script
     shell: clap_complete::Shell,
 }
 
@@ -52,7 +52,7 @@ pub fn man(args: &ManArgs, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// The command line with names and global options filled in everywhere.
+/// The command line with names and global options set for every command.
 fn command() -> clap::Command {
     let mut command = <Cli as clap::CommandFactory>::command();
     command.build();

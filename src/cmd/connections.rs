@@ -24,19 +24,19 @@ pub struct Args {
     /// Write them to this file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Only those to this local port
+    /// Only connections to this local port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Set no option on sockets of other programs, not even for a moment: interfaces that only such an option would show are
+    /// Do not set options on sockets of other programs, not even temporarily. Interfaces that need such an option stay
     /// unknown
     #[arg(long)]
     no_touch: bool,
 }
 
-/// How connections are written.
+/// Format of the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For a person
+    /// Text for people
     Human,
     /// One JSON document
     Json,
@@ -49,10 +49,10 @@ impl Formats for Format {
     const JSON: Format = Format::Json;
 }
 
-/// Runs it.
+/// Entry point of `bindscope connections`.
 ///
 /// # Errors
-/// Output that cannot be written.
+/// If the output cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut inventory = sys::inventory(&InventoryOptions { owners: false, ..InventoryOptions::default() });
     let mut because = inventory.incomplete_because;
@@ -121,6 +121,6 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         })?,
     };
     context.emit(&bytes, args.output.as_deref())?;
-    // What cannot be seen at all is no answer; what is seen without its interface says so itself.
+    // A part that cannot be read makes the result undecided; a connection without an interface states that itself.
     Ok(if inventory.all_sockets && found.all { Exit::Success } else { Exit::Undecided })
 }

@@ -1,4 +1,4 @@
-//! What a command knows of the outside: terminal, colour, verbosity; and how it hands out documents and problems.
+//! Environment of a command: terminal, colour, verbosity; and the output of documents and problems.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -21,7 +21,7 @@ pub enum Color {
     Never,
 }
 
-/// What a command knows of the outside. Built once.
+/// Environment of a command. Built once.
 #[derive(Debug)]
 pub struct Context {
     /// Colour on standard output.
@@ -34,14 +34,14 @@ pub struct Context {
     pub terminal_stderr: bool,
     /// `-q`.
     pub quiet: bool,
-    /// How often `-v` was given.
+    /// Number of `-v` options.
     pub verbose: u8,
-    /// Columns of the terminal on standard output, else of COLUMNS, else 80.
+    /// Columns of the terminal on standard output; otherwise those of COLUMNS, otherwise 80.
     pub width: usize,
 }
 
 impl Context {
-    /// Looks at the terminal and the environment.
+    /// Reads the terminal and the environment.
     #[must_use]
     pub fn new(color: Color, quiet: bool, verbose: u8) -> Context {
         let decide = |stream: anstream::ColorChoice| match color {
@@ -60,18 +60,19 @@ impl Context {
         }
     }
 
-    /// Writes a whole document to standard output, or to `file` when one is given. A closed pipe is a quiet end.
+    /// Writes a whole document to standard output, or to `file`. A closed pipe is not an error.
     ///
     /// # Errors
-    /// Exit 5 when it cannot be written.
+    /// Exit code 5 if it cannot be written.
     pub fn emit(&self, document: &[u8], file: Option<&Path>) -> Result<(), Failure> {
         self.emit_with(file, |out| out.write_all(document))
     }
 
-    /// As [`Context::emit`], for a document that is made while it is written, so that it is never in memory as a whole.
+    /// Like [`Context::emit`], for a document that is generated while it is written, so that it is never completely in
+    /// memory.
     ///
     /// # Errors
-    /// Exit 5 when it cannot be written.
+    /// Exit code 5 if it cannot be written.
     pub fn emit_with(
         &self,
         file: Option<&Path>,
@@ -83,7 +84,8 @@ impl Context {
                 write_file(path, sys::Existing::Replace, sys::Readers::Owner, document),
             ),
             None => {
-                // The standard library's buffer looks for lines, and would write the rest of each piece by itself.
+                // The standard library's buffer searches for newlines, and would write the rest of each piece
+                // separately.
                 let result = match sys::standard_output() {
                     Ok(Some(file)) => write_all(file, document),
                     Ok(None) => write_all(io::stdout(), document),
@@ -101,7 +103,7 @@ impl Context {
     /// Writes a whole document to a new file.
     ///
     /// # Errors
-    /// `None` when there is a file of this name, else exit 5.
+    /// `None` if the file exists; otherwise exit code 5.
     pub fn create(&self, document: &[u8], file: &Path, readers: sys::Readers) -> Result<(), Option<Failure>> {
         match write_file(file, sys::Existing::Refuse, readers, |out| out.write_all(document)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(None),
@@ -112,7 +114,7 @@ impl Context {
         }
     }
 
-    /// Shows a problem on standard error. Notes are left out under `-q`.
+    /// Prints a problem on standard error. Notes are omitted with `-q`.
     pub fn say(&self, problem: &Diagnostic) {
         if self.quiet && problem.severity == Severity::Note {
             return;
@@ -120,8 +122,8 @@ impl Context {
         let _ = io::stderr().lock().write_all(diag::render(problem, self.color_stderr).as_bytes());
     }
 
-    /// Shows a problem on standard error unless that would take longer than `patience`: for loops that must go on when nobody
-    /// reads. Returns whether it was shown (or left out on purpose).
+    /// Prints a problem on standard error, unless that would take longer than `patience`. For loops that must continue
+    /// without a reader. Returns whether it was printed (or omitted on purpose).
     #[must_use]
     pub fn say_within(&self, problem: &Diagnostic, patience: std::time::Duration) -> bool {
         if self.quiet && problem.severity == Severity::Note {
@@ -130,7 +132,7 @@ impl Context {
         sys::write_error_within(diag::render(problem, self.color_stderr).as_bytes(), patience)
     }
 
-    /// Shows every problem of a failure and tells how the program ends.
+    /// Prints every problem of a failure and returns the exit code.
     #[must_use]
     pub fn report(&self, failure: &Failure) -> Exit {
         for problem in &failure.problems {
@@ -156,22 +158,22 @@ fn columns() -> Option<usize> {
     std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| (20..=1000).contains(columns))
 }
 
-/// What a document is written into.
+/// Destination of a document.
 pub type Out = io::BufWriter<Box<dyn Write>>;
 
-/// Writes a document piece by piece.
+/// Writes a document in pieces.
 fn write_all(
     target: impl Write + 'static,
     document: impl FnOnce(&mut Out) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut out = Out::with_capacity(64 << 10, Box::new(target));
     let written = document(&mut out).and_then(|()| out.flush());
-    // What could not be written is not tried again when the buffer goes.
+    // After an error, the rest is not written when the buffer is dropped.
     let _ = out.into_parts();
     written
 }
 
-/// Writes `document` to what `path` names: a regular file appears when it is complete, or not at all.
+/// Writes `document` to the file `path`. A regular file appears when it is complete, or not at all.
 fn write_file(
     path: &Path,
     existing: sys::Existing,

@@ -1,4 +1,4 @@
-//! How the program ends: the exit codes, and the guard that turns a panic into one of them.
+//! Exit codes, and the guard that turns a panic into one of them.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use crate::diag::Diagnostic;
 use crate::escape::escape;
 
-/// The exit codes; the same table stands in `bindscope explain exit-codes`.
+/// The exit codes, as listed in `bindscope explain exit-codes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Everything asked was done and held.
+    /// Everything requested was done and every check passed.
     Success,
-    /// An expectation failed, a policy was violated, predicted and observed disagree, two reports differ.
+    /// An expectation failed, a policy was violated, predicted and observed differ, or two reports differ.
     Finding,
-    /// Bad usage or a bad profile.
+    /// Wrong usage or an invalid profile.
     Usage,
     /// Evidence is missing, or nothing was checked.
     Undecided,
@@ -28,7 +28,7 @@ pub enum Exit {
     Interrupted,
     /// A second SIGTERM.
     Terminated,
-    /// As a program that was run for the user ended: with its own code.
+    /// The exit code of a program that was run for the user.
     Program(u8),
 }
 
@@ -50,7 +50,7 @@ impl Exit {
         }
     }
 
-    /// The worse of two ends: output lost > environment > usage > finding > undecided > success.
+    /// The exit code that takes precedence: output lost > environment > usage > finding > undecided > success.
     #[must_use]
     pub fn worse(self, other: Exit) -> Exit {
         let rank = |exit: Exit| match exit {
@@ -67,12 +67,12 @@ impl Exit {
     }
 }
 
-/// Why a command could not go on: every problem at once, and the exit code.
+/// Why a command stopped: all problems, and the exit code.
 #[derive(Debug)]
 pub struct Failure {
-    /// How the program ends.
+    /// Exit code.
     pub exit: Exit,
-    /// What is wrong; shown in this order.
+    /// Problems, in display order.
     pub problems: Vec<Diagnostic>,
 }
 
@@ -83,14 +83,14 @@ impl Failure {
         Failure { exit, problems: vec![problem] }
     }
 
-    /// Bad usage or a bad profile.
+    /// Wrong usage or an invalid profile.
     #[must_use]
     pub fn usage(problems: Vec<Diagnostic>) -> Failure {
         Failure { exit: Exit::Usage, problems }
     }
 }
 
-/// Runs `body`; a panic is reported as an internal error, exit 70.
+/// Runs `body`; a panic is reported as an internal error with exit code 70.
 pub(super) fn guard(body: impl FnOnce() -> Exit + std::panic::UnwindSafe) -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         let place = info
@@ -109,7 +109,7 @@ pub(super) fn guard(body: impl FnOnce() -> Exit + std::panic::UnwindSafe) -> Exi
     ExitCode::from(exit.number())
 }
 
-/// Shows what clap has to say: help and version on standard output, usage errors on standard error.
+/// Prints clap's message: help and version on standard output, usage errors on standard error.
 pub(super) fn report_usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
     if let Some(tip) = super::guesses::tip(error, arguments) {
         let mut stderr = anstream::stderr().lock();

@@ -23,10 +23,10 @@ pub struct Args {
     output: Option<PathBuf>,
 }
 
-/// Shows the pages.
+/// Entry point of `bindscope explain`.
 ///
 /// # Errors
-/// A name that no page has (exit 2, all of them at once); output that cannot be written (exit 5).
+/// An unknown name (exit code 2, all of them at once); output that cannot be written (exit code 5).
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let text = if args.list { list() } else { pages(&args.names)? };
     let color = context.color && args.output.is_none();

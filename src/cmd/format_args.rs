@@ -2,11 +2,11 @@
 
 use clap::ValueEnum;
 
-/// The formats of a command, one of which is JSON and one the default.
+/// Formats of a command, including JSON and a default.
 pub trait Formats: ValueEnum + Copy + Send + Sync + 'static {
-    /// For a person at a terminal.
+    /// The format for people at a terminal.
     const DEFAULT: Self;
-    /// What `--json` means.
+    /// The format of `--json`.
     const JSON: Self;
 }
 
@@ -22,7 +22,7 @@ pub struct FormatArgs<F: Formats> {
 }
 
 impl<F: Formats> FormatArgs<F> {
-    /// The format asked for.
+    /// The selected format.
     #[must_use]
     pub fn get(&self) -> F {
         if self.json { F::JSON } else { self.format.unwrap_or(F::DEFAULT) }

@@ -1,4 +1,4 @@
-//! The right spelling for common wrong guesses at the command line.
+//! Suggestions for common wrong guesses on the command line.
 
 use std::ffi::OsString;
 
@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::escape::escape;
 
-/// Commands that people try, and the command that does it.
+/// Commands that users try, with the correct command.
 const COMMANDS: &[(&[&str], &str)] = &[
     (&["serve", "server", "start", "run", "bind", "open", "up", "accept", "host"], "listen 0.0.0.0:8080"),
     (&["monitor", "watch", "tail", "follow"], "audit --watch"),
@@ -45,7 +45,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["firewall", "nft", "iptables", "ufw"], "explain filters"),
 ];
 
-/// Options that people try with the commands that take targets.
+/// Options that users try with commands that take targets.
 const ADDRESS_OPTIONS: &[&str] = &[
     "--host",
     "--address",
@@ -63,7 +63,7 @@ const ADDRESS_OPTIONS: &[&str] = &[
 ];
 const PORT_OPTIONS: &[&str] = &["--port", "-p", "-P"];
 
-/// A line that names the right spelling; `None` where nothing better than clap's own words is known.
+/// A line with the correct spelling; `None` if clap's own message is sufficient.
 pub(super) fn tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     let words: Vec<&str> = arguments.iter().skip(1).filter_map(|word| word.to_str()).collect();
     let text = |kind| match error.get(kind) {

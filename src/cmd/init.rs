@@ -1,4 +1,4 @@
-//! `bindscope init`: writes a commented profile to begin with.
+//! `bindscope init`: writes a commented profile as a starting point.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use crate::sys::Readers;
 /// Arguments of `bindscope init`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to write it; - for standard output
+    /// File to write; - for standard output
     #[arg(value_name = "FILE", default_value = "bindscope.toml")]
     file: PathBuf,
-    /// Write over a file that exists
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
 }
@@ -22,10 +22,10 @@ pub struct Args {
 /// The profile that is written.
 pub const STARTER: &str = include_str!("starter.toml");
 
-/// Runs it.
+/// Entry point of `bindscope init`.
 ///
 /// # Errors
-/// Exit 2 when the file exists, exit 5 when it cannot be written.
+/// Exit code 2 if the file exists, exit code 5 if it cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if args.file.as_os_str() == "-" {
         context.emit(STARTER.as_bytes(), None)?;

@@ -1,4 +1,4 @@
-//! Files that influence a decision: read by one function, with the trust that the user gave.
+//! Files that influence a decision. One function reads them, with the trust that the user grants.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,12 +13,12 @@ use crate::sys::{self, InputError, Trust};
 /// Whether `--trust` was given. It is set once, before a command runs.
 static TRUST_EVERYONE: AtomicBool = AtomicBool::new(false);
 
-/// Reads files from now on whoever can change them.
+/// From now on reads files even if other users can change them.
 pub(super) fn trust_everyone() {
     TRUST_EVERYONE.store(true, Ordering::Relaxed);
 }
 
-/// Whom root trusts: the user who gave the command by sudo, and with `--trust` every user.
+/// The users that root trusts: the user who called sudo, and with `--trust` every user.
 pub(super) fn trust() -> Trust {
     let number = |name: &str| std::env::var(name).ok()?.parse().ok();
     Trust {
@@ -28,7 +28,7 @@ pub(super) fn trust() -> Trust {
     }
 }
 
-/// What is read, for messages.
+/// Kind of the file, for messages.
 pub(super) struct Kind {
     /// The code of a file that cannot be read.
     pub(super) code: Code,
@@ -38,12 +38,12 @@ pub(super) struct Kind {
     pub(super) help: &'static str,
 }
 
-/// How a file or standard input is called in messages, not escaped.
+/// Name of the file or of standard input in messages, unescaped.
 pub(super) fn origin(name: &OsStr) -> String {
     if name == "-" { "<stdin>".to_owned() } else { name.display().to_string() }
 }
 
-/// Whether a name is that of a descriptor, whose kind its ending does not tell.
+/// Whether the name is that of a descriptor, whose suffix does not show its kind.
 pub(super) fn is_descriptor(path: &Path) -> bool {
     path == Path::new("-")
         || path == Path::new("/dev/stdin")
@@ -51,10 +51,10 @@ pub(super) fn is_descriptor(path: &Path) -> bool {
         || path.starts_with("/proc/self/fd")
 }
 
-/// Reads a whole file, or standard input as `-`, of at most `largest` bytes: see [`sys::read_input`].
+/// Reads a whole file, or standard input for `-`, of at most `largest` bytes: see [`sys::read_input`].
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem with the file.
 pub(super) fn read(name: &OsStr, largest: u64, kind: &Kind) -> Result<Vec<u8>, Diagnostic> {
     let shown = escape(&origin(name));
     sys::read_input(Path::new(name), largest, trust()).map_err(|error| {

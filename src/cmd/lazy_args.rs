@@ -1,10 +1,11 @@
-//! Arguments that are described only when their command is the one that was asked for.
+//! Arguments that clap describes only for the selected command.
 
 use clap::error::Error;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-/// The arguments `T` of a subcommand. clap would build the descriptions of every command's arguments at each start, which
-/// was a quarter of what `interfaces --format csv` executes; with [`Command::defer`] it builds those of one.
+/// The arguments `T` of a subcommand. clap would build the descriptions of every command's arguments at each start,
+/// which was a quarter of the instructions of `interfaces --format csv`. [`Command::defer`] builds only those of one
+/// command.
 #[derive(Debug)]
 pub struct Deferred<T>(pub T);
 
@@ -32,7 +33,7 @@ impl<T: Args> Args for Deferred<T> {
     }
 }
 
-/// The command with its arguments. What it is for is told where the commands are listed: that stands.
+/// The command with its arguments. The description from the list of commands stays.
 fn described<T: Args>(command: Command) -> Command {
     let (about, long) = (command.get_about().cloned(), command.get_long_about().cloned());
     let mut command = T::augment_args(command);

@@ -1,4 +1,4 @@
-//! The commands. This is the only place that knows the clock, the terminal, files to write, and exit codes.
+//! The commands. Only this module uses the clock, the terminal, output files and exit codes.
 
 mod context;
 mod exit;
@@ -36,13 +36,13 @@ pub use context::{Color, Context};
 pub use exit::{Exit, Failure};
 use lazy_args::Deferred;
 
-/// What stands below the help.
-const EXIT_CODES: &str = "Exit codes: 0 done and held, 1 a finding, 2 bad usage or profile, 3 undecided (evidence is missing, or nothing was \
-     checked), 4 the environment refused, 5 output lost; more in `bindscope explain exit-codes`";
+/// Text below the help.
+const EXIT_CODES: &str = "Exit codes: 0 every check passed, 1 a finding, 2 wrong usage or invalid profile, 3 undecided (evidence is missing, or nothing was \
+     checked), 4 the environment refused, 5 output not written; see `bindscope explain exit-codes`";
 
-/// Shows which network interface every accepted connection really arrived on, and who can reach what you bind.
+/// Shows which network interface every accepted connection really arrived on, and who can reach a port.
 ///
-/// Without a command it prints this host's interfaces and what listens here. It never binds unless you say so.
+/// Without a command it prints this host's interfaces and what listens here. It never binds unless you request it.
 #[derive(Debug, Parser)]
 #[command(name = "bindscope", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -58,10 +58,10 @@ struct Global {
     /// When to use colour
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN", global = true)]
     color: Color,
-    /// Say less on standard error
+    /// Print less on standard error
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say more on standard error; repeat for more
+    /// Print more on standard error; repeat for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// As root, also read files that other users can change
@@ -71,41 +71,41 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Interfaces, addresses and their states, and what each bind form would cover
+    /// Show interfaces and addresses with their states, and what each bind form would cover
     Interfaces(Deferred<interfaces::Args>),
     /// Bind, accept, and report every arrival with its ingress interface
     Listen(Deferred<listen::Args>),
-    /// What answers at an address of this host, such as localhost:3000, and why not
+    /// Show what answers at an address of this host, such as localhost:3000, and why not
     Why(Deferred<why::Args>),
-    /// What already listens here, who can reach it, and whether a policy allows it
+    /// Show what already listens here, who can reach it, and whether a policy allows it
     Audit(Deferred<audit::Args>),
-    /// Established connections of this machine's servers, with their ingress interface where rights allow
+    /// Show established connections of this machine's servers, with their ingress interface if permitted
     Connections(Deferred<connections::Args>),
-    /// Foretell binds, conflicts and who reaches what; open no socket
+    /// Predict binds, conflicts and reachability; open no socket
     Plan(Deferred<plan::Args>),
-    /// Bind, connect from this host to every address and port, and show prediction beside observation
+    /// Bind, connect from this host to every address and port, and compare predicted with observed
     Probe(Deferred<probe::Args>),
-    /// Make hosts out of thin air, and connect from them to the listeners, without root
+    /// Build a temporary network of namespaces and test listeners from other hosts; no root needed
     Lab(Deferred<lab::Args>),
-    /// Two reports, or two profiles planned here, side by side
+    /// Compare two reports, or two profiles planned here
     Diff(Deferred<diff::Args>),
-    /// What this user can and cannot see of this machine, and which switch would change it
+    /// Show what this user can and cannot see of this machine, and which setting would change it
     Doctor(Deferred<doctor::Args>),
     /// Check profiles, policies and lab files; bind nothing
     Check(Deferred<check::Args>),
-    /// Write a commented profile to begin with
+    /// Write a commented profile as a starting point
     Init(Deferred<init::Args>),
-    /// The JSON Schema of profiles, policies or lab files
+    /// Print the JSON Schema of profiles, policies or lab files
     Schema(Deferred<schema::Args>),
-    /// What a code or a topic means, how to see it with ss and ip, and how to fix it
+    /// Explain a code or a topic: its meaning, how to see it with ss and ip, and how to fix it
     Explain(Deferred<explain::Args>),
-    /// A completion script for a shell
+    /// Print a completion script for a shell
     Completions(Deferred<completions::Args>),
-    /// The manual page, or that of a command
+    /// Print the manual page of the program or of a command
     Man(Deferred<completions::ManArgs>),
 }
 
-/// Runs the program with these arguments and says how it ended.
+/// Runs the program with these arguments and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     crate::sys::survive_file_size_limit();

@@ -1,4 +1,4 @@
-//! Where profiles come from: files, standard input, the built-in ones, and `--bind`.
+//! Sources of profiles: files, standard input, built-in profiles, and `--bind`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
@@ -12,20 +12,20 @@ use crate::escape::escape;
 use crate::profile::{self, Profile, builtin, flag};
 use crate::sys;
 
-/// The longest file that is read.
+/// Maximum length of a file.
 pub(super) const LONGEST: u64 = 1024 * 1024;
 
-/// The file that commands use when no TARGET is given.
+/// The file that commands use without a TARGET.
 pub(super) const FOUND_HERE: &str = "bindscope.toml";
 
-/// The profile and listeners that a command is given.
+/// The profile and listeners of a command.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ProfileArgs {
     /// What to bind: 0.0.0.0:8080, '[::]:8080', eth0:8080, udp:eth0:5353, 8080 (this host only), '*:8080' (dual-stack); or a
     /// profile: a file, - for standard input, or a built-in name [default: ./bindscope.toml, else the profile `default`]
     #[arg(value_name = "TARGET", help_heading = "What to bind")]
     targets: Vec<OsString>,
-    /// One more listener, such as 127.0.0.1:8081, '[::]:8082,v6only=false' or udp:eth0:5353; may be repeated
+    /// An additional listener, such as 127.0.0.1:8081, '[::]:8082,v6only=false' or udp:eth0:5353; may be repeated
     #[arg(short, long, value_name = "LISTENER", help_heading = "What to bind")]
     bind: Vec<String>,
     /// Do not use ./bindscope.toml
@@ -43,7 +43,7 @@ impl ProfileArgs {
         ProfileArgs { targets: vec![profile.to_owned()], bind: Vec::new(), no_config: false, strict: false }
     }
 
-    /// The same with one more target.
+    /// The same arguments with one more target.
     #[must_use]
     pub fn with(&self, target: &OsStr) -> ProfileArgs {
         let mut own = self.clone();
@@ -63,11 +63,12 @@ impl ProfileArgs {
         self.names_one() || !self.bind.is_empty()
     }
 
-    /// The profile that the arguments describe: the one named, with the other targets and the listeners of `--bind` after its
-    /// own; those alone when no profile is named; `./bindscope.toml` or the built-in `default` when there is neither.
+    /// The profile of the arguments: the named profile with its listeners, then the other targets, then the listeners
+    /// of `--bind`. Without a named profile only the targets and listeners. Without both, `./bindscope.toml` or the
+    /// built-in `default`.
     ///
     /// # Errors
-    /// Exit 2 with every problem of the profile, the targets and `--bind`.
+    /// Exit code 2 with every problem of the profile, the targets and `--bind`.
     pub fn load(&self, default: &str, context: &Context) -> Result<Profile, Failure> {
         let (targets, mut problems) = targets::classify(&self.targets, Path::is_file);
         let refused = !problems.is_empty();
@@ -130,7 +131,7 @@ impl ProfileArgs {
     }
 }
 
-/// `./bindscope.toml`, which is named first. As root, a directory in which others may write does not supply it.
+/// `./bindscope.toml`, which is announced first. Root does not use it from a directory in which other users can write.
 fn found_here(context: &Context) -> Result<Profile, Vec<Diagnostic>> {
     if !input::trust().everyone
         && let Ok(metadata) = std::fs::metadata(".")
@@ -152,23 +153,23 @@ fn found_here(context: &Context) -> Result<Profile, Vec<Diagnostic>> {
     Ok(profile)
 }
 
-/// A port or a range of ports, with or without options.
+/// A port or a port range, with or without options.
 fn is_port(text: &str) -> bool {
     let port = text.split(',').next().unwrap_or(text);
     let port = port.strip_prefix("udp:").or_else(|| port.strip_prefix("tcp:")).unwrap_or(port);
     port.split('-').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// A profile by its name alone: a file, `-`, or a built-in one.
+/// A profile by its name: a file, `-`, or a built-in one.
 ///
 /// # Errors
-/// Exit 2 with every problem of it.
+/// Exit code 2 with every problem.
 pub fn load_named(name: &OsStr) -> Result<Profile, Failure> {
     named(name).map_err(Failure::usage)
 }
 
-/// A profile by the name that the user gave. The built-in one goes first: a file that happens to lie in the current directory
-/// must not take its place. `./default` is the file.
+/// A profile by the name that the user gave. A built-in profile takes precedence, so that a file in the current
+/// directory cannot replace it. `./default` is the file.
 fn named(name: &OsStr) -> Result<Profile, Vec<Diagnostic>> {
     if let Some(name) = name.to_str()
         && let Some(text) = builtin::get(name)
@@ -179,7 +180,7 @@ fn named(name: &OsStr) -> Result<Profile, Vec<Diagnostic>> {
     parse(&file)
 }
 
-/// Adds the names of the built-in profiles to a file that is not there.
+/// Adds the names of the built-in profiles to the error about a missing file.
 fn suggest(problem: Diagnostic, name: &OsStr) -> Diagnostic {
     if problem.code != Code::UNKNOWN_PROFILE {
         return problem;
@@ -194,18 +195,18 @@ fn suggest(problem: Diagnostic, name: &OsStr) -> Diagnostic {
     problem.help(format!("built in are {}", builtin::names().collect::<Vec<_>>().join(", ")))
 }
 
-/// A file that was read, or standard input.
+/// A file, or standard input, with its content.
 #[derive(Debug)]
 pub struct SourceFile {
-    /// How it is called in messages.
+    /// Name in messages.
     pub origin: String,
-    /// What is in it.
+    /// Content.
     pub text: String,
-    /// Where it is; `None` for standard input.
+    /// Path; `None` for standard input.
     pub path: Option<PathBuf>,
 }
 
-/// Parses the profile in a file, with the one that it extends.
+/// Parses the profile in a file, and the profile that it extends.
 ///
 /// # Errors
 /// Every problem of both.
@@ -219,7 +220,9 @@ pub fn parse(file: &SourceFile) -> Result<Profile, Vec<Diagnostic>> {
     if !inside || base.as_os_str().is_empty() {
         let problem =
             Diagnostic::error(Code::UNREADABLE_FILE, "`extends` leads out of the directory of this file");
-        return Err(vec![problem.at(place()).help("put the other file beside this one, or below it")]);
+        return Err(vec![
+            problem.at(place()).help("put the other file into the same directory, or below it"),
+        ]);
     }
     let base = path.parent().unwrap_or(Path::new("")).join(base);
     match read(base.as_os_str()) {
@@ -228,10 +231,10 @@ pub fn parse(file: &SourceFile) -> Result<Profile, Vec<Diagnostic>> {
     }
 }
 
-/// A file, or the built-in profile of this name when there is no such file.
+/// A file, or the built-in profile with this name if there is no such file.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 pub fn read_or_builtin(name: &OsStr) -> Result<SourceFile, Diagnostic> {
     match name.to_str().and_then(builtin::get) {
         Some(text) if !Path::new(name).exists() => Ok(SourceFile {
@@ -243,23 +246,23 @@ pub fn read_or_builtin(name: &OsStr) -> Result<SourceFile, Diagnostic> {
     }
 }
 
-/// What a user wrote in TOML.
+/// A user's TOML text.
 const TOML: Kind =
     Kind { code: Code::UNREADABLE_FILE, missing: Code::UNKNOWN_PROFILE, help: "give a file of TOML text" };
 
-/// Reads a file that a user wrote, or standard input as `-`: at most 1 MiB of UTF-8.
+/// Reads a user's file, or standard input for `-`: at most 1 MiB of UTF-8.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem with the file.
 pub fn read(name: &OsStr) -> Result<SourceFile, Diagnostic> {
     let path = (name != "-").then(|| PathBuf::from(name));
     file_of(input::origin(name), path, input::read(name, LONGEST, &TOML)?)
 }
 
-/// What was read, as text.
+/// The content as text.
 ///
 /// # Errors
-/// When it is longer than 1 MiB, or not UTF-8.
+/// If it is longer than 1 MiB, or not UTF-8.
 pub fn file_of(origin: String, path: Option<PathBuf>, bytes: Vec<u8>) -> Result<SourceFile, Diagnostic> {
     if bytes.len() as u64 > LONGEST {
         return Err(unreadable(&origin, "it is longer than 1 MiB", "give a file of TOML text"));

@@ -1,4 +1,4 @@
-//! `bindscope schema`: the JSON Schema of the files that a user writes.
+//! `bindscope schema`: the JSON Schema of user files.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::profile::{FileKind, schema};
 /// Arguments of `bindscope schema`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which files
+    /// The kind of file
     #[arg(value_enum, value_name = "KIND")]
     kind: Kind,
     /// Write to FILE instead of standard output
@@ -18,18 +18,18 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Kind {
-    /// What is bound
+    /// Listeners and expectations
     Profile,
-    /// What may listen
+    /// Rules for what may listen
     Policy,
     /// The network of a lab
     Lab,
 }
 
-/// Runs it.
+/// Entry point of `bindscope schema`.
 ///
 /// # Errors
-/// Exit 5 when it cannot be written.
+/// Exit code 5 if it cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let kind = match args.kind {
         Kind::Profile => FileKind::Profile,

@@ -1,4 +1,4 @@
-//! What the positional TARGETs of `listen`, `plan`, `probe` and `lab run` mean: a profile, or something to bind.
+//! Positional TARGETs of `listen`, `plan`, `probe` and `lab run`: a profile, or something to bind.
 
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
@@ -14,14 +14,14 @@ use crate::profile::{self, builtin};
 pub enum Target {
     /// The name of a built-in profile, a file, or `-`.
     Profile(OsString),
-    /// A listener, in the form of `--bind`.
+    /// A listener, in the syntax of `--bind`.
     Bind(String),
 }
 
-/// Tells profiles from listeners. `is_file` says whether a file of this name exists. A built-in profile goes before a file in the
-/// current directory, unless the name has a slash or a dot.
+/// Separates profiles from listeners. `is_file` says whether a file with this name exists. A built-in profile takes
+/// precedence over a file in the current directory, unless the name contains a slash or a dot.
 ///
-/// Returns what was understood, and a problem for each target that is neither and for more than one profile.
+/// Returns the recognized targets, and a problem for each target that is neither and for more than one profile.
 pub fn classify(names: &[OsString], is_file: impl Fn(&Path) -> bool) -> (Vec<Target>, Vec<Diagnostic>) {
     let mut targets = Vec::new();
     let mut problems = Vec::new();
@@ -39,7 +39,7 @@ pub fn classify(names: &[OsString], is_file: impl Fn(&Path) -> bool) -> (Vec<Tar
         }
     }
     if let [first, second, ..] = profiles.as_slice() {
-        let message = format!("{first} and {second} are both profiles; a command takes one");
+        let message = format!("{first} and {second} are both profiles; a command accepts one");
         problems.push(Diagnostic::error(Code::UNKNOWN_PROFILE, message).help(
             "run the command once for each, or let one file extend the other: bindscope explain profiles",
         ));
@@ -81,7 +81,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// What to write instead of a text that is neither a profile nor a listener.
+/// A suggestion for a text that is neither a profile nor a listener.
 fn unknown(text: &str) -> Diagnostic {
     let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
     let port = if digits.is_empty() { "8080" } else { &digits };
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn profiles_and_listeners_are_told_apart_by_their_form() {
+    fn profiles_and_listeners_differ_in_their_form() {
         for name in ["default", "./default", "a.toml", "dir/a", "-", "here", "dir/a:b.toml"] {
             assert_eq!(kinds(&[name]).unwrap(), [Target::Profile(name.into())], "{name}");
         }

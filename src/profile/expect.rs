@@ -19,13 +19,13 @@ pub struct Expectation {
     /// Address families that the expectation covers; empty for every family of the listener.
     pub families: Vec<Family>,
     /// Sources that must all reach the listener.
-    pub reachable_from: Vec<Vantage>,
+    pub reachable_from: Vec<ExpectedSource>,
     /// Sources that must not reach the listener.
-    pub not_reachable_from: Vec<Vantage>,
+    pub not_reachable_from: Vec<ExpectedSource>,
     /// The only sources that may reach the listener; all of them must.
-    pub only_from: Vec<Vantage>,
+    pub only_from: Vec<ExpectedSource>,
     /// Minimum number of other sources that must be tested to decide `only_from` and `not_reachable_from`.
-    pub min_vantages: u32,
+    pub min_sources: u32,
     /// Outcomes that count as not reached; empty for every outcome except `accepted`.
     pub how_refused: Vec<Outcome>,
     /// Patterns for the ingress interface of every arrival; empty for no condition.
@@ -50,7 +50,7 @@ impl Expectation {
 
 /// Source of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Vantage {
+pub enum ExpectedSource {
     /// This host, to its loopback addresses.
     Loopback,
     /// This host, to its other addresses.
@@ -63,27 +63,27 @@ pub enum Vantage {
     Node(String),
 }
 
-impl Vantage {
-    fn parse(text: &str) -> Option<Vantage> {
+impl ExpectedSource {
+    fn parse(text: &str) -> Option<ExpectedSource> {
         Some(match text.split_once(':') {
-            None if text == "loopback" => Vantage::Loopback,
-            None if text == "self" => Vantage::OwnAddresses,
-            None if text == "host" => Vantage::Host,
-            Some(("link", name)) if !name.is_empty() => Vantage::Link(name.to_owned()),
-            Some(("node", name)) if !name.is_empty() => Vantage::Node(name.to_owned()),
+            None if text == "loopback" => ExpectedSource::Loopback,
+            None if text == "self" => ExpectedSource::OwnAddresses,
+            None if text == "host" => ExpectedSource::Host,
+            Some(("link", name)) if !name.is_empty() => ExpectedSource::Link(name.to_owned()),
+            Some(("node", name)) if !name.is_empty() => ExpectedSource::Node(name.to_owned()),
             _ => return None,
         })
     }
 }
 
-impl fmt::Display for Vantage {
+impl fmt::Display for ExpectedSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Vantage::Loopback => f.write_str("loopback"),
-            Vantage::OwnAddresses => f.write_str("self"),
-            Vantage::Host => f.write_str("host"),
-            Vantage::Link(name) => write!(f, "link:{}", crate::escape::escape(name)),
-            Vantage::Node(name) => write!(f, "node:{}", crate::escape::escape(name)),
+            ExpectedSource::Loopback => f.write_str("loopback"),
+            ExpectedSource::OwnAddresses => f.write_str("self"),
+            ExpectedSource::Host => f.write_str("host"),
+            ExpectedSource::Link(name) => write!(f, "link:{}", crate::escape::escape(name)),
+            ExpectedSource::Node(name) => write!(f, "node:{}", crate::escape::escape(name)),
         }
     }
 }
@@ -126,11 +126,7 @@ pub(super) static EXPECT: Keys = Keys {
         ),
         optional("not_reachable_from", Kind::Texts, "who must not reach it"),
         optional("only_from", Kind::Texts, "the only sources that may reach it; all of them must"),
-        optional(
-            "min_vantages",
-            Kind::Integer(1, 65_536),
-            "how many others must really be tried (default 1)",
-        ),
+        optional("min_sources", Kind::Integer(1, 65_536), "how many others must really be tried (default 1)"),
         optional(
             "how_refused",
             Kind::Choices(&["refused", "timeout", "unreachable", "error"]),
@@ -200,10 +196,10 @@ fn one(table: &DeTable<'_>, span: &std::ops::Range<usize>, problems: &mut Proble
     Expectation {
         listeners: texts(table, "listener"),
         families: families.into_iter().map(family).collect(),
-        reachable_from: vantages(table, "reachable_from", problems),
-        not_reachable_from: vantages(table, "not_reachable_from", problems),
-        only_from: vantages(table, "only_from", problems),
-        min_vantages: number(table, "min_vantages").unwrap_or(1),
+        reachable_from: sources(table, "reachable_from", problems),
+        not_reachable_from: sources(table, "not_reachable_from", problems),
+        only_from: sources(table, "only_from", problems),
+        min_sources: number(table, "min_sources").unwrap_or(1),
         how_refused: how_refused.collect(),
         arrives_on: texts(table, "arrives_on"),
         bind: bind_result(table, problems),
@@ -213,13 +209,13 @@ fn one(table: &DeTable<'_>, span: &std::ops::Range<usize>, problems: &mut Proble
     }
 }
 
-fn vantages(table: &DeTable<'_>, key: &str, problems: &mut Problems) -> Vec<Vantage> {
+fn sources(table: &DeTable<'_>, key: &str, problems: &mut Problems) -> Vec<ExpectedSource> {
     let values = table.get(key).map(one_or_many).unwrap_or_default();
-    let mut vantages = Vec::new();
+    let mut sources = Vec::new();
     for value in values {
         let Some(text) = value.get_ref().as_str().filter(|text| !text.is_empty()) else { continue };
-        match Vantage::parse(text) {
-            Some(vantage) => vantages.push(vantage),
+        match ExpectedSource::parse(text) {
+            Some(source) => sources.push(source),
             None => {
                 let help = match nearest(text, ["loopback", "self", "host"]) {
                     Some(near) => format!("did you mean \"{near}\"?"),
@@ -231,7 +227,7 @@ fn vantages(table: &DeTable<'_>, key: &str, problems: &mut Problems) -> Vec<Vant
             }
         }
     }
-    vantages
+    sources
 }
 
 fn bind_result(table: &DeTable<'_>, problems: &mut Problems) -> Option<BindResult> {

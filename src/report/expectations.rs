@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::matrix::{CellReport, SocketReport};
 use crate::model::{Family, IfName, Outcome, Protocol, Source};
 use crate::plan::predict::BindOutcome;
-use crate::profile::expect::{BindResult, Expectation, Spread, Vantage};
+use crate::profile::expect::{BindResult, Expectation, ExpectedSource, Spread};
 
 /// Evaluates shares: how many of the connections each socket received.
 #[must_use]
@@ -29,26 +29,26 @@ pub fn judge_shares(wanted: Spread, counts: &[u32], lost: u32) -> Judged {
 }
 
 /// Whether a result is from this source.
-fn covers(vantage: &Vantage, cell: &CellReport) -> bool {
-    match (vantage, &cell.source) {
-        (Vantage::Loopback, Source::Host) => is_loopback(&cell.destination),
-        (Vantage::OwnAddresses, Source::Host) => !is_loopback(&cell.destination),
-        (Vantage::Host, Source::Host) => true,
-        (Vantage::Link(glob), Source::Link(name) | Source::Beyond(name)) => {
+fn covers(source: &ExpectedSource, cell: &CellReport) -> bool {
+    match (source, &cell.source) {
+        (ExpectedSource::Loopback, Source::Host) => is_loopback(&cell.destination),
+        (ExpectedSource::OwnAddresses, Source::Host) => !is_loopback(&cell.destination),
+        (ExpectedSource::Host, Source::Host) => true,
+        (ExpectedSource::Link(glob), Source::Link(name) | Source::Beyond(name)) => {
             name.as_str().is_some_and(|name| matches_glob(glob, name))
         }
-        (Vantage::Node(glob), Source::Node(name)) => matches_glob(glob, name),
+        (ExpectedSource::Node(glob), Source::Node(name)) => matches_glob(glob, name),
         _ => false,
     }
 }
 
 /// The narrowest source class of a result.
-fn vantage_of(cell: &CellReport) -> Vantage {
+fn source_of(cell: &CellReport) -> ExpectedSource {
     match &cell.source {
-        Source::Host if is_loopback(&cell.destination) => Vantage::Loopback,
-        Source::Host => Vantage::OwnAddresses,
-        Source::Link(name) | Source::Beyond(name) => Vantage::Link(name.to_string()),
-        Source::Node(name) => Vantage::Node(name.clone()),
+        Source::Host if is_loopback(&cell.destination) => ExpectedSource::Loopback,
+        Source::Host => ExpectedSource::OwnAddresses,
+        Source::Link(name) | Source::Beyond(name) => ExpectedSource::Link(name.to_string()),
+        Source::Node(name) => ExpectedSource::Node(name.clone()),
     }
 }
 
@@ -222,7 +222,7 @@ impl Case<'_> {
         }
     }
 
-    fn reachable(&self, from: &[Vantage]) -> Judged {
+    fn reachable(&self, from: &[ExpectedSource]) -> Judged {
         let mut count = 0;
         let mut undecided = None;
         // Each port separately: reaching one port says nothing about another.
@@ -238,25 +238,25 @@ impl Case<'_> {
         }
         for ((name, service), families) in asked {
             let only = BTreeSet::from([name]);
-            for vantage in from {
+            for source in from {
                 for &family in &families {
                     let looks: Vec<_> = self
                         .at(service)
-                        .filter(|cell| covers(vantage, cell) && family_of(&cell.destination) == family)
+                        .filter(|cell| covers(source, cell) && family_of(&cell.destination) == family)
                         .collect();
                     let taken: Vec<_> = looks.iter().map(|cell| self.takes(cell, &only)).collect();
                     if taken.contains(&Some(true)) {
                         count += 1;
                     } else if looks.is_empty() {
-                        undecided = Some(format!("no {family} connection was attempted from {vantage}"));
+                        undecided = Some(format!("no {family} connection was attempted from {source}"));
                     } else if taken.contains(&None) {
-                        undecided = Some(format!("whether {vantage} reaches {name} is not known"));
+                        undecided = Some(format!("whether {source} reaches {name} is not known"));
                     } else {
                         let first = looks[0];
                         return (
                             Verdict::Fail,
                             format!(
-                                "{vantage} does not reach {name} over {family}: {} port {} is {}",
+                                "{source} does not reach {name} over {family}: {} port {} is {}",
                                 first.destination,
                                 first.port,
                                 outcome_text(first)
@@ -273,78 +273,78 @@ impl Case<'_> {
         }
     }
 
-    fn not_reachable(&self, from: &[Vantage]) -> Judged {
+    fn not_reachable(&self, from: &[ExpectedSource]) -> Judged {
         if let Some(name) = self.closed() {
             return (Verdict::Undecided, format!("no socket of {name} is open, so it cannot be reached"));
         }
         let names = self.names();
         let mut count = 0;
         let mut tried = BTreeSet::new();
-        for vantage in from {
+        for source in from {
             let before = count;
-            for cell in self.about().filter(|cell| covers(vantage, cell)) {
+            for cell in self.about().filter(|cell| covers(source, cell)) {
                 count += 1;
                 match self.takes(cell, &names) {
                     Some(false) => {
                         let outcome =
                             cell.observed.as_ref().map(|seen| seen.outcome).or(cell.predicted.outcome);
                         if !self.refuses_as_wanted(outcome) {
-                            return (Verdict::Fail, self.wrong_refusal(cell, vantage));
+                            return (Verdict::Fail, self.wrong_refusal(cell, source));
                         }
-                        tried.insert(vantage_of(cell).to_string());
+                        tried.insert(source_of(cell).to_string());
                     }
-                    Some(true) => return (Verdict::Fail, reached(cell, vantage)),
+                    Some(true) => return (Verdict::Fail, reached(cell, source)),
                     None => {
-                        return (Verdict::Undecided, format!("whether {vantage} reaches it is not known"));
+                        return (Verdict::Undecided, format!("whether {source} reaches it is not known"));
                     }
                 }
             }
             if count == before {
-                return (Verdict::Undecided, format!("no connection was attempted from {vantage}"));
+                return (Verdict::Undecided, format!("no connection was attempted from {source}"));
             }
         }
-        if tried.len() < self.min_vantages() {
+        if tried.len() < self.min_sources() {
             let because =
-                format!("{} other sources tested, but min_vantages is {}", tried.len(), self.min_vantages());
+                format!("{} other sources tested, but min_sources is {}", tried.len(), self.min_sources());
             return (Verdict::Undecided, because);
         }
         (Verdict::Pass, format!("not reached in {count} attempts"))
     }
 
-    fn only_from(&self, from: &[Vantage]) -> Judged {
+    fn only_from(&self, from: &[ExpectedSource]) -> Judged {
         let (verdict, because) = self.reachable(from);
         if verdict != Verdict::Pass {
             return (verdict, because);
         }
         let names = self.names();
-        let min_vantages = self.min_vantages();
+        let min_sources = self.min_sources();
         let mut others = BTreeSet::new();
-        let strangers = self.about().filter(|cell| !from.iter().any(|vantage| covers(vantage, cell)));
-        for cell in strangers {
-            let vantage = vantage_of(cell);
+        let other_results = self.about().filter(|cell| !from.iter().any(|source| covers(source, cell)));
+        for cell in other_results {
+            let source = source_of(cell);
             match self.takes(cell, &names) {
-                Some(true) => return (Verdict::Fail, reached(cell, &vantage)),
-                None => return (Verdict::Undecided, format!("whether {vantage} reaches it is not known")),
+                Some(true) => return (Verdict::Fail, reached(cell, &source)),
+                None => return (Verdict::Undecided, format!("whether {source} reaches it is not known")),
                 Some(false) => {}
             }
             let outcome = cell.observed.as_ref().map(|seen| seen.outcome).or(cell.predicted.outcome);
             if !self.refuses_as_wanted(outcome) {
-                return (Verdict::Fail, self.wrong_refusal(cell, &vantage));
+                return (Verdict::Fail, self.wrong_refusal(cell, &source));
             }
-            others.insert(vantage.to_string());
+            others.insert(source.to_string());
         }
-        if others.len() < min_vantages {
+        if others.len() < min_sources {
             let tried = others.len();
             return (
                 Verdict::Undecided,
-                format!("{tried} other sources tested, but min_vantages is {min_vantages}"),
+                format!("{tried} other sources tested, but min_sources is {min_sources}"),
             );
         }
         (Verdict::Pass, format!("{because}; not from {} other sources", others.len()))
     }
 
-    fn min_vantages(&self) -> usize {
-        usize::try_from(self.expectation.min_vantages).unwrap_or(usize::MAX)
+    fn min_sources(&self) -> usize {
+        usize::try_from(self.expectation.min_sources).unwrap_or(usize::MAX)
     }
 
     /// Whether an outcome other than `accepted` is allowed.
@@ -355,8 +355,8 @@ impl Case<'_> {
         })
     }
 
-    fn wrong_refusal(&self, cell: &CellReport, vantage: &Vantage) -> String {
-        let how = format!("{vantage} to {} port {} is {}", cell.destination, cell.port, outcome_text(cell));
+    fn wrong_refusal(&self, cell: &CellReport, source: &ExpectedSource) -> String {
+        let how = format!("{source} to {} port {} is {}", cell.destination, cell.port, outcome_text(cell));
         let wanted: Vec<String> = self.expectation.how_refused.iter().map(ToString::to_string).collect();
         format!("{how}, and only {} is allowed", wanted.join(" or "))
     }
@@ -430,8 +430,8 @@ impl Case<'_> {
     }
 }
 
-fn reached(cell: &CellReport, vantage: &Vantage) -> String {
-    format!("{vantage} reaches it at {} port {}", cell.destination, cell.port)
+fn reached(cell: &CellReport, source: &ExpectedSource) -> String {
+    format!("{source} reaches it at {} port {}", cell.destination, cell.port)
 }
 
 fn outcome_text(cell: &CellReport) -> String {

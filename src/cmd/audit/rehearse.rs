@@ -9,13 +9,13 @@ use crate::lab::{rehearse, twin};
 use crate::model::Snapshot;
 use crate::sys;
 
-/// How long one connection, and all of them, may take.
+/// Timeout of one connection, and of all of them.
 const PATIENCE: Patience = Patience { connect: Duration::from_secs(1), all: Duration::from_secs(60) };
 
-/// Rehearses the sockets of the report that are in the namespace of `host` in a copy of it, and adds what came of it.
+/// Tests the report's sockets in the namespace of `host` in a copy of it, and adds the results.
 ///
 /// # Errors
-/// Exit 4 when no copy can be built.
+/// Exit code 4 if the copy cannot be built.
 pub(super) fn add(report: &mut Report, host: &Snapshot) -> Result<(), Failure> {
     let snapshot = Snapshot { packet_filters: Some(sys::packet_filters_with_rules()), ..host.clone() };
     let twin = twin::of(&snapshot);

@@ -1,21 +1,21 @@
-//! Accept queues that fill up: how far, and how many connections the kernel has turned away meanwhile.
+//! Accept queues that fill up: the length, and the number of connections that the kernel dropped.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::sys::Overflows;
 
-/// How long a listener rests after its queue was told.
+/// Minimum time between two reports of one listener.
 const REST: Duration = Duration::from_secs(1);
 
 /// The queue of one listener.
 struct Queue {
-    /// The fullest since it was told.
+    /// Maximum length since the last report.
     fullest: Option<(u32, u32)>,
     told: Instant,
 }
 
-/// How far the queues of all listeners have been filled.
+/// Maximum lengths of the queues of all listeners.
 pub(super) struct Pressure {
     overflows: Option<Overflows>,
     queues: BTreeMap<String, Queue>,
@@ -26,8 +26,8 @@ impl Pressure {
         Pressure { overflows: Overflows::new(), queues: BTreeMap::new() }
     }
 
-    /// Takes note that so many wait of so many that may. Returns the fullest since the last time when it is to be told now: at
-    /// once, and then every second at the most.
+    /// Records the length and limit of a queue. Returns the maximum since the last report when it is time to report it:
+    /// immediately, then at most every second.
     pub(super) fn filled(
         &mut self,
         listener: &str,
@@ -47,13 +47,13 @@ impl Pressure {
         queue.fullest.take()
     }
 
-    /// What was noted of each listener and not told yet.
+    /// The recorded but unreported lengths of each listener.
     pub(super) fn unreported(&mut self) -> Vec<(String, (u32, u32))> {
         let queues = self.queues.iter_mut();
         queues.filter_map(|(listener, queue)| Some((listener.clone(), queue.fullest.take()?))).collect()
     }
 
-    /// How many connections the kernel has turned away at full queues in this network namespace.
+    /// Number of connections that the kernel dropped at full queues in this network namespace.
     pub(super) fn overflows(&self) -> Option<u64> {
         self.overflows.as_ref()?.count()
     }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queue_is_told_at_once_and_then_each_second() {
+    fn a_queue_is_reported_at_once_and_then_each_second() {
         let mut pressure = Pressure { overflows: None, queues: BTreeMap::new() };
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);

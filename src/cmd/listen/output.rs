@@ -1,4 +1,4 @@
-//! Where the lines of `listen` go.
+//! Output of `listen`.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,12 +14,12 @@ use crate::sys;
 use crate::cmd::format_args::Formats;
 use crate::cmd::{Exit, Failure};
 
-/// How arrivals are told.
+/// Format of arrivals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// Aligned lines for people, and a matrix at the end
+    /// Aligned lines for people, and a summary at the end
     Human,
-    /// One JSON object a line
+    /// One JSON object per line
     #[value(alias = "json")]
     Ndjson,
 }
@@ -29,8 +29,8 @@ impl Formats for Format {
     const JSON: Format = Format::Ndjson;
 }
 
-/// Opens the sink: the file, or standard output. A thread that it needs gives up all its rights unless `keep_rights` says
-/// otherwise, and how far it came is returned.
+/// Opens the sink: the file, or standard output. Its writing thread, if any, drops all its privileges unless
+/// `keep_rights`. Returns the level that was reached.
 pub(super) fn open(path: Option<&Path>, keep_rights: bool) -> Result<(Sink, Option<Confinement>), Failure> {
     let (name, opened) = match path {
         Some(path) => (
@@ -49,7 +49,7 @@ pub(super) fn open(path: Option<&Path>, keep_rights: bool) -> Result<(Sink, Opti
     opened.map_err(|error| {
         let problem = Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write to {name}: {error}"));
         let help = match sys::errno_of(&error) {
-            Errno::ENXIO => "it is a FIFO that nobody reads: start the reader first",
+            Errno::ENXIO => "it is a FIFO without a reader: start the reader first",
             _ => "choose another file with -o FILE",
         };
         Failure::new(Exit::Output, problem.help(help))

@@ -286,7 +286,8 @@ impl Flows {
 }
 
 /// The number of a rule in its chain, from 1.
-fn rule_number(place: usize, ruleset: &Ruleset) -> usize {
+#[must_use]
+pub fn rule_number(place: usize, ruleset: &Ruleset) -> usize {
     let Some(rule) = ruleset.nftables.get(place) else { return 0 };
     let same = |other: &&crate::model::ruleset::NftObject| {
         other.kind == NftKind::Rule

@@ -4,13 +4,13 @@
 //! up, routes after it.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::path::Segments;
 use crate::model::ruleset::Ruleset;
 use crate::model::topology::{Bridge, End, Event, LabAddress, LinkChange, Node, Topology, setting_path};
-use crate::model::{IfName, RouteKind, Rule};
+use crate::model::{IfName, Protocol, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
 
 /// One step. Nodes are indexes into [`Plan::nodes`].
@@ -105,6 +105,20 @@ pub struct Plan {
     pub events: Vec<Vec<Operation>>,
     /// Whether it is a copy of another host: what the kernel refuses to copy is left out and reported.
     pub copies: bool,
+    /// Sockets that stand in for the targets of address translation, with their nodes.
+    pub stand_ins: Vec<StandIn>,
+}
+
+/// A socket outside of the host that answers in place of a program to which address translation leads, such as one in a
+/// container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StandIn {
+    /// The node.
+    pub node: usize,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Address and port.
+    pub address: SocketAddr,
 }
 
 /// Settings that affect results, for every node: a new namespace may inherit them from the machine

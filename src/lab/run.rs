@@ -9,21 +9,24 @@ use std::time::{Duration, Instant};
 
 use super::build::Lab;
 use super::capture_check::Witness;
-use super::filter_trace::{Flows, Rules};
+use super::filter_trace::{Flows, Rules, rule_number};
 use super::ops;
 use super::path::{Arrival, Nodes, Unreachable};
 use super::twin::Client;
 use crate::code::Code;
 use crate::model::addr::needs_zone;
-use crate::model::{Outcome, Protocol, Snapshot, Source};
+use crate::model::ruleset::Ruleset;
+use crate::model::{FamilyExposure, Outcome, Protocol, Snapshot, SocketSpec, Source, Translated};
 use crate::plan::bind_check::Rights;
 use crate::plan::expand::{Expansion, expand};
+use crate::plan::filter::Filters;
 use crate::plan::predict::Holder;
 use crate::plan::reach::{Cell, Destination, Matrix, Reach};
 use crate::probe::attempt::{self, Attempt, Limits};
 use crate::probe::listeners as probe;
 use crate::profile::Profile;
 use crate::report::matrix::{self, CellReport, Plan, Seen};
+use crate::serve::bind::{self, Bound};
 use crate::sys::{self, Capture, Error, netns};
 
 /// What bounds a run.
@@ -66,6 +69,8 @@ pub struct Looked {
 struct Connected {
     /// By cell.
     seen: Vec<Option<Seen>>,
+    /// By cell: the stand-in that answered.
+    forwarded: Vec<Option<SocketAddr>>,
     witness: io::Result<Witness>,
     /// What packets met in the packet filters; `None` where there are none.
     flows: Option<Result<Flows, String>>,
@@ -100,6 +105,19 @@ pub fn open_as(lab: &Lab, profile: &Profile, snapshot: Snapshot) -> Result<Opene
         })
         .map_err(|error| Error::call("enter", "the host node", error))?;
     opened.map_err(|error| Error::call("give up", "the rights over the host node", error))
+}
+
+/// The sockets that stand in for the targets of address translation; one that cannot be opened answers nobody.
+fn open_stand_ins(lab: &Lab) -> Vec<Bound> {
+    let open = |one: &ops::StandIn| {
+        let spec = SocketSpec {
+            listener: "stand-in".to_owned(),
+            ..SocketSpec::plain(one.protocol, one.address.ip(), one.address.port())
+        };
+        let namespace = lab.namespaces().get(one.node)?;
+        namespace.run(|| bind::open(&spec, FamilyExposure::default())).ok()?.ok()
+    };
+    lab.plan.stand_ins.iter().filter_map(open).collect()
 }
 
 /// Foretells every cell of the lab as it is now, connects every one, and puts both side by side.
@@ -153,7 +171,7 @@ pub(super) fn look_from(
     patience: Patience,
     progress: &mut (dyn FnMut(usize, usize) + Send),
 ) -> Result<Looked, Error> {
-    let Connected { seen, witness, flows } =
+    let Connected { seen, forwarded, witness, flows } =
         connect_all(lab, &opened.sockets, &plan, clients, &snapshot, patience, progress)?;
     let asked = seen.iter().zip(clients).filter(|(_, client)| client.is_some());
     let unseen = asked.filter(|(seen, _)| seen.is_none()).count();
@@ -172,7 +190,11 @@ pub(super) fn look_from(
     let mut untraced = None;
     match (flows, lab.ruleset().zip(lab.rules())) {
         (Some(Ok(flows)), Some((ruleset, replayed))) => {
-            let rules = Rules { ruleset, replayed, text: &|_| String::new() };
+            let filters = Filters::decode(ruleset).ok();
+            let text = |place: usize| {
+                filters.as_ref().and_then(|filters| text_of(filters, ruleset, place)).unwrap_or_default()
+            };
+            let rules = Rules { ruleset, replayed, text: &text };
             join(&mut cells, &plan, &seen, &flows, rules);
             if flows.lost {
                 untraced =
@@ -181,6 +203,12 @@ pub(super) fn look_from(
         }
         (Some(Err(error)), _) => untraced = Some(format!("packet filters were not traced: {error}")),
         _ => {}
+    }
+    for (cell, to) in cells.iter_mut().zip(forwarded) {
+        if let (Some(observed), Some(to)) = (&mut cell.observed, to) {
+            let unseen = || Translated { address: to.ip(), port: to.port(), by: None };
+            Arc::make_mut(observed).translated.get_or_insert_with(unseen);
+        }
     }
     let uncaptured = match witness {
         Ok(Witness { lost: 0, .. }) => None,
@@ -327,6 +355,8 @@ fn connect_all(
         attempts.push(Attempt { protocol, to, patience: patience.connect });
     }
     let total = attempts.len();
+    let stand_ins = open_stand_ins(lab);
+    let listeners: Vec<&Bound> = opened.bound.iter().chain(&stand_ins).collect();
     let work = || {
         let host = lab.namespaces().get(lab.plan.host).ok_or(io::ErrorKind::NotFound)?;
         host.enter()?;
@@ -354,7 +384,7 @@ fn connect_all(
             listen_in(&mut capture, &mut witness);
             progress(done, total);
         };
-        let mut seen = attempt::run(&opened.bound, &attempts, limits, &mut open, &mut step)?;
+        let mut seen = attempt::run_among(&listeners, &attempts, limits, &mut open, &mut step)?;
         // A busy machine loses packets of so many connections at once, and a lost SYN looks like a filter: what timed out
         // unforetold is asked once more.
         let odd = |index: &usize| {
@@ -366,7 +396,7 @@ fn connect_all(
         if !again.is_empty() {
             let attempts: Vec<Attempt> = again.iter().map(|&index| attempts[index]).collect();
             let mut open = |index: usize| open(again[index]);
-            let second = attempt::run(&opened.bound, &attempts, limits, &mut open, &mut |_| {
+            let second = attempt::run_among(&listeners, &attempts, limits, &mut open, &mut |_| {
                 listen_in(&mut capture, &mut witness);
             })?;
             for (&index, one) in again.iter().zip(second) {
@@ -374,7 +404,12 @@ fn connect_all(
             }
         }
         let mut by_cell: Vec<Option<Seen>> = vec![None; plan.matrix.cells.len()];
+        let mut forwarded = vec![None; plan.matrix.cells.len()];
         for (&cell, one) in asked.iter().zip(seen) {
+            let taker = one.as_ref().and_then(|one| one.taker?.checked_sub(opened.bound.len()));
+            forwarded[cell] = taker
+                .and_then(|taker| stand_ins.get(taker))
+                .map(|bound| SocketAddr::new(bound.spec.address, bound.spec.port));
             by_cell[cell] = one.map(|one| probe::in_names(&one, &opened.owners, snapshot));
         }
         let until = Instant::now() + LAST_PACKETS;
@@ -396,7 +431,7 @@ fn connect_all(
         });
         drain(&tracing);
         let flows = tracing.into_inner().map(|tracing| tracing.map(|tracing| tracing.flows));
-        io::Result::Ok(Connected { seen: by_cell, witness, flows })
+        io::Result::Ok(Connected { seen: by_cell, forwarded, witness, flows })
     };
     let result = std::thread::scope(|scope| scope.spawn(work).join());
     result
@@ -426,6 +461,15 @@ fn drain(tracing: &RefCell<Option<Result<Tracing, String>>>) {
         let lost = trace.drain(&mut |event| flows.note(event));
         flows.lost |= lost.unwrap_or(true);
     }
+}
+
+/// A rule in words, by its place in the ruleset.
+fn text_of(filters: &Filters, ruleset: &Ruleset, place: usize) -> Option<String> {
+    let rule = ruleset.nftables.get(place)?;
+    let table =
+        filters.tables.iter().find(|table| (table.family, &table.name) == (rule.family, &rule.table))?;
+    let chain = *table.chains.get(rule.chain.as_deref()?)?;
+    Some(filters.decider(chain, Some(rule_number(place, ruleset).checked_sub(1)?)).text)
 }
 
 /// Puts what was traced beside what was seen.

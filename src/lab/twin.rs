@@ -12,6 +12,7 @@ mod compare;
 mod host;
 mod others;
 pub mod run;
+mod stand_ins;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -132,6 +133,7 @@ pub fn of(snapshot: &Snapshot) -> Twin {
     builder.rules();
     builder.ways_of_peers();
     builder.beyond();
+    builder.stand_ins();
     builder.end();
     builder.filters();
     builder.twin

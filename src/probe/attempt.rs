@@ -109,6 +109,20 @@ pub fn run(
     open: &mut dyn FnMut(usize) -> io::Result<Socket>,
     progress: &mut dyn FnMut(usize),
 ) -> io::Result<Vec<Option<Observation>>> {
+    run_among(&listeners.iter().collect::<Vec<_>>(), attempts, limits, open, progress)
+}
+
+/// As [`run`], with listeners that are in different places.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_among(
+    listeners: &[&Bound],
+    attempts: &[Attempt],
+    limits: Limits,
+    open: &mut dyn FnMut(usize) -> io::Result<Socket>,
+    progress: &mut dyn FnMut(usize),
+) -> io::Result<Vec<Option<Observation>>> {
     let mut seen = vec![None; attempts.len()];
     let mut tell = |index: usize, observation| seen[index] = Some(observation);
     let attempts = Attempts { count: attempts.len(), of: &|index| attempts[index] };
@@ -130,13 +144,14 @@ pub fn run_from_here(
     seen: &mut dyn FnMut(usize, Observation),
     progress: &mut dyn FnMut(usize),
 ) -> io::Result<()> {
+    let listeners: Vec<&Bound> = listeners.iter().collect();
     let plain = |index: usize, attempt: &Attempt| {
         // The zone stays with the socket.
         let zone = matches!(attempt.to, SocketAddr::V6(v6) if v6.scope_id() != 0);
         attempt.protocol == Protocol::Tcp && !zone && !is_mapped(attempt.to.ip()) && source(index).is_none()
     };
     let mut open = |index: usize| client(&(attempts.of)(index), source(index));
-    Engine::new(listeners, attempts, &plain, seen)?.run(limits, &mut open, progress)
+    Engine::new(&listeners, attempts, &plain, seen)?.run(limits, &mut open, progress)
 }
 
 /// Why this number of connections was not made, as a sentence.

@@ -95,7 +95,7 @@ impl From<Errno> for Refused {
 
 /// Attempts in flight, and what they need.
 pub(super) struct Engine<'a> {
-    listeners: &'a [Bound],
+    listeners: &'a [&'a Bound],
     attempts: Attempts<'a>,
     /// Whether an attempt may reuse the socket of another attempt of its family.
     plain: &'a dyn Fn(usize, &Attempt) -> bool,
@@ -125,7 +125,7 @@ enum Begun {
 
 impl<'a> Engine<'a> {
     pub(super) fn new(
-        listeners: &'a [Bound],
+        listeners: &'a [&'a Bound],
         attempts: Attempts<'a>,
         plain: &'a dyn Fn(usize, &Attempt) -> bool,
         seen: &'a mut dyn FnMut(usize, Observation),

@@ -53,10 +53,12 @@ pub fn in_names(observation: &Observation, owners: &[usize], snapshot: &Snapshot
         // The interface came up after the snapshot was taken.
         None => IfName::from(format!("#{index}").as_str()),
     };
+    // A stand-in is on another host, whose interfaces are not those of the snapshot.
+    let here = observation.taker.is_none_or(|taker| taker < owners.len());
     Seen {
         outcome: observation.outcome,
         taker: observation.taker.and_then(|taker| owners.get(taker)).copied(),
-        ingress: observation.ingress.map(name),
+        ingress: observation.ingress.filter(|_| here).map(name),
         local: observation.local,
         peer: observation.peer,
         v4_mapped: observation.v4_mapped,

@@ -7,7 +7,7 @@ use super::ranges;
 use super::style::{Paint, Tone};
 use super::table::wrap;
 use crate::escape::{escape, printable};
-use crate::model::{Answer, AnswerKind, FilterDecision, FilterVerdict, FilteredPacket, Protocol};
+use crate::model::{Answer, AnswerKind, FilterDecision, FilterVerdict, FilteredPacket, Outcome, Protocol};
 use crate::report::matrix::{ObservedCell, Report};
 
 /// How many decisions are shown without `-v`.
@@ -61,7 +61,11 @@ pub fn observed(cell: &ObservedCell) -> Option<String> {
     if let Some(translated) = &cell.translated {
         let by = translated.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
         let to = std::net::SocketAddr::new(translated.address, translated.port);
-        parts.push(format!("translated to {to}{by}"));
+        if cell.outcome == Outcome::Accepted && cell.listener.is_none() {
+            parts.push(format!("forwarded to {to}{by}; whether a program listens there is not known"));
+        } else {
+            parts.push(format!("translated to {to}{by}"));
+        }
     }
     if let Some(filter) = &cell.filter {
         parts.extend(decision(filter, cell.answer.as_ref()));

@@ -125,9 +125,9 @@ pub fn run(ns: &Netns, program: &str, words: &str) {
     assert!(output.status.success(), "{program} {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// ufw(8) with a configuration of its own, switched on. Only root may do that; without it there are none.
+/// ufw(8) with a configuration of its own in the directory that is returned, switched on; `None` where there is no ufw.
 pub fn ufw(ns: &Netns, commands: &[&str]) -> Option<tempfile::TempDir> {
-    if !tool("ufw") || !Path::new("/etc/ufw/before.rules").exists() {
+    if !tool("ufw") || !Path::new("/usr/share/ufw/iptables/before.rules").exists() {
         return None;
     }
     let root = tempfile::tempdir().unwrap();
@@ -135,22 +135,20 @@ pub fn ufw(ns: &Netns, commands: &[&str]) -> Option<tempfile::TempDir> {
     for directory in ["etc/default", "lib", "usr/share"] {
         std::fs::create_dir_all(there(directory)).unwrap();
     }
+    // Not every file of /etc/ufw may be read; the rules are those that ufw begins with.
     for (from, to) in [
         ("/etc/ufw", "etc"),
         ("/etc/default/ufw", "etc/default"),
         ("/usr/share/ufw", "usr/share"),
         ("/lib/ufw", "lib"),
+        ("/usr/share/ufw/iptables/.", "etc/ufw"),
     ] {
-        let copied =
-            || Command::new("cp").arg("-r").arg(from).arg(there(to)).output().unwrap().status.success();
-        if Path::new(from).exists() && !copied() {
-            eprintln!("not tested: the configuration of ufw cannot be read");
-            return None;
-        }
+        let _ = Command::new("cp").arg("-rf").arg(from).arg(there(to)).output().unwrap();
     }
-    let option = format!("--rootdir={}", root.path().display());
-    for command in ["--force reset", "--force enable"].iter().chain(commands) {
-        let output = ns.output(Command::new("ufw").arg(&option).args(command.split_whitespace()));
+    // Both, or ufw writes to the rules of this machine.
+    let options = ["rootdir", "datadir"].map(|option| format!("--{option}={}", root.path().display()));
+    for command in ["--force enable"].iter().chain(commands) {
+        let output = ns.output(Command::new("ufw").args(&options).args(command.split_whitespace()));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if said.contains("You need to be root") {
             return None;

@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         trial("a_rate_limit_is_taken_out", roundtrip::a_rate_limit_is_taken_out),
         trial("a_twin_answers_as_its_host_and_names_the_rule", twin::answers_as_its_host_and_names_the_rule),
         trial("a_twin_of_ufw_names_its_rules", twin::of_ufw_names_its_rules),
+        trial("a_published_port_is_answered_by_a_stand_in", twin::a_published_port_is_answered_by_a_stand_in),
+        trial("published_ports_are_listed", twin::published_ports_are_listed),
         trial("a_rule_about_users_leaves_the_result_open", twin::a_rule_about_users_leaves_the_result_open),
         trial("rules_of_programs_decide_as_predicted", oracle::rules_of_programs_decide_as_predicted),
         trial("damaged_rules_are_refused_or_bounded", oracle::damaged_rules_are_refused_or_bounded),

@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use bindscope::plan::filter::Filters;
+use bindscope::plan::filter::published::published;
+
 use crate::corpus::{self, nft};
+use crate::roundtrip::read;
 use crate::support::netns::{Netns, two_hosts};
 use crate::support::program::{self, bindscope};
 use crate::support::tool;
@@ -126,6 +130,8 @@ pub fn answers_as_its_host_and_names_the_rule() {
     expect(2208, "drop syn", "filter input null");
     expect(2209, "accept datagram", "filter input 10");
     expect(2210, "reject datagram", "filter input 11");
+    let text = &observed(&document, "link:eth0", "192.0.2.1", 2202)["filter"]["by"]["text"];
+    assert!(text.as_str().unwrap().ends_with("tcp dport 2202 reject with tcp reset"), "{text}");
     // The redirection is of IPv4 alone.
     assert_eq!(decided("192.0.2.1", 2207), ("accept syn".to_owned(), "filter input 4".to_owned()));
     assert_eq!(decided("2001:db8::1", 2207), ("drop syn".to_owned(), "filter input null".to_owned()));
@@ -183,5 +189,108 @@ pub fn a_rule_about_users_leaves_the_result_open() {
     assert_eq!(
         depends,
         serde_json::json!(["rule 1 of inet t output depends on users and groups of processes"])
+    );
+}
+
+/// The famous case: a firewall that denies a port, and Docker that publishes it over IPv4.
+pub fn a_published_port_is_answered_by_a_stand_in() {
+    if !tool("nft") {
+        return;
+    }
+    let (ns, _far) = two_hosts();
+    let container = Netns::new();
+    ns.ip("link add docker0 type bridge");
+    ns.ip("link set docker0 up");
+    ns.address("docker0", "172.17.0.1/16");
+    ns.wire("veth7", &container, "eth0");
+    ns.ip("link set veth7 master docker0");
+    ns.sysctl("net.ipv4.ip_forward", "1");
+    let rules = r#"
+    table ip nat {
+        chain prerouting { type nat hook prerouting priority -100; fib daddr type local jump DOCKER; }
+        chain DOCKER {
+            iifname "docker0" return
+            iifname != "docker0" tcp dport 5432 dnat to 172.17.0.2:5432
+            iifname != "docker0" tcp dport 5433 dnat to 10.99.0.9
+        }
+    }
+    table inet filter {
+        chain input {
+            type filter hook input priority 0; policy drop;
+            ct state established,related accept
+            iifname "lo" accept
+            meta l4proto ipv6-icmp accept
+        }
+    }"#;
+    nft(&ns, rules).unwrap();
+    let document = twin(&ns, &[5432], &[]);
+    let ipv4 = observed(&document, "link:eth0", "192.0.2.1", 5432);
+    assert_eq!((&ipv4["outcome"], &ipv4["listener"]), (&"accepted".into(), &Value::Null), "{ipv4}");
+    let translated = &ipv4["translated"];
+    assert_eq!((&translated["address"], &translated["port"]), (&"172.17.0.2".into(), &5432.into()));
+    assert_eq!(ipv4["ingress"], Value::Null, "the connection ends on another host");
+    let ipv6 = observed(&document, "link:eth0", "2001:db8::1", 5432);
+    assert_eq!((&ipv6["outcome"], &ipv6["filter"]["verdict"]), (&"timeout".into(), &"drop".into()), "{ipv6}");
+    assert!(
+        document["notes"].to_string().contains("forwarded to 10.99.0.9 are not tried"),
+        "{}",
+        document["notes"]
+    );
+}
+
+pub fn published_ports_are_listed() {
+    if !tool("nft") {
+        return;
+    }
+    let list = |ns: &Netns| -> Vec<String> {
+        let filters = Filters::decode(&read(ns)).unwrap();
+        let published = published(&filters);
+        published
+            .iter()
+            .map(|one| {
+                let protocol = one.protocol.map_or("any".to_owned(), |one| one.to_string());
+                let ports = one.ports.map_or("all".to_owned(), |(low, high)| format!("{low}-{high}"));
+                let address = one.address.map_or(String::new(), |net| format!(" at {net}"));
+                let to = one.to.map_or("here".to_owned(), |to| to.to_string());
+                let port = one.to_port.map_or(String::new(), |port| format!(" {port}"));
+                let by = one.by(&filters);
+                format!("{protocol} {ports}{address} -> {to}{port} ({} {})", by.chain, by.rule.unwrap_or(0))
+            })
+            .collect()
+    };
+    let ns = Netns::new();
+    nft(&ns, corpus::NATIVE[1].1).unwrap();
+    assert_eq!(
+        list(&ns),
+        [
+            "tcp 80-80 -> 2001:db8::7 8080 (prerouting 1)",
+            "tcp 1000-1000 -> 10.0.0.1 (prerouting 3)",
+            "tcp 1001-1001 -> 10.0.0.2 (prerouting 3)",
+            "tcp 5432-5432 -> 172.17.0.2 5432 (prerouting 2)",
+            "tcp 8080-8080 -> here 80 (prerouting 1)",
+        ]
+    );
+    let ns = Netns::new();
+    if !corpus::iptables_nft(&ns) {
+        return;
+    }
+    // As Docker publishes a port on one address, and as kube-proxy publishes a node port: the port is compared before the jump.
+    for rule in [
+        "-t nat -A DOCKER -d 127.0.0.1/32 ! -i docker0 -p tcp -m tcp --dport 8081 -j DNAT --to-destination 172.17.0.3:81",
+        "-t nat -N KUBE-NODEPORTS",
+        "-t nat -N KUBE-SEP",
+        "-t nat -A PREROUTING -j KUBE-NODEPORTS",
+        "-t nat -A KUBE-NODEPORTS -p udp -m udp --dport 30053 -j KUBE-SEP",
+        "-t nat -A KUBE-SEP -p udp -m udp -j DNAT --to-destination 10.244.0.5:53",
+    ] {
+        corpus::run(&ns, "iptables-nft", rule);
+    }
+    assert_eq!(
+        list(&ns),
+        [
+            "tcp 5432-5432 -> 172.17.0.2 5432 (DOCKER 2)",
+            "tcp 8081-8081 at 127.0.0.1/32 -> 172.17.0.3 81 (DOCKER 3)",
+            "udp 30053-30053 -> 10.244.0.5 53 (KUBE-SEP 1)",
+        ]
     );
 }

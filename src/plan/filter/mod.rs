@@ -18,6 +18,7 @@ mod meta;
 pub mod packet;
 mod path;
 mod ports;
+pub mod published;
 mod sets;
 pub mod sources;
 mod text;

@@ -1,11 +1,13 @@
 //! Stand-ins: who answers on a link of the host for the targets of address translation, such as containers.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Builder, eth0, plain};
 use crate::lab::ops::{Action, StandIn};
-use crate::model::Protocol;
+use crate::model::{Protocol, Route, RouteKind};
+use crate::plan::fib::TABLE_MAIN;
 use crate::plan::filter::Filters;
 use crate::plan::filter::published::published;
 
@@ -24,7 +26,7 @@ impl Builder<'_> {
         let mut all: BTreeSet<StandIn> = BTreeSet::new();
         for one in published(&filters) {
             let Some(to) = one.to.filter(|to| !self.is_own(*to)) else { continue };
-            let interface = self.chooser.route(to).and_then(|route| route.interface);
+            let interface = self.link_of(to);
             let client = interface.and_then(|interface| self.clients.get(&interface));
             let Some((node, addresses)) = client else {
                 missing.insert(to);
@@ -52,6 +54,15 @@ impl Builder<'_> {
             ));
         }
         self.twin.plan.stand_ins = all.into_iter().collect();
+    }
+
+    /// The interface over which the host finds an address, by the routes of the table `main`.
+    fn link_of(&self, to: IpAddr) -> Option<u32> {
+        let routes = self.snapshot.routes.iter().filter(|route| {
+            route.table == TABLE_MAIN && route.kind == RouteKind::Unicast && route.destination.contains(&to)
+        });
+        let key = |route: &&Route| (route.destination.prefix_len(), Reverse(route.metric.unwrap_or(0)));
+        routes.max_by_key(key)?.interface
     }
 
     fn is_own(&self, address: IpAddr) -> bool {

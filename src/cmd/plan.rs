@@ -108,8 +108,9 @@ pub(super) fn evidence(host: &Snapshot) -> Exit {
 }
 
 /// The plan of a profile on a host.
-pub(super) fn of_profile(profile: &Profile, subject: TargetHost) -> Report {
+pub(super) fn of_profile(profile: &Profile, mut subject: TargetHost) -> Report {
     let expansion = expand(profile, &subject.snapshot);
+    subject.add_port_holders(&expansion.sockets);
     let Expansion { sockets, .. } = &expansion;
     let plan = Plan::new(sockets.clone(), &subject.snapshot, subject.rights, subject.foreign, &[]);
     let cells = matrix::cells(&plan, &subject.snapshot, &[]);
@@ -126,7 +127,7 @@ pub(super) fn of_profile(profile: &Profile, subject: TargetHost) -> Report {
             sockets,
             cells,
             expectations,
-            notes: notes_of(&expansion, subject.filters.as_ref()),
+            notes: [notes_of(&expansion, subject.filters.as_ref()), subject.notes].concat(),
         },
     )
 }

@@ -142,13 +142,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     };
     let files = sys::raise_file_limit();
     // The host as it is before our own sockets are there.
-    let subject = target_host::here()?;
+    let mut subject = target_host::here()?;
     let chosen = match args.destinations.as_slice() {
         [] => None,
         texts => Some(destinations::chosen(texts, &subject.snapshot).map_err(Failure::usage)?),
     };
     let ports = ports_of(&args.ports);
     let expansion = expand(&profile, &subject.snapshot);
+    subject.add_port_holders(&expansion.sockets);
     let mut opened = Opened::all(&expansion.sockets, &subject.snapshot);
     let localhost = if args.localhost { hosts_addresses("localhost", &subject.snapshot) } else { Vec::new() };
     let more = more_destinations(&subject.snapshot, &localhost);
@@ -199,6 +200,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         &mut |expectation, wanted| spread(expectation, wanted, &opened.bound, args, limits),
     );
     let mut notes = plan::notes_of(&expansion, subject.filters.as_ref());
+    notes.append(&mut subject.notes);
     notes.extend(localhost_notes(&localhost, &chosen));
     let mut incomplete = subject.incomplete_because;
     if unseen > 0 {

@@ -9,7 +9,8 @@ use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::escape::escape;
 use crate::model::filters::PacketFilters;
-use crate::model::{ListeningSocket, Snapshot};
+use crate::model::inventory::ClientPorts;
+use crate::model::{ListeningSocket, Snapshot, SocketSpec};
 use crate::plan::bind_check::Rights;
 use crate::plan::predict::Foreign;
 use crate::report::document;
@@ -47,6 +48,10 @@ pub struct TargetHost {
     pub rights: Rights,
     /// Its packet filters; `None` where they cannot be asked about.
     pub filters: Option<PacketFilters>,
+    /// The ports from which the kernel chooses; `None` for a snapshot.
+    pub client_ports: Option<ClientPorts>,
+    /// What a person should know about the planned ports.
+    pub notes: Vec<String>,
     /// What could not be read besides.
     pub incomplete_because: Vec<String>,
 }
@@ -99,6 +104,8 @@ pub fn here() -> Result<TargetHost, Failure> {
             transparent: rights.transparent,
         },
         filters: Some(sys::packet_filters()),
+        client_ports: inventory.client_ports.clone(),
+        notes: Vec::new(),
         // Who holds a socket is not asked here, so only what hides sockets themselves counts.
         incomplete_because: Vec::new(),
     })
@@ -111,7 +118,40 @@ fn foreign(socket: &ListeningSocket) -> Foreign {
         Some(owner) => format!("{} (pid {}, {})", escape(&owner.command), owner.pid, socket.view),
         None => format!("another program ({})", socket.view),
     };
-    Foreign { view: socket.view.clone(), uid: socket.uid, name }
+    Foreign { view: socket.view.clone(), uid: socket.uid, name, state: socket.state }
+}
+
+impl TargetHost {
+    /// Adds the sockets of this host that hold a port of `sockets` without serving it. A snapshot of another host has none.
+    pub fn add_port_holders(&mut self, sockets: &[SocketSpec]) {
+        let Some(ports) = &self.client_ports else { return };
+        self.notes.extend(ephemeral_notes(sockets, ports));
+        let wanted =
+            sockets.iter().filter(|spec| spec.port != 0).map(|spec| (spec.protocol, spec.port)).collect();
+        self.foreign.extend(sys::port_holders(&wanted).into_iter().map(|holder| Foreign {
+            view: holder.socket.view.clone(),
+            uid: holder.socket.uid,
+            state: holder.socket.state,
+            name: holder.summary(),
+        }));
+    }
+}
+
+/// Fixed ports that the kernel may give to an outgoing connection first.
+fn ephemeral_notes(sockets: &[SocketSpec], ports: &ClientPorts) -> Vec<String> {
+    let mut found: Vec<(u16, &str)> = sockets
+        .iter()
+        .filter(|spec| spec.port != 0 && ports.contains(spec.port))
+        .map(|spec| (spec.port, spec.listener.as_str()))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    let Some((port, listener)) = found.first() else { return Vec::new() };
+    let more = if found.len() > 1 { format!(" (and {} more ports)", found.len() - 1) } else { String::new() };
+    vec![format!(
+        "{listener}: port {port}{more} is in {}-{}, from which the kernel takes ports for outgoing connections: one of them may hold it when the listener starts; net.ipv4.ip_local_reserved_ports keeps a port free",
+        ports.low, ports.high
+    )]
 }
 
 /// The host of a snapshot in a file, or on standard input as `-`.
@@ -134,7 +174,15 @@ pub fn elsewhere(path: &Path) -> Result<TargetHost, Failure> {
         "a snapshot does not tell what listens on its host already, so ports are taken to be free; who binds is taken for an ordinary user"
             .to_owned(),
     ];
-    Ok(TargetHost { snapshot, foreign: Vec::new(), rights, filters: None, incomplete_because })
+    Ok(TargetHost {
+        snapshot,
+        foreign: Vec::new(),
+        rights,
+        filters: None,
+        client_ports: None,
+        notes: Vec::new(),
+        incomplete_because,
+    })
 }
 
 /// The text of a regular file of the system, up to `largest` bytes.

@@ -1,7 +1,7 @@
 //! `bindscope why`: what answers at an address of this host, and why not.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -316,7 +316,12 @@ fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec
     let foreign: Vec<Foreign> = serving
         .iter()
         .filter_map(|index| facts.sockets.get(*index))
-        .map(|socket| Foreign { view: socket.view.clone(), uid: socket.uid, name: why::program(socket) })
+        .map(|socket| Foreign {
+            view: socket.view.clone(),
+            uid: socket.uid,
+            name: why::program(socket),
+            state: socket.state,
+        })
         .collect();
     let rights =
         crate::plan::bind_check::Rights { uid: u32::MAX, privileged_ports: false, transparent: false };
@@ -381,11 +386,8 @@ fn owner(to: &Destination, snapshot: &Snapshot) -> Option<IfName> {
 
 /// Sockets on the port that do not serve: bound, connected, in TIME-WAIT.
 fn others_on_port(facts: &Facts) -> Vec<ListeningSocket> {
-    [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)]
-        .into_iter()
-        .flat_map(|any| sys::port_holder(facts.protocol, any, facts.port))
-        .filter(|socket| !why::serves(socket) && socket.view.port == facts.port)
-        .collect()
+    let wanted = [(Protocol::Tcp, facts.port), (Protocol::Udp, facts.port)].into();
+    sys::port_holders(&wanted).into_iter().map(|holder| holder.socket).collect()
 }
 
 /// Connects to each address of this host, once.

@@ -216,6 +216,44 @@ impl ListeningSocket {
     }
 }
 
+/// A socket that holds a port and serves nobody: bound, connected or in TIME-WAIT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortHolder {
+    /// The socket.
+    pub socket: ListeningSocket,
+    /// The other end of a connection.
+    pub peer: Option<std::net::SocketAddr>,
+    /// Milliseconds until TIME-WAIT ends.
+    pub expires_ms: Option<u32>,
+}
+
+impl PortHolder {
+    /// The socket and why it holds the port, in one phrase for people. Escaped.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let view = &self.socket.view;
+        let program = match self.socket.known_owners() {
+            [first, ..] => format!("{} (pid {})", escape(&first.command), first.pid),
+            [] => "another program".to_owned(),
+        };
+        match (self.socket.state, self.peer) {
+            (SocketState::TimeWait, _) => match self.expires_ms {
+                Some(left) => format!(
+                    "a closed connection in TIME-WAIT ({view}, for another {} s)",
+                    left.div_ceil(1000)
+                ),
+                None => format!("a closed connection in TIME-WAIT ({view})"),
+            },
+            (SocketState::Connected, Some(peer)) => {
+                format!("a connection of {program} to {peer}, which has {view} as its own end")
+            }
+            (SocketState::Connected, None) => format!("a connection of {program} ({view})"),
+            (SocketState::Bound, _) => format!("{program}, which bound {view} and does not listen"),
+            _ => self.socket.summary(),
+        }
+    }
+}
+
 /// State of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,13 +3,22 @@
 use std::net::IpAddr;
 
 use super::bind_check::vrf_of;
-use super::predict::{BindOutcome, BindPrediction};
+use super::predict::{BindOutcome, BindPrediction, Foreign};
 use crate::code::Code;
 use crate::escape::escape;
 use crate::model::addr::{needs_zone, text};
 use crate::model::{
-    AddrClass, AddrState, Errno, IfName, InterfaceAddress, Phase, Protocol, Snapshot, SocketSpec,
+    AddrClass, AddrState, Errno, IfName, InterfaceAddress, Phase, Protocol, Snapshot, SocketSpec, SocketState,
 };
+
+/// A socket that prevents a bind.
+#[derive(Debug, Clone, Copy)]
+pub struct InTheWay<'a> {
+    /// Its name for people.
+    pub name: &'a str,
+    /// The socket, when it belongs to another program.
+    pub socket: Option<&'a Foreign>,
+}
 
 /// An explained failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +39,11 @@ pub fn explain(
     phase: Phase,
     errno: Errno,
     object: &str,
-    holders: &[String],
+    holders: &[InTheWay<'_>],
     host: &Snapshot,
 ) -> Explanation {
     let (code, reason, hint) = match (phase, errno) {
-        (Phase::Bind | Phase::Listen, Errno::EADDRINUSE) => in_use(spec, phase, holders),
+        (Phase::Bind | Phase::Listen, Errno::EADDRINUSE) => in_use(spec, phase, holders, host),
         (Phase::Bind, Errno::EADDRNOTAVAIL) => not_available(spec, host),
         (Phase::Bind, Errno::EACCES) => privileged(spec, host),
         (Phase::Bind, Errno::EINVAL) => invalid(spec),
@@ -73,7 +82,7 @@ pub fn explain(
 pub fn of_prediction(
     spec: &SocketSpec,
     prediction: &BindPrediction,
-    holders: &[String],
+    holders: &[InTheWay<'_>],
     snapshot: &Snapshot,
 ) -> Option<Explanation> {
     let (phase, errno) = (prediction.phase?, prediction.errno?);
@@ -107,22 +116,66 @@ fn zone_name(spec: &SocketSpec, host: &Snapshot) -> Option<IfName> {
     })
 }
 
-fn in_use(spec: &SocketSpec, phase: Phase, holders: &[String]) -> Parts {
-    let who = match holders {
+fn in_use(spec: &SocketSpec, phase: Phase, holders: &[InTheWay<'_>], host: &Snapshot) -> Parts {
+    let names: Vec<&str> = holders.iter().map(|one| one.name).collect();
+    let who = match names.as_slice() {
         [] => "another socket has this port at an overlapping address".to_owned(),
         [one] => format!("the port is in use by {one}"),
         many => format!("the port is in use by {}", many.join(", and by ")),
     };
-    let mut hint = "choose another port, or end the other program".to_owned();
+    (Code::ADDRESS_IN_USE, who, Some(way_out(spec, phase, holders, host)))
+}
+
+/// The fix that fits what holds the port.
+fn way_out(spec: &SocketSpec, phase: Phase, holders: &[InTheWay<'_>], host: &Snapshot) -> String {
+    let mut foreign = holders.iter().filter_map(|one| one.socket).peekable();
+    let any =
+        |wanted: SocketState| holders.iter().filter_map(|one| one.socket).any(|one| one.state == wanted);
     if phase == Phase::Listen {
-        hint.push_str("; SO_REUSEADDR lets both bind, but only one of them may listen");
-    } else if spec.address.is_unspecified()
-        && spec.address.is_ipv6()
-        && spec.v6only != crate::model::V6Only::On
+        return "choose another port, or end the other program; SO_REUSEADDR lets both bind, but only one of them may listen".to_owned();
+    }
+    if any(SocketState::Connected) {
+        let end = |end: &str| host.setting(&format!("net.ipv4.ip_local_port_range.{end}"));
+        return match (end("low"), end("high")) {
+            (Some(low), Some(high)) if (low..=high).contains(&i64::from(spec.port)) => format!(
+                "choose a port outside {low}-{high}, from which the kernel takes ports for outgoing connections, or reserve it: sysctl -w net.ipv4.ip_local_reserved_ports={}",
+                spec.port
+            ),
+            _ => "end the connection or wait until it ends, or choose another port".to_owned(),
+        };
+    }
+    if any(SocketState::TimeWait) {
+        return if spec.reuse_address {
+            "wait until TIME-WAIT ends (60 s after the connection was closed), or choose another port"
+                .to_owned()
+        } else {
+            "set reuse_address = true (SO_REUSEADDR): a connection in TIME-WAIT then does not prevent the bind".to_owned()
+        };
+    }
+    if any(SocketState::Bound) {
+        return "end the program that bound the port, or choose another port; ss -l does not show a socket that does not listen".to_owned();
+    }
+    let specific = |one: &Foreign| !one.view.address.to_canonical().is_unspecified();
+    if spec.address.is_unspecified() && foreign.peek().is_some() && foreign.all(specific) {
+        return "bind the addresses that are needed and not the wildcard: the other socket has specific addresses only; or end the other program".to_owned();
+    }
+    let others = || holders.iter().filter_map(|one| one.socket);
+    if spec.reuse_port && others().any(|one| one.view.reuse_port == Some(true)) {
+        return "SO_REUSEPORT shares a port between sockets of one user only: run both as the same user, or choose another port".to_owned();
+    }
+    if spec.reuse_port
+        && others().any(|one| one.view.reuse_address == Some(true) && one.view.reuse_port == Some(false))
     {
+        return "the other socket has SO_REUSEADDR and not SO_REUSEPORT: both sockets need SO_REUSEPORT to share a port; or choose another port".to_owned();
+    }
+    if others().any(|one| one.view.reuse_port == Some(true)) {
+        return "set reuse_port = true to join the sockets of the other program, if it runs as the same user; or choose another port".to_owned();
+    }
+    let mut hint = "choose another port, or end the other program".to_owned();
+    if spec.address.is_unspecified() && spec.address.is_ipv6() && spec.v6only != crate::model::V6Only::On {
         hint.push_str("; a dual-stack :: needs the port in IPv4 too, with v6only = true it does not");
     }
-    (Code::ADDRESS_IN_USE, who, Some(hint))
+    hint
 }
 
 fn not_available(spec: &SocketSpec, host: &Snapshot) -> Parts {

@@ -9,7 +9,7 @@ use super::conflict::Verdict;
 use super::local_table::LocalAddresses;
 use super::socket_table::{Entry, Id, Local, Tables};
 use crate::code::Code;
-use crate::model::{Errno, Family, Phase, Protocol, Snapshot, SocketSpec, SocketView};
+use crate::model::{Errno, Family, Phase, Protocol, Snapshot, SocketSpec, SocketState, SocketView};
 
 /// An existing socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Foreign {
     pub uid: Option<u32>,
     /// Its name for people: its program, or its address.
     pub name: String,
+    /// Whether it serves clients, and if not, why it holds the port.
+    pub state: SocketState,
 }
 
 /// Whether a socket will be opened, or was.
@@ -100,7 +102,7 @@ pub fn predict_binds(
         ids: HashMap::new(),
     };
     for (index, socket) in foreign.iter().enumerate() {
-        binds.tables.insert(foreign_entry(socket, snapshot), socket.view.protocol == Protocol::Tcp);
+        binds.tables.insert_foreign(foreign_entry(socket, snapshot), serves(socket));
         binds.holders.push(Holder::Foreign(index));
     }
     for (index, spec) in sockets.iter().enumerate() {
@@ -150,8 +152,7 @@ impl Binds {
         if entry.protocol == Protocol::Tcp {
             match self.tables.listen_verdict(id) {
                 Verdict::Free => {}
-                // Only sockets that are bound but do not listen could cause this. A profile or inventory has no such
-                // sockets, so nothing is certain any more.
+                // A foreign socket that is bound may start to listen before this one does.
                 Verdict::InUse(by) | Verdict::Unknown(by) => {
                     if prediction.outcome == BindOutcome::Ok {
                         prediction = self.in_use(BindOutcome::Uncertain, Phase::Listen, &by);
@@ -176,6 +177,11 @@ impl Binds {
     }
 }
 
+/// Whether packets of any sender can find the socket.
+fn serves(socket: &Foreign) -> bool {
+    matches!(socket.state, SocketState::Listen | SocketState::Unconnected)
+}
+
 /// The kernel's view of an existing socket.
 fn foreign_entry(socket: &Foreign, snapshot: &Snapshot) -> Entry {
     let view = &socket.view;
@@ -195,10 +201,19 @@ fn foreign_entry(socket: &Foreign, snapshot: &Snapshot) -> Entry {
         },
         device: device.map_or(0, |device| device.index),
         vrf: device.map_or(0, |device| vrf_of(snapshot, device)),
-        reuse_address: view.reuse_address,
-        reuse_port: view.reuse_port,
+        reuse_address: view.reuse_address.or_else(|| left_by_a_server(socket, snapshot).then_some(true)),
+        reuse_port: view.reuse_port.or((socket.state == SocketState::TimeWait).then_some(false)),
         uid: socket.uid,
         certain: true,
         ordered: false,
     }
+}
+
+/// Whether a connection in TIME-WAIT was accepted by a server: its port is outside the range from which the kernel chooses ports of
+/// clients. The kernel does not report SO_REUSEADDR of such a socket. It has that of the listener (`inet_twsk_alloc()` of
+/// `net/ipv4/inet_timewait_sock.c`), which servers set so that they can start again.
+fn left_by_a_server(socket: &Foreign, snapshot: &Snapshot) -> bool {
+    let end = |end: &str| snapshot.setting(&format!("net.ipv4.ip_local_port_range.{end}"));
+    let (Some(low), Some(high)) = (end("low"), end("high")) else { return false };
+    socket.state == SocketState::TimeWait && !(low..=high).contains(&i64::from(socket.view.port))
 }

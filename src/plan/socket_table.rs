@@ -191,6 +191,16 @@ impl Tables {
 
     /// Adds a socket without checks: an existing one, or one whose bind succeeded.
     pub fn insert(&mut self, entry: Entry, listening: bool) -> Id {
+        self.add(entry, entry.protocol == Protocol::Udp, listening)
+    }
+
+    /// Adds a socket of another program. One that does not serve holds its port and receives nothing from other senders.
+    pub fn insert_foreign(&mut self, entry: Entry, serves: bool) -> Id {
+        let udp = entry.protocol == Protocol::Udp;
+        self.add(entry, udp && serves, !udp && serves)
+    }
+
+    fn add(&mut self, entry: Entry, linked: bool, listening: bool) -> Id {
         let id = self.entries.len();
         self.entries.push(entry);
         self.listening.push(false);
@@ -202,10 +212,11 @@ impl Tables {
         } else {
             bucket.specific.entry(entry.local).or_default().push(id);
         }
-        if entry.protocol == Protocol::Udp {
-            self.link(id);
-        } else {
+        if entry.protocol == Protocol::Tcp {
             bucket.remember(&entry);
+        }
+        if linked {
+            self.link(id);
         }
         if listening {
             self.set_listening(id);

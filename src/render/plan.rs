@@ -75,9 +75,9 @@ fn verdict_lines(report: &Report) -> Vec<String> {
     if is_probe(report) {
         lines.push(match (summary.agree, summary.disagree) {
             (0, 0) => "Nothing was observed.".to_owned(),
-            (agree, 0) => format!("All {agree} observed results match the prediction."),
+            (agree, 0) => format!("Observed: {agree} as predicted, 0 not."),
             (agree, differ) => {
-                format!("{differ} of {} observed results DIFFER from the prediction.", agree + differ)
+                format!("Observed: {agree} as predicted, {differ} NOT.")
             }
         });
     }

@@ -13,6 +13,7 @@ use crate::model::{
     Snapshot, SocketSpec, SocketView, Source, Translated,
 };
 use crate::plan::bind_check::Rights;
+use crate::plan::bind_error::{self, InTheWay};
 use crate::plan::local_table::LocalAddresses;
 use crate::plan::predict::{BindOutcome, BindPrediction, Binds, Foreign, Holder, predict_binds};
 use crate::plan::reach::{self, Cell, Destination, Matrix, NamedAnswer};
@@ -523,15 +524,19 @@ impl<'a> ObservationMerger<'a> {
 #[must_use]
 pub fn bind_report(plan: &Plan, index: usize, snapshot: &Snapshot) -> PredictedBind {
     let prediction: &BindPrediction = &plan.binds.predictions[index];
-    let mut conflicts_with: Vec<String> = Vec::new();
+    let mut in_the_way: Vec<InTheWay<'_>> = Vec::new();
     for &holder in &prediction.in_the_way {
         let name = plan.name(holder);
-        if !conflicts_with.iter().any(|other| other == name) {
-            conflicts_with.push(name.to_owned());
+        if in_the_way.iter().all(|other| other.name != name) {
+            let socket = match holder {
+                Holder::Foreign(index) => plan.foreign.get(index),
+                Holder::Own(_) => None,
+            };
+            in_the_way.push(InTheWay { name, socket });
         }
     }
-    let words =
-        crate::plan::bind_error::of_prediction(&plan.sockets[index], prediction, &conflicts_with, snapshot);
+    let words = bind_error::of_prediction(&plan.sockets[index], prediction, &in_the_way, snapshot);
+    let conflicts_with = in_the_way.iter().map(|one| one.name.to_owned()).collect();
     // The code determines the message, so equal codes have equal messages.
     let code = words.as_ref().map(|words| words.code).or(prediction.code);
     let (message, hint) = words.map_or((None, None), |words| (Some(words.message), words.hint));

@@ -25,7 +25,7 @@
 //! | `began_without_output` | whether standard output was closed at the start |
 //! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
 //! | `Overflows` | how many connections found an accept queue full |
-//! | `port_holder` | the sockets in the way of a bind |
+//! | `port_holder`, `port_holders` | the sockets that hold a port |
 
 mod errno;
 mod error;
@@ -79,7 +79,7 @@ pub use system::connections::connections;
 pub use system::error_queue::{report_icmp, take_icmp};
 pub use system::filters::{Trace, packet_filters, packet_filters_with_rules, replay_rules};
 pub use system::groups::groups;
-pub use system::inventory::{attach_owners, inventory, owners, port_holder};
+pub use system::inventory::{attach_owners, inventory, owners, port_holder, port_holders};
 pub use system::monitor::Monitor;
 pub use system::namespaces::{NetNamespace, in_namespace, inventory_from_outside, namespaces};
 pub use system::netns;

@@ -13,10 +13,12 @@ use crate::model::{
     AddrClass, Errno, Exposure, Family, FamilyExposure, Phase, Protocol, Snapshot, SocketSpec, SocketView,
     V6Only,
 };
-use crate::plan::bind_error;
+use crate::model::{ListeningSocket, SocketState};
+use crate::plan::bind_error::{self, InTheWay};
 use crate::plan::expand::{self, Expansion};
 use crate::plan::exposure::{Exposer, Facts, exposure_of_view};
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
+use crate::plan::predict::Foreign;
 use crate::profile::Profile;
 use crate::record::event::{Backlog, BoundSocket, Event, FailedSocket, Notice};
 use crate::serve::Endpoint;
@@ -241,9 +243,10 @@ fn explained(
     open: &[Endpoint],
     host: &Snapshot,
 ) -> bind_error::Explanation {
-    let mut holders: Vec<String> = Vec::new();
+    let mut own: Vec<String> = Vec::new();
+    let mut foreign: Vec<Foreign> = Vec::new();
     if failure.errno == Errno::EADDRINUSE {
-        holders = open
+        own = open
             .iter()
             .filter(|other| other.bound.view.port == spec.port && other.bound.spec.protocol == spec.protocol)
             .filter(|other| {
@@ -254,17 +257,42 @@ fn explained(
                 format!("listener {} of this profile ({})", other.bound.spec.listener, other.bound.view)
             })
             .collect();
-        if holders.is_empty() {
-            holders = sys::port_holder(spec.protocol, spec.address, spec.port)
-                .iter()
-                .take(4)
-                .map(crate::model::inventory::ListeningSocket::summary)
-                .collect();
-            // The sockets of a SO_REUSEPORT group look alike.
-            holders.dedup();
+        if own.is_empty() {
+            foreign = holders_of(spec);
         }
     }
+    let own = own.iter().map(|name| InTheWay { name, socket: None });
+    let holders: Vec<InTheWay<'_>> = own
+        .chain(foreign.iter().map(|socket| InTheWay { name: &socket.name, socket: Some(socket) }))
+        .collect();
     bind_error::explain(spec, failure.phase, failure.errno, &failure.object, &holders, host)
+}
+
+/// Sockets of other programs that prevent the bind: those that serve first, at most four.
+fn holders_of(spec: &SocketSpec) -> Vec<Foreign> {
+    let named = |socket: &ListeningSocket, name: String| Foreign {
+        view: socket.view.clone(),
+        uid: socket.uid,
+        name,
+        state: socket.state,
+    };
+    let serving = sys::port_holder(spec.protocol, spec.address, spec.port);
+    let serving = serving
+        .iter()
+        .filter(|socket| matches!(socket.state, SocketState::Listen | SocketState::Unconnected));
+    let mut found: Vec<Foreign> = serving.map(|socket| named(socket, socket.summary())).collect();
+    if found.is_empty() {
+        let holders = sys::port_holders(&[(spec.protocol, spec.port)].into());
+        let overlapping = holders.iter().filter(|holder| {
+            let view = &holder.socket.view;
+            overlap((view.address, view.v6only), (spec.address, spec.v6only.as_set()))
+        });
+        found = overlapping.map(|holder| named(&holder.socket, holder.summary())).collect();
+    }
+    // The sockets of a SO_REUSEPORT group look alike.
+    found.dedup_by(|a, b| a.name == b.name);
+    found.truncate(4);
+    found
 }
 
 /// Takes over an inherited socket: asks for the ingress interface (later than one would like, so that connections already

@@ -139,6 +139,7 @@ fn read_tables(
                         v6only: None,
                         cgroup: None,
                         transparent: None,
+                        expires_ms: 0,
                     };
                     found.push((socket, (row.peer.ip(), row.peer.port())));
                 }

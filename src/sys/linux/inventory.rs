@@ -12,8 +12,8 @@ use super::{cgroup, hugepages, kernel_sockets, lifetimes, pidfd, processes};
 use crate::model::addr::{needs_zone, overlap};
 use crate::model::kernel_release::KernelRelease;
 use crate::model::{
-    ClientPorts, Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owners, Protocol, Queue,
-    SocketState, SocketView,
+    ClientPorts, Family, FamilyExposure, IfName, Inventory, ListeningSocket, Owners, PortHolder, Protocol,
+    Queue, SocketState, SocketView,
 };
 use crate::sys::InventoryOptions;
 
@@ -455,6 +455,68 @@ pub fn owners(inodes: &[u64]) -> (HashMap<u64, Owners>, Option<String>) {
     let holders = processes::holders(&inodes.iter().copied().collect(), |_, _, _| {});
     let because = holders.incomplete_because();
     (holders.owners.into_iter().collect(), because)
+}
+
+/// The sockets that hold one of these ports and serve nobody: bound, connected or in TIME-WAIT, with their owners and, where
+/// they can be read, their options. At most 64 for each port. Bound sockets are seen from Linux 6.8 on.
+#[must_use]
+pub fn port_holders(ports: &std::collections::BTreeSet<(Protocol, u16)>) -> Vec<PortHolder> {
+    const MOST: usize = 64;
+    /// Above so many ports one walk over all sockets costs less than a question for each.
+    const SINGLE: usize = 16;
+    let Ok(mut kernel) = SockDiag::open() else { return Vec::new() };
+    let netns = super::namespaces::current();
+    let mut names = Names::default();
+    let mut found: Vec<PortHolder> = Vec::new();
+    for (protocol, number) in [(Protocol::Tcp, sock_diag::TCP), (Protocol::Udp, sock_diag::UDP)] {
+        let wanted: Vec<u16> = ports.iter().filter(|one| one.0 == protocol).map(|one| one.1).collect();
+        // 0 asks for every port.
+        let questions: Vec<u16> = match wanted.len() {
+            0 => continue,
+            1..=SINGLE => wanted.clone(),
+            _ => vec![0],
+        };
+        for (family, port) in
+            FAMILIES.iter().flat_map(|family| questions.iter().map(move |port| (*family, *port)))
+        {
+            let part = std::cell::RefCell::new(Vec::new());
+            let states = match protocol {
+                Protocol::Tcp => u32::MAX & !(1 << state::LISTEN),
+                Protocol::Udp => 1 << state::ESTABLISHED,
+            };
+            let query = Query { family, protocol: number, states, port };
+            let answer = kernel.dump(
+                query,
+                || part.borrow_mut().clear(),
+                |socket, peer| {
+                    if wanted.binary_search(&socket.local_port).is_ok() {
+                        let one = listening(&socket, protocol, netns, &mut names);
+                        let connected = one.state == SocketState::Connected && peer.1 != 0;
+                        part.borrow_mut().push(PortHolder {
+                            peer: connected.then_some(peer.into()),
+                            expires_ms: (one.state == SocketState::TimeWait).then_some(socket.expires_ms),
+                            socket: one,
+                        });
+                    }
+                },
+            );
+            if answer.is_ok() {
+                found.append(&mut part.into_inner());
+            }
+        }
+    }
+    found.retain(|one| !matches!(one.socket.state, SocketState::Listen | SocketState::Unconnected));
+    found.sort_by_cached_key(|one| {
+        (one.socket.view.protocol, one.socket.view.port, one.socket.state, one.socket.order())
+    });
+    let mut last = (None, 0);
+    found.retain(|one| {
+        let port = Some((one.socket.view.protocol, one.socket.view.port));
+        last = if last.0 == port { (port, last.1 + 1) } else { (port, 1) };
+        last.1 <= MOST
+    });
+    attach_owners(found.iter_mut().map(|one| &mut one.socket), true);
+    found
 }
 
 /// The sockets that have `port` at an address that competes with `address`, in whatever state, with their owners: what stands

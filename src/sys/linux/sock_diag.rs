@@ -62,6 +62,8 @@ pub(super) struct DiagSocket {
     pub cgroup: Option<NonZero<u64>>,
     /// IP_TRANSPARENT, of INET_DIAG_SOCKOPT (since Linux 5.10).
     pub transparent: Option<bool>,
+    /// Milliseconds until the timer of the socket fires; of TIME-WAIT, until it ends.
+    pub expires_ms: u32,
 }
 
 /// Address and port of a socket's peer; of a socket without one they mean nothing.
@@ -321,6 +323,7 @@ fn parse(payload: &[u8]) -> io::Result<(DiagSocket, Peer)> {
         v6only,
         cgroup,
         transparent,
+        expires_ms: word(52),
     };
     Ok((socket, (address(24), half(6))))
 }

@@ -9,6 +9,7 @@
 )]
 
 mod foreign;
+mod held;
 mod standard_input;
 #[path = "../support/mod.rs"]
 mod support;
@@ -26,6 +27,7 @@ use foreign::{
     a_server_that_resets_is_no_refusal, a_socket_that_is_there_already_takes_part,
     without_descriptors_nothing_is_decided,
 };
+use held::ports_held_without_listening_are_planned;
 use libtest_mimic::Trial;
 use serde_json::Value;
 use standard_input::one_side_is_read_from_standard_input;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         a_probe_agrees_with_its_plan,
         every_address_of_this_host_is_tried_as_a_source,
         a_socket_that_is_there_already_takes_part,
+        ports_held_without_listening_are_planned,
         a_server_that_resets_is_no_refusal,
         without_descriptors_nothing_is_decided,
         a_firewall_shows_as_a_disagreement,

@@ -37,8 +37,8 @@ pub use host::{
 };
 pub use ifname::IfName;
 pub use inventory::{
-    Activation, ClientPorts, Inventory, KernelHolder, Lifetime, ListeningSocket, Owner, Owners, Queue,
-    SocketState,
+    Activation, ClientPorts, Inventory, KernelHolder, Lifetime, ListeningSocket, Owner, Owners, PortHolder,
+    Queue, SocketState,
 };
 pub use not_examined::{AttachedProgram, NotExamined, OtherKind, OtherSocket};
 pub use reach::{Outcome, PacketsSeen, Source};

@@ -71,6 +71,9 @@ pub struct Interface {
     pub index: u32,
     /// Its name.
     pub name: IfName,
+    /// Alternative names (`IFLA_ALT_IFNAME`), by which the kernel finds it as well; sorted.
+    #[serde(default)]
+    pub altnames: Vec<IfName>,
     /// Administratively up (IFF_UP).
     pub up: bool,
     /// Operational (IFF_RUNNING; on Linux operstate UP or UNKNOWN).
@@ -197,6 +200,7 @@ impl Interface {
         Interface {
             index,
             name,
+            altnames: Vec::new(),
             up: false,
             running: false,
             loopback: false,
@@ -484,10 +488,18 @@ impl Snapshot {
         self.interfaces.iter().find(|interface| interface.index == index)
     }
 
-    /// The interface with this name.
+    /// The interface with this name or alternative name, as the kernel looks names up (`netdev_name_node_lookup()` of
+    /// `net/core/dev.c`).
     #[must_use]
     pub fn interface_named(&self, name: &IfName) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| &interface.name == name)
+        let by_name = self.interfaces.iter().find(|interface| &interface.name == name);
+        by_name.or_else(|| self.interfaces.iter().find(|interface| interface.altnames.contains(name)))
+    }
+
+    /// The address that has this IPv4 label, with its interface.
+    #[must_use]
+    pub fn labelled(&self, label: &IfName) -> Option<(&Interface, &InterfaceAddress)> {
+        self.addresses().find(|(_, address)| address.label.as_ref() == Some(label))
     }
 
     /// Every address with its interface.

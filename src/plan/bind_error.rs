@@ -313,6 +313,11 @@ fn no_device(spec: &SocketSpec, host: &Snapshot) -> Parts {
         .map(ToString::to_string)
         .or_else(|| zone_name(spec, host).map(|name| name.to_string()))
         .unwrap_or_default();
+    if let Some((owner, labelled)) = host.labelled(&IfName::from_escaped(&name)) {
+        let message =
+            format!("{name} is a label of {} on {}, and not an interface", labelled.address, owner.name);
+        return (Code::NO_SUCH_DEVICE, message, Some(format!("bind the address {}", labelled.address)));
+    }
     let names: Vec<_> = host.interfaces.iter().take(12).map(|interface| interface.name.to_string()).collect();
     let hint = (!names.is_empty()).then(|| format!("interfaces here: {}", names.join(", ")));
     (Code::NO_SUCH_DEVICE, format!("there is no interface {name}"), hint)

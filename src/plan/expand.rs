@@ -91,6 +91,14 @@ impl Expander<'_> {
                 }
             }
         }
+        let device = listener.device.as_ref().map(|name| match self.snapshot.interface_named(name) {
+            Some(interface) => {
+                self.note_master(listener, interface);
+                interface.name.clone()
+            }
+            None => name.clone(),
+        });
+        let listener = &Listener { device, ..listener.clone() };
         let mut seen = HashSet::new();
         targets.retain(|target| seen.insert(*target));
         for (address, scope_id) in targets {
@@ -111,6 +119,20 @@ impl Expander<'_> {
                 }
             }
         }
+    }
+
+    /// Packets that arrive on a port of a bridge or bond count as arrived on the master.
+    fn note_master(&mut self, listener: &Listener, device: &Interface) {
+        let master = device.master.and_then(|index| self.snapshot.interface(index));
+        let Some(master) = master.filter(|master| master.kind.as_deref() != Some("vrf")) else { return };
+        let kind = master.kind.as_deref().unwrap_or("master");
+        let message = format!(
+            "{} is a port of the {kind} {master}: packets arrive on {master}, and a listener with the device {} receives none; use device = \"{master}\"",
+            device.name,
+            device.name,
+            master = master.name,
+        );
+        self.out.notes.push(Note { listener: listener.name.clone(), message });
     }
 
     /// The addresses and scope ids that a bind stands for; else an address to show in their place and what is missing.
@@ -150,8 +172,8 @@ impl Expander<'_> {
         let patterns: Vec<IfName> =
             selector.interfaces.iter().map(|text| IfName::from_escaped(text)).collect();
         let matches = |interface: &&Interface| {
-            let name = interface.name.as_bytes();
-            patterns.iter().any(|pattern| glob(pattern.as_bytes(), name))
+            let mut names = std::iter::once(&interface.name).chain(&interface.altnames);
+            names.any(|name| patterns.iter().any(|pattern| glob(pattern.as_bytes(), name.as_bytes())))
         };
         let mut interfaces: Vec<&Interface> = self.snapshot.interfaces.iter().filter(matches).collect();
         interfaces.sort_by_key(|interface| interface.index);
@@ -180,7 +202,18 @@ impl Expander<'_> {
         let placeholder = selector.family.unwrap_or(Family::Ipv4).wildcard();
         let wanted = format!("{scope}{family}address");
         let article = if wanted.starts_with(['a', 'I']) { "an" } else { "a" };
-        let reason = if interfaces.is_empty() {
+        let label = patterns.iter().find_map(|pattern| self.snapshot.labelled(pattern));
+        let reason = if let (true, Some((owner, labelled))) = (interfaces.is_empty(), label) {
+            Reason {
+                errno: Errno::ENODEV,
+                code: Code::NO_SUCH_DEVICE,
+                message: format!(
+                    "{names} is a label of {} on {}, and not an interface",
+                    labelled.address, owner.name
+                ),
+                hint: Some(format!("bind the address {}", labelled.address)),
+            }
+        } else if interfaces.is_empty() {
             Reason {
                 errno: Errno::ENODEV,
                 code: Code::NO_SUCH_DEVICE,

@@ -276,13 +276,34 @@ pub(super) fn interface_name(text: &str) -> Result<IfName, String> {
     Ok(name)
 }
 
-/// Parses the value of `bind`; adds problems if it is invalid.
-pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Option<Bind> {
+/// Like [`interface_name`], and also accepts an IPv4 label such as `eth0:1`, so that a plan can name the address that has it.
+///
+/// # Errors
+/// Those of [`interface_name`].
+pub(super) fn name_or_label(text: &str) -> Result<IfName, String> {
+    let label = text.split_once(':').filter(|(name, number)| {
+        interface_name(name).is_ok()
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    });
+    match label {
+        Some(_) if text.len() <= IfName::MAX_LEN => Ok(IfName::from_escaped(text)),
+        _ => interface_name(text),
+    }
+}
+
+/// A link-local address without a zone, in a text; the device of its listener can supply the zone.
+pub(super) fn without_zone(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().filter(|address| needs_zone(*address))
+}
+
+/// Parses the value of `bind`; adds problems if it is invalid. `device` is the zone of link-local addresses without one.
+pub(super) fn read(value: &Value<'_>, device: Option<&IfName>, problems: &mut Problems) -> Option<Bind> {
     let mut binds = Vec::new();
     let mut seen = HashSet::new();
     for value in one_or_many(value) {
         let one = match value.get_ref() {
-            DeValue::String(text) => from_text(text, value, problems),
+            DeValue::String(text) => from_text(text, value, device, problems),
             DeValue::Table(table) => selector(table, problems).map(Bind::Interface),
             _ => None,
         };
@@ -296,7 +317,15 @@ pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Option<Bind> {
     if binds.len() > 1 { Some(Bind::Each(binds)) } else { binds.pop() }
 }
 
-fn from_text(text: &str, value: &Value<'_>, problems: &mut Problems) -> Option<Bind> {
+fn from_text(
+    text: &str,
+    value: &Value<'_>,
+    device: Option<&IfName>,
+    problems: &mut Problems,
+) -> Option<Bind> {
+    if let (Some(address), Some(device)) = (without_zone(text), device) {
+        return Some(Bind::Address { address, zone: Some(device.clone()) });
+    }
     match text {
         "" => None,
         "loopback" => Some(Bind::Loopback),
@@ -317,7 +346,7 @@ fn selector(table: &DeTable<'_>, problems: &mut Problems) -> Option<Selector> {
         else {
             continue;
         };
-        if let Err(reason) = interface_name(name) {
+        if let Err(reason) = name_or_label(name) {
             problems.add(Code::BAD_INTERFACE, value.span(), format!("\"{name}\" {reason}"));
         }
     }

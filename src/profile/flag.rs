@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::bind::{self, Bind, Scope, Selector, Wrong, interface_name};
+use super::bind::{self, Bind, Scope, Selector, Wrong, name_or_label};
 use super::value::nearest;
 use super::{Listener, WhenMissing, duration, ports};
 use crate::code::Code;
@@ -59,7 +59,14 @@ pub fn parse(name: &str, text: &str) -> Result<Listener, Diagnostic> {
         let help = "write a port such as 8081, a range such as 8000-8009, or 0 to let the kernel choose";
         wrong(port, (Code::BAD_PORT, format!("\"{port}\" {reason}"), help.to_owned()))
     })?;
-    let bind = what(host, port).map_err(|reason| wrong(host, reason))?;
+    let device = options
+        .iter()
+        .find_map(|option| option.strip_prefix("device="))
+        .and_then(|name| name_or_label(name).ok());
+    let bind = match (bind::without_zone(host), device) {
+        (Some(address), Some(device)) => Bind::Address { address, zone: Some(device) },
+        _ => what(host, port).map_err(|reason| wrong(host, reason))?,
+    };
     let mut listener = Listener::new(name, bind, range.collect(), protocol);
     if host == "*" {
         listener.v6only = V6Only::Off;
@@ -76,6 +83,16 @@ pub fn parse(name: &str, text: &str) -> Result<Listener, Diagnostic> {
         }
         seen.push(key);
         set(&mut listener, key, value).map_err(|reason| wrong(option, reason))?;
+    }
+    if let (Bind::Address { address, zone: Some(zone) }, Some(device)) = (&listener.bind, &listener.device)
+        && zone != device
+        && !zone.as_bytes().iter().all(u8::is_ascii_digit)
+    {
+        let message = format!("`device` is {device}, but {address} is on {zone}");
+        return Err(wrong(
+            text,
+            (Code::CONTRADICTION, message, "name one interface in both, or leave the device out".to_owned()),
+        ));
     }
     if let Bind::Address { address: IpAddr::V4(_), .. } = listener.bind
         && seen.contains(&"v6only")
@@ -138,7 +155,7 @@ fn split(target: &str) -> Result<(&str, &str), Wrong> {
         };
         return Err(bad(format!("\"{target}\" has no port"), help));
     };
-    if host.contains(':') {
+    if host.contains(':') && name_or_label(host).is_err() {
         let bare = target.split('%').next().unwrap_or(target);
         let zone = target.split_once('%').map_or_else(String::new, |(_, zone)| format!("%{zone}"));
         let whole = bare.parse::<Ipv6Addr>().is_ok();
@@ -180,7 +197,11 @@ fn what(host: &str, port: &str) -> Result<Bind, Wrong> {
         _ => {}
     }
     let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if host.contains(':') || numeric || host.contains('%') || host.parse::<Ipv4Addr>().is_ok() {
+    if (host.contains(':') && name_or_label(host).is_err())
+        || numeric
+        || host.contains('%')
+        || host.parse::<Ipv4Addr>().is_ok()
+    {
         return match bind::address(host) {
             Ok((address, zone)) => Ok(Bind::Address { address, zone }),
             Err((Code::BAD_ZONE, message, _)) if !host.contains('%') => Err((
@@ -192,7 +213,7 @@ fn what(host: &str, port: &str) -> Result<Bind, Wrong> {
         };
     }
     if !host.contains('*')
-        && let Err(reason) = interface_name(host)
+        && let Err(reason) = name_or_label(host)
     {
         return Err(bad(format!("\"{host}\" is not an address, and as an interface name it {reason}"), FORM));
     }
@@ -264,7 +285,7 @@ fn set(listener: &mut Listener, key: &str, value: &str) -> Result<(), Wrong> {
             }
         }
         "device" => {
-            let name = interface_name(value);
+            let name = name_or_label(value);
             let name = name.map_err(|reason| {
                 (Code::BAD_INTERFACE, format!("`device` {reason}"), "name an interface".to_owned())
             });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::bind::{self, Bind, Scope, interface_name};
+use super::bind::{self, Bind, Scope, name_or_label};
 use super::keys::{Key, Keys, Kind, optional, required};
 use super::value::{Problems, boolean, number, text};
 use super::{duration, ports};
@@ -201,7 +201,7 @@ impl Draft {
             _ => {}
         }
         if let Some(name) = text(table, "device").filter(|name| !name.is_empty()) {
-            match interface_name(name) {
+            match name_or_label(name) {
                 Ok(name) => draft.device = Some(name),
                 Err(reason) => {
                     let span = table.get("device").map(toml::Spanned::span).unwrap_or_default();
@@ -273,7 +273,7 @@ impl Draft {
             listener.ports = ports::read(value, problems);
         }
         if let Some(value) = table.get("bind")
-            && let Some(bind) = bind::read(value, problems)
+            && let Some(bind) = bind::read(value, listener.device.as_ref(), problems)
         {
             listener.bind = bind;
         }

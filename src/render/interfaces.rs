@@ -111,6 +111,9 @@ pub fn human(snapshot: &Snapshot, width: usize, color: bool, mut out: impl io::W
             let name = snapshot.interface(master).map_or_else(|| master.to_string(), |i| i.name.to_string());
             let _ = write!(line, "  master {name}");
         }
+        for altname in &interface.altnames {
+            let _ = write!(line, "  altname {altname}");
+        }
         line.push(b'\n');
         if interface.addresses.is_empty() {
             line.extend_from_slice(b"    no address\n");

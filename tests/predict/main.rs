@@ -10,6 +10,7 @@
 
 mod foreign;
 mod held;
+mod names;
 mod standard_input;
 #[path = "../support/mod.rs"]
 mod support;
@@ -29,6 +30,7 @@ use foreign::{
 };
 use held::ports_held_without_listening_are_planned;
 use libtest_mimic::Trial;
+use names::interfaces_are_found_by_every_name;
 use serde_json::Value;
 use standard_input::one_side_is_read_from_standard_input;
 use support::netns::{Netns, harness};
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         every_address_of_this_host_is_tried_as_a_source,
         a_socket_that_is_there_already_takes_part,
         ports_held_without_listening_are_planned,
+        interfaces_are_found_by_every_name,
         a_server_that_resets_is_no_refusal,
         without_descriptors_nothing_is_decided,
         a_firewall_shows_as_a_disagreement,

@@ -156,6 +156,12 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
             // IFLA_GROUP
             27 => interface.group = u32_of(value).unwrap_or(0),
             37 => elsewhere = true,
+            // IFLA_PROP_LIST, IFLA_ALT_IFNAME
+            52 => {
+                let names = attributes(value).filter(|(kind, _)| *kind == 53);
+                interface.altnames = names.map(|(_, name)| name_of(name)).collect();
+                interface.altnames.sort_unstable();
+            }
             _ => {}
         }
     }

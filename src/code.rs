@@ -57,6 +57,7 @@ codes! {
     BAD_SNAPSHOT = 91: "the file is not a snapshot of a host",
     BAD_SETTING = 92: "no prediction depends on the setting",
     BAD_REPORT = 93: "the file is not a report that can be compared",
+    TOO_MANY_RESULTS = 95: "the plan has more results than its limit",
     // Policy and audit
     NOT_ALLOWED = 1001: "the policy does not allow the listener",
     TOO_WIDE = 1002: "the listener is more exposed than the policy allows",

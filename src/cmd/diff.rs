@@ -120,7 +120,7 @@ fn side(name: &str, args: &Args) -> Result<Side, Failure> {
 }
 
 fn planned(profile: &Profile, args: &Args) -> Result<Side, Failure> {
-    let report = plan::of_profile(profile, args.host.subject()?);
+    let report = plan::of_profile(profile, args.host.subject()?, &args.host)?;
     // The plan is compared as it would be read from a file.
     let json = serde_json::to_vec(&report).unwrap_or_default();
     read(&json).map_err(|error| {

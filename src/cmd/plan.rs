@@ -67,7 +67,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let profile = args.source.load("default", context)?;
     let subject = args.host.subject()?;
     let evidence = evidence(&subject.snapshot);
-    let report = of_profile(&profile, subject);
+    let report = of_profile(&profile, subject, &args.host)?;
     context.emit(
         written(&report, args.format.get(), context, args.output.is_some()).as_bytes(),
         args.output.as_deref(),
@@ -108,16 +108,24 @@ pub(super) fn evidence(host: &Snapshot) -> Exit {
 }
 
 /// The plan of a profile on a host.
-pub(super) fn of_profile(profile: &Profile, mut subject: TargetHost) -> Report {
+///
+/// # Errors
+/// Exit 2 for a plan that is larger than `limits` allow.
+pub(super) fn of_profile(
+    profile: &Profile,
+    mut subject: TargetHost,
+    limits: &HostArgs,
+) -> Result<Report, Failure> {
     let expansion = expand(profile, &subject.snapshot);
     subject.add_port_holders(&expansion.sockets);
     let Expansion { sockets, .. } = &expansion;
+    limits.check_size(sockets, &subject.snapshot)?;
     let plan = Plan::new(sockets.clone(), &subject.snapshot, subject.rights, subject.foreign, &[]);
     let cells = matrix::cells(&plan, &subject.snapshot, &[]);
     let mut sockets = sockets_of(&plan, &subject.snapshot);
     sockets.extend(missing_of(&expansion, &subject.snapshot));
     let expectations = expectations::judge(&profile.expectations, &sockets, &cells, false);
-    finish(
+    Ok(finish(
         PLAN_SCHEMA,
         profile,
         &subject.snapshot,
@@ -129,7 +137,7 @@ pub(super) fn of_profile(profile: &Profile, mut subject: TargetHost) -> Report {
             expectations,
             notes: [notes_of(&expansion, subject.filters.as_ref()), subject.notes].concat(),
         },
-    )
+    ))
 }
 
 /// What a profile asks for that this host cannot give, and what no plan can know.

@@ -14,6 +14,7 @@ use crate::model::{ListeningSocket, Snapshot, SocketSpec};
 use crate::plan::bind_check::Rights;
 use crate::plan::predict::Foreign;
 use crate::report::document;
+use crate::report::matrix::Plan;
 use crate::sys;
 
 /// What if the host were another one.
@@ -28,6 +29,32 @@ pub struct HostArgs {
     /// What if the kernel had no IPv6
     #[arg(long)]
     without_ipv6: bool,
+    /// Refuse a plan with more results (sources x destinations x ports), each of which takes some 600 bytes of memory
+    #[arg(long, value_name = "N", default_value_t = MOST_RESULTS)]
+    max_results: usize,
+}
+
+/// The most results of a plan unless `--max-results` says otherwise: they take less than 1 GiB of memory.
+const MOST_RESULTS: usize = 1_000_000;
+
+impl HostArgs {
+    /// Checks that the plan of `sockets` on this host is not larger than `--max-results`.
+    ///
+    /// # Errors
+    /// Exit 2 with the size.
+    pub fn check_size(&self, sockets: &[SocketSpec], snapshot: &Snapshot) -> Result<(), Failure> {
+        let size = Plan::size(sockets, snapshot);
+        if size <= self.max_results {
+            return Ok(());
+        }
+        let most = self.max_results;
+        let message = format!("the plan has {size} results, and the limit is {most}: --max-results {most}");
+        let help = format!(
+            "every interface is a source, and every address a destination; `--max-results {size}` allows it, with about {} MiB of memory",
+            size.saturating_mul(600) >> 20
+        );
+        Err(Failure::usage(vec![Diagnostic::error(Code::TOO_MANY_RESULTS, message).help(help)]))
+    }
 }
 
 fn setting(text: &str) -> Result<(String, i64), String> {

@@ -64,6 +64,7 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS0091",
     "BS0092",
     "BS0093",
+    "BS0095",
     "BS1001",
     "BS1002",
     "BS1003",

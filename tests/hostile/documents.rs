@@ -84,3 +84,35 @@ fn a_long_name_does_not_multiply() {
         assert!(output.stdout.len() < 2_000_000, "{format}: {} bytes", output.stdout.len());
     }
 }
+
+/// A plan whose results grow with the square of the interfaces is refused before they are made, unless the user says how many.
+#[test]
+fn a_plan_of_too_many_results_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let good = run_in(place.path(), &["interfaces", "--format", "json"]).stdout;
+    let mut host: serde_json::Value = serde_json::from_slice(&good).unwrap();
+    let base = host["interfaces"][0].clone();
+    let list = host["interfaces"].as_array_mut().unwrap();
+    for number in 0..10_000 {
+        let mut one = base.clone();
+        (one["name"], one["index"], one["loopback"]) =
+            (format!("x{number}").into(), (1000 + number).into(), false.into());
+        one["addresses"] = serde_json::json!([{"address": format!("10.{}.{}.1", number / 250, number % 250), "prefix": 24,
+            "family": "ipv4", "class": "private", "scope_id": null, "label": null, "peer": null, "broadcast": null,
+            "state": ["permanent"]}]);
+        list.push(one);
+    }
+    fs::write(place.path().join("large.json"), host.to_string()).unwrap();
+    for arguments in [
+        "plan loopback --host large.json",
+        "plan loopback --host large.json --format json",
+        "diff loopback default --host large.json",
+    ] {
+        let output = shell(place.path(), &format!("ulimit -v {ROOM}; $B {arguments} > /dev/null"));
+        let said = text(&output).1;
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
+        assert!(said.contains("BS0095") && said.contains("--max-results"), "{arguments}: {said}");
+    }
+    let small = run_in(place.path(), &["plan", "loopback", "--max-results", "1"]);
+    assert_eq!(small.status.code(), Some(2), "{:?}", text(&small));
+}

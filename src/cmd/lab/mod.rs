@@ -111,7 +111,7 @@ fn is_target(name: &Path) -> bool {
 }
 
 /// The most interfaces of a copy. Each becomes a network namespace with a host behind it.
-const MOST_COPIED: usize = 2_000;
+const MOST_COPIED: usize = 1_000;
 
 /// A copy of this machine, or of the host in a file.
 fn copied(profile: Profile, file: Option<&Path>) -> Result<Chosen, Failure> {

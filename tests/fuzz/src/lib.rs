@@ -3,6 +3,7 @@
 
 mod host;
 mod predictor;
+mod shell;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use bindscope::report::{expectations, report_diff};
 use bindscope::{escape, lab, render, reply};
 
 pub use predictor::predictor;
+pub use shell::shell;
 
 /// Every target by its name.
 pub const TARGETS: &[(&str, fn(&[u8]))] = &[
@@ -39,6 +41,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("proc", proc),
     ("profile", profile),
     ("reports", reports),
+    ("shell", shell),
     ("snapshot", snapshot),
     ("sock_diag", sock_diag),
 ];
@@ -118,8 +121,10 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
 
 /// Names and bytes of others on their way to a person.
 pub fn escape(data: &[u8]) {
-    let hidden =
-        |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let hidden = |c: char| {
+        matches!(c, '\u{ad}' | '\u{34f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            | '\u{e000}'..='\u{f8ff}' | '\u{fe00}'..='\u{fe0f}' | '\u{fffe}' | '\u{ffff}' | '\u{e0000}'..='\u{10ffff}')
+    };
     let escaped = escape::escape_bytes(data);
     assert!(!escaped.contains(|c: char| c.is_control() || hidden(c)), "{escaped:?}");
     if let Ok(valid) = std::str::from_utf8(data) {

@@ -189,11 +189,7 @@ fn printed_commands_are_quoted() {
         let arguments: Vec<&[u8]> = log.split(|byte| *byte == 0).collect();
         for name in names {
             let bytes = bindscope::model::IfName::from_escaped(name);
-            assert!(
-                arguments.contains(&bytes.as_bytes()),
-                "{program} {name:?} {:?}",
-                text(&output)
-            );
+            assert!(arguments.contains(&bytes.as_bytes()), "{program} {name:?} {:?}", text(&output));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What has changed between two reports.
+//! Differences between two reports.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,45 +9,45 @@ use super::{Finding, Report, plain};
 use crate::code::Code;
 use crate::model::{ListeningSocket, Snapshot};
 
-/// One change. `change` says which; for programs it is one JSON object.
+/// One change, identified by the field `change`; for programs it is one JSON object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum Change {
-    /// A socket listens that did not.
+    /// A new socket listens.
     SocketNew {
-        /// It.
+        /// The socket.
         socket: ListeningSocket,
-        /// What is remarkable about it.
+        /// Findings about it.
         findings: Vec<Finding>,
     },
-    /// A socket is gone.
+    /// A socket was closed.
     SocketGone {
-        /// As it was.
+        /// Its last state.
         socket: ListeningSocket,
     },
-    /// A socket has other owners, or is exposed otherwise.
+    /// The owners or the exposure of a socket changed.
     SocketChanged {
-        /// As it was.
+        /// Before.
         before: ListeningSocket,
-        /// As it is.
+        /// After.
         after: ListeningSocket,
     },
-    /// Something about a socket that was there, or about the host, is remarkable now.
+    /// A new finding about an existing socket, or about the host.
     FindingNew {
-        /// It.
+        /// The finding.
         finding: Finding,
     },
-    /// Something is so no longer.
+    /// A finding no longer applies.
     FindingGone {
-        /// It.
+        /// The finding.
         finding: Finding,
     },
-    /// An interface is there that was not.
+    /// An interface was added.
     InterfaceNew {
         /// Its name.
         interface: String,
     },
-    /// An interface is gone.
+    /// An interface was removed.
     InterfaceGone {
         /// Its name.
         interface: String,
@@ -59,14 +59,14 @@ pub enum Change {
         /// Whether it is up now.
         up: bool,
     },
-    /// An interface has an address more.
+    /// An address was added to an interface.
     AddressNew {
         /// Its name.
         interface: String,
         /// The address with its prefix length.
         address: String,
     },
-    /// An interface has an address less.
+    /// An address was removed from an interface.
     AddressGone {
         /// Its name.
         interface: String,
@@ -75,14 +75,14 @@ pub enum Change {
     },
 }
 
-/// A finding without what ties it to one report: the position of its socket, and the time that is left of an address.
+/// A finding without data specific to one report: the index of its socket, and the remaining lifetime of an address.
 fn key(names: &[String], finding: &Finding) -> String {
     let socket = finding.socket.and_then(|place| names.get(place));
     let message = if finding.code == Code::ADDRESS_EXPIRES { "" } else { &finding.message };
     format!("{} {socket:?} {:?} {message}", finding.code, finding.rule)
 }
 
-/// The identity of each socket of a report, with its network namespace where there are several.
+/// The identity of each socket of a report, with its network namespace if there are several.
 fn names(report: &Report) -> Vec<String> {
     let identities = identity::names(&report.sockets);
     let several = report.namespaces.len() > 1;
@@ -93,7 +93,7 @@ fn names(report: &Report) -> Vec<String> {
     report.sockets.iter().zip(identities).map(name).collect()
 }
 
-/// What must be equal for a socket to count as unchanged; the queue's length is not of it.
+/// Properties that must be equal for a socket to count as unchanged; the length of the queue is not one of them.
 fn facts(socket: &ListeningSocket) -> ListeningSocket {
     let mut facts = socket.clone();
     if let Some(queue) = &mut facts.queue {
@@ -147,7 +147,7 @@ pub fn of_reports(before: &Report, after: &Report) -> Vec<Change> {
     changes
 }
 
-/// For each socket of `after` the one of `before` that is the same listener. Among those with one identity the same inode and port
+/// For each socket of `after` the same listener in `before`. Among sockets with one identity, the same inode and port
 /// come first, then the order of the list.
 fn paired(before: &[ListeningSocket], after: &[ListeningSocket]) -> Vec<(Option<usize>, usize)> {
     let mut left: BTreeMap<(Option<u64>, Identity), VecDeque<usize>> = BTreeMap::new();
@@ -170,7 +170,7 @@ fn paired(before: &[ListeningSocket], after: &[ListeningSocket]) -> Vec<(Option<
         .collect()
 }
 
-/// The changes of interfaces and addresses from `before` to `after`. An interface is the same when index and name are.
+/// Changes of interfaces and addresses from `before` to `after`. Interfaces are identified by index and name.
 #[must_use]
 pub fn of_hosts(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     let mut changes = Vec::new();

@@ -1,5 +1,5 @@
-//! Whether a policy allows what is there. Every verdict has its reason and its line of the policy; what cannot be known is
-//! undecided, never a pass.
+//! Evaluates a policy. Every verdict has its reason and its line of the policy. What is unknown is undecided, never a
+//! pass.
 
 mod holder;
 
@@ -14,22 +14,22 @@ use crate::diag::{Place, Severity};
 use crate::model::{Exposure, Family, ListeningSocket, Snapshot};
 use crate::profile::policy::{Allow, Match, Places, Policy, Require, UnknownOwner, Unmatched, Waive};
 
-/// What a judgement needs in addition to the report.
+/// Data that the evaluation needs in addition to the report.
 #[derive(Debug, Clone)]
 pub struct Judge<'a> {
     /// The policy.
     pub policy: &'a Policy,
-    /// Its text, for places.
+    /// Its text, for positions.
     pub text: Arc<str>,
-    /// The day on which it is judged, in UTC.
+    /// The current day, in UTC.
     pub today: Date,
-    /// The networks of the report's namespaces, in their order.
+    /// The networks of the report's namespaces, in the same order.
     pub hosts: Vec<&'a Snapshot>,
     /// Whether every socket is in the report.
     pub all_sockets: bool,
 }
 
-/// The outcome of one socket under one rule, or under none.
+/// The result for one socket under one rule, or under none.
 #[derive(Debug, Clone)]
 struct Outcome {
     verdict: Verdict,
@@ -42,21 +42,21 @@ struct Outcome {
     key: &'static str,
 }
 
-/// Whether a rule selects a socket by what the socket is bound to.
+/// Whether a rule selects a socket by its protocol, port, address and device.
 enum Selected {
     Yes,
     /// Protocol or port differ.
     No,
-    /// Protocol and port are the rule's, the address or device is not.
+    /// Protocol and port match, but the address or device does not.
     Elsewhere(String, &'static str),
     Unknown(String, &'static str),
 }
 
-/// A socket with what is known of its network.
+/// A socket with the known data of its network.
 #[derive(Clone, Copy)]
 struct Subject<'a> {
     socket: &'a ListeningSocket,
-    /// `None` when the interfaces of its namespace could not be read: then nothing is known of who reaches it.
+    /// `None` if the interfaces of its namespace could not be read: its reachability is then unknown.
     host: Option<&'a Snapshot>,
 }
 
@@ -125,7 +125,7 @@ impl Judge<'_> {
             if outcome.verdict == Verdict::Pass {
                 return outcome;
             }
-            // A failure under a rule for this very process says more than that another process holds the port.
+            // A failure under a rule for this process says more than a different process on the port.
             let rank = |outcome: &Outcome| match (outcome.verdict, outcome.code) {
                 (Verdict::Undecided, _) => 3,
                 (_, Code::TOO_WIDE | Code::WRONG_FAMILIES) => 2,
@@ -139,7 +139,7 @@ impl Judge<'_> {
         worst.unwrap_or_else(|| self.unmatched(subject.socket))
     }
 
-    /// The outcome of a socket under one rule; `None` when the rule is not about it.
+    /// The result for one socket under one rule; `None` if the rule does not apply to it.
     fn under(&self, rule: &Allow, position: usize, subject: Subject<'_>) -> Option<Outcome> {
         let outcome = |verdict, code, because: String, help, key| {
             Some(Outcome { verdict, code, because, help, rule: Some(position), key })
@@ -148,7 +148,7 @@ impl Judge<'_> {
             Selected::Yes => {}
             Selected::No => return None,
             Selected::Elsewhere(because, key) => {
-                // Under a policy that allows what it does not name, the rule is about its own address only.
+                // Under a policy that allows unlisted sockets, the rule applies only to its own address.
                 let because = format!("{because}, and the rule \"{}\" names another", rule.id);
                 let help = Some("bind the address that the rule names, or add an [[allow]] with a reason");
                 let denied = self.policy.deny_by_default;
@@ -172,7 +172,7 @@ impl Judge<'_> {
                 return None;
             }
             let because = format!("{because}, but the rule \"{}\" names another", rule.id);
-            let help = Some("find out why it holds the port, or name it in a rule of its own");
+            let help = Some("find out why it uses the port, or write a separate rule for it");
             return outcome(Verdict::Fail, Code::WRONG_PROCESS, because, help, "process");
         }
         if let Some((verdict, code, because, key)) = reach(rule, subject) {
@@ -195,19 +195,20 @@ impl Judge<'_> {
         outcome(Verdict::Pass, Code::NOT_ALLOWED, because, None, "id")
     }
 
-    /// A socket that no rule is about.
+    /// A socket without a matching rule.
     fn unmatched(&self, socket: &ListeningSocket) -> Outcome {
         let (verdict, because) = if !self.policy.deny_by_default {
             (Verdict::Pass, "the policy allows what it does not name".to_owned())
         } else {
             (Verdict::Fail, format!("no rule of the policy allows {}", socket.view))
         };
-        let help = "stop the program or bind it to loopback; if it is meant, add an [[allow]] with a reason";
+        let help =
+            "stop the program or bind it to loopback; if it is intended, add an [[allow]] with a reason";
         Outcome { verdict, code: Code::NOT_ALLOWED, because, help: Some(help), rule: None, key: "default" }
     }
 
-    /// A rule's families must be served by all sockets under it together, whichever rule allows them: `0.0.0.0` and `[::]` with
-    /// V6ONLY are both.
+    /// All sockets under a rule must together serve its families, whichever rule allows them: `0.0.0.0` and `[::]` with
+    /// V6ONLY serve both.
     fn missing_families(&self, subjects: &[Subject<'_>], outcomes: &mut [Outcome]) {
         for (position, rule) in self.policy.allow.iter().enumerate() {
             if rule.families.is_empty() {
@@ -243,7 +244,7 @@ impl Judge<'_> {
         }
     }
 
-    /// What a rule allows is worth no more than a note.
+    /// A finding about an allowed socket is only a note.
     fn accept(&self, findings: &mut [Finding], outcomes: &[Outcome]) {
         for finding in findings {
             let outcome = finding.socket.and_then(|place| outcomes.get(place));
@@ -256,14 +257,14 @@ impl Judge<'_> {
                 finding.rule = Some(self.rule_name(outcome.rule));
             }
             if finding.code == Code::V6ONLY_UNKNOWN {
-                // The rule holds either way.
+                // The rule passes in both cases.
                 (finding.severity, finding.undecided) = (Severity::Note, false);
             }
         }
     }
 
-    /// Whether what a rule requires is there, and whether the rule is of any use. All sockets that fit the rule count, whichever
-    /// rule allows them.
+    /// Whether the required listener exists, and whether the rule matches anything. All matching sockets count,
+    /// whichever rule allows them.
     fn presence(&self, rule: &Allow, report: &mut Report) {
         let name = format!("allow {}", rule.id);
         if rule.require == Require::No {
@@ -300,10 +301,10 @@ impl Judge<'_> {
         });
     }
 
-    /// Whether a listener that the rule requires is there.
+    /// Whether a listener that the rule requires exists.
     fn required(&self, rule: &Allow, report: &Report) -> (Verdict, Code, String) {
         let (mut unreachable, mut unknown) = (None, !self.all_sockets);
-        // A socket that the rule forbids to be so wide, or that it allowed until yesterday, is there all the same.
+        // A socket that is too exposed for the rule, or whose rule has expired, still exists.
         for socket in &report.sockets {
             let reachable = socket.view.exposure.widest() > Exposure::None;
             let certain = report.exposure_known(socket) || rule.require == Require::Present;
@@ -378,7 +379,7 @@ impl Judge<'_> {
         if let Some(last) = expired {
             let message = format!("the waiver of {} ended with {last}: {}", waiver.code, waiver.reason);
             let mut finding = Finding::new(Code::WAIVER_EXPIRED, Severity::Warning, None, message)
-                .help("solve what it was for, or decide anew and write a later date");
+                .help("fix the cause, or review the waiver and set a later date");
             finding.location = place("expires");
             report.findings.push(finding);
         } else if !matched && waiver.unmatched != Unmatched::Ignore {
@@ -392,7 +393,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether a waiver is about what a rule requires: a port of the one is a port of the other.
+    /// Whether a waiver applies to a requirement: they have a port in common.
     fn waives_rule(&self, waiver: &Waive, name: &str) -> bool {
         let rule = self.policy.allow.iter().find(|rule| name == format!("allow {}", rule.id));
         rule.is_some_and(|rule| waiver.matches.ports.iter().any(|port| rule.matches.ports.contains(port)))
@@ -414,7 +415,7 @@ impl Judge<'_> {
     }
 }
 
-/// Whether protocol, port, address and device of a socket are those of a rule.
+/// Whether protocol, port, address and device of a socket match a rule.
 fn selected(matches: &Match, socket: &ListeningSocket) -> Selected {
     let view = &socket.view;
     if matches.protocol.is_some_and(|protocol| protocol != view.protocol)
@@ -439,7 +440,7 @@ fn selected(matches: &Match, socket: &ListeningSocket) -> Selected {
     }
 }
 
-/// Why a socket is outside the networks and interfaces of a rule, with the key that decided; an error where that is not known.
+/// Why a socket is outside the networks and interfaces of a rule, with the deciding key; an error if unknown.
 fn outside(matches: &Match, subject: Subject<'_>) -> Result<Option<(String, &'static str)>, &'static str> {
     if matches.networks.is_empty() && matches.interfaces.is_empty() {
         return Ok(None);
@@ -476,7 +477,7 @@ fn uncertain(socket: &ListeningSocket, family: Family) -> bool {
     dual || !socket.device_known
 }
 
-/// Why a socket is not within the exposure, families, networks and interfaces of a rule; `None` when it is.
+/// Why a socket violates the exposure, families, networks or interfaces of a rule; `None` if it does not.
 fn reach(rule: &Allow, subject: Subject<'_>) -> Option<(Verdict, Code, String, &'static str)> {
     let socket = subject.socket;
     if subject.host.is_none() {

@@ -1,8 +1,8 @@
-//! What already listens, who can reach it, and whether a policy allows that. Pure: inventories and snapshots go in, a report
-//! comes out.
+//! Audit of listening sockets: who can reach them, and whether a policy allows it. Pure: from inventories and snapshots
+//! to a report.
 //!
-//! [`rules`] says what is remarkable about a socket, [`judge`] whether a policy holds; [`baseline`] and [`change`] tell two
-//! reports apart. How far a socket is exposed is [`crate::plan::exposure`]'s to say.
+//! [`rules`] produces the findings about a socket, and [`judge`] evaluates a policy. [`baseline`] and [`change`]
+//! compare two reports. [`crate::plan::exposure`] computes exposures.
 
 pub mod baseline;
 pub mod change;
@@ -30,66 +30,66 @@ use crate::model::filters::PacketFilters;
 use crate::model::rehearsal::Rehearsal;
 use crate::model::{ClientPorts, Exposure, Host, Lifetime, ListeningSocket, NotExamined, Snapshot};
 
-/// One network namespace as it was found.
+/// The data of one network namespace.
 #[derive(Debug, Clone, Default)]
 pub struct Site {
-    /// What names it.
+    /// Its name.
     pub namespace: Namespace,
     /// Its interfaces and addresses.
     pub host: Snapshot,
-    /// Its sockets, in the order of the report.
+    /// Its sockets, in report order.
     pub sockets: Vec<ListeningSocket>,
-    /// The ports that its kernel chooses from; `None` when they could not be read.
+    /// The ports that its kernel chooses from; `None` if they could not be read.
     pub client_ports: Option<ClientPorts>,
-    /// What was seen and is not judged.
+    /// What was found but is not evaluated.
     pub not_examined: NotExamined,
-    /// How long its addresses are valid; those that are valid for ever are absent.
+    /// Remaining lifetimes of its addresses; addresses without a limit are absent.
     pub lifetimes: BTreeMap<IpAddr, Lifetime>,
 }
 
-/// What names a network namespace.
+/// Name of a network namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Namespace {
-    /// Inode of the namespace; null when it cannot be read.
+    /// Inode; null if it cannot be read.
     pub inode: Option<u64>,
-    /// Its name under `/run/netns`, or else a process in it as `pid 12 (nginx)`. Unescaped.
+    /// Name below `/run/netns`, or a process in it as `pid 12 (nginx)`. Unescaped.
     pub name: Option<String>,
-    /// Whether it is the namespace that this program runs in.
+    /// Whether this program runs in it.
     pub current: bool,
-    /// Whether all its sockets are in the report; false also where `/proc/net` alone could be read.
+    /// Whether all its sockets are in the report; false also if only `/proc/net` could be read.
     pub complete: bool,
-    /// Whether its interfaces could be read, without which nothing is known of who reaches its sockets.
+    /// Whether its interfaces could be read. Otherwise the reachability of its sockets is unknown.
     pub exposure_known: bool,
 }
 
-/// Something remarkable.
+/// A finding.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
-    /// Its code.
+    /// Code.
     pub code: Code,
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// Position of the socket in the report; null for a finding about the host or the policy.
+    /// Index of the socket in the report; null for a finding about the host or the policy.
     pub socket: Option<usize>,
-    /// What was found, in one sentence. Unescaped.
+    /// Message, one sentence. Unescaped.
     pub message: Cow<'static, str>,
-    /// The way out; null when there is nothing to do.
+    /// Suggested fix; null if nothing needs to be done.
     pub help: Option<Cow<'static, str>>,
-    /// The policy's rule that it is about, as `allow ssh`.
+    /// The rule of the policy, as `allow ssh`.
     pub rule: Option<String>,
-    /// The place in the policy that decided.
+    /// The deciding position in the policy.
     #[serde(serialize_with = "location")]
     pub location: Option<Box<Place>>,
-    /// Whether the evidence that would decide is missing.
+    /// Whether the deciding evidence is missing.
     pub undecided: bool,
-    /// Why the policy waives it; null when it does not.
+    /// Reason of the waiver; null without one.
     pub waived: Option<String>,
-    /// Whether the baseline had it.
+    /// Whether the baseline has it.
     pub known: bool,
 }
 
 impl Finding {
-    /// A finding about the socket at this position.
+    /// A finding about the socket with this index.
     #[must_use]
     pub fn new(
         code: Code,
@@ -111,7 +111,7 @@ impl Finding {
         }
     }
 
-    /// The same, with a way out.
+    /// Adds a suggested fix.
     #[must_use]
     pub fn help(mut self, help: impl Into<Cow<'static, str>>) -> Finding {
         self.help = Some(help.into());
@@ -125,7 +125,7 @@ impl Finding {
     }
 }
 
-/// A place as JSON has it: file, line and column from 1.
+/// A position in JSON: file, line and column from 1.
 fn location<S: serde::Serializer>(location: &Option<Box<Place>>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Spot<'a> {
@@ -142,30 +142,30 @@ fn location<S: serde::Serializer>(location: &Option<Box<Place>>, serializer: S) 
         .serialize(serializer)
 }
 
-/// What a policy's rule came to.
+/// Verdict of a policy check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It holds.
+    /// Passed.
     Pass,
-    /// It does not.
+    /// Failed.
     Fail,
-    /// The evidence does not suffice.
+    /// Not enough evidence.
     Undecided,
 }
 
-/// One thing that a policy asked.
+/// One policy check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Check {
-    /// What was asked, as `tcp 0.0.0.0:22 may listen` or `allow http: required`. Unescaped.
+    /// Description, as `tcp 0.0.0.0:22 may listen` or `allow http: required`. Unescaped.
     pub name: String,
-    /// Position of the socket in the report; null for a rule that asks for one.
+    /// Index of the socket in the report; null for a requirement.
     pub socket: Option<usize>,
-    /// What it came to.
+    /// Verdict.
     pub verdict: Verdict,
-    /// Why. Unescaped.
+    /// Reason. Unescaped.
     pub because: String,
-    /// The place in the policy that decided.
+    /// The deciding position in the policy.
     #[serde(serialize_with = "location")]
     pub location: Option<Box<Place>>,
 }
@@ -177,37 +177,37 @@ pub struct Report {
     pub schema: &'static str,
     /// Version of the program.
     pub version: &'static str,
-    /// When it was made, RFC 3339 UTC.
+    /// Time, RFC 3339 UTC.
     pub time: String,
-    /// False when anything could not be read.
+    /// False if anything could not be read.
     pub complete: bool,
-    /// One sentence for each thing that could not be read.
+    /// One sentence for each part that could not be read.
     pub incomplete_because: Vec<String>,
-    /// Where it was made.
+    /// The host.
     pub host: Host,
-    /// The namespaces that were looked at, this one first.
+    /// The examined namespaces, this one first.
     pub namespaces: Vec<Namespace>,
-    /// Name of the policy, or null without one. Unescaped.
+    /// Name of the policy; null without one. Unescaped.
     pub policy: Option<String>,
-    /// The file of the policy, or null without one. Unescaped.
+    /// File of the policy; null without one. Unescaped.
     pub policy_file: Option<String>,
-    /// Name of the earlier report, of which everything is known, or null without one. Unescaped.
+    /// Name of the baseline; null without one. Unescaped.
     pub baseline: Option<String>,
-    /// Whether every socket is in the list, however little may be known of some.
+    /// Whether every socket is in the list, even if some facts are unknown.
     pub all_sockets: bool,
     /// The sockets, sorted by namespace and port.
     pub sockets: Vec<ListeningSocket>,
     /// Sockets that the policy leaves out, each with the reason.
     pub skipped: Vec<Skipped>,
-    /// What was seen and is not judged.
+    /// What was found but is not evaluated.
     pub not_examined: NotExamined,
     /// The tables of packet filters in each namespace where they were looked for.
     pub filters: Vec<PacketFilters>,
-    /// What is remarkable, by socket.
+    /// Findings, by socket.
     pub findings: Vec<Finding>,
-    /// What the policy asked.
+    /// Policy checks.
     pub checks: Vec<Check>,
-    /// What came of sockets like these in a copy of the network; null when that was not tried.
+    /// Results of similar sockets in a copy of the network; null if not tested.
     pub rehearsal: Option<Rehearsal>,
     /// Counts.
     pub summary: Summary,
@@ -216,11 +216,11 @@ pub struct Report {
 /// Counts of a report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Sockets.
+    /// Number of sockets.
     pub sockets: usize,
-    /// Sockets by their widest exposure.
+    /// Number of sockets by their widest exposure.
     pub by_exposure: ByExposure,
-    /// Sockets whose owners are unknown.
+    /// Number of sockets with unknown owners.
     pub owners_unknown: usize,
     /// Findings that count, by severity.
     pub errors: usize,
@@ -228,26 +228,26 @@ pub struct Summary {
     pub warnings: usize,
     /// Findings that count, by severity.
     pub notes: usize,
-    /// Findings that a waiver covers.
+    /// Number of findings that a waiver covers.
     pub waived: usize,
-    /// Findings that the baseline has.
+    /// Number of findings that the baseline has.
     pub known: usize,
-    /// Checks of the policy.
+    /// Number of policy checks.
     pub checked: usize,
-    /// Checks that failed.
+    /// Number of failed checks.
     pub failed: usize,
-    /// Checks without enough evidence.
+    /// Number of checks without enough evidence.
     pub undecided: usize,
-    /// Sockets that the policy leaves out.
+    /// Number of sockets that the policy leaves out.
     pub skipped: usize,
-    /// Sockets that the selection leaves out.
+    /// Number of sockets that the selection leaves out.
     pub not_selected: usize,
 }
 
-/// Sockets by their widest exposure.
+/// Number of sockets by their widest exposure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ByExposure {
-    /// Reachable by anybody.
+    /// Reachable from anywhere.
     pub global: usize,
     /// From private networks.
     pub private: usize,
@@ -255,14 +255,14 @@ pub struct ByExposure {
     pub link: usize,
     /// From this host.
     pub loopback: usize,
-    /// By nobody.
+    /// Not reachable.
     pub none: usize,
-    /// Not known, since the interfaces of the socket's namespace could not be read.
+    /// Unknown, because the interfaces of the socket's namespace could not be read.
     pub unknown: usize,
 }
 
 impl Summary {
-    /// Counts a report's parts.
+    /// Counts the parts of a report.
     #[must_use]
     pub fn of(report: &Report) -> Summary {
         let Report { sockets, findings, checks, .. } = report;
@@ -302,14 +302,14 @@ impl Summary {
     }
 }
 
-/// The name itself where it is UTF-8: messages are escaped when they are shown, once.
+/// The unescaped name if it is UTF-8: messages are escaped once, when they are displayed.
 fn plain(name: &crate::model::IfName) -> String {
     name.as_str().map_or_else(|| name.to_string(), str::to_owned)
 }
 
-/// Puts what was found in each namespace into one report, this program's own namespace first; the sites are left without their
-/// sockets. `time` is RFC 3339 UTC, `because` what could not be read in addition to what the sites say. The sockets of clients
-/// are left out with `leave_out_clients`.
+/// Combines the data of all namespaces into one report, this program's namespace first; takes the sockets out of the
+/// sites. `time` is RFC 3339 UTC, and `because` lists what could not be read in addition to the sites' reasons. With
+/// `leave_out_clients`, sockets of clients are left out.
 #[must_use]
 pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_clients: bool) -> Report {
     let mut report = Report {
@@ -340,7 +340,7 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_
         }
         report.not_examined.merge(std::mem::take(&mut site.not_examined));
         let mut found = rules::observe(site, report.sockets.len());
-        // Nothing can be said of where sockets are reached when no interface could be seen.
+        // Without a readable interface the reachability of sockets is unknown.
         site.namespace.exposure_known = !site.host.interfaces.is_empty();
         if !site.namespace.exposure_known && !site.sockets.is_empty() {
             let name = site
@@ -362,7 +362,7 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_
     report
 }
 
-/// Adds a list to another one, and copies nothing when it is the first.
+/// Appends a list to another; does not copy if the other is empty.
 fn add<T>(to: &mut Vec<T>, mut list: Vec<T>) {
     if to.is_empty() {
         *to = list;
@@ -372,7 +372,7 @@ fn add<T>(to: &mut Vec<T>, mut list: Vec<T>) {
 }
 
 impl Report {
-    /// The findings that count, by the position of their socket: one look for all sockets.
+    /// The findings that count, by the index of their socket, built once for all sockets.
     #[must_use]
     pub fn counting_by_socket(&self) -> BySocket<'_> {
         // They are sorted by socket.
@@ -385,21 +385,21 @@ impl Report {
         BySocket { findings: &self.findings, starts }
     }
 
-    /// Whether no socket was found, and that is no proof that there is none.
+    /// Whether no socket was found, which does not prove that there is none.
     #[must_use]
     pub fn unseen(&self) -> bool {
         self.sockets.is_empty() && !self.all_sockets
     }
 
-    /// Whether anything is known of who reaches the socket: not where the interfaces of its namespace could not be read, and
-    /// then its exposure means nothing.
+    /// Whether the reachability of the socket is known. It is not if the interfaces of its namespace could not be read;
+    /// its exposure is then meaningless.
     #[must_use]
     pub fn exposure_known(&self, socket: &ListeningSocket) -> bool {
         let namespace = self.namespaces.iter().find(|namespace| namespace.inode == socket.netns);
         namespace.is_none_or(|namespace| namespace.exposure_known)
     }
 
-    /// Sorts and counts, after findings were added or changed.
+    /// Sorts and counts after findings were added or changed.
     pub fn settle(&mut self) {
         self.settle_checks();
         self.findings.sort_by(|a, b| {
@@ -412,7 +412,7 @@ impl Report {
         self.summary = Summary::of(self);
     }
 
-    /// A check holds whose finding is waived or in the baseline, for that reason.
+    /// A check passes if its finding is waived or in the baseline, with that reason.
     fn settle_checks(&mut self) {
         let mut excused: HashMap<Result<usize, &str>, String> = HashMap::new();
         for finding in &self.findings {
@@ -442,18 +442,18 @@ impl Report {
 #[derive(Debug)]
 pub struct BySocket<'a> {
     findings: &'a [Finding],
-    /// Where the findings of each socket begin, and where the last one's end.
+    /// Start of the findings of each socket, and the end of the last one.
     starts: Vec<usize>,
 }
 
 impl<'a> BySocket<'a> {
-    /// Whether there is any about the socket at this position of the report.
+    /// Whether there is a finding about the socket with this index.
     #[must_use]
     pub fn any(&self, socket: usize) -> bool {
         self.of(socket).next().is_some()
     }
 
-    /// Those about the socket at this position of the report.
+    /// The findings about the socket with this index.
     pub fn of(&self, socket: usize) -> impl Iterator<Item = &'a Finding> {
         let range = self.starts.get(socket).zip(self.starts.get(socket + 1));
         let about = range.and_then(|(from, to)| self.findings.get(*from..*to)).unwrap_or_default();

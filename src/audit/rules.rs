@@ -1,4 +1,4 @@
-//! What is remarkable about sockets, without any policy. One function for each code.
+//! Findings about sockets that do not depend on a policy. One function for each code.
 
 mod sharing;
 
@@ -16,14 +16,14 @@ use crate::model::{
 use crate::plan::exposure::{Exposer, Facts, Reason};
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 
-/// Fills in the exposure of every socket of `site` and returns what is remarkable. Positions of sockets count from `first`.
+/// Sets the exposure of every socket of `site` and returns the findings. Indexes of sockets start at `first`.
 #[must_use]
 pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
     let exposer = Exposer::new(&site.host);
     let known = Known::of(&site.host);
-    // A host has few addresses and many sockets: most are bound like another one.
+    // A host has few addresses and many sockets: most sockets are bound like another one.
     let mut bound: FxHashMap<Decisive, Bound> = FxHashMap::default();
-    // Room for one each, which is none of the machine's memory before it is used: so that no list is copied to a longer one.
+    // Reserved space uses no memory before it is written, and the list is never copied.
     let mut findings = Vec::with_capacity(site.sockets.len());
     for (place, socket) in site.sockets.iter_mut().enumerate() {
         let bound = bound.entry(decisive(socket)).or_insert_with(|| Bound::of(socket, &exposer));
@@ -60,7 +60,7 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
     findings
 }
 
-/// What of a socket decides [`Bound`]: [`Facts`] that stay when the socket is changed, and the device's index.
+/// The properties of a socket that determine [`Bound`]: [`Facts`] with owned values, and the device's index.
 type Decisive = (IpAddr, Option<u32>, Option<IfName>, Option<u32>, Option<bool>, (Protocol, bool));
 
 fn decisive(socket: &ListeningSocket) -> Decisive {
@@ -75,14 +75,14 @@ fn decisive(socket: &ListeningSocket) -> Decisive {
     )
 }
 
-/// What is the same of all sockets that are bound alike.
+/// Data that all sockets with the same bind share.
 struct Bound {
     exposure: FamilyExposure,
     reasons: Vec<Reason>,
     class: AddrClass,
-    /// The interface through which the address is this host's own.
+    /// The interface that makes the address local.
     owner: Option<u32>,
-    /// Whether the address is a broadcast address or a group.
+    /// Whether the address is a broadcast or multicast address.
     to_many: bool,
 }
 
@@ -110,13 +110,13 @@ impl Bound {
     }
 }
 
-/// What is asked of the host for every socket, looked up once.
+/// Data of the host that every socket needs, computed once.
 struct Known {
     /// Interfaces that are up and are neither loopback nor part of another one: index and name.
     up: Vec<(u32, String)>,
-    /// Interfaces that take packets to 127.0.0.0/8 from outside: index and name.
+    /// Interfaces that accept packets to 127.0.0.0/8 from outside: index and name.
     route_localnet: Vec<(u32, String)>,
-    /// By family, IPv4 first: whether an interface that is up has an address for private networks or wider.
+    /// By family, IPv4 first: whether an interface that is up has a private or wider address.
     wide: [bool; 2],
     /// The same for a loopback address.
     loopback: [bool; 2],
@@ -147,14 +147,14 @@ impl Known {
     }
 }
 
-/// A socket with all that is known of it.
+/// A socket with all known data.
 struct About<'a> {
     socket: &'a ListeningSocket,
     bound: &'a Bound,
     host: &'a Snapshot,
     known: &'a Known,
     place: usize,
-    /// How long its address is valid, where that ends.
+    /// Remaining lifetime of its address, if limited.
     lifetime: Option<Lifetime>,
 }
 
@@ -163,7 +163,7 @@ impl About<'_> {
         Finding::new(code, severity, Some(self.place), message)
     }
 
-    /// Why it is exposed as it is.
+    /// Reasons for the exposure.
     fn because(&self) -> String {
         let families = Family::BOTH.into_iter().filter_map(|family| {
             let texts: Vec<&str> = self
@@ -216,7 +216,8 @@ impl About<'_> {
         );
     }
 
-    /// A wildcard that only this host reaches because there is no other interface: elsewhere it is wider.
+    /// A wildcard that only this host can reach because there is no other interface. On another host its exposure is
+    /// wider.
     fn wildcard_without_links(&self, findings: &mut Vec<Finding>) {
         let view = &self.socket.view;
         let whole = view.address.is_unspecified() || is_mapped_wildcard(view.address);
@@ -289,7 +290,7 @@ impl About<'_> {
         if self.bound.to_many {
             let mut finding = self
                 .finding(Code::SENT_TO_MANY, Severity::Note, self.because())
-                .help("bind an address of the host when one receiver is meant; for a group, SO_BINDTODEVICE limits the links");
+                .help("bind an address of the host if there should be one receiver; for a group, SO_BINDTODEVICE limits the links");
             finding.undecided = view.protocol == Protocol::Udp
                 && view.address.to_canonical().is_multicast()
                 && self.host.groups.is_none();
@@ -309,7 +310,7 @@ impl About<'_> {
                     Code::STALE_ADDRESS,
                     Severity::Warning,
                     format!(
-                        "{} is not an address of this host any more: nobody reaches the socket",
+                        "{} is no longer an address of this host: no client can reach the socket",
                         view.address.to_canonical()
                     ),
                 )
@@ -326,7 +327,7 @@ impl About<'_> {
                 self.finding(
                     Code::DEVICE_GONE,
                     Severity::Warning,
-                    format!("the device that the socket is bound to (index {index}) is gone: nobody reaches it"),
+                    format!("the device that the socket is bound to (index {index}) no longer exists: no client can reach it"),
                 )
                 .help("restart the program when the device is back: a new device of the same name has another index"),
             );
@@ -335,7 +336,7 @@ impl About<'_> {
 
     fn address_not_interface(&self, findings: &mut Vec<Finding>) {
         let view = &self.socket.view;
-        // Link-local IPv4 addresses follow the weak host model as all IPv4 addresses do.
+        // Link-local IPv4 addresses follow the weak host model, as all IPv4 addresses do.
         let weak = match self.bound.class {
             AddrClass::Private | AddrClass::Global => true,
             AddrClass::Link => view.address.to_canonical().is_ipv4(),
@@ -353,12 +354,14 @@ impl About<'_> {
                 Code::ADDRESS_NOT_INTERFACE,
                 Severity::Note,
                 format!(
-                    "the address {}{on} is bound, not the interface: packets to it are taken from {} too",
+                    "the address {}{on} is bound, not the interface: packets to it are accepted from {} too",
                     view.address.to_canonical(),
                     others
                 ),
             )
-            .help("bind the socket to the device (SO_BINDTODEVICE) or filter by interface, if that is meant"),
+            .help(
+                "bind the socket to the device (SO_BINDTODEVICE) or filter by interface, if that is intended",
+            ),
         );
     }
 
@@ -370,7 +373,7 @@ impl About<'_> {
                 self.finding(
                     Code::OTHERS_MAY_JOIN,
                     Severity::Note,
-                    "SO_REUSEADDR is set: a program of any user may bind the same address and port, and then takes the unicast datagrams"
+                    "SO_REUSEADDR is set: a program of any user may bind the same address and port, and then receives the unicast datagrams"
                         .to_owned(),
                 )
                 .help("leave SO_REUSEADDR off on UDP sockets that do not share a multicast group"),
@@ -401,7 +404,7 @@ impl About<'_> {
         let Some(queue) = self.socket.queue.filter(|_| self.socket.state == SocketState::Listen) else {
             return;
         };
-        // One more than the limit may wait (`sk_acceptq_is_full()` of `net/sock.h`).
+        // One connection more than the limit may wait (`sk_acceptq_is_full()` of `net/sock.h`).
         if let Some(limit) = queue.limit
             && queue.length > limit
         {
@@ -437,7 +440,7 @@ impl About<'_> {
     }
 }
 
-/// A transparent socket may receive what is sent to any address: its exposure is that of a wildcard of its families.
+/// A transparent socket may receive packets to any address: its exposure is that of a wildcard of its families.
 fn widen(exposure: &mut FamilyExposure, reasons: &mut Vec<Reason>, view: &SocketView, exposer: &Exposer<'_>) {
     let address: IpAddr = match view.address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -458,7 +461,7 @@ fn widen(exposure: &mut FamilyExposure, reasons: &mut Vec<Reason>, view: &Socket
     }
 }
 
-/// A time for a person: whole minutes, hours or days.
+/// A duration for people: whole minutes, hours or days.
 fn time_left(seconds: u32) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -476,7 +479,7 @@ fn is_mapped_wildcard(address: IpAddr) -> bool {
     address.is_ipv6() && matches!(address.to_canonical(), IpAddr::V4(v4) if v4.is_unspecified())
 }
 
-/// Those whose index fits, as `a`, `a and b`, `a, b and 3 more`; `None` when none does.
+/// The interfaces whose index fits, as `a`, `a and b`, `a, b and 3 more`; `None` if none does.
 fn listed(interfaces: &[(u32, String)], fits: impl Fn(u32) -> bool) -> Option<String> {
     let mut fitting = interfaces.iter().filter(|(index, _)| fits(*index)).map(|(_, name)| name);
     let one = fitting.next()?;
@@ -487,7 +490,7 @@ fn listed(interfaces: &[(u32, String)], fits: impl Fn(u32) -> bool) -> Option<St
     })
 }
 
-/// The families in which a socket takes traffic; IPv4 of a dual-stack wildcard among them.
+/// The families that a socket accepts, including IPv4 of a dual-stack wildcard.
 fn takes(socket: &ListeningSocket, family: Family) -> bool {
     let view = &socket.view;
     match family {
@@ -525,20 +528,20 @@ fn one_family(site: &Site, known: &Known, places: &[usize], first: usize, findin
         // Spelt out, since every port of a host may have it.
         let (message, help) = match (lack, here_only) {
             (Family::Ipv4, true) => (
-                "listens in IPv6 only: a client that takes 127.0.0.1 for localhost is refused",
-                "listen on 127.0.0.1 as well, if both families are meant",
+                "listens in IPv6 only: a client that uses 127.0.0.1 for localhost is refused",
+                "listen on 127.0.0.1 as well, if both families are intended",
             ),
             (Family::Ipv6, true) => (
-                "listens in IPv4 only: a client that takes [::1] for localhost is refused",
-                "listen on [::1] as well, if both families are meant",
+                "listens in IPv4 only: a client that uses [::1] for localhost is refused",
+                "listen on [::1] as well, if both families are intended",
             ),
             (Family::Ipv4, false) => (
                 "listens in IPv6 only, and the host has IPv4 addresses too: clients that try those are refused",
-                "listen on 0.0.0.0 as well, if both families are meant",
+                "listen on 0.0.0.0 as well, if both families are intended",
             ),
             (Family::Ipv6, false) => (
                 "listens in IPv4 only, and the host has IPv6 addresses too: clients that try those are refused",
-                "listen on [::] as well, if both families are meant",
+                "listen on [::] as well, if both families are intended",
             ),
         };
         findings

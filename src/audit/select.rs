@@ -1,4 +1,4 @@
-//! Which sockets of a report are shown and counted.
+//! Selection of the sockets that are shown and counted.
 
 use std::ops::RangeInclusive;
 
@@ -6,7 +6,7 @@ use super::Report;
 use crate::model::{Exposure, Family, ListeningSocket, Protocol};
 use crate::profile::bind::glob;
 
-/// A choice of sockets; an empty field chooses all.
+/// A selection; an empty field selects all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Ports.
@@ -15,20 +15,20 @@ pub struct Selection {
     pub protocol: Option<Protocol>,
     /// Sockets that serve this family.
     pub family: Option<Family>,
-    /// Patterns for the name of a process, of the file that it runs, of its unit, or of the part of the kernel.
+    /// Patterns for the name of a process, its executable, its unit, or the part of the kernel.
     pub process: Vec<String>,
-    /// This exposure or wider, in the family that is chosen or in either.
+    /// This exposure or wider, in the selected family or in either.
     pub exposure: Option<Exposure>,
 }
 
 impl Selection {
-    /// Whether it chooses all sockets.
+    /// Whether it selects all sockets.
     #[must_use]
     pub fn is_all(&self) -> bool {
         *self == Selection::default()
     }
 
-    /// Whether it chooses a socket. Where the exposure of the socket is not known it is chosen.
+    /// Whether it selects a socket. A socket with unknown exposure is selected.
     fn takes(&self, socket: &ListeningSocket, exposure_known: bool) -> bool {
         let view = &socket.view;
         let exposure = match self.family {
@@ -45,10 +45,10 @@ impl Selection {
             && self.protocol.is_none_or(|protocol| protocol == view.protocol)
             && self.family.is_none_or(serves)
             && self.exposure.is_none_or(|least| !exposure_known || exposure >= least)
-            && (self.process.is_empty() || self.process.iter().any(|pattern| held_by(socket, pattern)))
+            && (self.process.is_empty() || self.process.iter().any(|pattern| owned_by(socket, pattern)))
     }
 
-    /// Leaves the chosen sockets in a report, with the findings and checks about them and about no socket.
+    /// Keeps the selected sockets in a report, with the findings and checks about them and about no socket.
     pub fn apply(&self, report: &mut Report) {
         if self.is_all() {
             return;
@@ -78,8 +78,8 @@ impl Selection {
     }
 }
 
-/// Whether a process, unit or part of the kernel that holds the socket has a name like this.
-fn held_by(socket: &ListeningSocket, pattern: &str) -> bool {
+/// Whether a process, unit or part of the kernel that owns the socket matches this pattern.
+fn owned_by(socket: &ListeningSocket, pattern: &str) -> bool {
     let is = |name: &str| glob(pattern.as_bytes(), name.as_bytes());
     let file = |path: &str| is(path.rsplit('/').next().unwrap_or(path)) || is(path);
     let owner = socket.known_owners().iter().any(|owner| {

@@ -25,7 +25,7 @@ mod not_examined;
 /// Arguments of `bindscope doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Bind the sockets of two known tables, in a namespace where one can be made, and compare with what `plan` foretells
+    /// Bind the sockets of two known tables, in a namespace if possible, and compare with the predictions of `plan`
     #[arg(long)]
     kernel: bool,
     #[command(flatten)]
@@ -35,10 +35,10 @@ pub struct Args {
     output: Option<PathBuf>,
 }
 
-/// How the report is written.
+/// Format of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For a person
+    /// Text for people
     Human,
     /// One JSON document
     Json,
@@ -49,7 +49,7 @@ impl Formats for Format {
     const JSON: Format = Format::Json;
 }
 
-/// How far something can be seen or done.
+/// State of a capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
@@ -64,7 +64,7 @@ struct Line {
     name: &'static str,
     state: State,
     detail: String,
-    /// The switch that would change it.
+    /// The setting that would change it.
     remedy: Option<String>,
 }
 
@@ -80,16 +80,16 @@ struct Report {
     kernel: Option<Kernel>,
 }
 
-/// What came of the binds.
+/// Results of the binds.
 #[derive(Debug, Serialize)]
 struct Kernel {
     /// `namespace` or `loopback`.
     location: &'static str,
     sequences: usize,
     agree: usize,
-    /// Sequences of wildcards, which are not bound among the sockets of others.
+    /// Sequences of wildcards, which are not bound together with other programs' sockets.
     skipped: usize,
-    /// In what kernels of this release are known to differ from others.
+    /// Known differences of kernels of this release.
     known: Vec<String>,
     differences: Vec<String>,
 }
@@ -102,17 +102,17 @@ impl Kernel {
             match difference.applies_to(host) {
                 Some(true) => Some(sentence.to_owned()),
                 Some(false) => None,
-                None => Some(format!("{sentence}; not certain, as the release does not tell it")),
+                None => Some(format!("{sentence}; not certain, because the release does not determine it")),
             }
         });
         Kernel { location, sequences, agree, skipped, known: known.collect(), differences }
     }
 }
 
-/// Runs it.
+/// Entry point of `bindscope doctor`.
 ///
 /// # Errors
-/// Exit 4 when `--kernel` cannot bind anything; output that cannot be written.
+/// Exit code 4 if `--kernel` cannot bind anything; output that cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let sight = sys::visibility();
     let snapshot = sys::snapshot();
@@ -124,7 +124,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     lines.extend(not_examined::lines(&sys::not_examined(&bound), &sys::packet_filters()));
     lines.push(privileges(&would_be_confined()));
     let host = snapshot.map(|snapshot| snapshot.host).unwrap_or_default();
-    // Last: it changes what this process is.
+    // Last, because it changes the process.
     let lab = netns::prepare().and_then(|()| netns::Namespace::new());
     lines.push(match &lab {
         Ok(_) => line("lab", State::Yes, "network namespaces of our own can be made", None),
@@ -132,7 +132,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     });
     let kernel = match (args.kernel, lab) {
         (false, _) => None,
-        // The rules are those of Linux, where the sockets of others can be seen.
+        // The rules are those of Linux, where sockets of other programs are visible.
         (true, Err(refusal)) if sight.sock_diag.is_empty() => {
             let problem = Diagnostic::error(Code::CANNOT_SEE, format!("no namespace to bind in: {refusal}"));
             return Err(Failure::new(Exit::Environment, problem.help(refusal.remedy)));
@@ -173,7 +173,7 @@ fn line(name: &'static str, state: State, detail: &str, remedy: Option<String>) 
     Line { name, state, detail: detail.to_owned(), remedy }
 }
 
-/// What can be seen of other programs' sockets.
+/// Visibility of other programs' sockets.
 fn sockets(sight: &Visibility) -> Vec<Line> {
     let mut lines = Vec::new();
     let mptcp = sight.settings.get("net.mptcp.enabled").is_some_and(|on| *on != 0);
@@ -186,7 +186,7 @@ fn sockets(sight: &Visibility) -> Vec<Line> {
     lines.push(if sight.sock_diag.is_empty() {
         line("sockets", State::No, "the sockets of other programs are not read on this system", None)
     } else if refused.is_empty() {
-        line("sockets", State::Yes, "sock_diag tells every socket of this network namespace", None)
+        line("sockets", State::Yes, "sock_diag reports every socket of this network namespace", None)
     } else {
         let remedy = "allow AF_NETLINK sockets (seccomp filter, RestrictAddressFamilies=), or load the modules tcp_diag, udp_diag and mptcp_diag";
         line(
@@ -205,7 +205,7 @@ fn sockets(sight: &Visibility) -> Vec<Line> {
     let readable = sight.processes - sight.processes_unreadable.min(sight.processes);
     let detail = format!("{readable} of {} processes can be read", sight.processes);
     lines.push(match (sight.processes_unreadable, sight.processes_hidden_because) {
-        _ if sight.sock_diag.is_empty() => line("owners", State::No, "no processes are seen", None),
+        _ if sight.sock_diag.is_empty() => line("owners", State::No, "no processes are visible", None),
         _ if sight.processes == 0 => line("owners", State::No, "/proc shows no processes", no_proc()),
         (0, None) => {
             line("owners", State::Yes, &format!("all {} processes can be read", sight.processes), None)
@@ -241,28 +241,28 @@ fn sockets(sight: &Visibility) -> Vec<Line> {
             &format!("sockets cannot be borrowed: pidfd_getfd: {error}"),
             Some("use Linux 5.6 or newer, without a seccomp filter against pidfd_getfd".to_owned()),
         ),
-        // A capability is worth nothing over processes outside its user namespace.
+        // A capability has no effect on processes outside its user namespace.
         None if traces && sight.processes_unreadable > 0 => line(
             "connections",
             State::Partly,
-            &format!("sockets of {readable} of {} processes can be asked", sight.processes),
+            &format!("sockets of {readable} of {} processes can be queried", sight.processes),
             Some(as_root.to_owned()),
         ),
-        None if traces => line("connections", State::Yes, "sockets of every process that can be traced can be asked for their options and ingress interface", None),
+        None if traces => line("connections", State::Yes, "sockets of every process that can be traced can be queried for their options and ingress interface", None),
         None if yama > 0 => line(
             "connections",
             State::Partly,
             &format!("only this program's own descendants may be traced (kernel.yama.ptrace_scope={yama})"),
             Some("run as root, or with CAP_SYS_PTRACE".to_owned()),
         ),
-        None => line("connections", State::Partly, "sockets of this user's processes can be asked", Some("run as root, or with CAP_SYS_PTRACE".to_owned())),
+        None => line("connections", State::Partly, "sockets of this user's processes can be queried", Some("run as root, or with CAP_SYS_PTRACE".to_owned())),
     });
     let (seen, closed) = (sight.namespaces, sight.namespaces_closed);
     if !sight.sock_diag.is_empty() {
         let others_hidden = sight.processes_unreadable > 0 || sight.processes_hidden_because.is_some();
-        let detail = format!("{seen} network namespaces are seen");
+        let detail = format!("{seen} network namespaces are visible");
         lines.push(match (seen, closed) {
-            (0, _) => line("namespaces", State::No, "no network namespace is seen in /proc", no_proc()),
+            (0, _) => line("namespaces", State::No, "no network namespace is visible in /proc", no_proc()),
             _ if sight.processes == 0 => {
                 let detail = format!("{detail}, by their names; those of processes are not");
                 line("namespaces", State::Partly, &detail, no_proc())
@@ -271,11 +271,11 @@ fn sockets(sight: &Visibility) -> Vec<Line> {
                 line("namespaces", State::Yes, &format!("{detail} and may be entered"), None)
             }
             (_, 0) => {
-                let detail = format!("{detail} and may be entered; those of processes that cannot be read are not seen");
+                let detail = format!("{detail} and can be entered; those of processes that cannot be read are not visible");
                 line("namespaces", State::Partly, &detail, Some(as_root.to_owned()))
             }
             _ => {
-                let detail = format!("{detail}; {closed} of them may not be entered, and are seen from outside only");
+                let detail = format!("{detail}; {closed} of them cannot be entered and are visible only from outside");
                 let remedy = if sight.capabilities.contains(&"CAP_SYS_ADMIN") {
                     "run outside this user namespace: CAP_SYS_ADMIN counts in the one that owns the network namespace"
                 } else {
@@ -292,7 +292,7 @@ fn no_proc() -> Option<String> {
     Some("mount /proc: `mount -t proc proc /proc`".to_owned())
 }
 
-/// Whether the interfaces can be seen, without which nothing is known of who reaches a socket.
+/// Whether the interfaces are visible. Otherwise the reachability of sockets is unknown.
 fn interfaces(sight: &Visibility, snapshot: Result<&Snapshot, &sys::Error>) -> Option<Line> {
     let remedy = || {
         let netlink = "allow AF_NETLINK sockets (seccomp filter, RestrictAddressFamilies=)";
@@ -309,13 +309,14 @@ fn interfaces(sight: &Visibility, snapshot: Result<&Snapshot, &sys::Error>) -> O
             Some(line("interfaces", State::Partly, &snapshot.incomplete_because.join("; "), remedy))
         }
         Ok(snapshot) => {
-            let detail = format!("{} are seen, with their addresses and routes", snapshot.interfaces.len());
+            let detail =
+                format!("{} are visible, with their addresses and routes", snapshot.interfaces.len());
             Some(line("interfaces", State::Yes, &detail, None))
         }
     }
 }
 
-/// Whether the C library lists what the kernel has.
+/// Whether the C library and the kernel list the same addresses.
 fn agreement(disagreements: &[String]) -> Line {
     match disagreements {
         [] => line(
@@ -339,7 +340,7 @@ fn agreement(disagreements: &[String]) -> Line {
     }
 }
 
-/// What decides binds here. `low_ports` is the right to bind them.
+/// Facts that decide binds here. `low_ports` is the privilege to bind low ports.
 fn addresses(sight: &Visibility, snapshot: Option<&Snapshot>, low_ports: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     let on = |name: &str| sight.settings.get(name).is_some_and(|value| *value != 0);
@@ -400,7 +401,7 @@ fn addresses(sight: &Visibility, snapshot: Option<&Snapshot>, low_ports: bool) -
     lines
 }
 
-/// What `listen` would give up after binding: tried, on a thread that ends with it.
+/// What `listen` would drop after binding: tested on a separate thread.
 fn would_be_confined() -> Confinement {
     let tried = std::thread::Builder::new().spawn(|| sys::confine(&Needs::default()));
     tried.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(|| Confinement {
@@ -409,7 +410,7 @@ fn would_be_confined() -> Confinement {
     })
 }
 
-/// How far `listen` would be confined.
+/// The confinement that `listen` would reach.
 fn privileges(confinement: &Confinement) -> Line {
     let mut held = Vec::new();
     if confinement.capabilities.as_ref().is_some_and(Vec::is_empty) {
@@ -427,7 +428,7 @@ fn privileges(confinement: &Confinement) -> Line {
         (false, true) => State::No,
     };
     let mut detail = if held.is_empty() {
-        "listen gives up nothing after binding".to_owned()
+        "listen drops no privileges after binding".to_owned()
     } else {
         format!("after binding, listen goes on with {}", held.join(", "))
     };
@@ -439,7 +440,7 @@ fn privileges(confinement: &Confinement) -> Line {
     line("privileges", state, &detail, remedy)
 }
 
-/// Replays the tables in `namespace`, or on loopback where none can be made.
+/// Replays the tables in `namespace`, or on loopback if there is none.
 fn replay(namespace: Option<&netns::Namespace>, uid: u32) -> Result<Kernel, String> {
     let Some(namespace) = namespace else {
         let snapshot = sys::snapshot().map_err(|error| error.to_string())?;
@@ -482,7 +483,7 @@ fn human(report: &Report) -> String {
     }
     if let Some(kernel) = &report.kernel {
         out.push_str(&format!(
-            "\n{} of {} sequences of binds went as foretold\n",
+            "\n{} of {} bind sequences match the prediction\n",
             kernel.agree, kernel.sequences
         ));
         if kernel.skipped > 0 {
@@ -541,7 +542,7 @@ mod tests {
         }
         let unknown =
             Visibility { sock_diag: vec![("TCP", None), ("UDP", None), ("MPTCP", denied())], ..seeing() };
-        assert_eq!(state(&sockets(&unknown), "sockets"), State::Yes, "there is no MPTCP to be seen");
+        assert_eq!(state(&sockets(&unknown), "sockets"), State::Yes, "there is no MPTCP socket to report");
         assert!(sockets(&Visibility::default()).iter().all(|line| line.state == State::No));
     }
 
@@ -567,14 +568,14 @@ mod tests {
     }
 
     #[test]
-    fn two_lists_that_differ_are_told() {
+    fn two_lists_that_differ_are_reported() {
         assert_eq!(agreement(&[]).state, State::Yes);
         let two = agreement(&["one".to_owned(), "two".to_owned()]);
         assert_eq!((two.state, two.detail.as_str()), (State::Partly, "one (and 1 more)"));
     }
 
     #[test]
-    fn the_states_of_ipv6_are_told_apart() {
+    fn the_states_of_ipv6_differ() {
         let with = |sight: Visibility| addresses(&sight, Some(&Snapshot::default()), true)[0].detail.clone();
         let mut all = vec![
             with(Visibility { ipv6_sockets: Some(std::io::Error::from_raw_os_error(97)), ..seeing() }),

@@ -20,10 +20,10 @@ use crate::sys;
 pub struct Args {
     #[command(flatten)]
     format: FormatArgs<Format>,
-    /// Hold the C library's list of addresses against the kernel's, too; three system calls more for each address
+    /// Also compare with getifaddrs(3); costs three system calls per address
     #[arg(long)]
     cross_check: bool,
-    /// Leave out the rules of packet filters, which the JSON document has where they can be read
+    /// Omit the rules of packet filters, which the JSON document contains if they can be read
     #[arg(long)]
     no_filters: bool,
     /// Write to FILE instead of standard output
@@ -34,7 +34,7 @@ pub struct Args {
 /// Formats of `bindscope interfaces`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// Tables for a person
+    /// Tables for people
     Human,
     /// One document, schema bindscope.interfaces/1; `plan --host` reads it
     Json,
@@ -47,13 +47,13 @@ impl Formats for Format {
     const JSON: Format = Format::Json;
 }
 
-/// The bind forms of a host, made one by one while they are written.
+/// The bind forms of a host, generated while they are written.
 struct Forms<'a>(&'a Snapshot);
 
 impl serde::Serialize for Forms<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
-        // The document, and the list.
+        // For the document and for the list.
         let mut forms = bind_forms::Forms::new(LEVELS, 2);
         each_form(self.0, true, |form| match forms.text(form) {
             Some(text) => list.serialize_element(&text),
@@ -63,13 +63,13 @@ impl serde::Serialize for Forms<'_> {
     }
 }
 
-/// Levels of the document that are laid out in lines: down to the addresses of an interface.
+/// Levels of the document that are indented: down to the addresses of an interface.
 const LEVELS: usize = 4;
 
-/// Runs it.
+/// Entry point of `bindscope interfaces`.
 ///
 /// # Errors
-/// Exit 4 when the system does not list its interfaces, 5 when the report cannot be written.
+/// Exit code 4 if the system does not list its interfaces, 5 if the report cannot be written.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let more = match args.format.get() {
         Format::Csv => More::Nothing,
@@ -96,22 +96,21 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Ok(super::plan::evidence(&snapshot))
 }
 
-/// What a snapshot has in addition to interfaces and addresses.
+/// Parts of a snapshot in addition to interfaces and addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum More {
     /// Nothing.
     Nothing,
     /// Routes, rules, settings, and the tables of packet filters.
     Tables,
-    /// All that, and the rules of packet filters.
+    /// All of that, and the rules of packet filters.
     Rules,
 }
 
-/// The host's snapshot with its disagreements, and whether the C library's second opinion about the addresses is among the
-/// disagreements.
+/// The host's snapshot with its disagreements, and whether these include a comparison with the C library's list.
 ///
 /// # Errors
-/// Exit 4 when the system does not list its interfaces.
+/// Exit code 4 if the system does not list its interfaces.
 pub(super) fn checked_snapshot(cross_check: bool, more: More) -> Result<(Snapshot, bool), Failure> {
     let take = || {
         let taken = if more == More::Nothing { sys::addresses() } else { sys::snapshot() };
@@ -123,7 +122,7 @@ pub(super) fn checked_snapshot(cross_check: bool, more: More) -> Result<(Snapsho
     if cross_check {
         let first = second_opinion(&snapshot);
         if !first.is_empty() {
-            // The two lists are read one after the other. What differs twice is no change in between.
+            // The two lists are read one after the other. A difference that appears twice is not a change in between.
             snapshot = take()?;
             snapshot.disagreements = second_opinion(&snapshot);
             snapshot.disagreements.retain(|sentence| first.contains(sentence));
@@ -139,20 +138,20 @@ pub(super) fn checked_snapshot(cross_check: bool, more: More) -> Result<(Snapsho
     Ok((snapshot, cross_check))
 }
 
-/// Labels that mislead, and where the C library's list differs from the kernel's.
+/// Misleading labels, and differences between the C library's list and the kernel's.
 pub(super) fn second_opinion(snapshot: &Snapshot) -> Vec<String> {
     match sys::listed_addresses() {
         Ok(listed) => crosscheck::disagreements(snapshot, &listed),
-        Err(error) => vec![format!("there is no second opinion about the addresses: {error}")],
+        Err(error) => vec![format!("the addresses could not be compared with the C library's list: {error}")],
     }
 }
 
-/// What a reader of the snapshot must know of it.
+/// Notes for readers of the snapshot.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<Diagnostic> {
     let gaps =
         snapshot.incomplete_because.iter().map(|gap| Diagnostic::warning(Code::HOST_INCOMPLETE, gap.clone()));
     let disagreements = snapshot.disagreements.iter().map(|sentence| {
-        // The sentences are the document's; a label is told from the rest by its word.
+        // The sentences are those of the document; a label is recognized by its word.
         let (code, help) = if sentence.contains(" its label is ") {
             (
                 Code::LABEL_MASKS_INTERFACE,

@@ -1,6 +1,6 @@
-//! Builds a lab: performs the operations of a plan, one after the other, on one thread that goes from namespace to namespace.
+//! Builds a lab: performs the operations of a plan on one thread, which moves from namespace to namespace.
 //!
-//! Nothing is torn down by name: a namespace dies with its last descriptor, however the process ends.
+//! Nothing is removed by name: a namespace ends with its last descriptor, however the process ends.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,28 +14,28 @@ use crate::model::{AddrState, IfName, Snapshot};
 use crate::sys::netns::{self, Namespace};
 use crate::sys::{self, Error, NamespaceRefusal, Network, Replayed};
 
-/// How long the kernel may take to make an address usable that is not checked for duplicates.
+/// Timeout until an address without duplicate address detection becomes usable.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// A lab that stands. It falls when it is dropped and its last socket is closed.
+/// A running lab. It ends when it is dropped and its last socket is closed.
 #[derive(Debug)]
 pub struct Lab {
-    /// What it was built from.
+    /// Its plan.
     pub plan: Plan,
-    /// What could not be done and is not needed for certain, one sentence each.
+    /// What could not be done but may not matter, one sentence each.
     pub gaps: Vec<String>,
     namespaces: Vec<Namespace>,
     rules: OnceLock<Replayed>,
 }
 
-/// Why a lab does not stand.
+/// Why a lab could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// No namespace can be made.
+    /// No namespace can be created.
     #[error(transparent)]
     Refused(#[from] NamespaceRefusal),
     /// An operation failed.
-    #[error("{source} (in words of iproute2: {command})")]
+    #[error("{source} (iproute2: {command})")]
     Operation {
         /// The operation as a command.
         command: String,
@@ -45,10 +45,10 @@ pub enum BuildError {
 }
 
 impl Lab {
-    /// Builds it. The process must be able to make namespaces: see [`netns::prepare`].
+    /// Builds the lab. The process must be able to create namespaces: see [`netns::prepare`].
     ///
     /// # Errors
-    /// The first operation that fails; what stands so far falls again.
+    /// The first operation that fails; everything is removed again.
     pub fn build(plan: Plan) -> Result<Lab, BuildError> {
         let namespaces: Vec<Namespace> =
             plan.nodes.iter().map(|_| Namespace::new()).collect::<Result<_, _>>()?;
@@ -63,7 +63,7 @@ impl Lab {
     /// Performs further operations, such as those of an event. Returns what was left out.
     ///
     /// # Errors
-    /// The first operation that fails; those before it stay done.
+    /// The first operation that fails; earlier operations stay in effect.
     pub fn perform(&self, operations: &[Operation]) -> Result<Vec<String>, BuildError> {
         let result = std::thread::scope(|scope| scope.spawn(|| self.perform_here(operations)).join());
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -91,15 +91,15 @@ impl Lab {
             let Err(source) = result else { continue };
             let command = self.plan.commands(operation).pop().unwrap_or_default();
             match operation.action {
-                // Without its wires a copy is none.
+                // Without its links it is not a copy.
                 Action::Namespace | Action::Wire { .. } => {
                     return Err(BuildError::Operation { command, source });
                 }
-                // The kernel made, or took away, it on its own.
+                // The kernel created or removed it automatically.
                 Action::Route(_) if self.plan.copies && is(&source, io::ErrorKind::AlreadyExists) => {}
                 Action::RemoveAddress(..)
                     if self.plan.copies && is(&source, io::ErrorKind::AddrNotAvailable) => {}
-                _ if self.plan.copies => gaps.push(format!("{source} (in words of iproute2: {command})")),
+                _ if self.plan.copies => gaps.push(format!("{source} (iproute2: {command})")),
                 _ => return Err(BuildError::Operation { command, source }),
             }
         }
@@ -172,7 +172,7 @@ impl Lab {
         })
     }
 
-    /// What the replay of packet filters gave; `None` where none were replayed.
+    /// Result of replaying packet filters; `None` if none were replayed.
     #[must_use]
     pub fn rules(&self) -> Option<&Replayed> {
         self.rules.get()
@@ -184,23 +184,23 @@ impl Lab {
         &self.namespaces
     }
 
-    /// The network of a node as it is now.
+    /// The current network of a node.
     ///
     /// # Errors
-    /// As [`sys::snapshot`].
+    /// Those of [`sys::snapshot`].
     pub fn snapshot(&self, node: usize) -> Result<Snapshot, Error> {
         self.namespace(node)?.run(sys::snapshot).map_err(|error| Error::call("enter", "a node", error))?
     }
 }
 
-/// Whether the kernel still asks who else has an address, in the calling thread's namespace.
+/// Whether duplicate address detection of an address still runs, in the calling thread's namespace.
 fn is_being_checked(interface: &IfName, address: IpAddr) -> Result<bool, Error> {
     let snapshot = sys::snapshot()?;
     let found = snapshot.addresses().find(|(owner, own)| owner.name == *interface && own.address == address);
     Ok(found.is_some_and(|(_, own)| own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed)))
 }
 
-/// What makes `/proc/sys` read-only, and what does not.
+/// The reason for a read-only `/proc/sys`, and the fix.
 const PROTECTED: &str =
     "a container protects /proc/sys unless it is started with `--security-opt systempaths=unconfined`";
 
@@ -211,10 +211,10 @@ fn is(error: &Error, kind: io::ErrorKind) -> bool {
 fn set(path: &str, value: &str, optional: bool, gaps: &mut Vec<String>) -> Result<(), Error> {
     match netns::write_setting(path, value) {
         Ok(()) => Ok(()),
-        // Not every kernel has every setting.
+        // Some kernels lack some settings.
         Err(error) if optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if optional => {
-            // A namespace may have the value anyway.
+            // The namespace may already have the value.
             if netns::read_setting(path).is_ok_and(|now| now == value) {
                 return Ok(());
             }
@@ -232,13 +232,13 @@ fn set(path: &str, value: &str, optional: bool, gaps: &mut Vec<String>) -> Resul
     }
 }
 
-/// Adds a rule with `nft`, which is the only program that a lab may start. Without it the rule is left out, and that is said.
+/// Adds a rule with `nft`, the only program that a lab may start. Without it the rule is left out and reported.
 fn filter(rule: &str, gaps: &mut Vec<String>) -> Result<(), Error> {
     let refused = |because: &str| {
         let error = io::Error::new(io::ErrorKind::PermissionDenied, because.to_owned());
         Err(Error::call("add", format!("the filter {rule:?}"), error))
     };
-    // One statement of one table, whatever the caller checked: no other command, no file, no other chain.
+    // One statement in one table, whatever the caller checked: no other command, file or chain.
     if rule.contains(|c: char| c.is_control() || matches!(c, ';' | '\\' | '#' | '$' | '`'))
         || !is_balanced(rule)
     {
@@ -269,14 +269,16 @@ fn filter(rule: &str, gaps: &mut Vec<String>) -> Result<(), Error> {
             Err(Error::call("add", format!("the filter {rule:?}"), io::Error::other(line)))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            gaps.push(format!("the filter {rule:?} is left out: there is no command nft (Debian: nftables)"));
+            gaps.push(format!(
+                "the filter {rule:?} is left out: the command nft is not installed (Debian: nftables)"
+            ));
             Ok(())
         }
         Err(error) => Err(Error::call("run", "nft", error)),
     }
 }
 
-/// Whether every brace that a rule closes is one that it opened: the rule does not end the statement that it is put into.
+/// Whether a rule closes only braces that it opened, so that it cannot end the enclosing statement.
 fn is_balanced(rule: &str) -> bool {
     let depth = rule.bytes().try_fold(0_usize, |depth, byte| match byte {
         b'{' => Some(depth + 1),

@@ -1,4 +1,4 @@
-//! Operations as commands of iproute2, sysctl(8) and nft(8), quoted for a POSIX shell: pasted, they do the same.
+//! Operations as commands of iproute2, sysctl(8) and nft(8), quoted for a POSIX shell.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::model::{Family, IfName, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewRoute};
 
 impl Plan {
-    /// What a person would type to do the same, for one operation: commands of iproute2, sysctl(8) and nft(8). Empty for what is only a wait.
+    /// The equivalent commands of iproute2, sysctl(8) and nft(8) for one operation. Empty if it only waits.
     #[must_use]
     pub fn commands(&self, operation: &Operation) -> Vec<String> {
         let name = |node: usize| self.nodes.get(node).map_or_else(String::new, |name| shell(name));
@@ -117,18 +117,18 @@ impl Plan {
     }
 }
 
-/// An interface as a word of a shell.
+/// An interface name as a word of a shell.
 fn word(name: &IfName) -> String {
     shell_bytes(name.as_bytes())
 }
 
-/// An interface where ip(8) expects one, or a word of its own: an interface may be called `up`.
+/// An interface for ip(8), or after a keyword if needed: an interface may be called `up`.
 fn device(name: &IfName) -> String {
     let before = if is_misread(name) { "dev " } else { "" };
     format!("{before}{}", word(name))
 }
 
-/// Words of `ip link` (ip-link(8)), which it also accepts by their beginnings.
+/// Keywords of `ip link` (ip-link(8)), which also accepts abbreviations.
 const WORDS: &[&str] = &[
     "addrgenmode",
     "address",
@@ -171,13 +171,13 @@ const WORDS: &[&str] = &[
     "xdp",
 ];
 
-/// Whether ip(8) could take the name for an option or for a word of its own.
+/// Whether ip(8) could take the name for an option or a keyword.
 fn is_misread(name: &IfName) -> bool {
     let bytes = name.as_bytes();
     bytes.starts_with(b"-") || WORDS.iter().any(|word| word.as_bytes().starts_with(bytes))
 }
 
-/// Setting a value. sysctl(8) reads patterns and dots in a name, and so gets none that has more than letters.
+/// Sets a value. sysctl(8) interprets patterns and dots in a name, so it receives only simple names.
 fn setting(node: &str, path: &str, value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_/.-".contains(&byte);
     if path.bytes().all(plain) {
@@ -188,7 +188,7 @@ fn setting(node: &str, path: &str, value: &str) -> String {
     format!("ip netns exec {node} sh -c 'printf %s \"$1\" > \"$2\"' - {} {file}", shell(value))
 }
 
-/// A value between quotes, as it was always shown.
+/// A value in quotes.
 fn quoted(value: &str) -> String {
     let word = shell(value);
     if word.starts_with(['\'', '"']) { word } else { format!("'{word}'") }
@@ -196,7 +196,7 @@ fn quoted(value: &str) -> String {
 
 fn link_words(link: &LinkSpec, before_name: &str) -> String {
     let name = word(&link.name);
-    // Without a word before it, a name like `type` would be taken for one.
+    // Without a keyword before it, a name like `type` would be taken for a keyword.
     let before_name = if before_name.is_empty() && is_misread(&link.name) { "name " } else { before_name };
     let mut out = format!("{before_name}{name}");
     if let Some(mac) = mac_text(link) {

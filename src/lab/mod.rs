@@ -1,9 +1,8 @@
-//! Hosts out of thin air: a network of namespaces in this process, the listeners bound in one of them, and real connections from
-//! every one.
+//! Rootless network labs: namespaces in this process, listeners in one of them, and real connections from all.
 //!
-//! [`ops`] turns a topology into ordered operations (pure), [`build`] performs them, [`path`] says how a packet of a node gets to
-//! the host (pure), [`run`] binds, connects and compares, [`capture_check`] compares the
-//! packets with what the kernel reports (pure), and [`filter_trace`] finds the rule that decided about each connection (pure).
+//! [`ops`] turns a topology into ordered operations (pure), and [`build`] performs them. [`path`] computes how a packet
+//! of a node arrives at the host (pure). [`run`] binds, connects and compares. [`capture_check`] compares the packets
+//! with the kernel's reports (pure), and [`filter_trace`] finds the rule that decided about each connection (pure).
 
 pub mod build;
 pub mod builtin;

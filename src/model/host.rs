@@ -1,4 +1,4 @@
-//! What a host's network looks like at one moment: interfaces, addresses, routes and the settings that decide binds.
+//! Snapshot of a host's network: interfaces, addresses, routes and the settings that affect binds.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,58 +13,59 @@ use super::ifname::IfName;
 /// The host on which a document was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// The host's name, or null when it cannot be read.
+    /// The host's name; null if it cannot be read.
     pub name: Option<String>,
     /// The operating system: `linux`, `macos`, `freebsd`, `windows`.
     pub system: String,
-    /// The kernel's release, such as `6.18.44`, or null when it cannot be read.
+    /// The kernel's release, such as `6.18.44`; null if it cannot be read.
     pub release: Option<String>,
-    /// How the kernel was built (`uname -v`), which on some systems tells its release more exactly; null when it cannot be read.
+    /// Build of the kernel (`uname -v`), which on some systems identifies its release more exactly; null if it cannot
+    /// be read.
     #[serde(default)]
     pub build: Option<String>,
     /// The inode of the network namespace (`/proc/thread-self/ns/net`), or null where there is none.
     pub netns: Option<u64>,
 }
 
-/// An immutable picture of the host's network. Lists are sorted: interfaces by index, addresses by family and value,
+/// An immutable snapshot of the host's network. Lists are sorted: interfaces by index, addresses by family and value,
 /// routes by table and destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Where it was taken.
+    /// The host.
     pub host: Host,
-    /// False when anything could not be read; [`Snapshot::incomplete_because`] says what.
+    /// False if anything could not be read; [`Snapshot::incomplete_because`] has the reasons.
     pub complete: bool,
-    /// One sentence for each thing that could not be read.
+    /// One sentence for each part that could not be read.
     pub incomplete_because: Vec<String>,
-    /// Every interface, those without addresses too.
+    /// Every interface, including those without addresses.
     pub interfaces: Vec<Interface>,
-    /// Routes that addresses do not already imply: local routes (AnyIP), unicast routes, blackholes. Empty where the
-    /// system does not tell.
+    /// Routes that do not follow from addresses: local routes (AnyIP), unicast routes, blackholes. Empty if the system
+    /// does not report routes.
     pub routes: Vec<Route>,
-    /// Policy rules other than the three every Linux has. Empty where the system does not tell.
+    /// Policy rules except the three default rules of Linux. Empty if the system does not report rules.
     pub rules: Vec<Rule>,
-    /// Those of the three that somebody took away.
+    /// Default rules that were removed.
     #[serde(default)]
     pub missing_default_rules: Vec<Rule>,
-    /// Settings of the whole network namespace, by dotted name (`net.ipv6.bindv6only`). Per-interface ones stand in
+    /// Settings of the whole network namespace, by dotted name (`net.ipv6.bindv6only`). Settings of interfaces are in
     /// [`Interface::settings`]. A setting that could not be read is absent.
     pub settings: BTreeMap<String, i64>,
-    /// False when no AF_INET6 socket can be made at all (kernel started with `ipv6.disable=1`, module absent).
+    /// False if no AF_INET6 socket can be created (kernel started with `ipv6.disable=1`, module absent).
     pub ipv6_available: bool,
     /// Where two sources about interfaces differ, one sentence each (see `BS4001`).
     pub disagreements: Vec<String>,
-    /// The multicast groups that interfaces have joined, with the indexes of these; null when nobody looked.
+    /// The multicast groups that interfaces have joined, with the indexes of the interfaces; null if not read.
     #[serde(default)]
     pub groups: Option<BTreeMap<IpAddr, Vec<u32>>>,
-    /// Its packet filters; null when nobody looked.
+    /// Packet filters; null if not read.
     #[serde(default)]
     pub packet_filters: Option<PacketFilters>,
-    /// What the network has and this picture has no place for, one sentence each.
+    /// Network features that this snapshot cannot represent, one sentence each.
     #[serde(default)]
     pub unsupported: Vec<String>,
 }
 
-/// A kernel network interface. Its identity is (index, name), never an IPv4 label.
+/// A kernel network interface, identified by (index, name), never by an IPv4 label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// The kernel's interface index, from 1.
@@ -84,8 +85,8 @@ pub struct Interface {
     pub point_to_point: bool,
     /// Able to multicast (IFF_MULTICAST).
     pub multicast: bool,
-    /// What it is: `loopback`, `ether`, or a driver's kind such as `veth`, `bridge`, `macvlan`, `tun`, `vxlan`; null when the
-    /// system does not say.
+    /// Kind: `loopback`, `ether`, or a driver's kind such as `veth`, `bridge`, `macvlan`, `tun`, `vxlan`; null if the
+    /// system does not report it.
     pub kind: Option<String>,
     /// Maximum transmission unit in bytes; null when the system does not say.
     pub mtu: Option<u32>,
@@ -93,8 +94,8 @@ pub struct Interface {
     pub mac: Option<String>,
     /// Index of the bridge, VRF or bond it is enslaved to.
     pub master: Option<u32>,
-    /// Index of the interface in this namespace that it is made on (macvlan, VLAN) or is the other end of it (veth); null when
-    /// there is none here, or it is elsewhere.
+    /// Index of the parent interface (macvlan, VLAN) or of the other end (veth) in this namespace; null if there is
+    /// none here.
     #[serde(default)]
     pub link: Option<u32>,
     /// The routing table of a VRF; null for others.
@@ -126,20 +127,20 @@ pub struct InterfaceAddress {
     pub class: AddrClass,
     /// The interface's index for a link-local IPv6 address, null else.
     pub scope_id: Option<u32>,
-    /// IPv4 label (`eth0:1`), which need not name any interface; null in IPv6 and where the system has none.
+    /// IPv4 label (`eth0:1`), which need not be the name of an interface; null for IPv6 and on systems without labels.
     pub label: Option<IfName>,
-    /// The far end of a point-to-point link.
+    /// The peer address of a point-to-point link.
     pub peer: Option<IpAddr>,
     /// The broadcast address.
     pub broadcast: Option<IpAddr>,
-    /// Its states, sorted; empty where the system does not say.
+    /// Its states, sorted; empty if the system does not report them.
     pub state: Vec<AddrState>,
-    /// Where it is valid, which decides whether it speaks for this host; null where the system does not say.
+    /// Scope; null if the system does not report it.
     #[serde(default)]
     pub scope: Option<Scope>,
 }
 
-/// How far an address goes (`RT_SCOPE_*` of `linux/rtnetlink.h`); a number where it has no name.
+/// Scope of an address (`RT_SCOPE_*` of `linux/rtnetlink.h`); a number if it has no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
@@ -153,7 +154,7 @@ pub enum Scope {
     Host,
     /// Nowhere.
     Nowhere,
-    /// Some other one.
+    /// Another scope.
     #[serde(untagged)]
     Other(u8),
 }
@@ -194,7 +195,7 @@ impl std::fmt::Display for Scope {
 }
 
 impl Interface {
-    /// One of which nothing is known but its index and name: down, without addresses.
+    /// An interface of which only index and name are known: down, without addresses.
     #[must_use]
     pub fn new(index: u32, name: IfName) -> Interface {
         Interface {
@@ -221,7 +222,7 @@ impl Interface {
 }
 
 impl InterfaceAddress {
-    /// One of which nothing is known but itself and the length of its prefix in bits.
+    /// An address with only its prefix length.
     #[must_use]
     pub fn new(address: IpAddr, prefix: u8) -> InterfaceAddress {
         InterfaceAddress {
@@ -255,15 +256,15 @@ pub enum AddrState {
     Dynamic,
     /// Duplicate address detection runs (IFA_F_TENTATIVE): bind gives EADDRNOTAVAIL.
     Tentative,
-    /// Somebody else has it (IFA_F_DADFAILED): bind gives EADDRNOTAVAIL.
+    /// Another host has it (IFA_F_DADFAILED): bind gives EADDRNOTAVAIL.
     Dadfailed,
     /// Usable while tentative (IFA_F_OPTIMISTIC, RFC 4429).
     Optimistic,
-    /// Past its preferred lifetime (IFA_F_DEPRECATED): it can be bound.
+    /// Preferred lifetime has expired (IFA_F_DEPRECATED): it can be bound.
     Deprecated,
     /// A privacy address (IFA_F_TEMPORARY, RFC 8981).
     Temporary,
-    /// A further IPv4 address of the same subnet (IFA_F_SECONDARY).
+    /// An additional IPv4 address of the same subnet (IFA_F_SECONDARY).
     Secondary,
     /// Duplicate address detection is off for it (IFA_F_NODAD).
     Nodad,
@@ -286,7 +287,7 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Priority; the lowest wins.
     pub metric: Option<u32>,
-    /// Its share, from 1, where it is one of several next hops that packets are spread over; null for a route of its own.
+    /// Weight, from 1, if it is one of several next hops for load sharing; null otherwise.
     #[serde(default)]
     pub weight: Option<u32>,
     /// The type of service of the packets it is for; 0 for all packets.
@@ -308,13 +309,13 @@ pub struct Route {
     /// True when it encapsulates packets (RTA_ENCAP).
     #[serde(default)]
     pub encapsulated: bool,
-    /// What else it says of connections (`RTAX_*` of `linux/rtnetlink.h`), such as `mtu` in bytes, by the words of `ip route`.
+    /// Other metrics (`RTAX_*` of `linux/rtnetlink.h`), such as `mtu` in bytes, with the names of `ip route`.
     #[serde(default)]
     pub metrics: BTreeMap<String, u32>,
 }
 
 impl Route {
-    /// A route of which no more is known: without interface, gateway, source and metrics.
+    /// A route with only a destination: without interface, gateway, source and metrics.
     #[must_use]
     pub fn new(table: u32, kind: RouteKind, destination: IpNet) -> Route {
         Route {
@@ -347,7 +348,7 @@ pub enum RouterPreference {
     High,
 }
 
-/// Names of [`Route::metrics`], by `RTAX_*` from 1; what decides nothing about packets of others has none.
+/// Names of [`Route::metrics`], by `RTAX_*` from 1; irrelevant ones have no name.
 pub const ROUTE_METRICS: [&str; 17] = [
     "lock",
     "mtu",
@@ -368,11 +369,11 @@ pub const ROUTE_METRICS: [&str; 17] = [
     "fastopen_no_cookie",
 ];
 
-/// What a route does (`RTN_*` of `linux/rtnetlink.h`).
+/// Type of a route (`RTN_*` of `linux/rtnetlink.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RouteKind {
-    /// Forwards.
+    /// Forwards the packet.
     Unicast,
     /// The destination is this host.
     Local,
@@ -382,24 +383,24 @@ pub enum RouteKind {
     Anycast,
     /// Multicast.
     Multicast,
-    /// Drops silently.
+    /// Drops the packet silently.
     Blackhole,
-    /// Answers host unreachable.
+    /// Replies with "host unreachable".
     Unreachable,
-    /// Answers administratively prohibited.
+    /// Replies with "administratively prohibited".
     Prohibit,
-    /// Goes on in the next rule.
+    /// Continues with the next rule.
     Throw,
-    /// A kind this program does not know.
+    /// A type that this program does not know.
     Other,
 }
 
 /// A policy routing rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// Family it is for.
+    /// Its family.
     pub family: Family,
-    /// Priority; the lowest is asked first.
+    /// Priority; the lowest is evaluated first.
     pub priority: u32,
     /// Source prefix it matches.
     pub from: Option<IpNet>,
@@ -414,13 +415,13 @@ pub struct Rule {
     /// The bits of the mark that count; null for all of them.
     #[serde(default)]
     pub fwmask: Option<u32>,
-    /// Whether it is for all that its conditions do not match.
+    /// Whether the conditions are inverted.
     #[serde(default)]
     pub inverted: bool,
-    /// Routes that it finds with a prefix of at most so many bits do not count; null when all do.
+    /// Routes with a prefix of at most this length are ignored; null for none.
     #[serde(default)]
     pub suppress_prefix: Option<u32>,
-    /// Routes that it finds over an interface of this group do not count; null when all do.
+    /// Routes over an interface of this group are ignored; null for none.
     #[serde(default)]
     pub suppress_group: Option<u32>,
     /// The type of service it matches; null for all.
@@ -444,15 +445,15 @@ pub struct Rule {
     /// The priority of the rule that a `goto` continues with; null for other actions.
     #[serde(default)]
     pub goto: Option<u32>,
-    /// The table it looks into; null for an action other than a look-up.
+    /// The table; null for an action other than a lookup.
     pub table: Option<u32>,
-    /// What it does: `lookup`, `l3mdev`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`; `other` when it has a condition or
-    /// an action that this program does not know.
+    /// Action: `lookup`, `l3mdev`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`; `other` if it has a condition
+    /// or an action that this program does not know.
     pub action: String,
 }
 
 impl Rule {
-    /// A rule without conditions, that is asked first and does nothing yet.
+    /// A rule without conditions that is evaluated first and has no effect yet.
     #[must_use]
     pub fn any(family: Family) -> Rule {
         Rule {
@@ -484,7 +485,7 @@ impl Snapshot {
     /// The interface with this index.
     #[must_use]
     pub fn interface(&self, index: u32) -> Option<&Interface> {
-        // Sorted by index; snapshots that users edited may not be, so no binary search is trusted here.
+        // Sorted by index; but snapshots edited by users may not be, so there is no binary search.
         self.interfaces.iter().find(|interface| interface.index == index)
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Case<'a> {
 pub(super) enum Outcome {
     Pass,
     Failure(String, String),
-    /// What is undecided counts as an error: readers take a skipped case for no failure.
+    /// An undecided check counts as an error: readers do not treat a skipped case as a failure.
     Error(String, String),
     Skipped(String),
 }
@@ -81,7 +81,7 @@ pub(super) fn document(suite: &Suite<'_>) -> String {
     out
 }
 
-/// Text for XML 1.0: made safe for a person, then for XML; the two noncharacters that XML forbids are made visible.
+/// Text for XML 1.0: escaped for people, then for XML; the two noncharacters that XML forbids are made visible.
 pub(super) fn xml(text: &str) -> String {
     html_entities(&printable(text)).replace('\u{fffe}', "\\u{fffe}").replace('\u{ffff}', "\\u{ffff}")
 }

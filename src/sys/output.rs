@@ -1,5 +1,5 @@
-//! The one way to open a file that a user named for output. The file is opened once, and what counts is what `fstat(2)` reports of
-//! the open descriptor, never an earlier look at its name.
+//! The only function that opens a file for output. The file is opened once. Decisions use `fstat(2)` of the open
+//! descriptor, never an earlier check of its name.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -25,16 +25,16 @@ pub enum Existing {
 pub enum Readers {
     /// The user who writes it.
     Owner,
-    /// Whoever the umask allows.
+    /// Every user that the umask permits.
     Umask,
 }
 
 /// A file that is open for output.
 #[derive(Debug)]
 pub enum Output {
-    /// What is written is there at once: a descriptor of this process, a device, a FIFO, or a file that is appended to.
+    /// Data is visible immediately: a descriptor of this process, a device, a FIFO, or a file opened for appending.
     Direct(File),
-    /// What is written appears under its name when it is complete.
+    /// Data appears under its name when the file is complete.
     Whole(WholeFile),
 }
 
@@ -58,7 +58,8 @@ pub fn open_output(path: &Path, existing: Existing, readers: Readers) -> io::Res
             Target::Entry(entry) => append(&entry, readers).map(Output::Direct),
         },
         Existing::Replace => {
-            // Where the links lead decides only whether something special is there. A link that is not followed is replaced.
+            // The target of links only decides whether a special file is there. A link that is not followed is
+            // replaced.
             match resolve::resolve(path, true, Trust::default()) {
                 Ok(Target::Descriptor(number)) => {
                     return inherited(number, Direction::Out).map(Output::Direct);
@@ -97,8 +98,8 @@ pub(super) enum Direction {
     Out,
 }
 
-/// A descriptor that this process was started with, once more. Those that the program itself opened are marked close-on-exec and
-/// are nobody's output.
+/// A duplicate of a descriptor that this process was started with. Descriptors that the program itself opened are
+/// marked close-on-exec and cannot be used for output.
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "a number given by the user becomes a descriptor")]
 pub(super) fn inherited(number: i32, direction: Direction) -> io::Result<File> {
@@ -123,8 +124,8 @@ pub(super) fn inherited(number: i32, direction: Direction) -> io::Result<File> {
     Ok(File::from(fcntl_dupfd_cloexec(borrowed, 0)?))
 }
 
-/// Opens an entry that is neither absent nor a regular file nor a directory. `None` for a regular file, also when it became one only
-/// now.
+/// Opens an existing entry that is neither a regular file nor a directory. `None` for a regular file, also if it became
+/// one only now.
 #[cfg(unix)]
 fn special(entry: &Entry) -> io::Result<Option<File>> {
     use rustix::fs::{FileType, Mode, OFlags};
@@ -156,7 +157,7 @@ fn append(entry: &Entry, readers: Readers) -> io::Result<File> {
     let file = File::from(rustix::fs::openat(&entry.directory, &entry.name, flags, mode)?);
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.nlink() > 1 && rustix::process::geteuid().is_root() {
-        // Another name of the same file: whoever controls the directory chose which file it is.
+        // Another name of the same file: the user who controls the directory chose the file.
         if let Some(controller) = resolve::directory_controller(&entry.directory_stat, Trust::default()) {
             let sentence = format!("it has other names, and {controller} controls its directory");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, sentence));
@@ -166,7 +167,7 @@ fn append(entry: &Entry, readers: Readers) -> io::Result<File> {
     Ok(file)
 }
 
-/// Lets writes wait again: whoever writes to a FIFO or a terminal waits for its reader.
+/// Makes writes blocking again: writers to a FIFO or a terminal wait for its reader.
 #[cfg(unix)]
 fn blocking(file: &File) -> io::Result<()> {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -184,7 +185,7 @@ impl Readers {
     }
 }
 
-/// A file that has no name yet, or the name of a part, until [`WholeFile::publish`]. Dropped before, it is removed.
+/// A file without a name, or with the name of a part, until [`WholeFile::publish`]. If dropped before, it is removed.
 #[cfg(unix)]
 #[derive(Debug)]
 pub struct WholeFile {
@@ -238,7 +239,8 @@ impl WholeFile {
                     .map_err(io::Error::from),
             };
             return match linked {
-                // Not every file system has hard links. An empty file takes the name first, and only the one who made it goes on.
+                // Some file systems have no hard links. An empty file takes the name first, and only its creator
+                // continues.
                 Err(error)
                     if self.part.is_some()
                         && matches!(
@@ -254,7 +256,7 @@ impl WholeFile {
         }
         if self.part.is_none() {
             let part = part_of(&self.name);
-            // A part of this name can only be what is left of a process with the same number.
+            // A part with this name can only be a leftover of a process with the same number.
             let _ = unlinkat(&self.directory, &part, AtFlags::empty());
             link_unnamed(&self.file, &self.directory, &part)?;
             self.part = Some(part);
@@ -287,8 +289,8 @@ impl Drop for WholeFile {
     }
 }
 
-/// A file without a name in this directory, which disappears by itself if the process dies. `None` where the file system has none,
-/// or where `/proc`, by which it gets its name, is missing.
+/// A file without a name in this directory, which disappears if the process dies. `None` if the file system has none,
+/// or if `/proc`, which gives it its name, is missing.
 #[cfg(target_os = "linux")]
 fn unnamed(directory: &std::os::fd::OwnedFd, mode: rustix::fs::Mode) -> Option<File> {
     use rustix::fs::{AtFlags, CWD, OFlags, openat, statat};
@@ -329,7 +331,7 @@ fn part_of(name: &OsStr) -> OsString {
 fn remove_leftovers(directory: &std::os::fd::OwnedFd, name: &OsStr) {
     use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
     use std::os::unix::ffi::OsStrExt as _;
-    /// Age from which a part is a leftover. A process in another pid namespace seems gone, but no report takes a minute.
+    /// Minimum age of a leftover part. A process in another pid namespace is invisible, but no report takes a minute.
     const OLD: std::time::Duration = std::time::Duration::from_secs(60);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(list) = openat(directory, ".", flags, Mode::empty()).and_then(rustix::fs::Dir::new) else {

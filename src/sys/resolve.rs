@@ -1,5 +1,5 @@
-//! Paths, resolved by this program itself: component by component from an open directory, so that what was checked is what is
-//! used. Root does not follow a symbolic link that a less privileged user controls.
+//! Path resolution by this program: component by component from an open directory, so that the checked file is the used
+//! file. Root does not follow a symbolic link that a less privileged user controls.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -40,7 +40,7 @@ pub(super) struct Entry {
     pub(super) weak: Option<(PathBuf, String)>,
 }
 
-/// Whom root trusts besides itself.
+/// The users that root trusts in addition to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Trust {
     /// Every user: nothing is checked.
@@ -180,8 +180,9 @@ fn descriptor_of(path: &Path) -> Option<i32> {
     }
 }
 
-/// Whether a link in a directory may be followed; else who controls it. Root follows what only root, and whom it trusts, controls.
-/// Other users follow every link but those that `fs.protected_symlinks` is about (proc_sys_fs(5)), whether or not the setting is on.
+/// Whether a link in a directory may be followed; otherwise the user who controls it. Root follows only links
+/// controlled by root or a trusted user. Other users follow every link except those that `fs.protected_symlinks` covers
+/// (proc_sys_fs(5)), whether or not the setting is on.
 fn may_follow(link: &Stat, directory: &Stat, trust: Trust) -> Result<(), String> {
     let user = rustix::process::geteuid().as_raw();
     let sticky = directory.st_mode & 0o1000 != 0;
@@ -196,13 +197,13 @@ fn may_follow(link: &Stat, directory: &Stat, trust: Trust) -> Result<(), String>
     }
 }
 
-/// Which user, whom root does not trust, can replace the entries of a directory that root owns; `None` if there is none.
+/// An untrusted user who can replace the entries of a directory that root owns; `None` if there is none.
 pub(super) fn directory_controller(directory: &Stat, trust: Trust) -> Option<String> {
     let sticky = directory.st_mode & 0o1000 != 0;
     controller(directory.st_uid, (!sticky).then_some((directory.st_mode, directory.st_gid)), trust)
 }
 
-/// Which user, whom root does not trust, can change a thing with this owner, and, where permission bits count, this mode and group.
+/// An untrusted user who can change an object with this owner and, if permission bits count, this mode and group.
 pub(super) fn controller(owner: u32, permissions: Option<(u32, u32)>, trust: Trust) -> Option<String> {
     let (mode, group) = permissions.unwrap_or_default();
     if trust.everyone {
@@ -221,7 +222,7 @@ pub(super) fn controller(owner: u32, permissions: Option<(u32, u32)>, trust: Tru
 /// Whether an owner is root as this process sees it. In a user namespace the machine's root is shown as the overflow number,
 /// which means that user only where the number is not mapped (user_namespaces(7)).
 fn is_root(owner: u32) -> bool {
-    /// `/proc/sys/kernel/overflowuid` where nobody changed it.
+    /// `/proc/sys/kernel/overflowuid` with its default value.
     const OVERFLOW: u32 = 65534;
     owner == 0 || owner == OVERFLOW && !is_mapped(OVERFLOW)
 }

@@ -32,8 +32,8 @@ pub fn hostile_networks_are_refused_with_their_place() {
         (PLAIN, node("'-h'"), "begins with something else"),
         (PLAIN, node("'../h'"), "begins with something else"),
         (PLAIN, node(&format!("'{}'", "n".repeat(65))), "more than 64"),
-        (PLAIN, event("interface = 'eth0'\nrename = '`id`'"), "character that a lab's interface"),
-        (PLAIN, sysctl("'net.ipv4.ip_forward' = \"1'; id\""), "neither quotes"),
+        (PLAIN, event("interface = 'eth0'\nrename = '`id`'"), "not allowed in a lab's interface"),
+        (PLAIN, sysctl("'net.ipv4.ip_forward' = \"1'; id\""), "must not contain quotes"),
         (PLAIN, sysctl("'net.ipv4.ip_forward' = \"1\\n2\""), "control characters"),
         (PLAIN, sysctl("'kernel.hostname' = 'x'"), "not a network setting that a lab may change"),
         (
@@ -51,8 +51,8 @@ pub fn hostile_networks_are_refused_with_their_place() {
         ("addresses = ['::ffff:192.0.2.1/120']", String::new(), "no interface can be given"),
         ("addresses = ['192.0.2.1/24 dad']", String::new(), "not checked for duplicates"),
         ("addresses = ['2001:db8::1/64 tentative nodad']", String::new(), "cannot be tentative"),
-        ("bridge = 'br0'", bridge("h") + &bridge("p") + &ports("x0") + &ports("x1"), "in a circle"),
-        (PLAIN, "[[lab.macvlan]]\nnode = 'h'\ninterface = 'm'\nparent = 'm'\n".into(), "its own wire"),
+        ("bridge = 'br0'", bridge("h") + &bridge("p") + &ports("x0") + &ports("x1"), "form a loop"),
+        (PLAIN, "[[lab.macvlan]]\nnode = 'h'\ninterface = 'm'\nparent = 'm'\n".into(), "its own parent"),
         (PLAIN, event("interface = 'eth7'\nlink = 'down'"), "no interface \"eth7\" by then"),
         (
             PLAIN,
@@ -65,7 +65,7 @@ pub fn hostile_networks_are_refused_with_their_place() {
             "bridge = 'br0'",
             bridge("h")
                 + "[[lab.link]]\na = { node = 'h', interface = 'x', bridge = 'br0' }\nb = { node = 'h', interface = 'y', bridge = 'br0' }\n",
-            "in a circle",
+            "form a loop",
         ),
     ] {
         let file = toml_file(&network(end, &more));

@@ -306,7 +306,7 @@ fn a_filter_drops_what_it_says() {
     let (document, exit) = lab(&["--bind", "0.0.0.0:7200", "--topology", file.path().to_str().unwrap()]);
     if !tool("nft") {
         let gaps = document["incomplete_because"].to_string();
-        assert!(gaps.contains("there is no command nft"), "{gaps}");
+        assert!(gaps.contains("the command nft is not installed"), "{gaps}");
         assert_eq!(document["complete"], false);
         return;
     }

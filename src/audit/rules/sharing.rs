@@ -10,7 +10,7 @@ use crate::diag::Severity;
 use crate::model::addr::needs_zone;
 use crate::model::{AddrClass, Family, ListeningSocket, Owner};
 
-/// Who holds a socket, for comparison.
+/// The owner of a socket, for comparison.
 fn pids(socket: &ListeningSocket) -> Option<Vec<u32>> {
     socket.owners.as_ref().map(|owners| owners.iter().map(|owner| owner.pid).collect())
 }
@@ -26,17 +26,17 @@ fn who(socket: &ListeningSocket) -> String {
     }
 }
 
-/// Sockets of different programs on one port, of which each gets a part of the traffic.
+/// Sockets of different programs on one port, each of which receives part of the traffic.
 pub(super) fn shadowed(site: &Site, places: &[usize], first: usize, findings: &mut Vec<Finding>) {
     let one_program = |pair: &[usize]| {
         let (one, two) = (&site.sockets[pair[0]], &site.sockets[pair[1]]);
         one.owners == two.owners && (one.owners.is_some() || one.uid == two.uid)
     };
-    // Also where there is one only.
+    // Also if there is only one.
     if places.windows(2).all(one_program) {
         return;
     }
-    // One of each kind stands for all: a program may have thousands that share a port.
+    // One of each kind represents all: a program may have thousands that share a port.
     let mut kinds: BTreeMap<_, usize> = BTreeMap::new();
     for &place in places {
         let socket = &site.sockets[place];
@@ -53,7 +53,7 @@ pub(super) fn shadowed(site: &Site, places: &[usize], first: usize, findings: &m
             specific.entry(address).or_default().push(place);
         }
     }
-    // A port may be bound at every address of 127.0.0.0/8: only pairs that can have to do with each other are looked at.
+    // A port may be bound at every address of 127.0.0.0/8: only pairs that can interact are compared.
     let mut pairs = Vec::new();
     let among = |list: &[usize], pairs: &mut Vec<(usize, usize)>| {
         for (position, &one) in list.iter().enumerate() {
@@ -77,15 +77,14 @@ pub(super) fn shadowed(site: &Site, places: &[usize], first: usize, findings: &m
         }
         if let Some((place, message)) = divided(one, a, two, b) {
             findings.push(
-                Finding::new(Code::SHADOWED, Severity::Warning, Some(first + place), message).help(
-                    "see which program clients are meant to reach, and stop the other or move its port",
-                ),
+                Finding::new(Code::SHADOWED, Severity::Warning, Some(first + place), message)
+                    .help("decide which program clients should reach, and stop the other or move its port"),
             );
         }
     }
 }
 
-/// Whether the same program holds both: the same process, or processes of the same file and user.
+/// Whether the same program owns both: the same process, or processes with the same file and user.
 fn related(a: &ListeningSocket, b: &ListeningSocket) -> bool {
     let (Some(first), Some(second)) = (&a.owners, &b.owners) else { return a.uid == b.uid };
     let same = |one: &Owner, two: &Owner| {
@@ -94,7 +93,7 @@ fn related(a: &ListeningSocket, b: &ListeningSocket) -> bool {
     first.iter().any(|one| second.iter().any(|two| same(one, two))) || first.is_empty() && second.is_empty()
 }
 
-/// How two sockets of different programs divide the traffic of their port, and which of them should be looked at.
+/// How two sockets of different programs divide the traffic of their port, and which of them to check.
 fn divided(one: usize, a: &ListeningSocket, two: usize, b: &ListeningSocket) -> Option<(usize, String)> {
     let whole = |socket: &ListeningSocket| {
         socket.view.address.is_unspecified() || is_mapped_wildcard(socket.view.address)
@@ -138,7 +137,7 @@ fn divided(one: usize, a: &ListeningSocket, two: usize, b: &ListeningSocket) -> 
                 who(b)
             ),
         )),
-        // Loopback of one family here, of the other there: `localhost` means two programs.
+        // Loopback of one family in one program, of the other in another: `localhost` leads to two programs.
         (false, false) => {
             let loopback = |address: IpAddr| AddrClass::of(address) == AddrClass::Loopback;
             let split =

@@ -1,4 +1,4 @@
-//! What an audit sees here and does not judge.
+//! What an audit finds here but does not evaluate.
 
 use super::{Line, State, line};
 use crate::model::NotExamined;
@@ -34,7 +34,7 @@ mod tests {
     use crate::model::{OtherKind, OtherSocket};
 
     #[test]
-    fn what_is_not_judged_is_counted_and_what_is_not_known_is_no_yes() {
+    fn unjudged_items_are_counted_and_unknown_is_not_yes() {
         let socket =
             |kind| OtherSocket { kind, local: None, uid: None, inode: None, netns: None, owners: None };
         let mut seen = NotExamined {

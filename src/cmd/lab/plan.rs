@@ -16,7 +16,7 @@ use crate::lab::{builtin, ops};
 pub struct Args {
     #[command(flatten)]
     network: NetworkArgs,
-    /// Nothing is ever built here
+    /// Nothing is built here
     #[arg(long, hide = true)]
     dry_run: bool,
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub struct Args {
 /// Formats of a lab's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// A shell script that root could run
+    /// A shell script for root
     Human,
     /// The document of schema bindscope.lab-plan/1
     Json,
@@ -67,10 +67,10 @@ fn steps<'a>(plan: &'a ops::Plan, operations: &[ops::Operation]) -> Vec<Step<'a>
         .collect()
 }
 
-/// Runs `lab plan`.
+/// Entry point of `bindscope lab plan`.
 ///
 /// # Errors
-/// A profile or network that cannot be used.
+/// An invalid profile or network.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     show(&args.network.choose(context)?, args.format.get(), args.output.as_deref(), context)
 }
@@ -120,7 +120,7 @@ fn script(name: &str, description: &str, plan: &ops::Plan) -> String {
         }
     }
     let names: Vec<String> = plan.nodes.iter().map(|name| shell(name)).collect();
-    let _ = writeln!(out, "# And take it away:");
+    let _ = writeln!(out, "# Remove it:");
     for name in names {
         let _ = writeln!(out, "# ip netns del {name}");
     }
@@ -131,10 +131,10 @@ fn script(name: &str, description: &str, plan: &ops::Plan) -> String {
 #[derive(Debug, clap::Args)]
 pub struct ListArgs {}
 
-/// Runs `lab list`.
+/// Entry point of `bindscope lab list`.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If it cannot be written.
 pub fn list(_args: &ListArgs, context: &Context) -> Result<Exit, Failure> {
     let mut out = String::new();
     for (name, _) in builtin::ALL {

@@ -1,4 +1,4 @@
-//! Looks at a twin that stands: every cell of the plan of its host, connected for real.
+//! Tests a running twin: every result of its host's plan, with real connections.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,11 +13,11 @@ use crate::plan::reach::{Cell, Matrix};
 use crate::report::matrix::Plan;
 use crate::sys::Error;
 
-/// Foretells every cell of the host that a twin is of, as it was when the sockets were opened, connects in the twin every one
-/// that somebody stands for, and puts both side by side.
+/// Predicts every result for the host of a twin, as of the time when the sockets were opened. Makes every connection
+/// for which the twin has a client, and compares.
 ///
 /// # Errors
-/// When the system refuses to be waited on.
+/// If the system refuses to create or use the poller.
 pub fn look(
     lab: &Lab,
     twin: &Twin,
@@ -29,19 +29,19 @@ pub fn look(
     ask(lab, twin, opened, question, patience, progress)
 }
 
-/// What is asked of a twin.
+/// The requested tests of a twin.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// What whoever bound the sockets may do.
+    /// Privileges of the process that bound the sockets.
     pub rights: Rights,
-    /// The only addresses that are connected to; all without.
+    /// The only destination addresses; if empty, all.
     pub only: Option<&'a BTreeSet<IpAddr>>,
 }
 
-/// As [`look`], about sockets that are bound already.
+/// Like [`look`], for sockets that are already bound.
 ///
 /// # Errors
-/// As [`look`].
+/// Those of [`look`].
 pub fn ask(
     lab: &Lab,
     twin: &Twin,
@@ -62,7 +62,7 @@ pub fn ask(
     look_from(lab, opened, plan, &clients, snapshot.clone(), patience, progress)
 }
 
-/// Who asks each cell; `None` where nobody can.
+/// The client of each result; `None` if there is none.
 pub fn clients(matrix: &Matrix, twin: &Twin) -> Vec<Option<Client>> {
     let by_source: Vec<Option<Client>> = matrix
         .sources
@@ -70,7 +70,7 @@ pub fn clients(matrix: &Matrix, twin: &Twin) -> Vec<Option<Client>> {
         .map(|source| match source {
             Source::Host => Some(Client { node: twin.plan.host, zone: 0 }),
             Source::Node(_) => twin.beyond.map(|beyond| Client { node: beyond.node, zone: 0 }),
-            // Beyond the default route there is a node; beyond other routers there is none.
+            // There is a node beyond the default route, but none beyond other routers.
             Source::Beyond(_) => None,
             Source::Link(_) => {
                 twin.clients.iter().find(|(other, _)| other == source).map(|(_, client)| *client)
@@ -90,8 +90,8 @@ pub fn clients(matrix: &Matrix, twin: &Twin) -> Vec<Option<Client>> {
     clients.collect()
 }
 
-/// Adds the cells of whoever is beyond the default route: what comes of his packets is what comes of anybody's on that wire. What
-/// no router forwards to a host, loopback and link-local addresses, he is not asked for.
+/// Adds the results of the client beyond the default route. They are those of any client on that link. Loopback and
+/// link-local addresses, which no router forwards, are left out.
 fn add_beyond(matrix: &mut Matrix, twin: &Twin, snapshot: &Snapshot) {
     let Some(beyond) = twin.beyond else { return };
     // Where the results beyond the link are those on the link, the matrix has no source of their own.

@@ -1,4 +1,4 @@
-//! Changes for a person, one line each.
+//! Changes for people, one line each.
 
 use super::human::{BOLD, Style, wrapped};
 use super::{address, families, level, owners};

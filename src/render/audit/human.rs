@@ -1,5 +1,5 @@
-//! For a person: a table of the sockets, widest exposure first, then one footnote for each finding, then what was counted and what
-//! was not examined.
+//! Audit report for people: a table of the sockets, widest exposure first, then one footnote for each finding, then
+//! counts and what was not examined.
 
 use std::fmt::Write as _;
 
@@ -107,7 +107,7 @@ fn of_host(out: &mut String, report: &Report, style: Style) {
     }
 }
 
-/// One finding: code, severity, text and place of the policy, and with `verbose` the remedy.
+/// One finding: code, severity, message and position in the policy, and with `verbose` the fix.
 pub(super) fn write_finding(
     out: &mut String,
     finding: &Finding,
@@ -124,7 +124,7 @@ pub(super) fn write_finding(
     });
     let mut text = String::new();
     wrapped(&mut text, &format!("{head} {message}{place}"), first, further, style.width);
-    // Painted when the lines are made: the escape sequences take no columns.
+    // Coloured when the lines are written: escape sequences take no columns.
     out.push_str(&text.replacen(&head, &style.paint(severity_style(finding.severity), &head), 1));
     if let (true, Some(help)) = (style.verbose, &finding.help) {
         wrapped(out, &format!("help: {}", printable(help)), further, &format!("{further}  "), style.width);
@@ -157,7 +157,7 @@ fn checks(out: &mut String, report: &Report, style: Style) {
     }
 }
 
-/// The last lines: counts, what is left out, what is not examined, what is not complete, and the next command.
+/// The last lines: counts, what was left out, not examined or incomplete, and the next command.
 fn closing(report: &Report, style: Style) -> Vec<String> {
     let mut lines = vec![summary(report)];
     if report.summary.skipped > 0 && !style.verbose {
@@ -191,7 +191,7 @@ fn closing(report: &Report, style: Style) -> Vec<String> {
     lines
 }
 
-/// What was seen and is not judged, in one line, and the list of it where it is asked for.
+/// What was found but not evaluated, in one line, with the list if requested.
 fn not_examined(report: &Report, style: Style) -> Vec<String> {
     let seen = &report.not_examined;
     let mut parts: Vec<String> = report.filters.iter().filter_map(filters::seen).collect();
@@ -232,7 +232,7 @@ fn not_examined(report: &Report, style: Style) -> Vec<String> {
     lines
 }
 
-/// The command that says more: about the worst finding, and how to begin a policy.
+/// The next command: about the worst finding, and how to write a first policy.
 fn next(report: &Report) -> Option<String> {
     let worst = report.findings.iter().filter(|finding| finding.counts());
     let worst = worst.min_by_key(|finding| (finding.severity, finding.code));
@@ -292,7 +292,7 @@ fn counted(count: usize, name: &str) -> String {
     if count == 1 { format!("1 {name}") } else { format!("{count} {name}s") }
 }
 
-/// Writes `text` in lines of at most `width` columns. The first line begins with `indent`, the others with `further`.
+/// Writes `text` in lines of at most `width` columns. The first line starts with `indent`, the others with `further`.
 pub(super) fn wrapped(out: &mut String, text: &str, indent: &str, further: &str, width: usize) {
     let blank = text.len() - text.trim_start_matches(' ').len();
     let first = format!("{indent}{}", &text[..blank]);

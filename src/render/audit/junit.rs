@@ -37,7 +37,7 @@ fn cases(report: &Report) -> Vec<Case<'_>> {
         return report.checks.iter().map(case).collect();
     }
     let mut cases: Vec<Case<'_>> = Vec::new();
-    // Readers take no case for a pass.
+    // Readers do not count it as passed.
     if report.unseen() {
         let because = report.incomplete_because.join("; ");
         let outcome = Outcome::Error("undecided".to_owned(), because);

@@ -1,4 +1,4 @@
-//! An audit's report in its formats. Every text from outside is escaped for the format it goes into.
+//! Formats of audit reports. External text is escaped for each format.
 
 mod changes;
 mod ci;
@@ -25,10 +25,10 @@ use crate::escape::escape;
 use crate::model::addr;
 use crate::model::{Exposure, ListeningSocket, Owner};
 
-/// As JSON, with a line for each socket and each finding and a newline at the end.
+/// JSON with one line for each socket and finding, and a final newline.
 ///
 /// # Errors
-/// When the writer fails.
+/// If the writer fails.
 pub fn json(report: &Report, out: impl io::Write) -> io::Result<()> {
     crate::report::json::write(out, report, 2)
 }
@@ -38,7 +38,7 @@ fn address(socket: &ListeningSocket) -> String {
     let view = &socket.view;
     let zone = view.device.as_ref().filter(|_| view.scope_id.is_some());
     let mut text = match view.address {
-        // A v4-mapped address keeps its spelling: what the socket is matters here.
+        // An IPv4-mapped address keeps its spelling, because the kind of socket matters here.
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => format!("[{v6}]:{}", view.port),
         address => addr::text_with_port(address, zone, view.port),
     };
@@ -62,7 +62,7 @@ fn families(socket: &ListeningSocket) -> String {
     if parts.is_empty() { "not reachable".to_owned() } else { parts.join(", ") }
 }
 
-/// An owner in a few words: `nginx (12, root, nginx.service)`. Escaped.
+/// An owner in short: `nginx (12, root, nginx.service)`. Escaped.
 fn owner(owner: &Owner) -> String {
     let mut parts = vec![owner.pid.to_string()];
     parts.extend(owner.user.as_deref().map(escape));
@@ -70,7 +70,7 @@ fn owner(owner: &Owner) -> String {
     format!("{} ({})", escape(&owner.command), parts.join(", "))
 }
 
-/// The owners in a few words. Escaped.
+/// The owners in short. Escaped.
 fn owners(socket: &ListeningSocket) -> String {
     match socket.owners.as_deref() {
         None => {
@@ -100,7 +100,7 @@ fn level(severity: Severity) -> &'static str {
     }
 }
 
-/// The socket a finding is about, in words; empty for one about the host. Escaped.
+/// The socket of a finding as text; empty for a finding about the host. Escaped.
 fn subject(report: &Report, finding: &Finding) -> String {
     finding.socket.and_then(|place| report.sockets.get(place)).map_or_else(String::new, |socket| {
         format!("{} {}, {}", socket.view.protocol, address(socket), owners(socket))

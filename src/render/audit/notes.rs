@@ -1,4 +1,4 @@
-//! Footnotes: what was found about sockets, each once, however many rows refer to it.
+//! Footnotes: each kind of finding once, however many rows refer to it.
 
 use std::collections::BTreeMap;
 
@@ -12,18 +12,19 @@ use crate::model::ListeningSocket;
 
 /// The footnotes of a report.
 pub(super) struct Footnotes<'a> {
-    /// In the order of their numbers: the finding that stands for all of a kind, and its text.
+    /// In the order of their numbers: a finding that represents its kind, and its text.
     notes: Vec<(&'a Finding, String)>,
-    /// The numbers of each socket, by its position.
+    /// The numbers of each socket, by its index.
     of: BTreeMap<usize, Vec<usize>>,
 }
 
-/// What makes two findings one footnote: code, severity, and the text where it differs.
+/// Key of a footnote: code, severity, and the text if it differs.
 type Kind<'a> = (Code, Severity, bool, Option<&'a str>);
 
 impl<'a> Footnotes<'a> {
-    /// Numbers what was found about the sockets at `places`, in that order. Findings of one code whose texts differ share a footnote
-    /// that says what they have in common; errors, undecided findings, and with `verbose` all keep their own text.
+    /// Numbers the findings about the sockets at `places`, in that order. Findings of one code with different texts
+    /// share a footnote with their common text. Errors, undecided findings, and with `verbose` all findings keep their
+    /// own text.
     pub(super) fn of(
         report: &'a Report,
         findings: &BySocket<'a>,
@@ -63,7 +64,7 @@ impl<'a> Footnotes<'a> {
         Footnotes { notes, of }
     }
 
-    /// The numbers of the socket at this position: `1 3`.
+    /// The numbers of the socket with this index: `1 3`.
     pub(super) fn numbers(&self, place: usize) -> String {
         let mut numbers = self.of.get(&place).cloned().unwrap_or_default();
         numbers.sort_unstable();
@@ -93,7 +94,7 @@ fn text(report: &Report, finding: &Finding, own: Option<&str>) -> String {
             let example = example.map_or_else(String::new, |socket| {
                 format!("; {} {}: {}", socket.view.protocol, address(socket), printable(&finding.message))
             });
-            // What is common first; the rest of one of them only where it is short.
+            // First the common text; the rest of one of them only if it is short.
             if example.len() < 80 {
                 format!("{title}{example}")
             } else {

@@ -10,7 +10,7 @@ use crate::render::table::width;
 
 /// Blanks between two columns.
 const GAP: usize = 2;
-/// A narrower column of processes or addresses is not worth a column: rows take two lines instead.
+/// Minimum width of a column of processes or addresses; below it, rows use two lines.
 const LEAST_PROCESS: usize = 16;
 const LEAST_ADDRESS: usize = 20;
 
@@ -56,7 +56,7 @@ fn row(report: &Report, place: usize, notes: &Footnotes<'_>, style: Style) -> [S
     ]
 }
 
-/// The address as `ss` writes it, and what the socket is besides TCP: `*:8443 dual-stack`, `0.0.0.0:53 udp`.
+/// The address as `ss` writes it, with its kind if not TCP: `*:8443 dual-stack`, `0.0.0.0:53 udp`.
 fn bound(socket: &ListeningSocket) -> String {
     let view = &socket.view;
     let wildcard6 = view.address.is_ipv6() && view.address.is_unspecified();
@@ -83,7 +83,7 @@ fn bound(socket: &ListeningSocket) -> String {
     if words.is_empty() { text } else { format!("{text} {}", words.join(" ")) }
 }
 
-/// From where clients reach it in one family; `-` when it does not serve the family.
+/// Exposure in one family; `-` if it does not serve the family.
 fn reach(socket: &ListeningSocket, family: Family, known: bool) -> String {
     let view = &socket.view;
     let wildcard6 = view.address.is_ipv6() && view.address.is_unspecified();
@@ -105,7 +105,7 @@ fn reach(socket: &ListeningSocket, family: Family, known: bool) -> String {
     }
 }
 
-/// Who holds it: `nginx (979) +2`; with `verbose` also user and unit.
+/// The owner: `nginx (979) +2`; with `verbose` also user and unit.
 fn process(socket: &ListeningSocket, style: Style) -> String {
     match socket.owners.as_deref() {
         Some([first, rest @ ..]) if !style.verbose && socket.activation.is_none() => {
@@ -116,7 +116,7 @@ fn process(socket: &ListeningSocket, style: Style) -> String {
     }
 }
 
-/// How wide the columns are, and whether a row takes two lines.
+/// Width of the columns, and whether a row uses two lines.
 struct Layout {
     widths: [usize; 5],
     two_lines: bool,
@@ -124,8 +124,8 @@ struct Layout {
 }
 
 impl Layout {
-    /// Fits columns of these widths into `total`. The words of reach and the numbers are never cut; processes are cut at the end,
-    /// and a longer address takes a line of its own.
+    /// Fits columns of these widths into `total`. Exposure and numbers are never truncated; processes are truncated at
+    /// the end, and a longer address gets its own line.
     fn fit(widths: [usize; 5], total: usize) -> Layout {
         let [address, ipv4, ipv6, process, notes] = widths;
         let fixed = ipv4 + ipv6 + notes + 4 * GAP;
@@ -147,7 +147,7 @@ impl Layout {
         let mut out = String::new();
         let mut line = String::new();
         if width(address) > self.widths[0] && !heading {
-            // A longer address stands alone: it is what people look for.
+            // A longer address gets its own line, because users search for it.
             for part in crate::render::table::wrap(address, self.total, "  ").lines() {
                 out.push_str(part.trim_end());
                 out.push('\n');
@@ -176,13 +176,13 @@ impl Layout {
     }
 }
 
-/// Adds `text` and blanks up to `columns`.
+/// Appends `text` and blanks up to `columns`.
 fn pad(line: &mut String, text: &str, columns: usize) {
     line.push_str(text);
     line.push_str(&" ".repeat(columns.saturating_sub(width(text))));
 }
 
-/// The text, or its beginning and an ellipsis where it is wider than `columns`.
+/// The text, or its beginning with an ellipsis if it is wider than `columns`.
 fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! As SARIF 2.1.0 (OASIS), for code-scanning services.
+//! SARIF 2.1.0 (OASIS), for code-scanning services.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::audit::{Finding, Report};
 use crate::code::Code;
 use crate::escape::{escape, printable};
 
-/// The report as a SARIF log with one run, with a newline at the end.
+/// The report as a SARIF log with one run and a final newline.
 ///
 /// # Errors
 /// None that can occur: every key is a string.
@@ -84,8 +84,8 @@ fn result(report: &Report, finding: &Finding, codes: &[Code]) -> Value {
     result
 }
 
-/// Where a finding is: the line of the policy, else the unit of the process that holds the socket, else the report itself. Code
-/// scanning refuses a whole log when one result has no place.
+/// Location of a finding: the line of the policy, otherwise the unit of the process, otherwise the report. Code
+/// scanning refuses a whole log if one result has no location.
 fn physical(report: &Report, finding: &Finding) -> Value {
     if let Some(place) = &finding.location {
         let (line, column) = place.line_column();
@@ -106,7 +106,7 @@ fn physical(report: &Report, finding: &Finding) -> Value {
     json!({ "artifactLocation": {"uri": uri(&file)}, "region": {"startLine": 1, "startColumn": 1} })
 }
 
-/// What stays the same of a finding between runs: code, rule and the identity of the listener.
+/// The stable part of a finding: code, rule and the identity of the listener.
 #[must_use]
 fn fingerprint(report: &Report, finding: &Finding) -> String {
     let mut parts = vec![finding.code.to_string()];

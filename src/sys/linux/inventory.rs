@@ -592,6 +592,7 @@ mod tests {
             let socket = DiagSocket {
                 family: family as u8,
                 state: state::LISTEN,
+                expires_ms: 0,
                 local,
                 local_port: [1, 80, 65535][part(7, 3) as usize],
                 device: 0,

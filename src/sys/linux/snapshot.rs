@@ -1,4 +1,4 @@
-//! The host's network at this moment, from rtnetlink(7) and `/proc/sys/net`.
+//! The current network of the host, from rtnetlink(7) and `/proc/sys/net`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -45,27 +45,27 @@ const SETTINGS: &[&str] = &[
 ];
 
 /// Interfaces, addresses, routes, rules and settings of the calling thread's network namespace.
-/// [`Snapshot::disagreements`] is left empty: see [`crate::sys::listed_addresses`] for the second opinion.
+/// [`Snapshot::disagreements`] is empty: see [`crate::sys::listed_addresses`] for the comparison.
 ///
 /// # Errors
-/// When nothing at all could be read; what is only partly readable makes [`Snapshot::complete`] false.
+/// If nothing could be read. A partial result has [`Snapshot::complete`] false.
 pub fn snapshot() -> Result<Snapshot, Error> {
     take(true)
 }
 
-/// Interfaces and addresses of [`snapshot`] alone: without routes, rules and the settings of the namespace, which take longer to
-/// read where there are thousands of addresses.
+/// Only the interfaces and addresses of [`snapshot`], without routes, rules and settings, which take longer to read
+/// with thousands of addresses.
 ///
 /// # Errors
-/// As [`snapshot`].
+/// Those of [`snapshot`].
 pub fn addresses() -> Result<Snapshot, Error> {
     take(false)
 }
 
 fn take(all: bool) -> Result<Snapshot, Error> {
     let mut gaps = Vec::new();
-    // Asked of /proc, since whoever reads a snapshot is promised that no socket of these families is made.
-    // Where there is no /proc to ask, nothing speaks against it.
+    // Read from /proc, because reading a snapshot must not create sockets of these families. Without /proc, IPv6 is
+    // assumed to be available.
     let proc_net = std::path::Path::new("/proc/thread-self/net");
     let ipv6_available = proc_net.join("if_inet6").exists() || !proc_net.exists();
     let mut snapshot = Snapshot { host: host(), ipv6_available, ..Snapshot::default() };
@@ -98,7 +98,7 @@ fn take(all: bool) -> Result<Snapshot, Error> {
     Ok(snapshot)
 }
 
-/// Which host this is.
+/// Identification of the host.
 pub(super) fn host() -> Host {
     use std::os::unix::fs::MetadataExt as _;
     let read = |name| Some(setting(&format!("/proc/sys/kernel/{name}")).ok()?.trim().to_owned());
@@ -111,19 +111,19 @@ pub(super) fn host() -> Host {
     }
 }
 
-/// The text of a setting, which is short: one read gets it whole.
+/// The text of a setting, which fits into one read.
 fn setting(path: &str) -> io::Result<String> {
     let mut text = [0; 128];
     let length = std::fs::File::open(path)?.read(&mut text)?;
     Ok(String::from_utf8_lossy(&text[..length]).into_owned())
 }
 
-/// Reads `/proc/sys`, whose `net` is that of the calling thread's namespace. A file that does not exist is a setting this kernel
-/// does not have (l3mdev and IPv6 are build options), which is no gap.
+/// Reads `/proc/sys`, whose `net` belongs to the calling thread's namespace. A missing file is a setting that this
+/// kernel does not have (l3mdev and IPv6 are build options), which does not make the snapshot incomplete.
 fn settings(gaps: &mut Vec<String>) -> BTreeMap<String, i64> {
     let mut settings = BTreeMap::new();
     if !std::path::Path::new("/proc/sys/net").exists() {
-        gaps.push("there is no /proc/sys/net: the settings of the network are unknown".to_owned());
+        gaps.push("/proc/sys/net is missing: the settings of the network are unknown".to_owned());
         return settings;
     }
     let mut read = |name: &str| -> Option<String> {
@@ -152,7 +152,7 @@ fn settings(gaps: &mut Vec<String>) -> BTreeMap<String, i64> {
     settings
 }
 
-/// The interfaces, and what of them has no place there.
+/// The interfaces, and their features that cannot be represented.
 fn interfaces(
     netlink: &mut Netlink,
     gaps: &mut Vec<String>,
@@ -206,7 +206,7 @@ fn interfaces(
     Ok((interfaces, unsupported))
 }
 
-/// Adds the routes that the addresses do not imply.
+/// Adds the routes that do not follow from the addresses.
 fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>) {
     let mut routes: Vec<Route> = Vec::new();
     let mut unsupported: Vec<String> = Vec::new();
@@ -219,7 +219,7 @@ fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>
             unsupported.clear();
             implied.begin();
         };
-        // Every address has a route of its own in the table `local`, so that nearly all are left out at once.
+        // Every address has a route in the table `local`, so almost all routes are skipped immediately.
         let consistent = netlink.dump_each(
             RTM_GETROUTE,
             &decode::route_request(family),
@@ -243,18 +243,18 @@ fn routes(netlink: &mut Netlink, snapshot: &mut Snapshot, gaps: &mut Vec<String>
     }
     asked.retain(|(_, implied)| !implied.has_seen_all());
     for (interface, address) in snapshot.addresses().filter(|_| !asked.is_empty()) {
-        // IPv6 addresses get theirs when they may be used, and lose it with their interface.
+        // IPv6 addresses get their route when they become usable, and lose it with their interface.
         let waits = address.is(AddrState::Tentative) || address.is(AddrState::Dadfailed);
         let used = address.family == Family::Ipv4 || (interface.up && interface.running && !waits);
         let mut implied = asked.iter().filter(|(family, _)| *family == address.family);
         if used && implied.next().is_some_and(|(_, implied)| !implied.has_seen(address.address)) {
             unsupported.push(format!(
-                "{} on {} has no local route, as somebody took it away",
+                "{} on {} has no local route, because it was removed",
                 address.address, interface.name
             ));
         }
     }
-    // Routes to one destination are asked in the kernel's order, so the sort must be stable.
+    // Routes to one destination are evaluated in the kernel's order, so the sort must be stable.
     let key = |route: &Route| {
         let family = Family::of(route.destination.addr());
         (route.table, family, route.destination, route.metric, route.tos, route.from)
@@ -301,7 +301,7 @@ fn resolved(
     out
 }
 
-/// The rules that are not every Linux's, and those of every Linux that are gone.
+/// The rules that are not default rules, and the missing default rules.
 fn rules(netlink: &mut Netlink, ipv6_available: bool, gaps: &mut Vec<String>) -> (Vec<Rule>, Vec<Rule>) {
     let mut rules: Vec<Rule> = Vec::new();
     let mut gone = Vec::new();
@@ -316,12 +316,12 @@ fn rules(netlink: &mut Netlink, ipv6_available: bool, gaps: &mut Vec<String>) ->
         rules.extend(all.into_iter().filter(|rule| !decode::is_standard(rule)));
         Ok(dump.consistent)
     });
-    // Rules of one priority are asked in the kernel's order, so the sort must be stable.
+    // Rules of one priority are evaluated in the kernel's order, so the sort must be stable.
     rules.sort_by_key(|rule| (rule.family, rule.priority));
     (rules, gone)
 }
 
-/// Does `dump`, which tells whether the list was consistent, for each family that is there.
+/// Runs `dump`, which reports whether the list was consistent, for each available family.
 fn per_family(
     what: &str,
     ipv6_available: bool,

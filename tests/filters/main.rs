@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("rules_of_real_programs_are_the_same_in_a_copy", roundtrip::of_real_programs),
         trial("the_examples_of_nftables_are_the_same_in_a_copy", roundtrip::of_the_examples_of_nftables),
+        trial("legacy_tables_and_sets_are_the_same_in_a_copy", roundtrip::of_legacy_tables_and_sets),
         trial("many_rules_are_split_into_transactions", roundtrip::of_many_rules),
         trial("reading_changes_nothing", roundtrip::reading_changes_nothing),
         trial("what_is_not_known_is_left_out_and_named", roundtrip::what_is_not_known_is_left_out_and_named),

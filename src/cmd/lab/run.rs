@@ -2,6 +2,7 @@
 
 use crate::cmd::format_args::FormatArgs;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::Command;
@@ -148,7 +149,7 @@ fn about(chosen: &Chosen, lab: &Lab) -> String {
 }
 
 /// What a reader must know of rules of packet filters in a copy.
-fn about_rules(rules: &Replayed) -> String {
+fn about_rules(rules: &Replayed, legacy: usize) -> String {
     let count = rules.rules.values().map(Vec::len).sum::<usize>();
     let mut note = format!("the copy has the host's packet filters: {count} rules");
     if !rules.limited.is_empty() {
@@ -223,7 +224,7 @@ fn report(
     if let Some(rules) = lab.rules() {
         // In place of the sentence that they are not looked at.
         notes.pop();
-        notes.push(about_rules(rules));
+        notes.push(about_rules(rules, lab.ruleset().map_or(0, |ruleset| ruleset.legacy.len())));
     }
     notes.extend(more_notes);
     let mut incomplete = lab.gaps.clone();

@@ -10,6 +10,7 @@ pub mod groups;
 mod hugepages;
 mod implied;
 pub mod inventory;
+mod ipset;
 mod kernel_sockets;
 mod lifetimes;
 pub mod monitor;
@@ -36,6 +37,7 @@ pub mod socket_activation;
 pub mod startup;
 mod userns_errors;
 pub mod visibility;
+mod xtables;
 
 #[cfg(fuzzing)]
 pub mod decoders {

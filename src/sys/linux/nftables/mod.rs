@@ -5,6 +5,8 @@ pub mod replay;
 mod strict;
 pub mod trace;
 
+pub use strict::{MATCHES, TARGETS};
+
 use crate::model::ruleset::{NftFamily, NftKind, NftObject};
 
 /// `NFNL_SUBSYS_NFTABLES` of `linux/netfilter/nfnetlink.h`.

@@ -237,7 +237,7 @@ const EXPRESSIONS: &[Known] = &[
 ];
 
 /// Matches of xt (iptables-extensions(8)). Not here: `bpf`, `ipvs` and others that lead outside of the packet filter.
-const MATCHES: &[&str] = &[
+pub const MATCHES: &[&str] = &[
     "addrtype",
     "ah",
     "cgroup",
@@ -298,7 +298,7 @@ const MATCHES: &[&str] = &[
     "udplite",
 ];
 /// Targets of xt. Not here: those that make devices, timers or marks of security outside of the packet filter.
-const TARGETS: &[&str] = &[
+pub const TARGETS: &[&str] = &[
     "AUDIT",
     "CHECKSUM",
     "CLASSIFY",

@@ -155,6 +155,9 @@ fn about_rules(rules: &Replayed, legacy: usize) -> String {
     if !rules.limited.is_empty() {
         note.push_str("; rate limits are taken out, so results hold as long as no limit is reached");
     }
+    if legacy > 0 {
+        let _ = write!(note, "; and {legacy} tables of iptables-legacy, whose deciding rule is not reported");
+    }
     note.push_str(
         "; programs attached to the kernel (BPF), IPVS and filters beyond the host are not looked at",
     );

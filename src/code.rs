@@ -85,6 +85,7 @@ codes! {
     WIDER_IN_IPV6 = 1031: "the listener is more exposed over IPv6 than over IPv4",
     SENT_TO_MANY = 1032: "the socket is bound to a multicast or broadcast address",
     REHEARSAL_DIFFERS = 1040: "the observed reach differs from the exposure",
+    ANSWERS_LOST = 1041: "some clients get no answer because of a route or a policy rule",
     TRANSPARENT = 1050: "the listener is transparent",
     WILDCARD_WITHOUT_LINKS = 1051: "a wildcard on a host without any link that is up",
     ADDRESS_EXPIRES = 1052: "the address of the listener expires",

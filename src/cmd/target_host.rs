@@ -223,7 +223,7 @@ pub fn read_text(path: &Path, largest: u64) -> io::Result<String> {
 }
 
 /// Changes a setting of the namespace, or of the interface in its name.
-fn change(snapshot: &mut Snapshot, setting: &str, value: i64) -> Result<(), Diagnostic> {
+pub fn change(snapshot: &mut Snapshot, setting: &str, value: i64) -> Result<(), Diagnostic> {
     let parts = setting
         .strip_prefix("net.")
         .and_then(|rest| rest.split_once(".conf."))
@@ -238,7 +238,8 @@ fn change(snapshot: &mut Snapshot, setting: &str, value: i64) -> Result<(), Diag
             };
             let key = format!("{family}.{key}");
             match key.as_str() {
-                "ipv4.route_localnet" => {}
+                "ipv4.route_localnet" | "ipv4.rp_filter" | "ipv4.arp_ignore" | "ipv4.arp_filter"
+                | "ipv4.accept_local" => {}
                 // The kernel takes the addresses away, and with them their local routes.
                 "ipv6.disable_ipv6" if value != 0 => {
                     let index = found.index;
@@ -267,14 +268,18 @@ fn change(snapshot: &mut Snapshot, setting: &str, value: i64) -> Result<(), Diag
 fn without_effect(setting: &str) -> Diagnostic {
     let problem = Diagnostic::error(Code::BAD_SETTING, format!("no prediction depends on {setting}"));
     problem.help(format!(
-        "those that matter: {}, and net.ipv4.conf.IF.route_localnet and net.ipv6.conf.IF.disable_ipv6",
+        "those that matter: {}, and net.ipv4.conf.IF.{{rp_filter,arp_ignore,arp_filter,accept_local,route_localnet}} and net.ipv6.conf.IF.disable_ipv6",
         KNOWN.join(", ")
     ))
 }
 
 /// Settings of the namespace that predictions depend on.
 const KNOWN: &[&str] = &[
+    "net.ipv4.conf.all.accept_local",
+    "net.ipv4.conf.all.arp_filter",
+    "net.ipv4.conf.all.arp_ignore",
     "net.ipv4.conf.all.route_localnet",
+    "net.ipv4.conf.all.rp_filter",
     "net.ipv4.ip_nonlocal_bind",
     "net.ipv4.ip_unprivileged_port_start",
     "net.ipv4.tcp_l3mdev_accept",

@@ -91,6 +91,7 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS1031",
     "BS1032",
     "BS1040",
+    "BS1041",
     "BS1050",
     "BS1051",
     "BS1052",

@@ -242,6 +242,13 @@ impl Plan {
         self.nodes.iter().position(|node| node == name)
     }
 
+    /// Writes a setting of the host node, by its dotted name; that it does not exist is no failure.
+    pub fn set_on_host(&mut self, name: &str, value: &str) {
+        if let Some(path) = setting_path(name) {
+            self.set(self.host, path, value, true);
+        }
+    }
+
     pub(super) fn set(&mut self, node: usize, path: String, value: &str, optional: bool) {
         self.push(node, Action::Setting { path, value: value.to_owned(), optional });
     }

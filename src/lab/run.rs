@@ -76,9 +76,10 @@ struct Connected {
     flows: Option<Result<Flows, String>>,
 }
 
-/// What an ordinary service may do: a lab binds with the rights it would have outside.
+/// The rights of the caller on its own host: a lab binds with them, whatever a namespace of one's own would allow.
 pub(super) fn rights() -> Rights {
-    Rights { uid: sys::rights().uid, privileged_ports: false, transparent: false }
+    let sys::CallerRights { uid, privileged_ports, transparent } = sys::rights();
+    Rights { uid, privileged_ports, transparent }
 }
 
 /// Binds the listeners of `profile` in the host node, without the rights that a namespace of one's own gives.
@@ -97,9 +98,10 @@ pub fn open_as(lab: &Lab, profile: &Profile, snapshot: Snapshot) -> Result<Opene
     let expansion = expand(profile, &snapshot);
     let namespace =
         lab.namespaces().get(lab.plan.host).ok_or(Error::Unsupported { what: "the host node" })?;
+    let caller = sys::rights();
     let opened = namespace
         .run(|| {
-            netns::drop_network_rights()?;
+            netns::drop_network_rights(caller)?;
             let sockets = probe::Opened::all(&expansion.sockets, &snapshot);
             io::Result::Ok(Opened { sockets, expansion, snapshot })
         })

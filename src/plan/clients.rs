@@ -44,10 +44,12 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// The network that the client shares with the host and that contains `to`.
+    /// The narrowest network that the client shares with the host and that contains `to`.
     #[must_use]
     pub fn shared(&self, to: IpAddr) -> Option<IpNet> {
-        self.own.iter().copied().find(|net| net.prefix_len() < net.max_prefix_len() && net.contains(&to))
+        let own = self.own.iter().copied();
+        own.filter(|net| net.prefix_len() < net.max_prefix_len() && net.contains(&to))
+            .min_by_key(|net| std::cmp::Reverse(net.prefix_len()))
     }
 
     /// The address that the client sends from to `to` (`fib_result_prefsrc()`; RFC 6724, section 5, rules 2, 6 and 8).
@@ -186,10 +188,15 @@ impl<'a> Clients<'a> {
         gateways.dedup();
         let mut own: Vec<IpNet> = Vec::new();
         for family in Family::BOTH {
-            let networks = self.networks(interface, family).into_iter();
-            own.extend(
-                networks.filter_map(|net| self.neighbour(interface, net, &gateways)).take(MOST_NETWORKS),
-            );
+            let before = own.len();
+            for net in self.networks(interface, family) {
+                // A network within another one has a client of its own.
+                let taken: Vec<IpAddr> = own.iter().map(IpNet::addr).collect();
+                own.extend(self.neighbour(interface, net, &gateways, &taken));
+                if own.len() == before + MOST_NETWORKS {
+                    break;
+                }
+            }
             if own.is_empty() {
                 let gateway = gateways.iter().find(|gateway| gateway.is_ipv4());
                 let alone = gateway.copied().unwrap_or_else(|| IpAddr::V4(self.nowhere(interface.index)));
@@ -208,14 +215,23 @@ impl<'a> Clients<'a> {
     }
 
     /// An address of a network on the link of `interface`, with the network where the host has an address of it too.
-    fn neighbour(&self, interface: &Interface, net: IpNet, gateways: &[IpAddr]) -> Option<IpNet> {
+    fn neighbour(
+        &self,
+        interface: &Interface,
+        net: IpNet,
+        gateways: &[IpAddr],
+        taken: &[IpAddr],
+    ) -> Option<IpNet> {
         let mut candidates = candidates(net);
-        candidates.retain(|address| self.is_free_on(*address, Some(interface.index)));
+        candidates
+            .retain(|address| self.is_free_on(*address, Some(interface.index)) && !taken.contains(address));
         let shared = interface.addresses.iter().any(|own| net.contains(&own.address));
         // One that the host finds there is chosen before others, and a gateway where there is no other.
         let rank =
             |address: &&IpAddr| (!self.is_on_link(interface.index, **address), gateways.contains(address));
-        let address = *candidates.iter().min_by_key(rank)?;
+        let best =
+            |address: &&IpAddr| !gateways.contains(address) && self.is_on_link(interface.index, **address);
+        let address = *candidates.iter().find(best).or_else(|| candidates.iter().min_by_key(rank))?;
         if !shared && !self.is_on_link(interface.index, address) {
             return None;
         }
@@ -260,7 +276,8 @@ impl<'a> Clients<'a> {
                 .any(|rule| rule.to.is_some_and(|to| to.prefix_len() > 0 && to.contains(*address)));
             (narrower, ruled)
         };
-        Some((*candidates.iter().min_by_key(named)?, gateway))
+        let plain = candidates.iter().find(|address| named(address) == (false, false));
+        Some((*plain.or_else(|| candidates.iter().min_by_key(named))?, gateway))
     }
 }
 

@@ -11,6 +11,7 @@
 mod answer;
 mod decide;
 mod paths;
+mod unanswered;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ pub use answer::{Answer, NamedAnswer};
 use decide::arrive;
 pub(in crate::plan) use paths::ipv6_is_off;
 use paths::{HostView, Path};
+pub use unanswered::{Service, Unanswered, unanswered};
 
 use super::fib::TABLE_MAIN;
 use super::local_table::LocalAddresses;

@@ -14,7 +14,7 @@ use crate::support::netns::Netns;
 /// says of which cells an answer is expected.
 pub fn observe(
     ns: &Netns,
-    far: &[(String, Netns)],
+    (far, beyond): (&[(String, Netns)], &[(String, Netns)]),
     matrix: &Matrix,
     bound: &[Bound],
     answers: &dyn Fn(usize) -> bool,
@@ -24,7 +24,10 @@ pub fn observe(
             far.iter().find(|(wire, _)| name.as_bytes() == wire.as_bytes()).map(|(_, far)| far)
         }
         Source::Host => Some(ns),
-        _ => None,
+        Source::Beyond(name) => {
+            beyond.iter().find(|(wire, _)| name.as_bytes() == wire.as_bytes()).map(|(_, beyond)| beyond)
+        }
+        Source::Node(_) => None,
     };
     let mut cells = Vec::new();
     let mut attempts = Vec::new();

@@ -30,7 +30,7 @@ enum Answer {
 }
 
 /// Runs `ip` commands, one a line; those that the kernel refuses are left out.
-fn try_batch(ns: &Netns, script: &str) {
+pub fn try_batch(ns: &Netns, script: &str) {
     ns.run(|| {
         let mut child = Command::new("ip")
             .args(["-force", "-batch", "-"])

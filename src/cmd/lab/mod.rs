@@ -3,6 +3,7 @@
 mod plan;
 mod run;
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use crate::escape::escape;
 use crate::lab::build::{BuildError, Lab};
 use crate::lab::twin::{self, Twin};
 use crate::lab::{builtin, ops};
+use crate::model::topology::Topology;
 use crate::model::{Errno, Snapshot};
 use crate::profile::lab::Teardown;
 use crate::profile::{self, Profile};
@@ -81,8 +83,8 @@ impl NetworkArgs {
                 file => (self.source.clone(), file.as_deref()),
             };
             let mut profile = source.load("default", context)?;
-            profile.lab = None;
-            return copied(profile, file);
+            let settings = profile.lab.take().map(|lab| settings_of_host(&lab.topology)).unwrap_or_default();
+            return copied(profile, file, &settings);
         }
         let mut profile = self.source.load("default", context)?;
         let own = profile.lab.take();
@@ -114,8 +116,12 @@ fn is_target(name: &Path) -> bool {
 const MOST_COPIED: usize = 1_000;
 
 /// A copy of this machine, or of the host in a file.
-fn copied(profile: Profile, file: Option<&Path>) -> Result<Chosen, Failure> {
-    let snapshot = match file {
+fn copied(
+    profile: Profile,
+    file: Option<&Path>,
+    settings: &BTreeMap<String, String>,
+) -> Result<Chosen, Failure> {
+    let mut snapshot = match file {
         Some(path) => target_host::elsewhere(path)?.snapshot,
         None => interfaces::checked_snapshot(false, interfaces::More::Rules)?.0,
     };
@@ -126,7 +132,23 @@ fn copied(profile: Profile, file: Option<&Path>) -> Result<Chosen, Failure> {
         let help = "each gets a network namespace of its own; `plan --host FILE` predicts without one";
         return Err(Failure::usage(vec![problem.help(help)]));
     }
-    let twin = twin::of(&snapshot);
+    // Settings that predictions depend on change the host that is copied, as `--set` does; others the copy alone.
+    let mut others = Vec::new();
+    for (name, value) in settings {
+        let known = value.parse().ok().map(|number| target_host::change(&mut snapshot, name, number));
+        if known.is_none_or(|result| result.is_err()) {
+            others.push((name, value));
+        }
+    }
+    let mut twin = twin::of(&snapshot);
+    for (name, value) in others {
+        twin.plan.set_on_host(name, value);
+    }
+    let named = |(name, value): (&String, &String)| format!("{name} = {value}");
+    if !settings.is_empty() {
+        let list: Vec<String> = settings.iter().map(named).collect();
+        twin.notes.push(escape(&format!("the profile sets on the copy: {}", list.join(", "))));
+    }
     let whose = match (file, &snapshot.host.name) {
         (None, _) => "this machine".to_owned(),
         (Some(_), Some(name)) => escape(name),
@@ -140,6 +162,13 @@ fn copied(profile: Profile, file: Option<&Path>) -> Result<Chosen, Failure> {
         teardown: Teardown::default(),
         original: Some((snapshot, twin)),
     })
+}
+
+/// The settings that the `[[lab.node]]` of the host has in a profile.
+fn settings_of_host(topology: &Topology) -> BTreeMap<String, String> {
+    let host = topology.host_node();
+    let node = topology.nodes.iter().find(|node| Some(&node.name) == host.as_ref());
+    node.map(|node| node.sysctl.clone()).unwrap_or_default()
 }
 
 /// A network by the name that the user gave; a built-in one goes first, as with profiles.

@@ -80,6 +80,14 @@ impl Builder<'_> {
                 let default =
                     by_way_of(everywhere(family), by.filter(|_| !shares).or(Some(given)), &eth0(), source);
                 plan.push(node, Action::Route(default));
+                // On a link that is shared its addresses stand alone: each is the source towards its network.
+                let networks = own.iter().filter(|net| {
+                    shares && Family::of(net.addr()) == family && net.prefix_len() < net.max_prefix_len()
+                });
+                for net in networks.filter(|net| !needs_zone(net.addr())) {
+                    let route = by_way_of(net.trunc(), Some(given), &eth0(), Some(net.addr()));
+                    plan.push(node, Action::Route(route));
+                }
                 for &other in others.iter().filter(|_| family == Family::Ipv6) {
                     plan.push(node, Action::Route(by_way_of(IpNet::from(other), Some(given), &eth0(), None)));
                 }

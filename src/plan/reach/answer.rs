@@ -12,7 +12,9 @@ use ipnet::IpNet;
 use super::HostView;
 use crate::code::Code;
 use crate::model::addr::needs_zone;
-use crate::model::{AddrState, Family, IfName, Interface, Protocol, RouteKind, Rule};
+use crate::model::{
+    AddrState, Family, IfName, Interface, InterfaceAddress, Protocol, RouteKind, Rule, Scope,
+};
 use crate::plan::fib::{Decision, Fact, Flow, MissingFact, RouteError};
 
 /// What happens to the answer of a socket.
@@ -359,7 +361,7 @@ impl HostView<'_> {
             Decision::Refused { .. } | Decision::OnLink(_) if mode == 0 => Verdict::Arrives,
             Decision::Refused { .. } | Decision::OnLink(_) => filtered,
             Decision::Local { .. } => {
-                if self.in_force(interface, ACCEPT_LOCAL) != 0 {
+                if self.accepts_own(interface) {
                     Verdict::Arrives
                 } else {
                     filtered
@@ -377,6 +379,11 @@ impl HostView<'_> {
         }
     }
 
+    /// Whether IPv4 accepts packets from addresses of this host on an interface (`accept_local`).
+    pub(super) fn accepts_own(&self, interface: &Interface) -> bool {
+        self.in_force(interface, ACCEPT_LOCAL) != 0
+    }
+
     /// A setting of IPv4 that is in force as the larger of that of all interfaces and the interface's own.
     pub(super) fn in_force(&self, interface: &Interface, (all, own): (&str, &str)) -> i64 {
         let all = self.snapshot.setting(all).unwrap_or(0);
@@ -384,28 +391,32 @@ impl HostView<'_> {
     }
 
     /// Whether the host answers a neighbour that asks on `interface` for `address` from the address `asks`: ARP for every address of
-    /// the host unless `arp_ignore` or `arp_filter` forbids it, neighbour discovery for the addresses of the interface alone.
-    pub(super) fn resolves(&self, interface: &Interface, address: IpAddr, asks: IpAddr) -> bool {
-        let own = || interface.addresses.iter().find(|own| own.address == address);
+    /// the host unless `arp_ignore` or `arp_filter` forbids it, neighbour discovery for the addresses of the interface alone. `None`
+    /// where the neighbour may know it without an answer, from requests that the host itself sends from an address of the interface.
+    pub(super) fn resolves(&self, interface: &Interface, address: IpAddr, asks: IpAddr) -> Option<bool> {
+        let own = interface.addresses.iter().find(|own| own.address == address);
         match address {
             IpAddr::V4(_) => {
-                let near = |own: &crate::model::InterfaceAddress| {
+                let near = |own: &InterfaceAddress| {
                     IpNet::new(own.address, own.prefix).is_ok_and(|net| net.contains(&asks))
                 };
                 let has = match self.in_force(interface, ARP_IGNORE) {
-                    1 => own().is_some(),
-                    2 => own().is_some_and(near),
-                    3 => !own().is_some_and(|own| own.scope == Some(crate::model::Scope::Host)),
-                    4..=7 => true,
+                    1 => own.is_some(),
+                    2 => own.is_some_and(near),
+                    3 => !own.is_some_and(|own| own.scope == Some(Scope::Host)),
                     8.. => false,
                     _ => true,
                 };
-                has && (self.in_force(interface, ARP_FILTER) == 0
-                    || self.answers_over(interface, asks, address))
+                let filtered = self.in_force(interface, ARP_FILTER) != 0;
+                match has && (!filtered || self.answers_over(interface, asks, address)) {
+                    true => Some(true),
+                    false if own.is_some() => None,
+                    false => Some(false),
+                }
             }
-            IpAddr::V6(_) => {
-                own().is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed))
-            }
+            IpAddr::V6(_) => Some(
+                own.is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed)),
+            ),
         }
     }
 

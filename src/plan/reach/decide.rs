@@ -82,10 +82,10 @@ fn answer(view: &HostView<'_>, back: &Back, answering: &Answering) -> Verdict {
     let bound = answering.device != 0;
     match back {
         Back::Here { plain, by_device } => {
-            if if bound { *by_device } else { *plain } {
-                Verdict::Arrives
-            } else {
-                Verdict::Lost(Code::NO_WAY_BACK, Answer::default())
+            match if bound { *by_device } else { *plain } {
+                Some(true) => Verdict::Arrives,
+                Some(false) => Verdict::Lost(Code::NO_WAY_BACK, Answer::default()),
+                None => Verdict::Unknown(Answer::default()),
             }
         }
         // A socket may be bound to the VRF of the link and not to the link.

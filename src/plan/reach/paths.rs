@@ -47,7 +47,7 @@ pub(super) struct Arriving {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Back {
     /// From this host to itself: whether the answers of a socket without a device and of one with a device arrive.
-    Here { plain: bool, by_device: bool },
+    Here { plain: Option<bool>, by_device: Option<bool> },
     /// To a client on a link or beyond it; the same for all sockets without a device, and for all with one.
     Same { question: Question, plain: Verdict, by_device: Verdict },
     /// The same, and each socket may have another one, as policy rules look at ports, protocols or users.
@@ -182,7 +182,7 @@ impl<'a> HostView<'a> {
             vrf: 0,
             ingress: owner,
             special,
-            back: Back::Here { plain: true, by_device: answered_by_device },
+            back: Back::Here { plain: Some(true), by_device: Some(answered_by_device) },
         })
     }
 
@@ -254,7 +254,19 @@ impl<'a> HostView<'a> {
                 let back = arriving.destination.is_ipv4() && Some(arriving.device) == self.loopback;
                 let up = self.by_index.get(&arriving.device).is_some_and(|interface| interface.up);
                 let there = up && (back || interfaces.contains(&arriving.device));
-                let plain = there || !needs_zone(arriving.destination);
+                // An answer that leaves the host over the device may come back by a router.
+                let flow = Flow {
+                    from: Some(arriving.destination),
+                    oif: arriving.device,
+                    strict: true,
+                    ..Flow::to(from.address)
+                };
+                let leaves = || matches!(self.fib.output(self.local, &flow), Decision::Found(_));
+                let own = arriving.destination.is_ipv4()
+                    && self.by_index.get(&arriving.device).is_none_or(|device| self.accepts_own(device));
+                let there =
+                    if !there && up && (arriving.destination.is_ipv6() || own) && leaves() { None } else { Some(there) };
+                let plain = if needs_zone(arriving.destination) { there } else { Some(true) };
                 Path::Arrives(Arriving { back: Back::Here { plain, by_device: there }, ..arriving })
             }
             // Who looks for an address elsewhere with a source of the own choice is not this host's own affair.
@@ -371,12 +383,16 @@ impl<'a> HostView<'a> {
             return None;
         }
         let asks = if question.beyond { link.addresses.source(asked)? } else { question.client };
-        if !self.resolves(wire, asked, asks) {
-            return Some(Path::Unresolved(Code::NOT_RESOLVED, None));
+        match self.resolves(wire, asked, asks) {
+            Some(true) => {}
+            Some(false) => return Some(Path::Unresolved(Code::NOT_RESOLVED, None)),
+            None => return Some(Path::Unknown(Code::NOT_RESOLVED, None)),
         }
-        // A request from an address that `rp_filter` drops is not answered either (`arp_process()`).
+        // A request from an address that `rp_filter` drops is not answered either (`arp_process()`). A router may know the host
+        // nevertheless, from requests that the host sends.
         let asking = Question { client: asks, beyond: false, to: asked, ..*question };
         match self.accepts_source(&asking, None) {
+            Verdict::Lost(why, answer) if question.beyond => Some(Path::Unknown(why, Some(answer))),
             Verdict::Lost(why, answer) => Some(Path::Unresolved(why, Some(answer))),
             _ => None,
         }

@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::userns_errors;
 use crate::model::setting;
-use crate::sys::NamespaceRefusal;
+use crate::sys::{CallerRights, NamespaceRefusal};
 
 /// Enables this process to create network namespaces. Root already can. Another user moves into a new user namespace
 /// with the same user number. Must be called while the process has one thread.
@@ -216,13 +216,16 @@ pub fn read_setting(name: &str) -> io::Result<String> {
 /// CAP_NET_BIND_SERVICE 10, CAP_NET_ADMIN 12, CAP_NET_RAW 13 (capabilities(7)).
 const NETWORK_RIGHTS: [u32; 3] = [10, 12, 13];
 
-/// Drops, on the calling thread only, the capabilities that an ordinary service does not have: CAP_NET_BIND_SERVICE,
-/// CAP_NET_ADMIN and CAP_NET_RAW. In its own namespace a process has them all, which would hide EACCES and EPERM.
+/// Drops, on the calling thread only, those of CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_NET_RAW that `kept` does not
+/// include. In its own namespace a process has them all, which would hide EACCES and EPERM.
 ///
 /// # Errors
 /// Those of `capget(2)` and `capset(2)`.
-pub fn drop_network_rights() -> io::Result<()> {
-    change_rights(|rights, bits| rights.effective &= !bits)
+pub fn drop_network_rights(kept: CallerRights) -> io::Result<()> {
+    let [ports, others @ ..] = NETWORK_RIGHTS;
+    let ports = if kept.privileged_ports { 0 } else { 1 << ports };
+    let others: u32 = if kept.transparent { 0 } else { others.iter().map(|right| 1 << right).sum() };
+    change_rights(|rights, _| rights.effective &= !(ports | others))
 }
 
 /// Keeps these capabilities for programs that the calling thread starts, although their user is not root

@@ -91,7 +91,7 @@ pub fn read_setting(_name: &str) -> io::Result<String> {
 ///
 /// # Errors
 /// Always.
-pub fn drop_network_rights() -> io::Result<()> {
+pub fn drop_network_rights(_kept: crate::sys::CallerRights) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -188,7 +188,7 @@ fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compare
         return Compared { cells: 0, accepted: 0, wrong };
     }
     let looked = copy.look(Duration::from_millis(400));
-    let seen = ask::observe(ns, far, &looked.plan.matrix, &bound, &|cell| {
+    let seen = ask::observe(ns, (far, &[]), &looked.plan.matrix, &bound, &|cell| {
         let is = looked.cells[cell].observed.as_ref().map(|seen| seen.outcome);
         matches!(is, Some(Outcome::Accepted | Outcome::Refused))
     });

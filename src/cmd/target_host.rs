@@ -238,7 +238,10 @@ pub fn change(snapshot: &mut Snapshot, setting: &str, value: i64) -> Result<(), 
             };
             let key = format!("{family}.{key}");
             match key.as_str() {
-                "ipv4.route_localnet" | "ipv4.rp_filter" | "ipv4.arp_ignore" | "ipv4.arp_filter"
+                "ipv4.route_localnet"
+                | "ipv4.rp_filter"
+                | "ipv4.arp_ignore"
+                | "ipv4.arp_filter"
                 | "ipv4.accept_local" => {}
                 // The kernel takes the addresses away, and with them their local routes.
                 "ipv6.disable_ipv6" if value != 0 => {

@@ -262,8 +262,16 @@ fn an_ordinary_user_has_the_same_lab() {
 
 fn privileged_ports_are_as_outside() {
     let run = |user: Option<u32>| -> Value {
-        let mut command =
-            bindscope(&["lab", "run", "--format", "json", "--bind", "0.0.0.0:81", "--bind", "127.0.0.1:8090"]);
+        let mut command = bindscope(&[
+            "lab",
+            "run",
+            "--format",
+            "json",
+            "--bind",
+            "0.0.0.0:81",
+            "--bind",
+            "127.0.0.1:8090",
+        ]);
         if let Some(user) = user {
             command.uid(user).gid(user);
         }

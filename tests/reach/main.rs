@@ -256,12 +256,7 @@ fn compare_with(
 }
 
 /// Where a matrix has no source beyond a link, its results are those of the clients on the link: that is tried as well.
-fn add_beyond(
-    matrix: &mut Matrix,
-    beyond: &[(String, Netns)],
-    snapshot: &Snapshot,
-    local: &LocalAddresses,
-) {
+fn add_beyond(matrix: &mut Matrix, beyond: &[(String, Netns)], snapshot: &Snapshot, local: &LocalAddresses) {
     let clients = Clients::new(snapshot, local);
     for (link, _) in beyond {
         let interface = snapshot.interface_named(&link.as_str().into()).unwrap();

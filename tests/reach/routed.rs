@@ -48,7 +48,8 @@ impl RoutedHost {
             }
             ns.wire(link, other, "far");
         }
-        let mut host = RoutedHost { ns, far, beyond: Vec::new(), addresses: Vec::new(), script: String::new() };
+        let mut host =
+            RoutedHost { ns, far, beyond: Vec::new(), addresses: Vec::new(), script: String::new() };
         host.addresses(random);
         host.routes(random);
         host.rules(random);
@@ -145,14 +146,22 @@ impl RoutedHost {
             }
             for _ in 0..random.below(4) {
                 let i = random.below(self.far.len());
-                let net = if ipv4 { format!("10.{i}.0.0/{}", random.pick(&[24, 25, 28])) } else { format!("fd0{i}::/64") };
+                let net = if ipv4 {
+                    format!("10.{i}.0.0/{}", random.pick(&[24, 25, 28]))
+                } else {
+                    format!("fd0{i}::/64")
+                };
                 let table = random.pick(&["main", "100", "200"]);
                 let words = match random.below(6) {
                     0 => format!("unreachable {net} metric 50"),
                     1 => format!("prohibit {net} metric 50"),
                     2 => format!("blackhole {net} metric 50"),
                     3 => format!("throw {net} metric 50"),
-                    _ => format!("{net} dev w{} metric {}", random.below(self.far.len()), random.pick(&[10, 300])),
+                    _ => format!(
+                        "{net} dev w{} metric {}",
+                        random.below(self.far.len()),
+                        random.pick(&[10, 300])
+                    ),
                 };
                 let _ = writeln!(self.script, "route append {words} table {table}");
             }
@@ -233,7 +242,9 @@ impl RoutedHost {
             }
             for (side, given) in GIVEN.iter().enumerate() {
                 let _ = writeln!(script, "neighbour replace {given} lladdr {mac} dev far nud permanent");
-                let via = found.by_way_of[side].filter(|_| !shared).map_or_else(|| (*given).to_owned(), |via| via.to_string());
+                let via = found.by_way_of[side]
+                    .filter(|_| !shared)
+                    .map_or_else(|| (*given).to_owned(), |via| via.to_string());
                 let all = if side == 0 { "0.0.0.0/0" } else { "::/0" };
                 let source = if side == 0 { format!(" src {}", own[0]) } else { String::new() };
                 let _ = writeln!(script, "route replace {all} via {via} dev far onlink{source}");

@@ -414,9 +414,9 @@ impl HostView<'_> {
                     false => Some(false),
                 }
             }
-            IpAddr::V6(_) => Some(
-                own.is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed)),
-            ),
+            IpAddr::V6(_) => {
+                Some(own.is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed)))
+            }
         }
     }
 

@@ -81,13 +81,11 @@ pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, path: Path, protocol: P
 fn answer(view: &HostView<'_>, back: &Back, answering: &Answering) -> Verdict {
     let bound = answering.device != 0;
     match back {
-        Back::Here { plain, by_device } => {
-            match if bound { *by_device } else { *plain } {
-                Some(true) => Verdict::Arrives,
-                Some(false) => Verdict::Lost(Code::NO_WAY_BACK, Answer::default()),
-                None => Verdict::Unknown(Answer::default()),
-            }
-        }
+        Back::Here { plain, by_device } => match if bound { *by_device } else { *plain } {
+            Some(true) => Verdict::Arrives,
+            Some(false) => Verdict::Lost(Code::NO_WAY_BACK, Answer::default()),
+            None => Verdict::Unknown(Answer::default()),
+        },
         // A socket may be bound to the VRF of the link and not to the link.
         Back::Same { question, plain, by_device } => match answering.device {
             0 => *plain,

@@ -264,8 +264,11 @@ impl<'a> HostView<'a> {
                 let leaves = || matches!(self.fib.output(self.local, &flow), Decision::Found(_));
                 let own = arriving.destination.is_ipv4()
                     && self.by_index.get(&arriving.device).is_none_or(|device| self.accepts_own(device));
-                let there =
-                    if !there && up && (arriving.destination.is_ipv6() || own) && leaves() { None } else { Some(there) };
+                let there = if !there && up && (arriving.destination.is_ipv6() || own) && leaves() {
+                    None
+                } else {
+                    Some(there)
+                };
                 let plain = if needs_zone(arriving.destination) { there } else { Some(true) };
                 Path::Arrives(Arriving { back: Back::Here { plain, by_device: there }, ..arriving })
             }

@@ -15,7 +15,6 @@ use crate::model::{
 };
 use crate::plan::exposure::{Exposer, Facts, Reason};
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
-use crate::plan::reach;
 
 /// Sets the exposure of every socket of `site` and returns the findings. Indexes of sockets start at `first`.
 #[must_use]
@@ -58,7 +57,7 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
     }
     any_ip(&site.host, &site.sockets, exposer.local(), &mut findings);
     labels(&site.host, &mut findings);
-    answers_lost(&site.host, &site.sockets, exposer.local(), &mut findings);
+    super::answers::lost(&site.host, &site.sockets, exposer.local(), &mut findings);
     findings
 }
 
@@ -584,47 +583,6 @@ fn any_ip(host: &Snapshot, sockets: &[ListeningSocket], local: &LocalAddresses, 
 }
 
 /// IPv4 labels that name another interface.
-/// Clients that get no answer from TCP sockets that are reached from outside.
-fn answers_lost(
-    host: &Snapshot,
-    sockets: &[ListeningSocket],
-    local: &LocalAddresses,
-    findings: &mut Vec<Finding>,
-) {
-    let outside = sockets.iter().filter(|socket| {
-        let exposure = socket.view.exposure;
-        socket.view.protocol == Protocol::Tcp && exposure.ipv4.max(exposure.ipv6) >= Exposure::Link
-    });
-    let services: Vec<reach::Service> = outside
-        .map(|socket| reach::Service {
-            protocol: socket.view.protocol,
-            port: socket.view.port,
-            user: socket.uid,
-        })
-        .collect();
-    if services.is_empty() {
-        return;
-    }
-    for one in reach::unanswered(host, local, &services) {
-        let addresses: Vec<String> = one.to.iter().take(4).map(ToString::to_string).collect();
-        let more = one.to.len().saturating_sub(addresses.len());
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let mut ports: Vec<u16> = one.services.iter().map(|service| service.port).collect();
-        ports.dedup();
-        let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-        let ports = if ports.is_empty() { String::new() } else { format!(" port {}", ports.join(", ")) };
-        let message = format!(
-            "clients of {} get no answer from {}{more}{ports}: {}: {}",
-            one.source,
-            addresses.join(", "),
-            one.why.title(),
-            one.answer
-        );
-        let help = format!("`bindscope explain {}`", one.why);
-        findings.push(Finding::new(Code::ANSWERS_LOST, Severity::Note, None, message).help(help));
-    }
-}
-
 fn labels(host: &Snapshot, findings: &mut Vec<Finding>) {
     for (interface, address) in host.addresses() {
         let Some(label) = address.label.as_ref().filter(|label| **label != interface.name) else { continue };

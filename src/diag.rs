@@ -95,6 +95,12 @@ impl Diagnostic {
 /// shown.
 const LONGEST_SHOWN_LINE: usize = 4096;
 
+impl std::fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(render(self, false).trim_end())
+    }
+}
+
 /// Renders a problem for people, with the source line and a caret if there is a position. Ends with a newline.
 #[must_use]
 pub fn render(problem: &Diagnostic, color: bool) -> String {

@@ -39,8 +39,13 @@ const TABLE: &[(&str, &str, &str)] = &[
     ),
     ("explain", "code escape", "pages are text"),
     (
+        "library",
+        "model sys profile plan report record audit lab diag escape",
+        "the stages behind the library's functions; no terminal",
+    ),
+    (
         "cmd",
-        "escape code model diag profile plan sys attribute reply serve record report render audit why probe lab explain",
+        "escape code model diag profile plan sys attribute reply serve record report render audit why probe lab explain library",
         "the edge: it may call every stage",
     ),
 ];

@@ -1,8 +1,6 @@
 //! `bindscope audit`.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +15,8 @@ use crate::audit::select::Selection;
 use crate::audit::{self, Namespace, Report, Site, Verdict, draft};
 use crate::code::Code;
 use crate::diag::{Diagnostic, Severity};
-use crate::model::{
-    ClientPorts, Exposure, Family, Lifetime, ListeningSocket, NotExamined, Protocol, Snapshot,
-};
+use crate::library::{Seen, look};
+use crate::model::{Exposure, Family, Protocol, Snapshot};
 use crate::profile::policy::{self, Policy};
 use crate::profile::ports;
 use crate::record::time::Time;
@@ -409,37 +406,6 @@ fn gather(args: &Args, all_namespaces: bool) -> Gathered {
         gathered.because.extend(sys::attach_owners(all, args.socket_options || args.rehearse));
     }
     gathered
-}
-
-/// One namespace.
-struct Seen {
-    host: crate::model::Snapshot,
-    sockets: Vec<ListeningSocket>,
-    because: Vec<String>,
-    all_sockets: bool,
-    client_ports: Option<ClientPorts>,
-    not_examined: NotExamined,
-    lifetimes: BTreeMap<IpAddr, Lifetime>,
-}
-
-fn look(options: &InventoryOptions) -> Seen {
-    let inventory = sys::inventory(options);
-    let mut because = inventory.incomplete_because;
-    let mut host = sys::snapshot().unwrap_or_else(|error| {
-        because.push(error.to_string());
-        crate::model::Snapshot::default()
-    });
-    host.groups = super::overview::groups_of(&inventory.sockets);
-    host.packet_filters = Some(sys::packet_filters());
-    Seen {
-        host,
-        not_examined: sys::not_examined(&inventory.sockets),
-        sockets: inventory.sockets,
-        because,
-        all_sockets: inventory.all_sockets,
-        client_ports: inventory.client_ports,
-        lifetimes: inventory.lifetimes,
-    }
 }
 
 impl Gathered {

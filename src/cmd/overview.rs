@@ -1,9 +1,7 @@
 //! `bindscope` without a command.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
 use super::{Context, Exit, Failure, interfaces};
+use crate::library::groups_of;
 use crate::model::{ListeningSocket, Snapshot};
 use crate::plan::exposure::{Exposer, Facts};
 use crate::{render, sys};
@@ -26,12 +24,6 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
         context.say(&problem);
     }
     Ok(Exit::Success)
-}
-
-/// The groups that interfaces have joined, when any of these sockets is bound to one.
-pub(super) fn groups_of(sockets: &[ListeningSocket]) -> Option<BTreeMap<IpAddr, Vec<u32>>> {
-    let to_group = |socket: &ListeningSocket| socket.view.address.to_canonical().is_multicast();
-    if sockets.iter().any(to_group) { sys::groups() } else { None }
 }
 
 /// Fills in how far each socket is exposed.

@@ -4,21 +4,19 @@ use super::format_args::{FormatArgs, Formats};
 use std::path::PathBuf;
 
 use super::profile_args::ProfileArgs;
-use super::target_host::{HostArgs, TargetHost};
+use super::target_host::HostArgs;
 use super::{Context, Exit, Failure};
 use crate::code::Code;
 use crate::diag::Diagnostic;
-use crate::model::filters::{self, PacketFilters};
-use crate::model::{FamilyExposure, Phase, Snapshot};
-use crate::plan::expand::{Expansion, expand};
-use crate::plan::exposure::{Exposer, Facts};
+use crate::library::plan_of;
+use crate::model::Snapshot;
+use crate::plan::expand::expand;
 use crate::plan::predict::BindOutcome;
 use crate::profile::Profile;
 use crate::render;
-use crate::report::expectations::{self, Verdict};
-use crate::report::matrix::{
-    self, BindReport, PLAN_SCHEMA, Plan, PredictedBind, Questions, Report, SocketReport, Summary,
-};
+use crate::report::expectations::Verdict;
+use crate::report::matrix::Report;
+use crate::report::plan::TargetHost;
 
 /// Arguments of `bindscope plan`.
 #[derive(Debug, clap::Args)]
@@ -111,124 +109,10 @@ pub(super) fn evidence(host: &Snapshot) -> Exit {
 ///
 /// # Errors
 /// Exit 2 for a plan that is larger than `limits` allow.
-pub(super) fn of_profile(
-    profile: &Profile,
-    mut subject: TargetHost,
-    limits: &HostArgs,
-) -> Result<Report, Failure> {
-    let expansion = expand(profile, &subject.snapshot);
-    subject.add_port_holders(&expansion.sockets);
-    let Expansion { sockets, .. } = &expansion;
-    limits.check_size(sockets, &subject.snapshot)?;
-    let plan = Plan::new(sockets.clone(), &subject.snapshot, subject.rights, subject.foreign, &[]);
-    let cells = matrix::cells(&plan, &subject.snapshot, &[]);
-    let mut sockets = sockets_of(&plan, &subject.snapshot);
-    sockets.extend(missing_of(&expansion, &subject.snapshot));
-    let expectations = expectations::judge(&profile.expectations, &sockets, &cells, false);
-    Ok(finish(
-        PLAN_SCHEMA,
-        profile,
-        &subject.snapshot,
-        subject.incomplete_because,
-        Parts {
-            requested: Questions::default(),
-            sockets,
-            cells,
-            expectations,
-            notes: [notes_of(&expansion, subject.filters.as_ref()), subject.notes].concat(),
-        },
-    ))
-}
-
-/// What a profile asks for that this host cannot give, and what no plan can know.
-pub(super) fn notes_of(expansion: &Expansion, filters: Option<&PacketFilters>) -> Vec<String> {
-    let mut notes: Vec<String> =
-        expansion.notes.iter().map(|note| format!("{}: {}", note.listener, note.message)).collect();
-    notes.extend(
-        expansion.missing.iter().map(|missing| format!("{}: {}", missing.spec.listener, missing.message)),
-    );
-    notes.push(filters::note(filters));
-    notes
-}
-
-/// Sockets with what is foretold of their binds and their exposure.
-pub(super) fn sockets_of(plan: &Plan, snapshot: &Snapshot) -> Vec<SocketReport> {
-    let exposer = Exposer::new(snapshot);
-    plan.sockets
-        .iter()
-        .enumerate()
-        .map(|(index, spec)| {
-            let (exposure, reasons) = exposer.explain(&Facts::of_spec(spec, snapshot));
-            SocketReport {
-                socket: matrix::view(spec, exposure, snapshot),
-                bind: BindReport { predicted: matrix::bind_report(plan, index, snapshot), observed: None },
-                exposure_because: reasons
-                    .into_iter()
-                    .map(|reason| format!("{}: {}", reason.family, reason.text))
-                    .collect(),
-            }
-        })
-        .collect()
-}
-
-/// Sockets that cannot even be asked for, because what they name is not here.
-pub(super) fn missing_of<'a>(
-    expansion: &'a Expansion,
-    snapshot: &'a Snapshot,
-) -> impl Iterator<Item = SocketReport> + 'a {
-    expansion.missing.iter().map(|missing| SocketReport {
-        socket: matrix::view(&missing.spec, FamilyExposure::default(), snapshot),
-        bind: BindReport {
-            predicted: PredictedBind {
-                outcome: BindOutcome::Error,
-                phase: Some(Phase::Bind),
-                errno: Some(missing.errno),
-                conflicts_with: Vec::new(),
-                code: Some(missing.code),
-                message: Some(missing.message.clone()),
-                hint: missing.hint.clone(),
-            },
-            observed: None,
-        },
-        exposure_because: Vec::new(),
-    })
-}
-
-/// The lists of a report.
-pub(super) struct Parts {
-    pub(super) requested: Questions,
-    pub(super) sockets: Vec<SocketReport>,
-    pub(super) cells: Vec<matrix::CellReport>,
-    pub(super) expectations: Vec<expectations::ExpectationReport>,
-    pub(super) notes: Vec<String>,
-}
-
-/// Puts a report together.
-pub(super) fn finish(
-    schema: &str,
-    profile: &Profile,
-    snapshot: &Snapshot,
-    more_incomplete: Vec<String>,
-    parts: Parts,
-) -> Report {
-    let mut incomplete_because = snapshot.incomplete_because.clone();
-    incomplete_because.extend(more_incomplete);
-    let summary: Summary = matrix::summary(&parts.cells);
-    Report {
-        schema: schema.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        complete: incomplete_because.is_empty() && snapshot.complete,
-        incomplete_because,
-        host: snapshot.host.clone(),
-        profile: profile.name.clone(),
-        requested: parts.requested,
-        sockets: parts.sockets,
-        cells: parts.cells,
-        expectations: parts.expectations,
-        events: Vec::new(),
-        notes: parts.notes,
-        summary,
-    }
+pub(super) fn of_profile(profile: &Profile, host: TargetHost, limits: &HostArgs) -> Result<Report, Failure> {
+    let expansion = expand(profile, &host.snapshot);
+    limits.check_size(&expansion.sockets, &host.snapshot)?;
+    Ok(plan_of(profile, &expansion, host))
 }
 
 /// A report in a format.

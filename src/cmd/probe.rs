@@ -9,12 +9,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::plan::{self, Format, Parts};
+use super::plan::{self, Format};
 use super::profile_args::ProfileArgs;
 use super::target_host;
 use super::{Context, Exit, Failure};
 use crate::code::Code;
 use crate::diag::Diagnostic;
+use crate::library::add_port_holders;
 use crate::model::{AddrClass, Outcome, Protocol, Snapshot, Source};
 use crate::plan::destinations;
 use crate::plan::expand::expand;
@@ -28,6 +29,7 @@ use crate::report::expectations::{self, Judged, judge_shares};
 use crate::report::matrix::{
     self, Asked, CellReport, ObservationMerger, PROBE_SCHEMA, Plan, Questions, Report,
 };
+use crate::report::plan::{self as assembly, Parts};
 use crate::serve::bind::Bound;
 use crate::sys;
 
@@ -149,7 +151,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     };
     let ports = ports_of(&args.ports);
     let expansion = expand(&profile, &subject.snapshot);
-    subject.add_port_holders(&expansion.sockets);
+    add_port_holders(&mut subject, &expansion.sockets);
     let mut opened = Opened::all(&expansion.sockets, &subject.snapshot);
     let localhost = if args.localhost { hosts_addresses("localhost", &subject.snapshot) } else { Vec::new() };
     let more = more_destinations(&subject.snapshot, &localhost);
@@ -175,7 +177,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     };
     let mut cells = matrix::predicted_cells(&plan, &subject.snapshot);
     let unseen = observe(&plan, &mut cells, &opened, args, limits, &subject.snapshot, context)?;
-    let mut sockets = plan::sockets_of(&plan, &subject.snapshot);
+    let mut sockets = assembly::sockets_of(&plan, &subject.snapshot);
     for (socket, observed) in sockets.iter_mut().zip(&opened.outcomes) {
         socket.bind.observed = Some(*observed);
     }
@@ -184,7 +186,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         sockets[owner].socket = bound.view.clone();
         sockets[owner].socket.exposure = exposure;
     }
-    sockets.extend(plan::missing_of(&expansion, &subject.snapshot));
+    sockets.extend(assembly::missing_of(&expansion, &subject.snapshot));
     // What a profile expects is said of hosts, not of their addresses.
     let chosen = if cells.iter().any(|cell| cell.source_address.is_some()) {
         let of_host = cells.iter().filter(|cell| cell.source_address.is_none());
@@ -199,14 +201,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         true,
         &mut |expectation, wanted| spread(expectation, wanted, &opened.bound, args, limits),
     );
-    let mut notes = plan::notes_of(&expansion, subject.filters.as_ref());
+    let mut notes = assembly::notes_of(&expansion, subject.filters.as_ref());
     notes.append(&mut subject.notes);
     notes.extend(localhost_notes(&localhost, &chosen));
     let mut incomplete = subject.incomplete_because;
     if unseen > 0 {
         incomplete.push(attempt::why_unseen(unseen));
     }
-    let report = plan::finish(
+    let report = assembly::finish(
         PROBE_SCHEMA,
         &profile,
         &subject.snapshot,

@@ -7,14 +7,11 @@ use super::input::{self, Kind};
 use super::{Exit, Failure};
 use crate::code::Code;
 use crate::diag::Diagnostic;
-use crate::escape::escape;
-use crate::model::filters::PacketFilters;
-use crate::model::inventory::ClientPorts;
-use crate::model::{ListeningSocket, Snapshot, SocketSpec};
-use crate::plan::bind_check::Rights;
-use crate::plan::predict::Foreign;
+use crate::library::this_host;
+use crate::model::{Snapshot, SocketSpec};
 use crate::report::document;
 use crate::report::matrix::Plan;
+use crate::report::plan::TargetHost;
 use crate::sys;
 
 /// What if the host were another one.
@@ -64,25 +61,6 @@ fn setting(text: &str) -> Result<(String, i64), String> {
     if name.starts_with("net.") { Ok((name, value)) } else { Err("the name begins with net.".to_owned()) }
 }
 
-/// The host that is asked about.
-#[derive(Debug)]
-pub struct TargetHost {
-    /// Its network.
-    pub snapshot: Snapshot,
-    /// Sockets that are there already.
-    pub foreign: Vec<Foreign>,
-    /// What the one who binds may do.
-    pub rights: Rights,
-    /// Its packet filters; `None` where they cannot be asked about.
-    pub filters: Option<PacketFilters>,
-    /// The ports from which the kernel chooses; `None` for a snapshot.
-    pub client_ports: Option<ClientPorts>,
-    /// What a person should know about the planned ports.
-    pub notes: Vec<String>,
-    /// What could not be read besides.
-    pub incomplete_because: Vec<String>,
-}
-
 impl HostArgs {
     /// This host, or the one in the file, with the changes asked for.
     ///
@@ -114,71 +92,11 @@ impl HostArgs {
 /// # Errors
 /// Exit 4 when it cannot be read at all.
 pub fn here() -> Result<TargetHost, Failure> {
-    let mut snapshot = sys::snapshot().map_err(|error| {
+    this_host().map_err(|error| {
         let problem =
             Diagnostic::error(Code::BIND_FAILED, format!("cannot read this host's network: {error}"));
         Failure::new(Exit::Environment, problem.help("`--host FILE` asks of a snapshot instead"))
-    })?;
-    snapshot.groups = sys::groups();
-    let inventory = sys::inventory(&sys::InventoryOptions { socket_options: true, ..Default::default() });
-    let rights = sys::rights();
-    Ok(TargetHost {
-        snapshot,
-        foreign: inventory.sockets.iter().map(foreign).collect(),
-        rights: Rights {
-            uid: rights.uid,
-            privileged_ports: rights.privileged_ports,
-            transparent: rights.transparent,
-        },
-        filters: Some(sys::packet_filters()),
-        client_ports: inventory.client_ports.clone(),
-        notes: Vec::new(),
-        // Who holds a socket is not asked here, so only what hides sockets themselves counts.
-        incomplete_because: Vec::new(),
     })
-}
-
-/// A socket of another program, named for a person.
-fn foreign(socket: &ListeningSocket) -> Foreign {
-    let owner = socket.owners.as_deref().and_then(<[_]>::first);
-    let name = match owner {
-        Some(owner) => format!("{} (pid {}, {})", escape(&owner.command), owner.pid, socket.view),
-        None => format!("another program ({})", socket.view),
-    };
-    Foreign { view: socket.view.clone(), uid: socket.uid, name, state: socket.state }
-}
-
-impl TargetHost {
-    /// Adds the sockets of this host that hold a port of `sockets` without serving it. A snapshot of another host has none.
-    pub fn add_port_holders(&mut self, sockets: &[SocketSpec]) {
-        let Some(ports) = &self.client_ports else { return };
-        self.notes.extend(ephemeral_notes(sockets, ports));
-        let wanted =
-            sockets.iter().filter(|spec| spec.port != 0).map(|spec| (spec.protocol, spec.port)).collect();
-        self.foreign.extend(sys::port_holders(&wanted).into_iter().map(|holder| Foreign {
-            view: holder.socket.view.clone(),
-            uid: holder.socket.uid,
-            state: holder.socket.state,
-            name: holder.summary(),
-        }));
-    }
-}
-
-/// Fixed ports that the kernel may give to an outgoing connection first.
-fn ephemeral_notes(sockets: &[SocketSpec], ports: &ClientPorts) -> Vec<String> {
-    let mut found: Vec<(u16, &str)> = sockets
-        .iter()
-        .filter(|spec| spec.port != 0 && ports.contains(spec.port))
-        .map(|spec| (spec.port, spec.listener.as_str()))
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    let Some((port, listener)) = found.first() else { return Vec::new() };
-    let more = if found.len() > 1 { format!(" (and {} more ports)", found.len() - 1) } else { String::new() };
-    vec![format!(
-        "{listener}: port {port}{more} is in {}-{}, from which the kernel takes ports for outgoing connections: one of them may hold it when the listener starts; net.ipv4.ip_local_reserved_ports keeps a port free",
-        ports.low, ports.high
-    )]
 }
 
 /// The host of a snapshot in a file, or on standard input as `-`.
@@ -195,21 +113,7 @@ pub fn elsewhere(path: &Path) -> Result<TargetHost, Failure> {
             Diagnostic::error(Code::BAD_SNAPSHOT, format!("{name}: not a snapshot of a host: {error}"));
         Failure::usage(vec![problem.help(HELP)])
     })?;
-    // Whoever binds there is taken for an ordinary user, and what listens there is not known.
-    let rights = Rights { uid: 1000, privileged_ports: false, transparent: false };
-    let incomplete_because = vec![
-        "a snapshot does not tell what listens on its host already, so ports are taken to be free; who binds is taken for an ordinary user"
-            .to_owned(),
-    ];
-    Ok(TargetHost {
-        snapshot,
-        foreign: Vec::new(),
-        rights,
-        filters: None,
-        client_ports: None,
-        notes: Vec::new(),
-        incomplete_because,
-    })
+    Ok(TargetHost::of_snapshot(snapshot))
 }
 
 /// The text of a regular file of the system, up to `largest` bytes.

@@ -5,4 +5,5 @@ pub mod document;
 pub mod expectations;
 pub mod json;
 pub mod matrix;
+pub mod plan;
 pub mod report_diff;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Chosen, NetworkArgs, TwinArgs, build, environment, failed_at, plan as steps, prepare};
-use crate::cmd::plan::{self, Format, Parts};
+use crate::cmd::plan::{self, Format};
 use crate::cmd::{Context, Exit, Failure, probe};
 use crate::code::Code;
 use crate::diag::Diagnostic;
@@ -26,6 +26,7 @@ use crate::report::expectations;
 use crate::report::matrix::{
     CellReport, ChangedCell, EventReport, LAB_SCHEMA, Questions, Report, SocketReport,
 };
+use crate::report::plan::{self as assembly, Parts};
 use crate::serve::{Acceptor, Endpoint, Observer};
 use crate::sys::{Replayed, Signals, netns};
 
@@ -204,7 +205,7 @@ fn report(
     let Looked { plan: foretold, cells, .. } = looked;
     // Binds are shown as they were foretold for the host before anything happened to it.
     let snapshot = &opened.snapshot;
-    let mut sockets = plan::sockets_of(&foretold, snapshot);
+    let mut sockets = assembly::sockets_of(&foretold, snapshot);
     for (socket, observed) in sockets.iter_mut().zip(&opened.sockets.outcomes) {
         socket.bind.observed = Some(*observed);
     }
@@ -215,7 +216,7 @@ fn report(
             socket.socket.exposure = exposure;
         }
     }
-    sockets.extend(plan::missing_of(&opened.expansion, snapshot));
+    sockets.extend(assembly::missing_of(&opened.expansion, snapshot));
     let judged = unseen_as_unknown(&cells, &sockets);
     let mut expectations = expectations::judge(&chosen.profile.expectations, &sockets, &judged, false);
     let nobody = chosen.original.as_ref().map_or(&[][..], |(_, twin)| &twin.nobody);
@@ -223,7 +224,7 @@ fn report(
         let source = nobody.iter().find(|(source, _)| one.because.contains(&format!("{source} ")));
         one.because.extend(source.map(|(_, why)| format!(": nobody connects from there, as {why}")));
     }
-    let mut notes = plan::notes_of(&opened.expansion, None);
+    let mut notes = assembly::notes_of(&opened.expansion, None);
     if let Some(rules) = lab.rules() {
         // In place of the sentence that they are not looked at.
         notes.pop();
@@ -235,7 +236,7 @@ fn report(
     if unseen > 0 {
         incomplete.push(crate::probe::attempt::why_unseen(unseen));
     }
-    plan::finish(
+    assembly::finish(
         LAB_SCHEMA,
         &chosen.profile,
         snapshot,

@@ -1,0 +1,182 @@
+//! Assembly of the document of `plan`, in parts that `probe` and `lab run` use too.
+
+use super::expectations;
+use super::matrix::{
+    self, BindReport, PLAN_SCHEMA, Plan, PredictedBind, Questions, Report, SocketReport, Summary,
+};
+use crate::model::filters::{self, PacketFilters};
+use crate::model::inventory::ClientPorts;
+use crate::model::{FamilyExposure, Phase, Snapshot};
+use crate::plan::bind_check::Rights;
+use crate::plan::expand::Expansion;
+use crate::plan::exposure::{Exposer, Facts};
+use crate::plan::predict::{BindOutcome, Foreign};
+use crate::profile::Profile;
+
+/// The host that a prediction is about.
+#[derive(Debug)]
+pub struct TargetHost {
+    /// Its network.
+    pub snapshot: Snapshot,
+    /// Sockets that exist already.
+    pub foreign: Vec<Foreign>,
+    /// The privileges of the process that binds.
+    pub rights: Rights,
+    /// Its packet filters; `None` if they are unknown.
+    pub filters: Option<PacketFilters>,
+    /// The ports from which the kernel chooses; `None` for a snapshot.
+    pub client_ports: Option<ClientPorts>,
+    /// Facts about the planned ports, one sentence each.
+    pub notes: Vec<String>,
+    /// One sentence for each part that could not be read, in addition to those of the snapshot.
+    pub incomplete_because: Vec<String>,
+}
+
+impl TargetHost {
+    /// The host of a snapshot. A snapshot does not list sockets, so every port is taken to be free, and the process that binds is
+    /// taken to be one of an ordinary user.
+    ///
+    /// ```
+    /// let host = bindscope::TargetHost::of_snapshot(bindscope::Snapshot::default());
+    /// assert!(!host.rights.privileged_ports);
+    /// ```
+    #[must_use]
+    pub fn of_snapshot(snapshot: Snapshot) -> TargetHost {
+        TargetHost {
+            snapshot,
+            foreign: Vec::new(),
+            rights: Rights { uid: 1000, privileged_ports: false, transparent: false },
+            filters: None,
+            client_ports: None,
+            notes: Vec::new(),
+            incomplete_because: vec![
+                "a snapshot does not tell what listens on its host already, so ports are taken to be free; who binds is taken for an ordinary user"
+                    .to_owned(),
+            ],
+        }
+    }
+}
+
+/// The document of `plan`: every bind of a profile on a host, and which source reaches which socket.
+#[must_use]
+pub fn assemble(profile: &Profile, expansion: &Expansion, host: TargetHost) -> Report {
+    let Expansion { sockets, .. } = expansion;
+    let plan = Plan::new(sockets.clone(), &host.snapshot, host.rights, host.foreign, &[]);
+    let cells = matrix::cells(&plan, &host.snapshot, &[]);
+    let mut sockets = sockets_of(&plan, &host.snapshot);
+    sockets.extend(missing_of(expansion, &host.snapshot));
+    let expectations = expectations::judge(&profile.expectations, &sockets, &cells, false);
+    finish(
+        PLAN_SCHEMA,
+        profile,
+        &host.snapshot,
+        host.incomplete_because,
+        Parts {
+            requested: Questions::default(),
+            sockets,
+            cells,
+            expectations,
+            notes: [notes_of(expansion, host.filters.as_ref()), host.notes].concat(),
+        },
+    )
+}
+
+/// Listeners that this host cannot provide, and the limits of a prediction; one sentence each.
+#[must_use]
+pub fn notes_of(expansion: &Expansion, filters: Option<&PacketFilters>) -> Vec<String> {
+    let mut notes: Vec<String> =
+        expansion.notes.iter().map(|note| format!("{}: {}", note.listener, note.message)).collect();
+    notes.extend(
+        expansion.missing.iter().map(|missing| format!("{}: {}", missing.spec.listener, missing.message)),
+    );
+    notes.push(filters::note(filters));
+    notes
+}
+
+/// The sockets of a plan, with the predictions of their binds and their exposure.
+#[must_use]
+pub fn sockets_of(plan: &Plan, snapshot: &Snapshot) -> Vec<SocketReport> {
+    let exposer = Exposer::new(snapshot);
+    plan.sockets
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| {
+            let (exposure, reasons) = exposer.explain(&Facts::of_spec(spec, snapshot));
+            SocketReport {
+                socket: matrix::view(spec, exposure, snapshot),
+                bind: BindReport { predicted: matrix::bind_report(plan, index, snapshot), observed: None },
+                exposure_because: reasons
+                    .into_iter()
+                    .map(|reason| format!("{}: {}", reason.family, reason.text))
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+/// Sockets that cannot be requested because the interface or address that they name is missing.
+pub fn missing_of<'a>(
+    expansion: &'a Expansion,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = SocketReport> + 'a {
+    expansion.missing.iter().map(|missing| SocketReport {
+        socket: matrix::view(&missing.spec, FamilyExposure::default(), snapshot),
+        bind: BindReport {
+            predicted: PredictedBind {
+                outcome: BindOutcome::Error,
+                phase: Some(Phase::Bind),
+                errno: Some(missing.errno),
+                conflicts_with: Vec::new(),
+                code: Some(missing.code),
+                message: Some(missing.message.clone()),
+                hint: missing.hint.clone(),
+            },
+            observed: None,
+        },
+        exposure_because: Vec::new(),
+    })
+}
+
+/// The lists of a report.
+#[derive(Debug)]
+pub struct Parts {
+    /// The requested destinations.
+    pub requested: Questions,
+    /// In bind order.
+    pub sockets: Vec<SocketReport>,
+    /// Sorted by source, destination, protocol and port.
+    pub cells: Vec<matrix::CellReport>,
+    /// In the order of the profile.
+    pub expectations: Vec<expectations::ExpectationReport>,
+    /// Further notes, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Assembles a report.
+#[must_use]
+pub fn finish(
+    schema: &str,
+    profile: &Profile,
+    snapshot: &Snapshot,
+    more_incomplete: Vec<String>,
+    parts: Parts,
+) -> Report {
+    let mut incomplete_because = snapshot.incomplete_because.clone();
+    incomplete_because.extend(more_incomplete);
+    let summary: Summary = matrix::summary(&parts.cells);
+    Report {
+        schema: schema.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        complete: incomplete_because.is_empty() && snapshot.complete,
+        incomplete_because,
+        host: snapshot.host.clone(),
+        profile: profile.name.clone(),
+        requested: parts.requested,
+        sockets: parts.sockets,
+        cells: parts.cells,
+        expectations: parts.expectations,
+        events: Vec::new(),
+        notes: parts.notes,
+        summary,
+    }
+}

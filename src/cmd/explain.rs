@@ -13,11 +13,14 @@ use crate::render::markdown;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Codes such as BS2001, or topics such as weak-host
-    #[arg(value_name = "CODE|TOPIC", required_unless_present = "list")]
+    #[arg(value_name = "CODE|TOPIC")]
     names: Vec<String>,
     /// List every code and topic
     #[arg(long, conflicts_with = "names")]
     list: bool,
+    /// Find pages that contain all of these words
+    #[arg(long, value_name = "WORDS", num_args = 1.., conflicts_with_all = ["names", "list"])]
+    search: Vec<String>,
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -28,7 +31,15 @@ pub struct Args {
 /// # Errors
 /// An unknown name (exit code 2, all of them at once); output that cannot be written (exit code 5).
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let text = if args.list { list() } else { pages(&args.names)? };
+    let text = if !args.search.is_empty() {
+        found(&args.search.join(" "))?
+    } else if args.list {
+        list()
+    } else if args.names.is_empty() {
+        topics()
+    } else {
+        pages(&args.names)?
+    };
     let color = context.color && args.output.is_none();
     context.emit(markdown::styled(&text, color).as_bytes(), args.output.as_deref())?;
     Ok(Exit::Success)
@@ -43,6 +54,39 @@ fn pages(names: &[String]) -> Result<String, Failure> {
         }
     }
     if unknown.is_empty() { Ok(found.join("\n")) } else { Err(Failure::usage(unknown)) }
+}
+
+/// The results of a search, each with the first line that matches.
+fn found(query: &str) -> Result<String, Failure> {
+    const MOST: usize = 12;
+    let hits = explain::search(query);
+    if hits.is_empty() {
+        let message = format!("no page contains all words of {}", crate::escape::escape(query));
+        return Err(Failure::usage(vec![
+            Diagnostic::error(Code::UNKNOWN_NAME, message).help("bindscope explain lists the topics"),
+        ]));
+    }
+    let mut out = String::new();
+    for hit in hits.iter().take(MOST) {
+        let _ = writeln!(out, "{:<17} {}", hit.page.name, hit.page.title());
+        let _ = writeln!(out, "{:<17} {}", "", hit.line.trim().chars().take(90).collect::<String>());
+    }
+    if hits.len() > MOST {
+        let _ = writeln!(out, "and {} more", hits.len() - MOST);
+    }
+    Ok(out)
+}
+
+/// The topics, for a call without a name.
+fn topics() -> String {
+    let mut out = String::from("# Topics\n\n");
+    for page in explain::TOPICS {
+        let _ = writeln!(out, "{:<17} {}", page.name, page.title());
+    }
+    out.push_str(
+        "\nbindscope explain NAME shows a page; --list adds the codes; --search WORDS searches all pages.\n",
+    );
+    out
 }
 
 fn no_page(name: &str, near: &[&str]) -> Diagnostic {

@@ -3,6 +3,8 @@
 //! The text uses a subset of Markdown: headings, paragraphs, lists, tables, fenced blocks. [`find`] looks up a page by name;
 //! the module `render` formats pages for a terminal.
 
+mod aliases;
+
 use crate::code::Code;
 
 /// A page: its name and its Markdown. The first line is `# Title`.
@@ -228,6 +230,10 @@ pub fn find(wanted: &str) -> Result<&'static Page, Vec<&'static str>> {
     if let Some(page) = all().find(|page| page.name.to_lowercase() == wanted) {
         return Ok(page);
     }
+    let alias = aliases::ALIASES.iter().find(|(_, words)| words.contains(&wanted.as_str()));
+    if let Some(page) = alias.and_then(|(name, _)| all().find(|page| page.name == *name)) {
+        return Ok(page);
+    }
     let mut near: Vec<(f64, &'static str)> = all()
         .map(|page| (strsim::jaro_winkler(&page.name.to_lowercase(), &wanted), page.name))
         .filter(|(likeness, _)| *likeness > 0.75)
@@ -235,6 +241,56 @@ pub fn find(wanted: &str) -> Result<&'static Page, Vec<&'static str>> {
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     near.truncate(3);
     Err(near.into_iter().map(|(_, name)| name).collect())
+}
+
+/// A page that contains all words of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    /// The page.
+    pub page: &'static Page,
+    /// The first line with one of the words.
+    pub line: &'static str,
+}
+
+/// Pages that contain every word of `query`, those with the words in title or aliases first.
+#[must_use]
+pub fn search(query: &str) -> Vec<Hit> {
+    let words: Vec<String> = query.split_whitespace().map(str::to_lowercase).collect();
+    if words.is_empty() {
+        return Vec::new();
+    }
+    let mut hits: Vec<(usize, Hit)> = CODES
+        .iter()
+        .chain(TOPICS)
+        .filter_map(|page| {
+            let text = page.markdown.to_lowercase();
+            let title = page.title().to_lowercase();
+            let alias = |word: &String| {
+                let known = aliases::ALIASES.iter().filter(|(name, _)| *name == page.name);
+                known.flat_map(|(_, words)| *words).any(|alias| alias.contains(word.as_str()))
+            };
+            if !words.iter().all(|word| text.contains(word) || alias(word)) {
+                return None;
+            }
+            let rank: usize = words
+                .iter()
+                .map(|word| {
+                    text.matches(word.as_str()).count().min(5)
+                        + 20 * usize::from(title.contains(word) || page.name.contains(word.as_str()))
+                        + 10 * usize::from(alias(word))
+                })
+                .sum();
+            let has_word = |line: &&str| {
+                let lower = line.to_lowercase();
+                words.iter().any(|word| lower.contains(word))
+            };
+            let body = page.markdown.lines().skip(1).filter(|line| !line.starts_with('#'));
+            let line = body.clone().find(has_word).or_else(|| page.markdown.lines().find(has_word));
+            Some((rank, Hit { page, line: line.unwrap_or_default() }))
+        })
+        .collect();
+    hits.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.page.name.cmp(b.1.page.name)));
+    hits.into_iter().map(|(_, hit)| hit).collect()
 }
 
 #[cfg(test)]
@@ -298,6 +354,30 @@ mod tests {
                 assert!(name.starts_with('-') || find(name).is_ok(), "{} points to {name}", page.name);
             }
         }
+    }
+
+    #[test]
+    fn every_alias_leads_to_one_page() {
+        let mut seen = std::collections::HashSet::new();
+        for (name, words) in aliases::ALIASES {
+            assert!(CODES.iter().chain(TOPICS).any(|page| page.name == *name), "{name}");
+            for word in *words {
+                assert!(seen.insert(word), "{word} is there twice");
+                assert_eq!(find(word).unwrap().name, *name, "{word}");
+            }
+        }
+        for typed in
+            ["Address already in use", "EADDRINUSE", "IPV6_V6ONLY", "0.0.0.0", "dual-stack", "TIME_WAIT"]
+        {
+            assert!(find(typed).is_ok(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_search_finds_words_in_titles_first() {
+        assert_eq!(search("weak host")[0].page.name, "weak-host");
+        assert!(search("SO_REUSEPORT").iter().any(|hit| hit.page.name == "reuse"));
+        assert!(search("no-such-word-anywhere").is_empty() && search(" ").is_empty());
     }
 
     #[test]

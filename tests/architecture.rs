@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Module, what it may import from the crate, and why not more. CONTRIBUTING.md shows the same table.
+/// Module, what it may import from the crate, and why not more. docs/architecture.md shows the same table.
 const TABLE: &[(&str, &str, &str)] = &[
     ("escape", "", "the escaper is below everything"),
     ("code", "", "the table of codes is below everything"),
@@ -462,8 +462,8 @@ fn every_code_has_a_page_and_every_page_a_code() {
 }
 
 #[test]
-fn contributing_shows_this_table() {
-    let text = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+fn the_documentation_shows_this_table() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
     let ours: Vec<(String, Vec<String>)> = TABLE
         .iter()
         .map(|(module, imports, _)| {

@@ -81,10 +81,19 @@ impl fmt::Display for Change {
 /// Every change from `before` to `after`, sorted; interfaces before their addresses.
 #[must_use]
 pub fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
-    let by_index = |snapshot: &'_ Snapshot| -> BTreeMap<u32, Interface> {
-        snapshot.interfaces.iter().map(|interface| (interface.index, interface.clone())).collect()
+    changes_but(before, after, &BTreeSet::new())
+}
+
+/// As [`changes`], where the interfaces with the indexes of `deleted` were deleted in between: whatever has such an index now is
+/// another interface.
+#[must_use]
+pub fn changes_but(before: &Snapshot, after: &Snapshot, deleted: &BTreeSet<u32>) -> Vec<Change> {
+    let key = |index: u32, is_new: bool| (index, is_new && deleted.contains(&index));
+    let by_index = |snapshot: &'_ Snapshot, is_new: bool| -> BTreeMap<(u32, bool), Interface> {
+        let all = snapshot.interfaces.iter();
+        all.map(|interface| (key(interface.index, is_new), interface.clone())).collect()
     };
-    let (old, new) = (by_index(before), by_index(after));
+    let (old, new) = (by_index(before, false), by_index(after, true));
     let mut out = Vec::new();
     for (index, was) in &old {
         let Some(is) = new.get(index) else {
@@ -118,7 +127,7 @@ pub fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     out
 }
 
-fn usable(interfaces: &BTreeMap<u32, Interface>) -> BTreeSet<(u32, IpAddr)> {
+fn usable(interfaces: &BTreeMap<(u32, bool), Interface>) -> BTreeSet<((u32, bool), IpAddr)> {
     let can_be_used = |address: &&InterfaceAddress| {
         !address.is(AddrState::Dadfailed)
             && (!address.is(AddrState::Tentative) || address.is(AddrState::Optimistic))
@@ -166,6 +175,23 @@ mod tests {
                 "interface eth0 is new",
                 "interface eth0 was removed",
                 "address 192.0.2.1 is new on eth0",
+                "address 192.0.2.1 was removed from eth0"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_index_that_is_used_again_is_no_rename() {
+        let before = snapshot(&[(2, "eth0", true, &[address("192.0.2.1", &[])])]);
+        let after = snapshot(&[(2, "eth1", true, &[address("192.0.2.1", &[])])]);
+        let texts: Vec<_> =
+            changes_but(&before, &after, &BTreeSet::from([2, 9])).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "interface eth1 is new",
+                "interface eth0 was removed",
+                "address 192.0.2.1 is new on eth1",
                 "address 192.0.2.1 was removed from eth0"
             ]
         );

@@ -99,7 +99,7 @@ pub enum Reply {
 }
 
 /// One socket to open, with all options for the kernel and the way it is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SocketSpec {
     /// Name of its listener.
     pub listener: String,

@@ -1,6 +1,6 @@
 //! From the listeners of a profile to sockets on this host: interfaces become their addresses, zones become indices.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -56,17 +56,75 @@ const ALL_RIGHTS: Rights = Rights { uid: 0, privileged_ports: true, transparent:
 #[must_use]
 pub fn expand(profile: &Profile, snapshot: &Snapshot) -> Expansion {
     let local = LocalAddresses::new(snapshot);
-    let mut expander =
-        Expander { snapshot, local, room: profile.limits.max_sockets, out: Expansion::default() };
+    let mut expander = Expander {
+        snapshot,
+        local,
+        open: HashMap::new(),
+        room: profile.limits.max_sockets,
+        out: Expansion::default(),
+    };
     for listener in &profile.listeners {
         expander.listener(listener, profile.limits.max_sockets);
     }
     expander.out
 }
 
+/// What a profile comes to where some of its sockets are open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Whether each of the open sockets is still one of the profile's. Those count first towards `max_sockets`.
+    pub stays: Vec<bool>,
+    /// What is not open yet.
+    pub new: Expansion,
+}
+
+/// The sockets of a profile on a host, beside those that are `open`.
+#[must_use]
+pub fn expand_beside(profile: &Profile, snapshot: &Snapshot, open: &[SocketSpec]) -> Beside {
+    let limit = profile.limits.max_sockets;
+    let local = LocalAddresses::new(snapshot);
+    let mut expander = Expander { snapshot, local, open: HashMap::new(), room: 0, out: Expansion::default() };
+    let wanted: HashMap<&str, Wanted<'_>> =
+        profile.listeners.iter().map(|one| (one.name.as_str(), expander.wanted(one))).collect();
+    let mut stays = Vec::with_capacity(open.len());
+    for spec in open {
+        let copies = expander.open.get(spec).copied().unwrap_or(0);
+        let stay = wanted.get(spec.listener.as_str()).is_some_and(|wanted| {
+            copies < copies_of(wanted.listener)
+                && wanted.targets.contains(&(spec.address, spec.scope_id))
+                && wanted.ports.contains(&spec.port)
+                && socket(wanted.listener, spec.address, spec.scope_id, spec.port) == *spec
+                && expander.not_here(wanted.listener, spec).is_none()
+        });
+        if stay {
+            expander.open.insert(spec.clone(), copies + 1);
+        }
+        stays.push(stay);
+    }
+    expander.room = limit.saturating_sub(stays.iter().filter(|stays| **stays).count());
+    for listener in &profile.listeners {
+        expander.listener(listener, limit);
+    }
+    Beside { stays, new: expander.out }
+}
+
+/// What a listener selects on a host.
+struct Wanted<'a> {
+    listener: &'a Listener,
+    targets: HashSet<(IpAddr, u32)>,
+    ports: HashSet<u16>,
+}
+
+/// How many sockets a listener has for each address and port.
+fn copies_of(listener: &Listener) -> u16 {
+    listener.reuse_port.unwrap_or(1).max(1)
+}
+
 struct Expander<'a> {
     snapshot: &'a Snapshot,
     local: LocalAddresses,
+    /// Sockets that are open already, and how many of each.
+    open: HashMap<SocketSpec, u16>,
     /// How many more sockets there may be.
     room: usize,
     out: Expansion,
@@ -81,6 +139,12 @@ struct Reason {
 }
 
 impl Expander<'_> {
+    fn wanted<'b>(&self, listener: &'b Listener) -> Wanted<'b> {
+        let parts = listener.bind.parts();
+        let targets = parts.iter().filter_map(|part| self.targets(part).ok()).flatten().collect();
+        Wanted { listener, targets, ports: listener.ports.iter().copied().collect() }
+    }
+
     fn listener(&mut self, listener: &Listener, limit: usize) {
         let mut targets: Vec<(IpAddr, u32)> = Vec::new();
         for part in listener.bind.parts() {
@@ -109,7 +173,8 @@ impl Expander<'_> {
                     // The other ports of an address that is not here are no news.
                     break;
                 }
-                for _ in 0..listener.reuse_port.unwrap_or(1).max(1) {
+                let open = if self.open.is_empty() { 0 } else { self.open.get(&spec).copied().unwrap_or(0) };
+                for _ in open..copies_of(listener) {
                     if self.room == 0 {
                         self.over_limit(spec, limit);
                         return;

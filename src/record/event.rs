@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Time;
 use crate::model::confinement::Confinement;
-use crate::model::{Arrival, Change, Errno, Host, IfName, PathChange, Phase, SocketView};
+use crate::model::{Arrival, Change, Errno, FamilyExposure, Host, IfName, PathChange, Phase, SocketView};
 
 /// Schema of the event stream, part of its first event.
 pub const SCHEMA: &str = "bindscope.listen/1";
@@ -33,6 +33,8 @@ pub enum Event {
     PathChanged(ChangedPath),
     /// The host's network changed.
     Network(Network),
+    /// More hosts can reach a socket than was reported before. If other hosts can, a `notice` with the code `BS2021` follows.
+    Exposure(ChangedExposure),
     /// A socket of a listener that follows the network was closed, because its address was removed. Sockets that are
     /// opened later are reported as `bound`.
     Closed(ClosedSocket),
@@ -116,6 +118,9 @@ pub struct Listening {
     pub sockets: usize,
     /// Number of sockets that could not be opened.
     pub failed: usize,
+    /// Number of sockets that are waited for while the others are served. They are reported as `bound` or `bind_failed` later.
+    #[serde(default)]
+    pub waiting: usize,
     /// The privileges that the process dropped; null if it was started with `--keep-privileges`.
     #[serde(default)]
     pub confinement: Option<Confinement>,
@@ -198,6 +203,17 @@ pub struct Network {
     pub lost: Vec<SocketView>,
     /// Sockets that can be reached again.
     pub found: Vec<SocketView>,
+}
+
+/// See [`Event::Exposure`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedExposure {
+    /// Time at which it was noticed.
+    pub time: Time,
+    /// The socket, with its exposure now.
+    pub socket: SocketView,
+    /// The widest exposure that was reported before.
+    pub before: FamilyExposure,
 }
 
 /// See [`Event::Queue`].

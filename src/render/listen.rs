@@ -12,8 +12,8 @@ use crate::model::{
     AddrClass, Arrival, Endpoint, Evidence, Exposure, Family, IfName, Ingress, Protocol, SocketView,
 };
 use crate::record::event::{
-    Accepted, BoundSocket, ChangedPath, Datagram, Event, FilledQueue, ListenerSummary, Network, Started,
-    Summary,
+    Accepted, BoundSocket, ChangedExposure, ChangedPath, Datagram, Event, FilledQueue, ListenerSummary,
+    Network, Started, Summary,
 };
 use crate::record::time::Time;
 
@@ -83,6 +83,7 @@ impl Live {
             }
             Event::PathChanged(changed) => self.path_changed(changed),
             Event::Network(network) => self.network(network),
+            Event::Exposure(changed) => self.exposure(changed),
             Event::Queue(queue) => self.queue(queue),
             Event::Dropped(dropped) => {
                 self.styled(
@@ -251,6 +252,14 @@ impl Live {
         out
     }
 
+    fn exposure(&self, changed: &ChangedExposure) -> String {
+        let (style, reach) = reach_of(&changed.socket);
+        let time = self.styled(DIM, &changed.time.time_of_day());
+        let reach = reach.strip_suffix(" now").unwrap_or(&reach);
+        let text = format!("listener {} ({}) is now {reach}", name_of(&changed.socket), changed.socket);
+        format!("{time}  {}\n", self.styled(style, &text))
+    }
+
     /// A line about a socket, below the times.
     fn told(&self, socket: &SocketView, style: Style, what: &str) -> String {
         let text = format!("{:15}listener {} ({socket}) {what}", "", name_of(socket));
@@ -323,6 +332,12 @@ fn name_of(socket: &SocketView) -> String {
     escape(socket.listener.as_deref().unwrap_or("?"))
 }
 
+/// Whether only this host can ever reach a socket: it is bound to a loopback address or to the device `lo`.
+fn is_for_this_host(socket: &SocketView) -> bool {
+    let on_lo = socket.device.as_ref().is_some_and(|device| device.as_bytes() == b"lo");
+    on_lo || AddrClass::of(socket.address.to_canonical()) == AddrClass::Loopback
+}
+
 /// Who can reach it, in words.
 fn reach_of(socket: &SocketView) -> (Style, String) {
     let exposure = socket.exposure;
@@ -331,8 +346,10 @@ fn reach_of(socket: &SocketView) -> (Style, String) {
         _ if socket.protocol == Protocol::Udp && AddrClass::of(socket.address) == AddrClass::Multicast => {
             (OPEN, "open to senders to this group, where it is joined".to_owned())
         }
-        Exposure::None => (DIM, "reachable by nobody".to_owned()),
-        Exposure::Loopback => (LOOPBACK, "this machine only".to_owned()),
+        Exposure::None => (DIM, "not reachable now".to_owned()),
+        // Whatever happens to the network.
+        Exposure::Loopback if is_for_this_host(socket) => (LOOPBACK, "this host only".to_owned()),
+        Exposure::Loopback => (LOOPBACK, "this host only now".to_owned()),
         _ => {
             let whom = |reach| match reach {
                 Exposure::None | Exposure::Loopback => None,
@@ -480,7 +497,7 @@ mod tests {
         };
         assert!(reach_of(&socket).1.starts_with("open to senders to this group"));
         socket.address = [192, 0, 2, 1].into();
-        assert_eq!(reach_of(&socket).1, "reachable by nobody");
+        assert_eq!(reach_of(&socket).1, "not reachable now");
         socket.exposure = FamilyExposure { ipv4: Exposure::Private, ipv6: Exposure::Private };
         assert_eq!(reach_of(&socket).1, "open to private networks over IPv4 and IPv6");
         socket.exposure.ipv6 = Exposure::Global;

@@ -23,6 +23,9 @@ pub struct Bound {
     pub spec: SocketSpec,
     /// What took effect, read back from the kernel.
     pub view: SocketView,
+    /// The index of the device that the socket is bound to, which it keeps when an interface of the same name takes the place of that
+    /// one. `None` without a device, and where the system does not say.
+    pub device_index: Option<u32>,
     /// Limit of the accept queue as the kernel has it (the backlog, capped by `net.core.somaxconn`); `None` on UDP and
     /// where the system does not tell.
     pub backlog: Option<u32>,
@@ -52,28 +55,13 @@ pub struct BindFailure {
 /// The first call that fails; the socket is closed again. It is never listened on: `listen(2)` on a socket whose bind failed
 /// would bind it to a wildcard.
 pub fn open(spec: &SocketSpec, exposure: FamilyExposure) -> Result<Bound, BindFailure> {
-    open_until(spec, exposure, None, || false)
-}
-
-/// As [`open`], but waits for nothing any more once `stop` says so. The limit of the queue is that of `before`, which was opened a
-/// moment ago, where the same was asked for: `listen(2)` caps all alike.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_until(
-    spec: &SocketSpec,
-    exposure: FamilyExposure,
-    before: Option<&Bound>,
-    stop: impl Fn() -> bool,
-) -> Result<Bound, BindFailure> {
     let begun = Instant::now();
     loop {
-        match open_once(spec, exposure, before) {
+        match open_now(spec, exposure, None) {
             Err(failure)
                 if failure.errno == Errno::EADDRNOTAVAIL
                     && failure.phase == Phase::Bind
-                    && begun.elapsed() < spec.wait_for_address
-                    && !stop() =>
+                    && begun.elapsed() < spec.wait_for_address =>
             {
                 std::thread::sleep(RETRY.min(spec.wait_for_address.saturating_sub(begun.elapsed())));
             }
@@ -82,7 +70,12 @@ pub fn open_until(
     }
 }
 
-fn open_once(
+/// As [`open`], without waiting for the address. The limit of the queue is that of `before`, which was opened a moment ago, where the
+/// same was asked for: `listen(2)` caps all alike.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_now(
     spec: &SocketSpec,
     exposure: FamilyExposure,
     before: Option<&Bound>,
@@ -147,7 +140,10 @@ fn open_once(
         Some(before) => before.backlog,
         None => accept_queue_limit(&socket, spec.protocol),
     };
-    Ok(Bound { socket, spec: spec.clone(), view, backlog, packet_info })
+    let device_index = device_index_of(&socket, &view);
+    // The device may be gone by now.
+    let view = SocketView { device: view.device.clone().or_else(|| spec.device.clone()), ..view };
+    Ok(Bound { socket, spec: spec.clone(), view, device_index, backlog, packet_info })
 }
 
 /// An option that this system does not have is reported as the kernel would: ENOPROTOOPT.
@@ -157,6 +153,14 @@ fn errno_of_option(error: &io::Error) -> Errno {
     } else {
         sys::errno_of(error)
     }
+}
+
+/// The index of a socket's device; asked for only where there is one.
+#[must_use]
+pub fn device_index_of(socket: &Socket, view: &SocketView) -> Option<u32> {
+    // A device that is gone has no name any more, and keeps its index.
+    let has_one = view.device.is_some() || options::bound_device(socket).is_err();
+    if has_one { options::bound_device_index(socket) } else { None }
 }
 
 /// What a bound socket really is, from the kernel.

@@ -4,6 +4,7 @@
 mod backoff;
 pub mod bind;
 mod connection;
+mod interface_names;
 mod network_changes;
 mod network_view;
 mod reply_limit;
@@ -11,6 +12,7 @@ mod served_sockets;
 mod shutdown;
 mod timers;
 mod udp;
+mod wall_clock;
 mod worker;
 mod worker_group;
 
@@ -18,9 +20,9 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use crate::model::{Arrival, Change, PathChange, Protocol, SocketSpec, SocketView};
+use crate::model::{Arrival, Change, FamilyExposure, PathChange, Protocol, SocketView};
 use crate::reply::OwnNames;
 use crate::serve::bind::Bound;
 use crate::sys::{Monitor, Poller, Signals};
@@ -35,10 +37,11 @@ const SIGNALS: u64 = 0;
 
 /// Hears of everything the loop does, in the order in which it happens.
 pub trait Observer {
-    /// A connection, or a datagram with its length in bytes and whether only its beginning was read.
-    fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>);
+    /// A connection, or a datagram with its length in bytes and whether only its beginning was read. It arrived `at` this time, or just
+    /// now.
+    fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>, at: Option<SystemTime>);
     /// A connection that is closed at once: its listener has `max_connections` open ones. It is told of here alone.
-    fn over_limit(&mut self, arrival: &Arrival);
+    fn over_limit(&mut self, arrival: &Arrival, at: Option<SystemTime>);
     /// The accept queue of a listener is full or nearly so: `length` connections wait, and `limit` may.
     fn queue_filled(&mut self, _listener: &str, _length: u32, _limit: u32) {}
     /// `count` errors of a kind, such as `accept EMFILE`.
@@ -46,6 +49,8 @@ pub trait Observer {
     /// The host's network changed. `lost` are the sockets that nobody can reach any more for it, `found` those that can be
     /// reached again, as listener and socket.
     fn network_changed(&mut self, change: &Change, lost: &[&SocketView], found: &[&SocketView]);
+    /// More hosts can reach these sockets than was told before. Each comes with what was told.
+    fn exposure_changed(&mut self, _sockets: &[(&SocketView, FamilyExposure)]) {}
     /// A connection ended whose later packets came in elsewhere than its handshake.
     fn path_changed(&mut self, _change: PathChange) {}
     /// The loop is about to wait at the moment `now`. `Break` ends it; else it waits no longer than until the moment that is
@@ -143,20 +148,16 @@ impl Acceptor {
     }
 
     /// Closes the sockets that `goes` names, after taking what waits in their queues; connections of theirs go on.
-    pub fn retire(
-        &mut self,
-        goes: impl Fn(&SocketSpec) -> bool,
-        observer: &mut impl Observer,
-    ) -> Vec<SocketView> {
+    pub fn retire(&mut self, goes: impl Fn(&Bound) -> bool, observer: &mut impl Observer) -> Vec<SocketView> {
         for other in &mut self.others {
             other.detach(&goes);
         }
         self.first.retire(goes, observer)
     }
 
-    /// Lets a change of the network end the run with [`End::Changed`].
-    pub fn stop_on_change(&mut self) {
-        self.first.stop_on_change();
+    /// Whether a change of the network ends the run with [`End::Changed`].
+    pub fn stop_on_change(&mut self, stops: bool) {
+        self.first.stop_on_change(stops);
     }
 
     /// Serves until a signal, the deadline, the count or an observer ends it. `observers` are those of the other threads.

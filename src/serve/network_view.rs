@@ -1,16 +1,21 @@
 //! Names of interfaces and owners of addresses, kept until the network changes.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
 use crate::attribute::{AddressBook, KernelIngress};
-use crate::model::changes::changes;
+use crate::model::changes::changes_but;
 use crate::model::{Change, IfName, Snapshot};
-use crate::sys::{self, Monitor, Poller, packet_info};
+use crate::sys::{self, Monitor, Notices, Poller, packet_info};
+
+use super::interface_names::{InterfaceNames, NameThen, Period};
+
+/// How long after a change of a name more are expected.
+const RESTLESS: Duration = Duration::from_secs(30);
 
 /// How long to rest at least after the network could not be read.
 const FAILED_REST: Duration = Duration::from_millis(500);
@@ -27,6 +32,8 @@ pub struct InitialNetwork {
 pub(super) struct Seen {
     snapshot: Arc<Snapshot>,
     book: Arc<AddressBook>,
+    /// It is newer than what the sockets were opened by.
+    read_again: bool,
 }
 
 impl Seen {
@@ -38,8 +45,8 @@ impl Seen {
         };
         let holds = snapshot.is_some() && monitor.as_mut().is_some_and(|monitor| !monitor.changed());
         let monitor = monitor.or_else(|| Monitor::new().ok());
-        let snapshot = snapshot.filter(|_| holds).or_else(|| sys::snapshot().ok());
-        (monitor, snapshot.map(Seen::new))
+        let snapshot = snapshot.filter(|_| holds).or_else(|| look().ok());
+        (monitor, snapshot.map(|snapshot| Seen { read_again: !holds, ..Seen::new(snapshot) }))
     }
 
     /// The name of this host.
@@ -48,8 +55,23 @@ impl Seen {
     }
 
     fn new(snapshot: Snapshot) -> Seen {
-        Seen { book: Arc::new(AddressBook::new(&snapshot)), snapshot: Arc::new(snapshot) }
+        let book = Arc::new(AddressBook::new(&snapshot));
+        Seen { book, snapshot: Arc::new(snapshot), read_again: false }
     }
+}
+
+/// This host, with the groups that its interfaces have joined: they decide who reaches a multicast socket.
+fn look() -> Result<Snapshot, sys::Error> {
+    Ok(Snapshot { groups: sys::groups(), ..sys::snapshot()? })
+}
+
+/// What one look at the monitor found of names, for those who know more of the order of things.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NameChange {
+    /// All names changed after this moment.
+    pub(super) after: Instant,
+    /// Only one name changed, and nothing else did before it.
+    pub(super) only_and_first: bool,
 }
 
 /// What the loop knows of the host around it.
@@ -61,7 +83,22 @@ pub(super) struct NetworkView {
     rest: Duration,
     /// Why the last look did not succeed, until somebody has asked.
     failure: Option<String>,
-    names: BTreeMap<u32, IfName>,
+    names: InterfaceNames,
+    /// Before this moment all changes of names are known.
+    checked: Instant,
+    /// When the last change of a name was noticed.
+    changed: Option<Instant>,
+    /// How often changes of names were noticed.
+    epoch: u64,
+    /// What the last look found.
+    last_change: Option<NameChange>,
+    /// Notifications were lost, and the names were not compared yet.
+    lost: bool,
+    /// Indexes of interfaces that were deleted since the network was read.
+    deleted: BTreeSet<u32>,
+    notices: Vec<(u32, Option<IfName>)>,
+    /// Asks for names in the namespace of this process.
+    control: Option<Socket>,
     /// The interface that was last asked for, in the namespace of the socket that it was asked for.
     latest: Option<Latest>,
     /// Whether the poller tells when the monitor has something to say.
@@ -81,15 +118,27 @@ impl NetworkView {
     ) -> NetworkView {
         let watched = monitor.and_then(|monitor| Some((monitor.watch(poller, key).ok()?, monitor)));
         let (wakes, monitor) = watched.map_or((false, None), |(wakes, monitor)| (wakes, Some(monitor)));
+        let now = Instant::now();
         let mut fresh = NetworkView {
             monitor,
-            seen: seen
-                .map(|seen| Seen { snapshot: Arc::clone(&seen.snapshot), book: Arc::clone(&seen.book) }),
+            seen: seen.map(|seen| Seen {
+                snapshot: Arc::clone(&seen.snapshot),
+                book: Arc::clone(&seen.book),
+                read_again: seen.read_again,
+            }),
             stale: seen.is_none(),
-            refreshed: Instant::now(),
+            refreshed: now,
             rest: Duration::ZERO,
             failure: None,
-            names: BTreeMap::new(),
+            names: InterfaceNames::default(),
+            checked: now,
+            changed: None,
+            epoch: 0,
+            last_change: None,
+            lost: false,
+            deleted: BTreeSet::new(),
+            notices: Vec::new(),
+            control: None,
             latest: None,
             wakes,
             cookie: OnceCell::new(),
@@ -97,6 +146,7 @@ impl NetworkView {
         if fresh.stale {
             fresh.refresh();
         }
+        fresh.learn_all();
         fresh
     }
 
@@ -111,16 +161,94 @@ impl NetworkView {
         cookie.is_some() && packet_info::namespace_cookie(socket) == cookie
     }
 
-    /// Hears whether anything changed, and returns what. Names are forgotten at once; addresses are read again, but while they
-    /// change all the time, reading takes at most a fifth of the time. `told` is whether the poller names the monitor as ready,
-    /// or may have left it out: where it tells of it, nothing else need be asked.
-    pub(super) fn refresh_if_changed(&mut self, told: bool) -> Vec<Change> {
-        if (told || !self.wakes) && self.monitor.as_mut().is_none_or(Monitor::changed) {
-            self.names.clear();
-            self.latest = None;
-            self.stale = true;
+    /// Hears whether anything changed, and returns what did since the network was last read. Names are known at once; addresses are read
+    /// again, but while they change all the time, reading takes at most a fifth of the time. `told` is whether the poller names the
+    /// monitor as ready, or may have left it out: where it tells of it, nothing else need be asked. `None` when nothing was read.
+    pub(super) fn refresh_if_changed(&mut self, told: bool) -> Option<Vec<Change>> {
+        self.last_change = None;
+        if told || !self.wakes {
+            self.note_changes();
         }
-        if self.stale && self.refreshed.elapsed() >= self.rest { self.refresh() } else { Vec::new() }
+        if self.stale && self.refreshed.elapsed() >= self.rest {
+            return self.refresh();
+        }
+        let seen = self.seen.as_mut()?;
+        std::mem::take(&mut seen.read_again).then(Vec::new)
+    }
+
+    /// Takes note of what changed up to this moment.
+    pub(super) fn note_changes_until(&mut self, moment: Instant) {
+        if self.checked <= moment {
+            self.note_changes();
+        }
+    }
+
+    /// Takes note of what changed so far: from here on, the names of whatever arrived before are known. One system call.
+    pub(super) fn note_changes(&mut self) {
+        let Some(monitor) = &mut self.monitor else {
+            (self.stale, self.latest) = (true, None);
+            return;
+        };
+        let begun = Instant::now();
+        self.notices.clear();
+        let notices = monitor.take(&mut self.notices);
+        if notices != Notices::None {
+            self.stale = true;
+            self.lost |= notices == Notices::Lost;
+            let period = Period { after: self.checked, by: Instant::now() };
+            self.apply(period);
+        }
+        if self.lost {
+            self.compare_names();
+        }
+        self.checked = begun;
+    }
+
+    fn apply(&mut self, period: Period) {
+        let (mut count, mut first) = (0, false);
+        for (number, (index, name)) in std::mem::take(&mut self.notices).into_iter().enumerate() {
+            if name.is_none() {
+                self.deleted.insert(index);
+            }
+            if self.names.change(index, name, period) {
+                count += 1;
+                first |= number == 0;
+            }
+        }
+        if count > 0 {
+            self.names_changed(period.by);
+            let only_and_first = count == 1 && first && !self.lost;
+            self.last_change = Some(NameChange { after: period.after, only_and_first });
+        }
+    }
+
+    fn names_changed(&mut self, by: Instant) {
+        self.epoch += 1;
+        self.changed = Some(by);
+        self.latest = None;
+    }
+
+    /// After notifications were lost: asks for every name that is known.
+    fn compare_names(&mut self) {
+        self.latest = None;
+        if self.control.is_none() {
+            self.control = Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)
+                .or_else(|_| Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None))
+                .ok();
+        }
+        // Without a descriptor it is tried again the next time; names are asked for one by one until then.
+        let Some(control) = &self.control else { return };
+        let mut changed = false;
+        for index in self.names.indexes().collect::<Vec<_>>() {
+            let name = packet_info::interface_name(control, index);
+            let period = Period { after: self.checked, by: Instant::now() };
+            changed |= self.names.change(index, name, period);
+        }
+        self.lost = false;
+        if changed {
+            self.names_changed(Instant::now());
+            self.last_change = Some(NameChange { after: self.checked, only_and_first: false });
+        }
     }
 
     /// Why the last look at the network did not succeed; each failure is told once.
@@ -133,16 +261,18 @@ impl NetworkView {
         self.stale.then(|| self.refreshed + self.rest)
     }
 
-    fn refresh(&mut self) -> Vec<Change> {
+    fn refresh(&mut self) -> Option<Vec<Change>> {
         let begun = Instant::now();
-        let mut changed = Vec::new();
-        match sys::snapshot() {
+        let mut changed = None;
+        match look() {
             Ok(snapshot) => {
                 self.stale = false;
-                if let Some(before) = &self.seen {
-                    changed = changes(&before.snapshot, &snapshot);
-                }
+                let deleted = std::mem::take(&mut self.deleted);
+                let before = self.seen.as_ref().map(|before| &before.snapshot);
+                changed =
+                    Some(before.map_or_else(Vec::new, |before| changes_but(before, &snapshot, &deleted)));
                 self.seen = Some(Seen::new(snapshot));
+                self.learn_all();
             }
             // What is known stays in use until it can be read again.
             Err(error) => self.failure = Some(format!("the network cannot be read: {error}")),
@@ -152,40 +282,86 @@ impl NetworkView {
         changed
     }
 
+    /// Learns the names in the picture that are not known yet. Without a monitor no name is kept.
+    fn learn_all(&mut self) {
+        let Some(seen) = self.seen.as_ref().filter(|_| self.monitor.is_some()) else { return };
+        for interface in &seen.snapshot.interfaces {
+            self.names.learn(interface.index, &interface.name);
+        }
+    }
+
     /// Owners of addresses; none for a socket of another namespace.
     pub(super) fn book(&self, same_netns: bool) -> Option<&AddressBook> {
         self.seen.as_ref().filter(|_| same_netns).map(|seen| &*seen.book)
     }
 
-    /// Looks up the name of an interface in the namespace of `socket`, for [`NetworkView::ingress`].
-    pub(super) fn learn(&mut self, socket: &Socket, index: u32, same_netns: bool) {
-        if same_netns && self.latest.as_ref().is_some_and(|latest| latest.same_netns && latest.index == index)
-        {
+    /// The network as it was last read.
+    pub(super) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.seen.as_ref().map(|seen| Arc::clone(&seen.snapshot))
+    }
+
+    /// How often changes of names were noticed: where that grows, what waits in a queue may have arrived before.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether a name changed not long ago: then more may.
+    pub(super) fn is_restless(&self, now: Instant) -> bool {
+        self.changed.is_some_and(|changed| now.saturating_duration_since(changed) < RESTLESS)
+    }
+
+    /// When the last change of a name was noticed: the names of all that arrived later are those of now.
+    pub(super) fn changed(&self) -> Option<Instant> {
+        self.changed
+    }
+
+    /// The change that [`NetworkView::refresh_if_changed`] has just found, if it is one of names.
+    pub(super) fn last_change(&self) -> Option<NameChange> {
+        self.last_change
+    }
+
+    /// Looks up the name of an interface in the namespace of `socket`, for [`NetworkView::ingress`]: that of now, or that at the time
+    /// of an arrival which may be older than the last change.
+    pub(super) fn learn(&mut self, socket: &Socket, index: u32, same_netns: bool, arrival: Option<Period>) {
+        let known = same_netns && self.monitor.is_some() && !self.lost;
+        if let Some(period) = arrival.filter(|_| known) {
+            let (name, sure) = match self.names.during(index, period) {
+                NameThen::Is(name) => (Some(name.clone()), true),
+                NameThen::Unsure(name) => (name.cloned(), false),
+                NameThen::Unknown => (None, self.names.now(index).is_none()),
+            };
+            // Another arrival may be of another time.
+            self.latest = Some(Latest { index, keeps: false, name, sure });
             return;
         }
-        let name = match self.names.get(&index).filter(|_| same_netns) {
+        if known && self.latest.as_ref().is_some_and(|latest| latest.keeps && latest.index == index) {
+            return;
+        }
+        let name = match self.names.now(index).filter(|_| known) {
             Some(name) => Some(name.clone()),
             None => packet_info::interface_name(socket, index),
         };
-        if let Some(name) = name.as_ref().filter(|_| same_netns) {
-            self.names.entry(index).or_insert_with(|| name.clone());
+        if let Some(name) = name.as_ref().filter(|_| known) {
+            self.names.learn(index, name);
         }
         // What is gone, or lives elsewhere, is asked for anew the next time.
-        self.latest = Some(Latest { index, same_netns: same_netns && name.is_some(), name });
+        self.latest = Some(Latest { index, keeps: known && name.is_some(), name, sure: true });
     }
 
-    /// The interface with the name that was just learnt.
-    pub(super) fn ingress(&self, index: u32) -> KernelIngress<'_> {
+    /// The interface with the name that was just learnt, and whether it is sure that this was its name.
+    pub(super) fn ingress(&self, index: u32) -> (KernelIngress<'_>, bool) {
         let latest = self.latest.as_ref().filter(|latest| latest.index == index);
-        KernelIngress { index, name: latest.and_then(|latest| latest.name.as_ref()) }
+        let name = latest.and_then(|latest| latest.name.as_ref());
+        (KernelIngress { index, name }, latest.is_none_or(|latest| latest.sure))
     }
 }
 
 struct Latest {
     index: u32,
-    /// It is an interface of this process's namespace, and its name is known.
-    same_netns: bool,
+    /// It holds for further arrivals: an interface of this process's namespace whose name is known.
+    keeps: bool,
     name: Option<IfName>,
+    sure: bool,
 }
 
 /// How long to leave the network alone after reading it took `cost`: so long that reading takes a fifth of the time at the

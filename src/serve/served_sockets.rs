@@ -6,14 +6,16 @@ use std::time::Instant;
 
 use super::Observer;
 use super::backoff::Backoff;
-use crate::model::SocketView;
+use crate::model::{FamilyExposure, SocketView};
 use crate::serve::bind::Bound;
 
 /// A socket that is served.
 pub(super) struct Served {
     pub(super) bound: Arc<Bound>,
-    /// What it is since its device has another name.
-    pub(super) renamed: Option<Box<SocketView>>,
+    /// What it is since its device got another name, or its exposure changed.
+    pub(super) changed: Option<Box<SocketView>>,
+    /// The widest exposure that was told.
+    pub(super) told: FamilyExposure,
     pub(super) inherited: bool,
     /// In the namespace of this process, so that its snapshot speaks of this socket too.
     pub(super) same_netns: bool,
@@ -25,6 +27,10 @@ pub(super) struct Served {
     /// How many more times one connection is taken without a look at the queue.
     pub(super) unasked: u32,
     pub(super) lost_in_queue: u32,
+    /// The count of changed names by which `suspects` was set.
+    pub(super) epoch: u64,
+    /// How many of the next connections may have arrived before the last change of a name.
+    pub(super) suspects: u32,
 }
 
 impl Served {
@@ -37,8 +43,9 @@ impl Served {
         lost_in_queue: u32,
     ) -> Served {
         Served {
+            told: bound.view.exposure,
             bound,
-            renamed: None,
+            changed: None,
             inherited,
             same_netns,
             backoff: Backoff::default(),
@@ -47,12 +54,14 @@ impl Served {
             open,
             unasked: 0,
             lost_in_queue,
+            epoch: 0,
+            suspects: 0,
         }
     }
 
     /// The socket as it is now.
     pub(super) fn view(&self) -> &SocketView {
-        self.renamed.as_deref().unwrap_or(&self.bound.view)
+        self.changed.as_deref().unwrap_or(&self.bound.view)
     }
 
     /// Counts what was lost since the last time; `lost` is the kernel's count of the socket.

@@ -1,5 +1,6 @@
 //! The end of a socket or of all of them: whoever waits is taken, so that nobody who was connected is not counted.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -7,20 +8,27 @@ use std::time::{Duration, Instant};
 use super::Observer;
 use super::served_sockets::Served;
 use super::worker::{MONITOR, Worker, connection_id, socket_number};
-use crate::model::{Protocol, SocketSpec, SocketView};
-use crate::sys::{Poller, options, packet_info};
+use crate::model::{Protocol, SocketView};
+use crate::serve::bind::Bound;
+use crate::sys::{self, Poller, options, packet_info};
 
 /// How many sockets are closed after a look at who waits at all of them: whoever comes in between is not counted.
 const CLOSED_AT_ONCE: usize = 16;
 
 /// Up to so many sockets newcomers are kept out of each before the last look; that takes as long as three sockets take to close.
-const FEW: usize = 64;
+const FEW: usize = 1024;
 
 /// How long open connections may go on after the end was asked for.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How many datagrams of a socket are taken at the end: more than a queue holds, yet a flood does not keep the program alive.
 const LAST_DATAGRAMS: u32 = 16_384;
+
+/// How long handshakes may take that are under way at the end.
+const HANDSHAKES: Duration = Duration::from_millis(500);
+
+/// How long to wait before it is looked whether they are over.
+const HANDSHAKE_REST: Duration = Duration::from_millis(1);
 
 /// How often the queue of a listener is looked at, at the end.
 const LAST_ROUNDS: u32 = 64;
@@ -29,12 +37,12 @@ impl Worker {
     /// Closes the sockets that `goes` names, after taking what waits in their queues; connections of theirs go on.
     pub(super) fn retire(
         &mut self,
-        goes: impl Fn(&SocketSpec) -> bool,
+        goes: impl Fn(&Bound) -> bool,
         observer: &mut impl Observer,
     ) -> Vec<SocketView> {
         let mut gone = Vec::new();
         for number in 0..self.served.len() {
-            if !self.served.get(number).is_some_and(|served| goes(&served.bound.spec)) {
+            if !self.served.get(number).is_some_and(|served| goes(&served.bound)) {
                 continue;
             }
             let _ = self.take_waiting(number, observer);
@@ -100,9 +108,9 @@ impl Worker {
     }
 
     /// Lets go of the sockets that `goes` names, which others go on to serve or to close.
-    pub(super) fn detach(&mut self, goes: impl Fn(&SocketSpec) -> bool) {
+    pub(super) fn detach(&mut self, goes: impl Fn(&Bound) -> bool) {
         for number in 0..self.served.len() {
-            if self.served.get(number).is_some_and(|served| goes(&served.bound.spec))
+            if self.served.get(number).is_some_and(|served| goes(&served.bound))
                 && let Some(served) = self.take_out(number)
             {
                 let _ = self.poller.remove(&served.bound.socket);
@@ -116,6 +124,9 @@ impl Worker {
         let mut taking = take_waiting;
         if taking {
             taking = self.take_unwatched(observer).is_continue();
+        }
+        if taking && self.served.iter().count() <= FEW {
+            taking = self.end_handshakes(observer).is_continue();
         }
         for number in 0..self.served.len() {
             if taking && number % CLOSED_AT_ONCE == 0 {
@@ -150,6 +161,28 @@ impl Worker {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// Waits for handshakes that had begun when newcomers were kept out, and takes those clients: some are connected already, and know
+    /// nothing of the end. Whose handshake takes longer than [`HANDSHAKES`] is reset when the listener is gone.
+    fn end_handshakes(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
+        let own = self.served.iter().filter(|served| !served.inherited && served.same_netns);
+        let ports: HashSet<u16> = own
+            .filter(|served| served.bound.spec.protocol == Protocol::Tcp)
+            .map(|served| served.bound.view.port)
+            .collect();
+        if ports.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let deadline = Instant::now() + HANDSHAKES;
+        loop {
+            let under_way = sys::handshakes(&|port| ports.contains(&port)).unwrap_or(0);
+            self.take_ready(observer)?;
+            if under_way == 0 || Instant::now() >= deadline {
+                return ControlFlow::Continue(());
+            }
+            std::thread::sleep(HANDSHAKE_REST);
+        }
     }
 
     /// Takes whoever waits at the sockets that are watched.

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Observer;
-use super::worker::{Worker, bound_address};
+use super::interface_names::Period;
+use super::worker::{LONG_AGO, Order, Worker, bound_address};
 use crate::attribute::{Raw, attribute_into};
-use crate::model::Protocol;
 use crate::model::socket::Reply;
+use crate::model::{Evidence, Protocol};
 use crate::reply::line;
 use crate::sys::{self, packet_info};
 
@@ -20,6 +21,7 @@ impl Worker {
         most: u32,
         observer: &mut impl Observer,
     ) -> ControlFlow<()> {
+        let mut order = if self.order.is_empty() { None } else { self.order.remove(&number) };
         for _ in 0..most {
             let Some(served) = self.served.get_mut(number) else { break };
             let bound = &served.bound;
@@ -49,14 +51,32 @@ impl Worker {
                 local.set_scope_id(index);
             }
             if let Some(index) = datagram.index {
-                self.neighbourhood.learn(&bound.socket, index, served.same_netns);
+                let now = Instant::now();
+                self.clock.look(now, SystemTime::now());
+                // Where the time is not known, it is any time.
+                let long_ago = now.checked_sub(LONG_AGO).unwrap_or(now);
+                let arrived = datagram.received_at.and_then(|time| self.clock.moment(time));
+                let mut arrived = arrived.unwrap_or(Period { after: long_ago, by: now });
+                self.neighbourhood.note_changes_until(arrived.by);
+                let changed = self.neighbourhood.changed();
+                let may_be_older = changed.is_some_and(|changed| arrived.after <= changed);
+                if let Some(Order::FirstBefore(change)) = order {
+                    order = None;
+                    arrived.by =
+                        arrived.by.min(change.checked_sub(Duration::from_nanos(1)).unwrap_or(change));
+                }
+                let arrived = Some(arrived).filter(|_| may_be_older && order != Some(Order::AllAfter));
+                self.neighbourhood.learn(&bound.socket, index, served.same_netns, arrived);
             }
-            let kernel = datagram.index.map(|index| self.neighbourhood.ingress(index));
+            let (kernel, sure) = datagram.index.map(|index| self.neighbourhood.ingress(index)).unzip();
             let book = self.neighbourhood.book(served.same_netns);
             let spec = &bound.spec;
             let raw =
                 Raw { listener: &spec.listener, protocol: Protocol::Udp, peer: datagram.peer, local, kernel };
             attribute_into(&mut self.arrival, &raw, book);
+            if sure == Some(false) {
+                self.arrival.ingress.evidence = Evidence::Unknown;
+            }
             let length = datagram.length.min(self.buffer.len());
             let received = self.buffer.get(..length).unwrap_or_default();
             let described;
@@ -80,7 +100,11 @@ impl Worker {
                     }
                 }
             }
-            observer.arrived(&self.arrival, Some((datagram.length, datagram.truncated)));
+            observer.arrived(
+                &self.arrival,
+                Some((datagram.length, datagram.truncated)),
+                datagram.received_at,
+            );
             if self.crew.commit() {
                 return ControlFlow::Break(());
             }

@@ -1,24 +1,27 @@
 //! The readiness loop of one thread, level-triggered, over all sockets.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::attribute::{Raw, attribute_into};
 use crate::model::socket::Reply;
-use crate::model::{Arrival, Errno, Protocol};
+use crate::model::{Arrival, Errno, Evidence, Protocol};
 use crate::reply::{OwnNames, READ_LIMIT};
 use crate::serve::bind::Bound;
 use crate::sys::{self, Poller, Readiness, Signals, options, packet_info};
 
 use super::backoff::Next;
 use super::connection::{Connections, Fresh, Outcome, Place};
+use super::interface_names::Period;
 use super::network_view::NetworkView;
 use super::reply_limit::ReplyLimit;
 use super::served_sockets::{Served, Table};
+use super::wall_clock::WallClock;
 use super::worker_group::WorkerGroup;
 use super::{End, Observer};
 
@@ -28,6 +31,27 @@ const TURN: u32 = 64;
 /// After one connection was found alone in its queue, so many more are taken without a look at the queue: where they come one
 /// by one, that look costs a system call each.
 const UNASKED: u32 = 15;
+
+/// How many connections are accepted before they are attributed. In between it is asked once whether a name has changed.
+const AT_ONCE: u32 = 16;
+
+/// The same while names change: the sooner a change is noticed, the fewer arrivals may be older.
+const AT_ONCE_WHEN_RESTLESS: u32 = 2;
+
+/// Up to so many sockets, all queues are looked at when a name has changed; of more, each when it has its turn.
+const MARKED: usize = 1024;
+
+/// A round of the loop that takes so long keeps arrivals waiting.
+const SLOW_ROUND: Duration = Duration::from_millis(10);
+
+/// In a wait of this length the poller has gone to sleep, and has forgotten what it listed before.
+const LONG_WAIT: Duration = Duration::from_millis(20);
+
+/// What waited so long is told with the time at which it arrived, else with that at which it was accepted.
+const TOLD_AGE: Duration = Duration::from_millis(10);
+
+/// Longer than anything waits in a queue.
+pub(super) const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long to wait at the most where a signal cannot end the wait.
 const SHORT_WAIT: Duration = Duration::from_millis(200);
@@ -49,6 +73,17 @@ pub(super) struct Worker {
     pub(super) paused: Vec<usize>,
     /// Whether the wait ended with more than one thing to do.
     busy: bool,
+    /// Whether what is ready may have waited for a while: the last round took long, or the process was stopped.
+    late: bool,
+    /// Whether the last wait ended before anything of the network had changed, as the only poller knows.
+    quiet: bool,
+    /// The keys that were ready in the last round.
+    previous: Vec<u64>,
+    /// Of sockets that became ready in the same round in which names changed: which was first.
+    pub(super) order: HashMap<usize, Order>,
+    pub(super) clock: WallClock,
+    /// What was accepted and is not attributed yet.
+    fresh: Vec<(socket2::Socket, SocketAddr)>,
     pub(super) connections: Connections,
     pub(super) neighbourhood: NetworkView,
     pub(super) unaccepted: Vec<String>,
@@ -57,6 +92,15 @@ pub(super) struct Worker {
     pub(super) replies: ReplyLimit,
     /// The arrival of before, whose memory is used again.
     pub(super) arrival: Arrival,
+}
+
+/// Which was first, where one round finds both a socket ready and the name of an interface changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// The first arrival came before the change.
+    FirstBefore(Instant),
+    /// All arrivals came after the change.
+    AllAfter,
 }
 
 /// What ends the loop from outside.
@@ -84,6 +128,12 @@ impl Worker {
             stops_on_change: false,
             paused: Vec::new(),
             busy: false,
+            late: false,
+            quiet: false,
+            previous: Vec::new(),
+            order: HashMap::new(),
+            clock: WallClock::new(Instant::now(), SystemTime::now()),
+            fresh: Vec::new(),
             connections: Connections::new(names),
             neighbourhood,
             unaccepted: Vec::new(),
@@ -113,9 +163,9 @@ impl Worker {
         self.crew.watch(&self.poller, &served.bound.socket, socket_key(number))
     }
 
-    /// Lets a change of the network end the run with [`End::Changed`].
-    pub(super) fn stop_on_change(&mut self) {
-        self.stops_on_change = true;
+    /// Whether a change of the network ends the run with [`End::Changed`].
+    pub(super) fn stop_on_change(&mut self, stops: bool) {
+        self.stops_on_change = stops;
     }
 
     /// Serves until something of the `limits`, the observer, the count or another thread ends it.
@@ -134,9 +184,14 @@ impl Worker {
 
     fn serve_on(&mut self, observer: &mut impl Observer, limits: Option<&Limits<'_>>) -> io::Result<End> {
         let deadline = limits.and_then(|limits| limits.deadline);
-        let mut ready = Vec::new();
+        let mut ready: Vec<Readiness> = Vec::new();
+        let (mut was_full, mut woke) = (false, Instant::now());
         loop {
             let now = Instant::now();
+            self.clock.look(now, SystemTime::now());
+            let slow = now.duration_since(woke) >= SLOW_ROUND;
+            self.previous.clear();
+            self.previous.extend(ready.iter().map(|event| event.key));
             let ControlFlow::Continue(asks_again) = observer.idle(now) else { return Ok(End::Observer) };
             if self.crew.counted_all() {
                 return Ok(End::Count);
@@ -169,14 +224,31 @@ impl Worker {
                 until = Some(until.map_or(candidate, |until| until.min(candidate)));
             }
             let full = self.poller.wait_until(&mut ready, until, now)?;
+            woke = Instant::now();
+            if woke.duration_since(now) >= LONG_WAIT {
+                self.previous.clear();
+            }
+            // A wait that a stop of the process has interrupted ends with nothing.
+            self.late = slow || ready.is_empty() && until.is_none_or(|until| woke < until);
             // A change of the network that happened before an arrival must be known when its interface is named.
             let told = full || ready.iter().any(|event| event.key == MONITOR);
-            let changes = self.neighbourhood.refresh_if_changed(told);
+            let epoch = self.neighbourhood.epoch();
+            let read = self.neighbourhood.refresh_if_changed(told);
+            self.order.clear();
+            if self.neighbourhood.epoch() != epoch {
+                self.mark_suspects();
+                if !full && !was_full {
+                    self.note_order(&ready);
+                }
+            }
+            was_full = full;
+            self.quiet = !told && self.crew.is_one();
             if let Some(failure) = self.neighbourhood.take_failure() {
                 observer.error(&failure, 1);
             }
-            if self.leads {
-                self.tell_changes(&changes, observer);
+            let changes = read.as_deref().unwrap_or_default();
+            if self.leads && read.is_some() {
+                self.tell_changes(changes, observer);
             }
             self.busy = ready.len() > 1;
             for event in &ready {
@@ -213,6 +285,47 @@ impl Worker {
         }
     }
 
+    /// Takes note of how many connections wait in each queue: those may have arrived before the change of a name that was just noticed.
+    /// Whatever comes later has not.
+    fn mark_suspects(&mut self) {
+        if self.served.len() > MARKED {
+            return;
+        }
+        let epoch = self.neighbourhood.epoch();
+        for served in self.served.iter_mut().filter(|served| served.bound.spec.protocol == Protocol::Tcp) {
+            if let Ok(queue) = packet_info::listen_queue(&served.bound.socket) {
+                (served.suspects, served.epoch) = (queue.queued, epoch);
+            }
+        }
+    }
+
+    /// Takes note of which sockets became ready before, and which after, the change that was just noticed. The poller lists what is
+    /// ready in the order in which it became so (`ep_poll_callback()` of `fs/eventpoll.c`), except what it listed the last time, which
+    /// it looks at again first.
+    fn note_order(&mut self, ready: &[Readiness]) {
+        let Some(change) = self.neighbourhood.last_change() else { return };
+        let Some(monitor) = ready.iter().position(|event| event.key == MONITOR) else { return };
+        if self.previous.contains(&MONITOR) {
+            return;
+        }
+        for (place, event) in ready.iter().enumerate() {
+            let number = socket_number(event.key).filter(|_| !self.previous.contains(&event.key));
+            let Some((number, served)) = number.and_then(|number| Some((number, self.served.get(number)?)))
+            else {
+                continue;
+            };
+            // Where several pollers watch a socket, it may be listed for a connection that another thread has taken.
+            if !self.crew.is_one() && served.bound.spec.protocol == Protocol::Tcp {
+                continue;
+            }
+            if place < monitor {
+                self.order.insert(number, Order::FirstBefore(change.after));
+            } else if change.only_and_first {
+                self.order.insert(number, Order::AllAfter);
+            }
+        }
+    }
+
     /// Accepts as many connections as wait, at most `most`. An accept that finds nothing costs more than asking for the
     /// queue's length, so that is asked first where the system tells.
     pub(super) fn accept_some(
@@ -221,11 +334,14 @@ impl Worker {
         most: u32,
         observer: &mut impl Observer,
     ) -> ControlFlow<()> {
+        let epoch = self.neighbourhood.epoch();
+        let order = if self.order.is_empty() { None } else { self.order.remove(&number) };
         let Some(served) = self.served.get_mut(number) else { return ControlFlow::Continue(()) };
         if served.given_up || served.resumes.is_some() {
             return ControlFlow::Continue(());
         }
-        let waiting = if served.unasked > 0 && most == TURN {
+        let settled = served.epoch == epoch || order == Some(Order::AllAfter);
+        let waiting = if served.unasked > 0 && most == TURN && settled {
             served.unasked -= 1;
             1
         } else {
@@ -237,58 +353,109 @@ impl Worker {
             {
                 observer.queue_filled(&served.bound.spec.listener, queue.queued, queue.limit);
             }
+            if !settled {
+                // These may have arrived before the name of their interface changed; whatever comes later has not.
+                served.suspects = queue.as_ref().map_or(u32::MAX, |queue| queue.queued);
+            }
             let waiting = queue.map_or(1, |queue| queue.queued.max(1));
             served.unasked = if waiting == 1 { UNASKED } else { 0 };
             waiting
         };
-        let alone = waiting == 1 && !self.busy;
-        let most = waiting.min(most);
-        if !self.crew.is_one() {
-            return self.accept_by_turns(number, most, alone, observer);
+        if order == Some(Order::AllAfter) {
+            served.suspects = 0;
         }
-        for _ in 0..most {
-            let ControlFlow::Continue(accepted) = self.accept(number, observer) else { break };
-            let Some((socket, peer)) = accepted else { continue };
-            self.take(number, socket, peer, alone, observer);
-            if self.crew.commit() {
+        served.epoch = epoch;
+        let alone = waiting == 1 && !self.busy;
+        let mut first_before = match order {
+            Some(Order::FirstBefore(change)) => Some(change),
+            _ => None,
+        };
+        let behind = self.late || waiting > most;
+        let mut left = waiting.min(most);
+        let mut is_first = true;
+        while left > 0 {
+            left = self.accept_turn(number, left, observer);
+            // Now every change is noticed that came before the last of these.
+            self.neighbourhood.note_changes();
+            if self.neighbourhood.epoch() != epoch {
+                left = 0;
+                // The socket was ready in a round in which nothing had changed yet.
+                if is_first && self.quiet && !self.previous.contains(&socket_key(number)) {
+                    first_before = self.neighbourhood.last_change().map(|change| change.after);
+                }
+                self.mark_suspects();
+            }
+            let taken = self.take_fresh(number, epoch, first_before.take(), alone, behind, observer);
+            if taken.is_break() {
                 return ControlFlow::Break(());
             }
+            is_first = false;
         }
         ControlFlow::Continue(())
     }
 
-    /// The same where other threads accept, too: each accepts some while the others look at theirs.
-    fn accept_by_turns(
-        &mut self,
-        number: usize,
-        most: u32,
-        alone: bool,
-        observer: &mut impl Observer,
-    ) -> ControlFlow<()> {
+    /// Accepts some connections of `left`; several threads do so by turns, and each accepts some while the others look at theirs.
+    /// Returns how many are left.
+    fn accept_turn(&mut self, number: usize, left: u32, observer: &mut impl Observer) -> u32 {
+        if self.crew.is_one() {
+            let restless = self.neighbourhood.is_restless(self.clock.last());
+            let some = left.min(if restless { AT_ONCE_WHEN_RESTLESS } else { AT_ONCE });
+            return if self.accept_up_to(number, some, observer) { left - some } else { 0 };
+        }
         let crew = Arc::clone(&self.crew);
-        let (mut left, mut fresh) = (most, Vec::new());
-        while left > 0 {
-            let turn = crew.turn();
-            let some = left.min(WorkerGroup::AT_A_TIME);
-            left -= some;
-            for _ in 0..some {
-                match self.accept(number, observer) {
-                    ControlFlow::Continue(accepted) => fresh.extend(accepted),
-                    ControlFlow::Break(()) => {
-                        left = 0;
-                        break;
-                    }
-                }
-            }
-            drop(turn);
-            for (socket, peer) in fresh.drain(..) {
-                self.take(number, socket, peer, alone, observer);
-                if crew.commit() {
-                    return ControlFlow::Break(());
-                }
+        let _turn = crew.turn();
+        let some = left.min(WorkerGroup::AT_A_TIME);
+        if self.accept_up_to(number, some, observer) { left - some } else { 0 }
+    }
+
+    /// Returns whether it is worth while to go on.
+    fn accept_up_to(&mut self, number: usize, most: u32, observer: &mut impl Observer) -> bool {
+        for _ in 0..most {
+            match self.accept(number, observer) {
+                ControlFlow::Continue(accepted) => self.fresh.extend(accepted),
+                ControlFlow::Break(()) => return false,
             }
         }
-        ControlFlow::Continue(())
+        true
+    }
+
+    /// Attributes what was accepted, and begins to answer it. `epoch` is that of before it was accepted; where the first one came before
+    /// the last change, `first_before` is the moment after which that change happened.
+    fn take_fresh(
+        &mut self,
+        number: usize,
+        epoch: u64,
+        mut first_before: Option<Instant>,
+        alone: bool,
+        behind: bool,
+        observer: &mut impl Observer,
+    ) -> ControlFlow<()> {
+        let changed = self.neighbourhood.epoch() != epoch;
+        let mut fresh = std::mem::take(&mut self.fresh);
+        // They are told in the order of the queue: none of these is older than the first.
+        let age = |socket| packet_info::age_of_connection(socket).filter(|(least, _)| *least >= TOLD_AGE);
+        let waited = fresh.first().filter(|_| behind).and_then(|(socket, _)| age(socket));
+        let at = waited.and_then(|(least, _)| SystemTime::now().checked_sub(least));
+        let mut flow = ControlFlow::Continue(());
+        for (socket, peer) in fresh.drain(..) {
+            let Some(served) = self.served.get_mut(number) else { break };
+            // After a change, the suspects are those that are still in the queue.
+            let suspect = changed || served.suspects > 0;
+            served.suspects = served.suspects.saturating_sub(u32::from(!changed));
+            let mut arrival = suspect.then(|| period_of(&socket));
+            if let Some(change) = first_before.take() {
+                let arrival = arrival.get_or_insert_with(|| period_of(&socket));
+                arrival.by = arrival.by.min(change.checked_sub(Duration::from_nanos(1)).unwrap_or(change));
+            }
+            self.take(number, (socket, peer), (arrival, at), alone, observer);
+            if self.crew.commit() {
+                flow = ControlFlow::Break(());
+                break;
+            }
+        }
+        fresh.clear();
+        self.fresh = fresh;
+        flow
     }
 
     /// Accepts one connection; none when that one failed. `Break` when it is not worth while to go on.
@@ -322,13 +489,13 @@ impl Worker {
         }
     }
 
-    /// Attributes and reports one accepted connection, and begins to answer it. `alone` is whether nothing else
-    /// is to be done, as far as is known.
+    /// Attributes and reports one accepted connection, and begins to answer it. It arrived at a moment within the period, where that
+    /// matters; `at` is the time to tell, if not now. `alone` is whether nothing else is to be done, as far as is known.
     fn take(
         &mut self,
         number: usize,
-        socket: socket2::Socket,
-        peer: SocketAddr,
+        (socket, peer): (socket2::Socket, SocketAddr),
+        (arrived, at): (Option<Period>, Option<SystemTime>),
         alone: bool,
         observer: &mut impl Observer,
     ) {
@@ -352,12 +519,15 @@ impl Worker {
             bound_to
         };
         if let Some((index, _)) = origin {
-            self.neighbourhood.learn(&socket, index, served.same_netns);
+            self.neighbourhood.learn(&socket, index, served.same_netns, arrived);
         }
-        let kernel = origin.map(|(index, _)| self.neighbourhood.ingress(index));
+        let (kernel, sure) = origin.map(|(index, _)| self.neighbourhood.ingress(index)).unzip();
         let book = self.neighbourhood.book(served.same_netns);
         let raw = Raw { listener: &spec.listener, protocol: Protocol::Tcp, peer, local, kernel };
         attribute_into(&mut self.arrival, &raw, book);
+        if sure == Some(false) {
+            self.arrival.ingress.evidence = Evidence::Unknown;
+        }
         let one_more = |open: u32| (open < spec.max_connections).then_some(open + 1);
         let room = match spec.reply {
             // It is closed at once, so it takes no place.
@@ -365,10 +535,10 @@ impl Worker {
             _ => served.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok(),
         };
         if !room {
-            observer.over_limit(&self.arrival);
+            observer.over_limit(&self.arrival, at);
             return;
         }
-        observer.arrived(&self.arrival, None);
+        observer.arrived(&self.arrival, None, at);
         if spec.reply == Reply::None {
             return;
         }
@@ -458,6 +628,15 @@ impl Worker {
             }
         }
     }
+}
+
+/// When a connection that was just accepted has arrived.
+fn period_of(socket: &socket2::Socket) -> Period {
+    let now = Instant::now();
+    let (least, most) = packet_info::age_of_connection(socket).unwrap_or((Duration::ZERO, Duration::MAX));
+    // What is not known may be as old as anything that is known.
+    let after = now.checked_sub(most).or_else(|| now.checked_sub(LONG_AGO)).unwrap_or(now);
+    Period { after, by: now.checked_sub(least).unwrap_or(now) }
 }
 
 /// The address a socket is bound to, as its arrivals would name it.

@@ -70,12 +70,12 @@ pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
 pub use output::{Existing, Output, Readers, WholeFile, open_output};
 pub use signals::{Signals, signal_of, survive_file_size_limit, without_signals};
 pub use socket_types::{
-    CallerRights, Connecting, Inherited, Interest, InventoryOptions, Readiness, ServerConnection,
+    CallerRights, Connecting, Inherited, Interest, InventoryOptions, Notices, Readiness, ServerConnection,
     ServerConnections, TransportState, Visibility,
 };
 pub use system::capabilities::rights;
 pub use system::capture::Capture;
-pub use system::connections::connections;
+pub use system::connections::{connections, handshakes};
 pub use system::error_queue::{report_icmp, take_icmp};
 pub use system::filters::{Trace, packet_filters, packet_filters_with_rules, replay_rules};
 pub use system::groups::groups;

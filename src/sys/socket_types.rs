@@ -6,6 +6,17 @@ use socket2::Socket;
 
 use crate::model::Protocol;
 
+/// What a monitor of the network has to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Notices {
+    /// Nothing changed.
+    None,
+    /// Something changed.
+    Some,
+    /// Something changed, and part of what did was lost.
+    Lost,
+}
+
 /// The accept queue of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransportState {

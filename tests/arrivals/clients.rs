@@ -77,7 +77,7 @@ pub fn curl() {
         &[
             "-sSi",
             "-H",
-            "Host: <script>alert(1)</script>",
+            "X: <script>alert(1)</script>",
             "-H",
             "Accept: text/html",
             "http://192.0.2.1:8081/<script>",

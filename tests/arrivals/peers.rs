@@ -78,7 +78,7 @@ pub fn that_begin_a_request_and_stop_are_closed() {
         })
         .collect();
     let mut brisk = connect(&host, 8081);
-    brisk.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    brisk.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut page = String::new();
     brisk.read_to_string(&mut page).unwrap();
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");

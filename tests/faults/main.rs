@@ -9,8 +9,10 @@ mod accept;
 mod borrowed;
 mod budget;
 mod cost;
+mod ends;
 mod files;
 mod gathering;
+mod names;
 mod network;
 mod peers;
 mod rights;
@@ -88,6 +90,13 @@ fn main() -> ExitCode {
         trial("quiet_hides_no_warning", signals::quiet_hides_no_warning),
         trial("options_are_restored_on_a_signal", borrowed::options_are_restored_on_a_signal),
         trial("no_touch_sets_nothing", borrowed::no_touch_sets_nothing),
+        trial("what_waited_has_the_name_of_its_time", names::what_waited_has_the_name_of_its_time),
+        trial("a_rename_under_load_is_known", names::a_rename_under_load_is_known),
+        trial("nobody_is_lost_at_the_end", ends::nobody_is_lost_at_the_end),
+        trial(
+            "a_reader_that_stands_still_holds_up_no_watch",
+            ends::a_reader_that_stands_still_holds_up_no_watch,
+        ),
         trial("any_terminal_will_do", terminal::any_terminal_will_do),
         trial("keys_of_a_terminal_stop_go_on_and_end", terminal::keys_of_a_terminal_stop_go_on_and_end),
         trial("a_closed_terminal_ends_it", terminal::a_closed_terminal_ends_it),

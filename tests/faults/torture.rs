@@ -103,7 +103,7 @@ fn visit() -> bool {
     let to: SocketAddr = ([127, 0, 0, 1], 8081).into();
     let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_secs(5)) else { return false };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let _ = stream.read_to_end(&mut Vec::new());
     true
 }

@@ -59,6 +59,8 @@ pub struct Received {
     /// Number of datagrams that the socket dropped since it was opened, modulo 2³², because its queue was full. Present if the
     /// program set `SO_RXQ_OVFL` on the socket and the number is not 0.
     pub dropped: Option<u32>,
+    /// When the kernel received the datagram, by the wall clock. Present if the program set `SO_TIMESTAMPNS` on the socket.
+    pub received_at: Option<std::time::SystemTime>,
 }
 
 /// As [`record`](crate::record), with the address family of the socket given by the caller: one system call for IPv4, two for IPv6.

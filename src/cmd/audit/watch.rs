@@ -3,7 +3,6 @@
 //! The kernel tells of interfaces and addresses when they change, of sockets only when they are destroyed and only to root; so
 //! sockets are looked at anew in an interval.
 
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -13,11 +12,15 @@ use crate::audit::Report;
 use crate::audit::change::{self, Change};
 use crate::code::Code;
 use crate::diag::Diagnostic;
+use crate::record::sink::Sink;
 use crate::render;
 use crate::sys::{self, Monitor, Poller, Signals};
 
 /// A burst of changes is one look: this long after the first of them.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// How long the last lines may take to reach a slow reader.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -58,14 +61,18 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
     }
     let interval = args.watch.unwrap_or(Duration::from_secs(2));
     let end = args.duration.map(|time| Instant::now() + time);
+    let sink = sink().map_err(|error| {
+        let message = format!("cannot write to standard output: {error}");
+        Failure::new(Exit::Output, Diagnostic::error(Code::OUTPUT_FAILED, message))
+    })?;
     let mut output =
-        Output { ndjson: args.format.get() == Format::Ndjson, style: style(args, context), open: true };
+        Output { ndjson: args.format.get() == Format::Ndjson, style: style(args, context), sink };
     let mut last = Look::new(args, policy);
     let mut exit = last.exit(args.fail_on(policy));
     output.report(&last.report)?;
     let (mut looks, mut changes) = (1u64, 0u64);
     let mut ready = Vec::new();
-    while output.open && !signals.asked() && !sys::output_closed() {
+    while output.is_open() && !signals.asked() && !sys::output_closed() {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             break;
@@ -97,15 +104,15 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
         exit = exit.worse(last.exit(args.fail_on(policy)));
     }
     output.summary(&now(), looks, changes)?;
+    output.finish()?;
     Ok(exit)
 }
 
-/// Standard output, line by line.
+/// Standard output. A reader that stands still costs lines, and holds up nothing.
 struct Output {
     ndjson: bool,
     style: render::audit::Style,
-    /// False when nobody reads any more.
-    open: bool,
+    sink: Sink,
 }
 
 impl Output {
@@ -113,7 +120,8 @@ impl Output {
         if self.ndjson {
             return self.event(&Event::Report { report });
         }
-        self.write(render::audit::human(report, self.style).as_bytes())
+        self.write(render::audit::human(report, self.style).as_bytes());
+        Ok(())
     }
 
     fn change(&mut self, time: &str, change: &Change) -> Result<(), Failure> {
@@ -121,7 +129,8 @@ impl Output {
             return self.event(&Event::Change { time, change });
         }
         let clock = time.get(11..19).unwrap_or(time).to_owned();
-        self.write(format!("{clock} {}", render::audit::human_change(change, self.style)).as_bytes())
+        self.write(format!("{clock} {}", render::audit::human_change(change, self.style)).as_bytes());
+        Ok(())
     }
 
     fn incomplete(&mut self, time: &str, because: &[String]) -> Result<(), Failure> {
@@ -130,14 +139,16 @@ impl Output {
         }
         let lines: String =
             because.iter().map(|one| format!("not complete: {}\n", crate::escape::printable(one))).collect();
-        self.write(lines.as_bytes())
+        self.write(lines.as_bytes());
+        Ok(())
     }
 
     fn summary(&mut self, time: &str, looks: u64, changes: u64) -> Result<(), Failure> {
         if self.ndjson {
             return self.event(&Event::Summary { time, looks, changes });
         }
-        self.write(format!("{changes} changes in {looks} looks\n").as_bytes())
+        self.write(format!("{changes} changes in {looks} looks\n").as_bytes());
+        Ok(())
     }
 
     fn event(&mut self, event: &Event<'_>) -> Result<(), Failure> {
@@ -145,24 +156,37 @@ impl Output {
             Failure::new(Exit::Internal, Diagnostic::error(Code::INTERNAL, error.to_string()))
         })?;
         line.push(b'\n');
-        self.write(&line)
+        self.write(&line);
+        Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        if !self.open {
+    fn write(&mut self, bytes: &[u8]) {
+        self.sink.line(true, |out| out.extend_from_slice(bytes));
+        self.sink.flush();
+    }
+
+    /// Whether what is written is read, as far as is known.
+    fn is_open(&self) -> bool {
+        let losses = self.sink.losses();
+        !losses.closed && losses.error.is_none()
+    }
+
+    /// Waits a moment for the last lines.
+    fn finish(self) -> Result<(), Failure> {
+        let losses = self.sink.finish(LAST_LINES);
+        if losses.closed || losses.error.is_none() && losses.dropped == 0 {
             return Ok(());
         }
-        let mut stdout = std::io::stdout().lock();
-        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                self.open = false;
-                Ok(())
-            }
-            Err(error) => Err(Failure::new(
-                Exit::Output,
-                Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write to standard output: {error}")),
-            )),
-        }
+        let why = losses.error.unwrap_or_else(|| "the reader is too slow".to_owned());
+        let message = format!("cannot write to standard output: {why}");
+        Err(Failure::new(Exit::Output, Diagnostic::error(Code::OUTPUT_FAILED, message)))
+    }
+}
+
+fn sink() -> std::io::Result<Sink> {
+    match sys::standard_output()? {
+        Some(file) if file.metadata()?.is_file() => Ok(Sink::file(file)),
+        Some(file) => Sink::stream(file),
+        None => Sink::stream(std::io::stdout()),
     }
 }

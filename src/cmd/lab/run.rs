@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Chosen, NetworkArgs, TwinArgs, build, environment, failed_at, plan as steps, prepare};
 use crate::cmd::plan::{self, Format};
@@ -531,9 +531,9 @@ struct Quiet<'a> {
 }
 
 impl Observer for Quiet<'_> {
-    fn arrived(&mut self, _arrival: &Arrival, _datagram: Option<(usize, bool)>) {}
+    fn arrived(&mut self, _: &Arrival, _: Option<(usize, bool)>, _: Option<SystemTime>) {}
 
-    fn over_limit(&mut self, _arrival: &Arrival) {}
+    fn over_limit(&mut self, _: &Arrival, _: Option<SystemTime>) {}
 
     fn error(&mut self, _kind: &str, _count: u64) {}
 

@@ -14,6 +14,7 @@ use crate::cmd::format_args::FormatArgs;
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::model::Snapshot;
+use crate::model::confinement::Needs;
 use crate::profile::Profile;
 use crate::record::event::{Event, Listening, SCHEMA, Started};
 use crate::record::time::Time;
@@ -23,11 +24,14 @@ use crate::sys::{self, Monitor, Signals};
 use super::profile_args::ProfileArgs;
 use super::{Context, Exit, Failure};
 use output::Format;
-use reconcile::Follower;
+use reconcile::Reconciler;
 use reporter::Reporter;
 
 /// How long the last lines may take to reach a slow reader.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// How much longer than `--for` a run lasts at most while sockets are waited for.
+const LAST_CHANCE: Duration = Duration::from_secs(2);
 
 /// Arguments of `bindscope listen`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +43,7 @@ pub struct Args {
     /// Add the lines to FILE instead of writing them to standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// End after this time, such as 30s or 5m
+    /// End so long after the first socket is open, such as 30s or 5m; at most 2s later while an address is waited for
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     time: Option<Duration>,
     /// End after this many connections and datagrams
@@ -88,12 +92,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     sys::raise_file_limit();
     // Before the network is read, so that no change after that is missed.
     let monitor = Monitor::new().ok();
-    let mut host = look().map_err(|error| environment(error.to_string()))?;
-    let mut needs = sandbox::needs(&profile, &host);
+    let host = look().map_err(|error| environment(error.to_string()))?;
     let (sink, of_sink) = output::open(args.output.as_deref(), args.keep_privileges)?;
     let mut reporter = Reporter::new(args.format.get(), sink, context);
     if let Some(log) = args.output.as_deref() {
-        needs.log_directory = log.is_file().then(|| directory_of(log));
         reporter.reopens(log);
     }
     reporter.event(&Event::Started(Started {
@@ -103,25 +105,37 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         host: host.host.clone(),
         profile: profile.name.clone(),
     }));
-    let opened = sockets::all(&profile, &mut host, inherited.unwrap_or_default(), &signals, &mut reporter)?;
-    let (sockets, failed) = (opened.endpoints.len(), opened.failed);
-    let follower = Follower::new(&profile, &opened);
-    let idle = sockets == 0 && follower.is_none();
+    let opened = sockets::all(&profile, &host, inherited.unwrap_or_default(), &mut reporter)?;
+    let (sockets, failed, waiting) = (opened.endpoints.len(), opened.failed, opened.waiting);
+    let reconciler = Reconciler::new(&profile, &opened);
+    let idle = sockets == 0 && reconciler.is_done();
+    let log_directory = args.output.as_deref().filter(|log| log.is_file()).map(directory_of);
+    let needs = |reconciler: &Reconciler| Needs {
+        log_directory: log_directory.clone(),
+        ..sandbox::needs(&profile, &host, |listener| reconciler.may_open(listener))
+    };
     // Before any other thread is started: those inherit it.
-    let confinement = (!args.keep_privileges).then(|| sandbox::process(&needs, of_sink, &mut reporter));
+    let confinement =
+        (!args.keep_privileges).then(|| sandbox::process(&needs(&reconciler), of_sink, &mut reporter));
     // From `listening` on, changes of the network are told; those of before are taken in silently.
-    let read = Some(InitialNetwork { monitor, snapshot: host });
+    let read = Some(InitialNetwork { monitor, snapshot: host.clone() });
     let acceptor = (!idle).then(|| Acceptor::new(opened.endpoints, args.threads.into(), args.count, read));
-    reporter.event(&Event::Listening(Listening { sockets, failed, confinement }));
+    reporter.event(&Event::Listening(Listening { sockets, failed, waiting, confinement }));
     let served = match acceptor {
-        Some(acceptor) => acceptor
-            .map_err(cannot_wait)
-            .and_then(|acceptor| serve(args, acceptor, follower, &signals, &mut reporter)),
-        None => Ok((End::NothingLeft, Vec::new())),
+        Some(acceptor) => acceptor.map_err(cannot_wait).and_then(|acceptor| {
+            let confine = |reconciler: &Reconciler| {
+                if !args.keep_privileges {
+                    // How far it goes was told; what could not be given up then cannot be now.
+                    let _ = sys::confine(&needs(reconciler));
+                }
+            };
+            serve(args, (acceptor, sockets), reconciler, (&signals, &confine), &mut reporter)
+        }),
+        None => Ok(Served { end: End::NothingLeft, unaccepted: Vec::new(), opened: 0, failed: 0 }),
     };
     // Also when it could not go on: what was counted so far is told.
     let output = reporter.finish(LAST_LINES);
-    let (end, unaccepted) = match served {
+    let Served { end, unaccepted, opened, failed: failed_later } = match served {
         Ok(served) => served,
         Err(mut failure) => {
             if let Err(problem) = output {
@@ -132,7 +146,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         }
     };
     // Who ends it while it still waits for an address has seen no failure.
-    let idle = idle && !signals.asked();
+    let idle = opened == 0 && end == End::NothingLeft && !signals.asked();
+    let failed = failed + failed_later;
     if idle {
         let problem = Diagnostic::error(
             Code::BIND_FAILED,
@@ -173,28 +188,57 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
 }
 
+/// How serving went.
+struct Served {
+    end: End,
+    unaccepted: Vec<String>,
+    /// How many sockets were opened in all.
+    opened: usize,
+    /// How many were waited for in vain.
+    failed: usize,
+}
+
+/// Serves the sockets that are open, and opens those that are waited for. `confine` gives up what only those needed.
 fn serve(
     args: &Args,
-    mut acceptor: Acceptor,
-    mut follower: Option<Follower>,
-    signals: &Signals,
+    (mut acceptor, mut opened): (Acceptor, usize),
+    mut reconciler: Reconciler,
+    (signals, confine): (&Signals, &dyn Fn(&Reconciler)),
     reporter: &mut Reporter<'_>,
-) -> Result<(End, Vec<String>), Failure> {
+) -> Result<Served, Failure> {
     let mut others: Vec<_> = (1..args.threads).map(|_| reporter.clone_for_thread()).collect();
-    let deadline = args.time.and_then(|time| Instant::now().checked_add(time));
-    if let Some(follower) = &mut follower {
-        acceptor.stop_on_change();
+    // The time runs from the first open socket on.
+    let ends_at = || args.time.and_then(|time| Instant::now().checked_add(time));
+    let mut deadline = if opened > 0 { ends_at() } else { None };
+    if !reconciler.is_done() {
+        acceptor.stop_on_change(true);
         // What changed between the first look and now was not heard of.
-        follower.fit(&mut acceptor, reporter).map_err(cannot_wait)?;
+        opened += reconciler.fit(&mut acceptor, reporter).map_err(cannot_wait)?;
     }
+    let mut waited = !reconciler.is_done();
     let end = loop {
-        match (acceptor.run(reporter, &mut others, signals, deadline), &mut follower) {
-            (Ok(End::Changed), Some(follower)) => {
-                if let Err(error) = follower.fit(&mut acceptor, reporter) {
-                    break Err(error);
-                }
-            }
-            (end, _) => break end,
+        if opened > 0 && deadline.is_none() {
+            deadline = ends_at();
+        }
+        if waited && !reconciler.waits() {
+            waited = false;
+            confine(&reconciler);
+            acceptor.stop_on_change(!reconciler.is_done());
+        }
+        // What is waited for is not cut off a moment before it comes.
+        let ends =
+            deadline.map(|deadline| if reconciler.waits() { deadline + LAST_CHANCE } else { deadline });
+        let until = [ends, reconciler.next_try()].into_iter().flatten().min();
+        let end = acceptor.run(reporter, &mut others, signals, until);
+        let is_over = ends.is_some_and(|ends| ends <= Instant::now());
+        match end {
+            Ok(End::Changed) => {}
+            Ok(End::Deadline) if !is_over => {}
+            end => break end,
+        }
+        match reconciler.fit(&mut acceptor, reporter) {
+            Ok(more) => opened += more,
+            Err(error) => break Err(error),
         }
     };
     for other in others {
@@ -202,7 +246,7 @@ fn serve(
     }
     let end = end.map_err(cannot_wait)?;
     acceptor.close(reporter, !matches!(end, End::Count | End::Observer)).map_err(cannot_wait)?;
-    Ok((end, acceptor.unaccepted().to_vec()))
+    Ok(Served { end, unaccepted: acceptor.unaccepted().to_vec(), opened, failed: reconciler.failed() })
 }
 
 fn directory_of(file: &Path) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Tells what happens: counts it, writes its line, and complains of what goes wrong, not too often.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::cmd::Context;
 use crate::code::Code;
 use crate::diag::{Diagnostic, Severity};
-use crate::model::{Arrival, Change, PathChange, SocketView};
-use crate::record::event::{ChangedPath, Dropped, Event, FilledQueue, Network, Notice};
+use crate::model::{Arrival, Change, FamilyExposure, PathChange, SocketView};
+use crate::record::event::{ChangedExposure, ChangedPath, Dropped, Event, FilledQueue, Network, Notice};
 use crate::record::ndjson::{self, BoundLines, Lines};
 use crate::record::sink::Sink;
 use crate::record::tally::Tally;
@@ -21,6 +21,7 @@ use crate::sys;
 
 use super::accept_queue::Pressure;
 use super::output::Format;
+use super::sockets;
 
 /// How long a kind of complaint rests after it was made.
 const COMPLAINT_REST: Duration = Duration::from_secs(10);
@@ -150,10 +151,9 @@ impl<'a> Reporter<'a> {
     /// People get notices on standard error, where one warning names all listeners that are open to others.
     fn notice(&mut self, notice: &Notice) {
         if notice.code == Code::WIDE_OPEN {
-            if self.wide_open.last() == notice.listener.as_ref() {
-                return;
+            if self.wide_open.last() != notice.listener.as_ref() {
+                self.wide_open.extend(notice.listener.clone());
             }
-            self.wide_open.extend(notice.listener.clone());
             return;
         }
         if self.format == Format::Human {
@@ -166,17 +166,19 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    fn warn_of_open_ones(&self) {
-        if self.wide_open.is_empty() || self.format != Format::Human {
+    /// Warns of the listeners that other hosts can reach, or can reach since the last warning.
+    pub(super) fn warn_of_open_ones(&mut self) {
+        let mut names = std::mem::take(&mut self.wide_open);
+        let mut seen = HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        if names.is_empty() || self.format != Format::Human {
             return;
         }
+        let now = if self.serving { " now" } else { "" };
         self.say(
             &Diagnostic::warning(
                 Code::WIDE_OPEN,
-                format!(
-                    "other hosts can reach {}, unless a firewall is in the way",
-                    self.wide_open.join(", ")
-                ),
+                format!("other hosts can{now} reach {}, unless a firewall is in the way", names.join(", ")),
             )
             .help("the profile `loopback` listens for this machine only"),
         );
@@ -268,19 +270,19 @@ impl<'a> Reporter<'a> {
 }
 
 impl Observer for Reporter<'_> {
-    fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>) {
+    fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>, at: Option<SystemTime>) {
         self.tally.arrival(arrival);
-        let time = Time::new(SystemTime::now());
+        let time = Time::new(at.unwrap_or_else(SystemTime::now));
         self.sink.line(true, |out| match self.format {
             Format::Human => lock(&self.common).live.arrival(out, time, arrival, datagram),
             Format::Ndjson => self.lines.arrival(out, time, arrival, datagram),
         });
     }
 
-    fn over_limit(&mut self, arrival: &Arrival) {
+    fn over_limit(&mut self, arrival: &Arrival, at: Option<SystemTime>) {
         self.tally.arrival(arrival);
         self.tally.over_limit(&arrival.listener);
-        let time = Time::new(SystemTime::now());
+        let time = Time::new(at.unwrap_or_else(SystemTime::now));
         self.sink.line(true, |out| match self.format {
             Format::Human => lock(&self.common).live.over_limit(out, time, arrival),
             Format::Ndjson => ndjson::over_limit(out, time, arrival),
@@ -310,6 +312,19 @@ impl Observer for Reporter<'_> {
             lost: owned(lost),
             found: owned(found),
         }));
+    }
+
+    fn exposure_changed(&mut self, sockets: &[(&SocketView, FamilyExposure)]) {
+        let time = Time::new(SystemTime::now());
+        for (socket, before) in sockets {
+            let socket = (*socket).clone();
+            let notice = sockets::wide_open(&socket);
+            self.event(&Event::Exposure(ChangedExposure { time, socket, before: *before }));
+            if let Some(notice) = notice {
+                self.event(&Event::Notice(notice));
+            }
+        }
+        self.warn_of_open_ones();
     }
 
     fn path_changed(&mut self, change: PathChange) {

@@ -3,17 +3,17 @@
 use crate::code::Code;
 use crate::model::confinement::{Confinement, Needs};
 use crate::model::{Protocol, Snapshot};
-use crate::profile::Profile;
+use crate::profile::{Listener, Profile};
 use crate::record::event::{Event, Notice};
 use crate::sys;
 
 use super::reporter::Reporter;
 
-/// Listeners that follow the network bind again later; all others are done.
-pub(super) fn needs(profile: &Profile, host: &Snapshot) -> Needs {
+/// Listeners of which `may_open` says that they bind again later; all others are done.
+pub(super) fn needs(profile: &Profile, host: &Snapshot, may_open: impl Fn(&Listener) -> bool) -> Needs {
     let first_free = host.setting("net.ipv4.ip_unprivileged_port_start").unwrap_or(1024);
     let mut needs = Needs::default();
-    for listener in profile.listeners.iter().filter(|listener| listener.follow) {
+    for listener in profile.listeners.iter().filter(|listener| may_open(listener)) {
         needs.low_ports |= listener.ports.iter().any(|port| *port != 0 && i64::from(*port) < first_free);
         needs.transparent |= listener.transparent;
         if listener.protocol == Protocol::Tcp {
@@ -58,7 +58,7 @@ mod tests {
         let profile = profile::parse("test", &text).unwrap();
         let mut host = Snapshot::default();
         host.settings.extend(first_free.map(|port| ("net.ipv4.ip_unprivileged_port_start".to_owned(), port)));
-        needs(&profile, &host)
+        needs(&profile, &host, |listener| listener.follow)
     }
 
     #[test]

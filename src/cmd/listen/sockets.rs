@@ -1,6 +1,7 @@
 //! Opens every socket of a profile, in order, and tells how each fared.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -15,28 +16,75 @@ use crate::model::{
 };
 use crate::model::{ListeningSocket, SocketState};
 use crate::plan::bind_error::{self, InTheWay};
-use crate::plan::expand::{self, Expansion};
+use crate::plan::expand;
 use crate::plan::exposure::{Exposer, Facts, exposure_of_view};
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 use crate::plan::predict::Foreign;
-use crate::profile::Profile;
+use crate::profile::{Listener, Profile};
 use crate::record::event::{Backlog, BoundSocket, Event, FailedSocket, Notice};
 use crate::serve::Endpoint;
 use crate::serve::bind::{self, BindFailure, Bound};
-use crate::sys::{self, Inherited, Signals, options, packet_info};
+use crate::sys::{self, Inherited, options, packet_info};
 
+use super::reconcile::failed_socket;
 use super::reporter::Reporter;
 
-/// How long to wait before looking again for an interface that is missing.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
 /// What became of the profile.
+#[derive(Default)]
 pub(super) struct Opened {
     pub(super) endpoints: Vec<Endpoint>,
     /// What was tried and did not become a socket.
     pub(super) tried: Vec<SocketSpec>,
     pub(super) failed: usize,
+    /// How many more are waited for.
+    pub(super) waiting: usize,
+    /// What is waited for while the others are served.
+    pub(super) awaited: Vec<Awaited>,
+    /// Listeners of which not all sockets could be opened, since there would be too many.
+    pub(super) beyond_limit: BTreeSet<String>,
 }
+
+/// Something that may become a socket later.
+#[derive(Clone)]
+pub(super) enum Awaited {
+    /// Addresses or interfaces that a listener with `when_missing = "wait"` names are not here.
+    Listener { listener: Box<Listener>, until: Instant },
+    /// The address of a socket is not usable yet (`wait_dad`).
+    Address { spec: Box<SocketSpec>, until: Instant },
+}
+
+impl Awaited {
+    /// An address that is waited for from now on.
+    pub(super) fn address(spec: &SocketSpec) -> Awaited {
+        Awaited::Address { spec: Box::new(spec.clone()), until: Instant::now() + spec.wait_for_address }
+    }
+
+    pub(super) fn until(&self) -> Instant {
+        match self {
+            Awaited::Listener { until, .. } | Awaited::Address { until, .. } => *until,
+        }
+    }
+
+    pub(super) fn listener(&self) -> &str {
+        match self {
+            Awaited::Listener { listener, .. } => &listener.name,
+            Awaited::Address { spec, .. } => &spec.listener,
+        }
+    }
+
+    fn is_listener(&self, name: &str) -> bool {
+        matches!(self, Awaited::Listener { listener, .. } if listener.name == name)
+    }
+
+    /// Whether the address of this socket is waited for.
+    pub(super) fn is_for(&self, wanted: &SocketSpec) -> bool {
+        matches!(self, Awaited::Address { spec, .. } if **spec == *wanted)
+    }
+}
+
+/// An address that is not usable yet is waited for while other sockets are served.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WaitsElsewhere;
 
 /// The host as it was read, indexed once for all sockets.
 pub(super) struct HostContext<'a> {
@@ -84,6 +132,8 @@ impl<'a> HostContext<'a> {
 pub(super) enum OpenResult {
     Open(Box<Bound>),
     LeftOut,
+    /// Its address is not usable yet.
+    Awaited,
     Failed,
 }
 
@@ -104,15 +154,14 @@ pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
     if problems.is_empty() { Ok(sockets) } else { Err(Failure { exit: Exit::Environment, problems }) }
 }
 
-/// Opens all sockets. Failures are events; the others go on. `host` is read again while something is waited for.
+/// Opens all sockets that can be opened now. Failures are events; the others go on. What is to be waited for is told and listed.
 pub(super) fn all(
     profile: &Profile,
-    host: &mut Snapshot,
+    host: &Snapshot,
     inherited: Vec<Inherited>,
-    signals: &Signals,
     reporter: &mut Reporter<'_>,
 ) -> Result<Opened, Failure> {
-    let expansion = expansion_when_complete(profile, host, signals, reporter)?;
+    let expansion = expand::expand(profile, host);
     for note in &expansion.notes {
         reporter.event(&Event::Notice(Notice {
             code: Code::LEFT_OUT,
@@ -120,18 +169,28 @@ pub(super) fn all(
             message: note.message.clone(),
         }));
     }
-    let mut opened = Opened { endpoints: Vec::new(), tried: Vec::new(), failed: 0 };
+    let mut opened = Opened::default();
+    let now = Instant::now();
     for missing in &expansion.missing {
+        let waits = profile.listeners.iter().find(|one| one.name == missing.spec.listener);
+        if let Some(listener) = waits.filter(|_| !missing.wait.is_zero()) {
+            reporter.event(&Event::Notice(Notice {
+                code: missing.code,
+                listener: Some(listener.name.clone()),
+                message: format!("{}; it is waited for, at most {:?}", missing.message, missing.wait),
+            }));
+            opened.waiting += 1;
+            if !opened.awaited.iter().any(|awaited| awaited.is_listener(&listener.name)) {
+                let until = now + missing.wait;
+                opened.awaited.push(Awaited::Listener { listener: Box::new(listener.clone()), until });
+            }
+            continue;
+        }
         opened.failed += 1;
-        let spec = &missing.spec;
-        reporter.event(&Event::BindFailed(FailedSocket {
-            socket: spec.view(FamilyExposure::default()),
-            phase: Phase::Bind,
-            errno: missing.errno,
-            code: missing.code,
-            message: missing.message.clone(),
-            hint: missing.hint.clone(),
-        }));
+        if missing.code == Code::TOO_MANY_SOCKETS {
+            opened.beyond_limit.insert(missing.spec.listener.clone());
+        }
+        reporter.event(&failed_socket(missing));
     }
     let ground = HostContext::new(host);
     for socket in inherited {
@@ -150,31 +209,34 @@ pub(super) fn all(
     }
     opened.endpoints.reserve_exact(expansion.sockets.len());
     for spec in &expansion.sockets {
-        let fate = one(spec, &opened.endpoints, &ground, || signals.asked(), reporter);
-        opened.failed += usize::from(matches!(fate, OpenResult::Failed));
-        match fate {
+        match one(spec, &opened.endpoints, &ground, Some(WaitsElsewhere), reporter) {
             OpenResult::Open(bound) => opened.endpoints.push(Endpoint { bound: *bound, inherited: false }),
-            OpenResult::LeftOut | OpenResult::Failed => opened.tried.push(spec.clone()),
+            OpenResult::Awaited => {
+                opened.waiting += 1;
+                opened.awaited.push(Awaited::address(spec));
+            }
+            OpenResult::LeftOut => opened.tried.push(spec.clone()),
+            OpenResult::Failed => {
+                opened.failed += 1;
+                opened.tried.push(spec.clone());
+            }
         }
     }
     Ok(opened)
 }
 
-/// Opens one socket and tells how it fared; `open` are those before it. Waits for its address as long as the spec says, unless
-/// `stop` says that there is no time for that.
+/// Opens one socket and tells how it fared; `open` are those before it. Where an address is to be waited for that is not usable yet,
+/// nothing is told as long as somebody waits for it elsewhere.
 pub(super) fn one(
     spec: &SocketSpec,
     open: &[Endpoint],
     ground: &HostContext<'_>,
-    stop: impl Fn() -> bool,
+    waits: Option<WaitsElsewhere>,
     reporter: &mut Reporter<'_>,
 ) -> OpenResult {
-    if !spec.wait_for_address.is_zero() {
-        reporter.flush();
-    }
     let exposure = ground.exposure(spec);
     let before = open.last().filter(|last| !last.inherited).map(|last| &last.bound);
-    let failure = match bind::open_until(spec, exposure, before, stop) {
+    let failure = match bind::open_now(spec, exposure, before) {
         Ok(mut bound) => {
             // An address that was waited for was not usable when the host was read: who can reach it is known only now.
             if !spec.wait_for_address.is_zero()
@@ -188,6 +250,12 @@ pub(super) fn one(
         }
         Err(failure) => failure,
     };
+    if waits.is_some()
+        && !spec.wait_for_address.is_zero()
+        && (failure.phase, failure.errno) == (Phase::Bind, Errno::EADDRNOTAVAIL)
+    {
+        return OpenResult::Awaited;
+    }
     let explanation = explained(spec, &failure, open, ground.host);
     if spec.skip_when_missing && failure.errno == Errno::EADDRNOTAVAIL {
         reporter.event(&Event::Notice(Notice {
@@ -206,35 +274,6 @@ pub(super) fn one(
         hint: explanation.hint,
     }));
     OpenResult::Failed
-}
-
-/// Expands the profile; while something is missing that is to be waited for, looks again.
-fn expansion_when_complete(
-    profile: &Profile,
-    host: &mut Snapshot,
-    signals: &Signals,
-    reporter: &mut Reporter<'_>,
-) -> Result<Expansion, Failure> {
-    let begun = Instant::now();
-    let mut told = false;
-    loop {
-        let expansion = expand::expand(profile, host);
-        let wait = expansion.missing.iter().map(|missing| missing.wait).max().unwrap_or_default();
-        if begun.elapsed() >= wait || signals.asked() {
-            return Ok(expansion);
-        }
-        if !std::mem::replace(&mut told, true) {
-            for missing in expansion.missing.iter().filter(|missing| !missing.wait.is_zero()) {
-                reporter.event(&Event::Notice(Notice {
-                    code: missing.code,
-                    listener: Some(missing.spec.listener.clone()),
-                    message: format!("{}; it is waited for, at most {:?}", missing.message, missing.wait),
-                }));
-            }
-        }
-        std::thread::sleep(LOOK_AGAIN.min(wait.saturating_sub(begun.elapsed())));
-        *host = super::look().map_err(|error| super::environment(error.to_string()))?;
-    }
 }
 
 fn explained(
@@ -328,7 +367,26 @@ fn adopt(inherited: Inherited, ground: &HostContext<'_>) -> std::io::Result<Boun
         wait_for_address: Duration::ZERO,
         skip_when_missing: false,
     };
-    Ok(Bound { socket, spec, view, backlog, packet_info })
+    let device_index = bind::device_index_of(&socket, &view);
+    Ok(Bound { socket, spec, view, device_index, backlog, packet_info })
+}
+
+/// The notice that other hosts can reach a socket, if they can.
+pub(super) fn wide_open(socket: &SocketView) -> Option<Notice> {
+    let exposure = socket.exposure;
+    if exposure.widest() <= Exposure::Loopback {
+        return None;
+    }
+    let families = Family::BOTH.map(|family| {
+        let one = if family == Family::Ipv4 { exposure.ipv4 } else { exposure.ipv6 };
+        (one > Exposure::Loopback).then(|| format!("over {family} ({one})"))
+    });
+    let families: Vec<_> = families.into_iter().flatten().collect();
+    Some(Notice {
+        code: Code::WIDE_OPEN,
+        listener: socket.listener.clone(),
+        message: format!("{socket} can be reached by other hosts {}", families.join(" and ")),
+    })
 }
 
 /// Tells of an open socket, and what is remarkable about it.
@@ -341,21 +399,12 @@ fn tell(bound: &Bound, inherited: bool, ground: &HostContext<'_>, reporter: &mut
         packet_info_errno: bound.packet_info.err(),
         inherited,
     }));
+    if let Some(notice) = wide_open(&bound.view) {
+        reporter.event(&Event::Notice(notice));
+    }
     let mut notice = |code, message| {
         reporter.event(&Event::Notice(Notice { code, listener: Some(bound.spec.listener.clone()), message }));
     };
-    let exposure = bound.view.exposure;
-    if exposure.widest() > Exposure::Loopback {
-        let families = Family::BOTH.map(|family| {
-            let one = if family == Family::Ipv4 { exposure.ipv4 } else { exposure.ipv6 };
-            (one > Exposure::Loopback).then(|| format!("over {family} ({one})"))
-        });
-        let families: Vec<_> = families.into_iter().flatten().collect();
-        notice(
-            Code::WIDE_OPEN,
-            format!("{} can be reached by other hosts {}", bound.view, families.join(" and ")),
-        );
-    }
     if let Some(Backlog { requested: Some(requested), effective: Some(effective) }) = backlog
         && effective < requested
     {

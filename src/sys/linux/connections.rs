@@ -77,7 +77,33 @@ pub fn connections(serves: &dyn Fn(u16) -> bool, may_set: bool) -> ServerConnect
     connections
 }
 
-/// Data from sock_diag.
+/// How many handshakes are under way to local ports that satisfy `serves`, in the calling thread's network namespace: the client may be
+/// connected already. `None` when the kernel does not say.
+#[must_use]
+pub fn handshakes(serves: &dyn Fn(u16) -> bool) -> Option<usize> {
+    /// TCP_SYN_RECV of `net/tcp_states.h`.
+    const SYN_RECEIVED: u32 = 3;
+    let mut kernel = SockDiag::open().ok()?;
+    let mut all = 0;
+    for family in FAMILIES {
+        let count = std::cell::Cell::new(0);
+        let query = Query { family, protocol: sock_diag::TCP, states: 1 << SYN_RECEIVED, port: 0 };
+        let answer = kernel.dump(
+            query,
+            || count.set(0),
+            |socket, _| count.set(count.get() + usize::from(serves(socket.local_port))),
+        );
+        match answer {
+            // A list that changes all the time has something in it.
+            Err(DumpError::Interrupted) => all += 1,
+            Err(DumpError::Refused(_)) => return None,
+            Ok(()) => all += count.get(),
+        }
+    }
+    Some(all)
+}
+
+/// What sock_diag tells.
 fn dump(
     serves: &dyn Fn(u16) -> bool,
     connections: &mut ServerConnections,

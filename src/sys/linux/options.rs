@@ -41,6 +41,12 @@ pub fn bound_device(socket: &Socket) -> io::Result<Option<IfName>> {
     Ok(name.as_deref().map(IfName::from_bytes).filter(|name| !name.as_bytes().is_empty()))
 }
 
+/// The index of the device a socket is bound to, also when that is gone (SO_BINDTOIFINDEX, Linux 5.1).
+#[must_use]
+pub fn bound_device_index(socket: &Socket) -> Option<u32> {
+    socket.device_index_v4().or_else(|_| socket.device_index_v6()).ok().flatten().map(u32::from)
+}
+
 /// SO_REUSEADDR (socket(7)).
 ///
 /// # Errors
@@ -90,15 +96,26 @@ pub fn is_listener(socket: &Socket) -> io::Result<bool> {
     socket.is_listener()
 }
 
-/// Stops new connections to a listener and keeps those in its queue: a filter drops every packet (SO_ATTACH_FILTER of
-/// socket(7)), including the last ACK of a handshake. If the filter cannot be set, sets a queue length of one, which
-/// leaves one place.
+/// Keeps newcomers out of a listener, and whoever waits in its queue in it: a filter that drops the first packet of a handshake, a SYN
+/// without ACK (SO_ATTACH_FILTER of socket(7)). Handshakes that have begun are ended as always. Where it cannot be set, a queue for one,
+/// which leaves a place.
 ///
 /// # Errors
 /// Those of `setsockopt(2)` and `listen(2)`.
 pub fn drop_new_connections(listener: &Socket) -> io::Result<()> {
-    let nothing = socket2::SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
-    listener.attach_filter(&[nothing]).or_else(|_| listener.listen(0))
+    /// Where the flags are in a TCP header (RFC 9293, 3.1); the filter of a TCP socket sees a packet from there on.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    let step = |code: u32, skipped: u8, value: u32| socket2::SockFilter::new(code as u16, 0, skipped, value);
+    let filter = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, FLAGS),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, SYN | ACK),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+    ];
+    listener.attach_filter(&filter).or_else(|_| listener.listen(0))
 }
 
 /// Accepts one connection. Reads and writes use [`recv_now`] and [`send_now`], so the socket stays in blocking mode.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use ingress_interface::kernel::{self, Received};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -12,7 +13,8 @@ use crate::model::{Family, IfName, Protocol};
 use crate::sys::{self, TransportState};
 
 /// Makes the kernel report the ingress interface. Called on a listener before `listen(2)`, or on a UDP socket before
-/// `bind(2)`. On a UDP socket the kernel then also reports the number of datagrams that a full queue dropped (SO_RXQ_OVFL).
+/// `bind(2)`. On a UDP socket the kernel then also reports the number of datagrams that a full queue dropped (SO_RXQ_OVFL) and the
+/// time of arrival (SO_TIMESTAMPNS).
 ///
 /// # Errors
 /// As `setsockopt(2)`; EOPNOTSUPP on an MPTCP socket.
@@ -20,6 +22,7 @@ pub fn request(socket: &Socket, domain: Family, protocol: Protocol) -> io::Resul
     kernel::record(socket, domain == Family::Ipv6)?;
     if protocol == Protocol::Udp {
         setsockopt(socket, sockopt::RxqOvfl, &1)?;
+        setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
     }
     Ok(())
 }
@@ -93,8 +96,27 @@ pub fn send(socket: &Socket, bytes: &[u8], peer: SocketAddr, from: Option<IpAddr
 ///
 /// # Errors
 /// Those of `getsockopt(2)`.
-#[expect(unsafe_code, reason = "TCP_INFO has no safe wrapper among our crates")]
 pub fn listen_queue(socket: &Socket) -> io::Result<TransportState> {
+    let info = tcp_info(socket)?;
+    Ok(TransportState { queued: info.tcpi_unacked, limit: info.tcpi_sacked })
+}
+
+/// Age of a connection to which nothing was sent yet: at least, and at most. TCP_INFO has it in ticks of the kernel (`lsndtime` is set
+/// in `tcp_create_openreq_child()` of `net/ipv4/tcp_minisocks.c`). `None` when the kernel does not report it.
+#[must_use]
+pub fn age_of_connection(socket: &Socket) -> Option<(Duration, Duration)> {
+    /// The coarse clock advances with the ticks. Linux has at least 100 per second.
+    const LONGEST: Duration = Duration::from_millis(10);
+    let clock = nix::time::ClockId::CLOCK_MONOTONIC_COARSE;
+    let tick = nix::time::clock_getres(clock).map_or(LONGEST, Duration::from).min(LONGEST);
+    let age = Duration::from_millis(tcp_info(socket).ok()?.tcpi_last_data_sent.into());
+    // The kernel also rounds to milliseconds.
+    let error = tick + Duration::from_millis(1);
+    Some((age.saturating_sub(error), age + error))
+}
+
+#[expect(unsafe_code, reason = "TCP_INFO has no safe wrapper among our crates")]
+fn tcp_info(socket: &Socket) -> io::Result<libc::tcp_info> {
     // SAFETY: an all-zero tcp_info is valid, it holds only integers.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -111,7 +133,7 @@ pub fn listen_queue(socket: &Socket) -> io::Result<TransportState> {
     if answer != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(TransportState { queued: info.tcpi_unacked, limit: info.tcpi_sacked })
+    Ok(info)
 }
 
 /// Number of datagrams that a socket has dropped since it was opened, usually because its receive queue was full.

@@ -4,6 +4,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::poller::Poller;
+use crate::model::IfName;
+use crate::sys::Notices;
 
 /// Maximum age of a snapshot of the host's addresses.
 const STALE: Duration = Duration::from_secs(1);
@@ -30,7 +32,12 @@ impl Monitor {
         Ok(false)
     }
 
-    /// Whether the last true result is over a second ago.
+    /// Whether the last "yes" is over a second ago. Names of interfaces are not told.
+    pub fn take(&mut self, _names: &mut Vec<(u32, Option<IfName>)>) -> Notices {
+        if self.changed() { Notices::Some } else { Notices::None }
+    }
+
+    /// Whether the last "yes" is over a second ago.
     pub fn changed(&mut self) -> bool {
         let stale = self.asked.elapsed() >= STALE;
         if stale {

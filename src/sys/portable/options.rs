@@ -36,7 +36,13 @@ pub fn bind_to_device(_socket: &Socket, _device: &IfName) -> io::Result<()> {
     Err(unsupported("binding to a device"))
 }
 
-/// Sockets have no device on this system.
+/// No socket has a device here.
+#[must_use]
+pub fn bound_device_index(_socket: &Socket) -> Option<u32> {
+    None
+}
+
+/// No socket has a device here.
 ///
 /// # Errors
 /// None.

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use ingress_interface::kernel::Received;
 use socket2::{SockAddr, Socket};
@@ -65,6 +66,7 @@ pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
         reply_from: None,
         index: None,
         dropped: None,
+        received_at: None,
     })
 }
 
@@ -82,6 +84,12 @@ pub fn send(socket: &Socket, bytes: &[u8], peer: SocketAddr, _from: Option<IpAdd
 /// Always: `Unsupported`.
 pub fn listen_queue(_socket: &Socket) -> io::Result<TransportState> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Not known on this system.
+#[must_use]
+pub fn age_of_connection(_socket: &Socket) -> Option<(Duration, Duration)> {
+    None
 }
 
 /// Not known on this system.

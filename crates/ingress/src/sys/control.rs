@@ -1,6 +1,7 @@
 //! Control messages as the Linux kernel lays them out (`cmsg(3)`). Reads and writes bytes; calls nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, SystemTime};
 
 use crate::kernel::{Received, Recorded};
 
@@ -114,9 +115,20 @@ pub(super) fn add_to(received: &mut Received, control: &[u8]) {
             index = info.index;
         } else if (message.level, message.kind) == (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) {
             received.dropped = bytes(message.data, 0).map(u32::from_ne_bytes);
+        } else if (message.level, message.kind) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) {
+            received.received_at = time_in(message.data);
         }
     }
     received.index = Some(index).filter(|&index| index != 0);
+}
+
+/// The time in a `struct timespec`.
+fn time_in(data: &[u8]) -> Option<SystemTime> {
+    /// Two machine words.
+    const WORD: usize = size_of::<libc::c_long>();
+    let word = |at: usize| bytes(data, at).map(libc::c_long::from_ne_bytes);
+    let (seconds, nanoseconds) = (u64::try_from(word(0)?).ok()?, u32::try_from(word(WORD)?).ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
 }
 
 /// The control message that sets the source address of a datagram, and for IPv6 the outgoing interface of a link-local one.
@@ -170,6 +182,7 @@ mod tests {
             reply_from: None,
             index: None,
             dropped: None,
+            received_at: None,
         };
         add_to(&mut received, &control.concat());
         received

@@ -120,8 +120,16 @@ pub(crate) fn receive(socket: &impl AsFd, buffer: &mut [u8], wait: bool) -> io::
     let peer = unix::socket_addr(unsafe { peer.assume_init_ref() }).ok_or(io::ErrorKind::InvalidData)?;
     let written = (message.msg_controllen as usize).min(CONTROL_LEN);
     let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
-    let mut received =
-        Received { length, truncated, peer, destination: None, reply_from: None, index: None, dropped: None };
+    let mut received = Received {
+        length,
+        truncated,
+        peer,
+        destination: None,
+        reply_from: None,
+        index: None,
+        dropped: None,
+        received_at: None,
+    };
     control::add_to(&mut received, &control[..written]);
     Ok(received)
 }

@@ -605,7 +605,6 @@ mod tests {
                 v6only: None,
                 cgroup: None,
                 transparent: None,
-                expires_ms: 0,
             };
             dumped.push((protocol, socket));
         }

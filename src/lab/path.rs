@@ -2,7 +2,7 @@
 //! from their snapshots.
 //!
 //! [`crate::plan::reach`] starts at the ingress interface; this module computes which interface that is. It covers only
-//! what a lab can build: no policy rules, no VRF.
+//! what a lab can build: no VRF.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,13 +11,12 @@ use ipnet::IpNet;
 
 use crate::model::addr::needs_zone;
 use crate::model::{
-    AddrClass, AddrState, Family, Interface, InterfaceAddress, Outcome, Protocol, Route, RouteKind, Snapshot,
+    AddrClass, AddrState, Family, Interface, InterfaceAddress, Outcome, Protocol, RouteKind, Snapshot,
 };
+use crate::plan::fib::{Decision, Fib, Flow};
 use crate::plan::local_table::LocalAddresses;
 use crate::plan::reach::Destination;
 
-/// `main` of `linux/rtnetlink.h`.
-const TABLE_MAIN: u32 = 254;
 /// More forwarders in a row than this are a loop (the TTL is 64; no lab is that long).
 const MOST_HOPS: usize = 32;
 
@@ -93,8 +92,16 @@ pub struct Arrival {
 /// Every node with indexed addresses.
 #[derive(Debug)]
 pub struct Nodes<'a> {
-    nodes: Vec<(&'a Snapshot, LocalAddresses)>,
+    nodes: Vec<Known<'a>>,
     wiring: &'a Segments,
+}
+
+/// A node's network with an index of its addresses and routes.
+#[derive(Debug)]
+struct Known<'a> {
+    snapshot: &'a Snapshot,
+    local: LocalAddresses,
+    fib: Fib<'a>,
 }
 
 /// The end of a path: node, interface, and whether it could also be another interface of this node, because several
@@ -105,15 +112,19 @@ impl<'a> Nodes<'a> {
     /// Indexes these snapshots, in the order of the nodes.
     #[must_use]
     pub fn new(snapshots: &'a [Snapshot], wiring: &'a Segments) -> Nodes<'a> {
-        let nodes = snapshots.iter().map(|snapshot| (snapshot, LocalAddresses::new(snapshot))).collect();
-        Nodes { nodes, wiring }
+        let known = |snapshot| Known {
+            snapshot,
+            local: LocalAddresses::new(snapshot),
+            fib: Fib::new(snapshot),
+        };
+        Nodes { nodes: snapshots.iter().map(known).collect(), wiring }
     }
 
     /// The interface of `node` that is used as the zone for a link-local address of the host's interface `zone`.
     /// Preferred is one on the same link (then true), then one that leads to the host, then any.
     #[must_use]
     pub fn zone_of(&self, node: usize, host: usize, zone: u32) -> Option<(u32, bool)> {
-        let (own, host) = (self.nodes.get(node)?.0, self.nodes.get(host)?.0);
+        let (own, host) = (self.nodes.get(node)?.snapshot, self.nodes.get(host)?.snapshot);
         let target = host.interface(zone).and_then(|interface| self.wiring.group(interface));
         let leads = |interface: &Interface| {
             let group = self.wiring.group(interface);
@@ -143,12 +154,12 @@ impl<'a> Nodes<'a> {
             address => address,
         };
         let oif = needs_zone(destination).then_some(zone);
-        let (own, local) = self.nodes.get(node).ok_or(Unreachable::Unknown)?;
-        if local.owner(destination, oif).is_some() {
+        let own = self.nodes.get(node).ok_or(Unreachable::Unknown)?;
+        if own.local.owner(destination, oif).is_some() {
             return Err(Unreachable::Itself);
         }
-        let hop = next_hop(own, destination, oif).ok_or(Unreachable::NoRoute)?;
-        let source = source_address(own, &hop, destination).ok_or(Unreachable::NoRoute)?;
+        let hop = own.next_hop(destination, None, oif, 0)?.ok_or(Unreachable::NoRoute)?;
+        let source = source_address(own.snapshot, &hop, destination).ok_or(Unreachable::NoRoute)?;
         let (end, interface, flux) = self.travel(node, source, destination, oif)?;
         if end != host || flux {
             return Err(Unreachable::Unknown);
@@ -169,36 +180,38 @@ impl<'a> Nodes<'a> {
     ) -> Result<End, Unreachable> {
         let mut here = from;
         let mut oif = oif;
+        let mut iif = 0;
         for hops in 0..MOST_HOPS {
-            let (snapshot, _) = self.nodes.get(here).ok_or(Unreachable::Unknown)?;
+            let node = self.nodes.get(here).ok_or(Unreachable::Unknown)?;
             let no_route = if hops == 0 { Unreachable::NoRoute } else { Unreachable::NoNeighbour };
-            let hop = next_hop(snapshot, destination, oif.take()).ok_or(no_route)?;
+            let hop = node.next_hop(destination, Some(source), oif.take(), iif)?.ok_or(no_route)?;
             if hop.refuses {
                 return Err(no_route);
             }
             let (next, interface, flux) = self.neighbour(here, &hop, source)?;
-            let (snapshot, local) = self.nodes.get(next).ok_or(Unreachable::Unknown)?;
-            if !snapshot.interface(interface).is_some_and(|interface| lets_in(snapshot, interface, source)) {
+            let node = self.nodes.get(next).ok_or(Unreachable::Unknown)?;
+            let arrives_on = node.snapshot.interface(interface).ok_or(Unreachable::Unknown)?;
+            if !lets_in(node, arrives_on, source)? {
                 return Err(Unreachable::Dropped);
             }
-            if local.owner(destination, Some(interface)).is_some() {
+            if node.local.owner(destination, Some(interface)).is_some() {
                 return Ok((next, interface, flux));
             }
             // A link-local packet is not forwarded.
             if needs_zone(destination) {
                 return Err(Unreachable::LinkLocal);
             }
-            if !forwards(snapshot, Family::of(destination)) || hops + 1 == MOST_HOPS {
+            if !forwards(node.snapshot, Family::of(destination)) || hops + 1 == MOST_HOPS {
                 return Err(Unreachable::Dropped);
             }
-            here = next;
+            (here, iif) = (next, interface);
         }
         Err(Unreachable::Dropped)
     }
 
     /// The nodes that answer for the next hop on its link (ARP, neighbour discovery), for a packet from `source`.
     fn neighbour(&self, from: usize, hop: &Hop, source: IpAddr) -> Result<End, Unreachable> {
-        let (snapshot, own) = self.nodes.get(from).ok_or(Unreachable::Unknown)?;
+        let Known { snapshot, local: own, .. } = self.nodes.get(from).ok_or(Unreachable::Unknown)?;
         // ARP uses the source address of the packet, unless the packet is forwarded (`arp_solicit()` with
         // `arp_announce` = 0).
         let asks = match own.owner(source, None) {
@@ -208,12 +221,12 @@ impl<'a> Nodes<'a> {
         let out = snapshot.interface(hop.interface).ok_or(Unreachable::Unknown)?;
         let group = self.wiring.group(out).filter(|_| out.up && out.running);
         let mut answers = Vec::new();
-        for (index, (other, local)) in self.nodes.iter().enumerate() {
-            for interface in other.interfaces.iter().filter(|interface| interface.up && interface.running) {
+        for (index, other) in self.nodes.iter().enumerate() {
+            for interface in other.snapshot.interfaces.iter().filter(|interface| interface.up && interface.running) {
                 let there =
                     group.is_some() && self.wiring.group(interface) == group && interface.master.is_none();
                 let itself = index == from && interface.index == hop.interface;
-                if there && !itself && answers_for(other, local, interface, hop.address, asks) {
+                if there && !itself && answers_for(other, interface, hop.address, asks)? {
                     answers.push((index, interface.index, false));
                 }
             }
@@ -239,58 +252,49 @@ struct Hop {
     refuses: bool,
 }
 
-/// Route lookup: the longest prefix, then the lowest metric; only routes over `oif` if that is set.
-fn next_hop(snapshot: &Snapshot, destination: IpAddr, oif: Option<u32>) -> Option<Hop> {
-    let family = Family::of(destination);
-    let mut best: Option<((u8, std::cmp::Reverse<u32>), Hop)> = None;
-    let mut offer = |prefix: u8, metric: u32, hop: Hop| {
-        let key = (prefix, std::cmp::Reverse(metric));
-        if oif.is_none_or(|oif| hop.interface == oif) && best.as_ref().is_none_or(|(other, _)| key > *other) {
-            best = Some((key, hop));
-        }
-    };
-    for (interface, address) in snapshot.addresses() {
-        let net = IpNet::new(address.address, address.prefix).ok();
-        let on_link = interface.up && !interface.loopback && address.family == family;
-        if let Some(net) = net.filter(|net| on_link && net.contains(&destination)) {
-            // `IP6_RT_PRIO_ADDRCONF`; IPv4 routes of addresses have metric 0.
-            let metric = if family == Family::Ipv6 { 256 } else { 0 };
-            let hop = Hop { interface: interface.index, address: destination, source: None, refuses: false };
-            offer(net.prefix_len(), metric, hop);
-        }
+impl Known<'_> {
+    /// The next step of a packet that this node sends (`iif` is 0) or forwards; `None` without a route.
+    ///
+    /// # Errors
+    /// [`Unreachable::Unknown`] where the route depends on facts that are not known.
+    fn next_hop(
+        &self,
+        destination: IpAddr,
+        source: Option<IpAddr>,
+        oif: Option<u32>,
+        iif: u32,
+    ) -> Result<Option<Hop>, Unreachable> {
+        let flow = Flow {
+            from: source,
+            iif,
+            oif: oif.unwrap_or(0),
+            strict: oif.is_some(),
+            ..Flow::to(destination)
+        };
+        Ok(match self.fib.output(&self.local, &flow) {
+            Decision::Found(found) => {
+                let route = found.route();
+                if found.hops.iter().nth(1).is_some() {
+                    return Err(Unreachable::Unknown);
+                }
+                route.interface.filter(|_| route.kind == RouteKind::Unicast).map(|interface| Hop {
+                    interface,
+                    address: route.gateway.unwrap_or(destination),
+                    source: route.source,
+                    refuses: false,
+                })
+            }
+            // With a device and no route the destination counts as on the link.
+            Decision::OnLink(interface) => {
+                Some(Hop { interface, address: destination, source: None, refuses: false })
+            }
+            Decision::Refused { route: None, rule: None, .. } | Decision::Local { .. } => None,
+            Decision::Refused { .. } => {
+                Some(Hop { interface: 0, address: destination, source: None, refuses: true })
+            }
+            Decision::Unknown { .. } => return Err(Unreachable::Unknown),
+        })
     }
-    for route in snapshot.routes.iter().filter(|route| route.table == TABLE_MAIN) {
-        if let Some(hop) = hop_of(route, destination) {
-            // `IP6_RT_PRIO_USER`.
-            let metric = route.metric.unwrap_or(if family == Family::Ipv6 { 1024 } else { 0 });
-            offer(route.destination.prefix_len(), metric, hop);
-        }
-    }
-    let found = best.map(|(_, hop)| hop);
-    match (found, oif) {
-        // With a device and no route, the destination counts as on-link (`ip_route_output_key_hash_rcu()`).
-        (None, Some(oif)) if family == Family::Ipv4 => {
-            Some(Hop { interface: oif, address: destination, source: None, refuses: false })
-        }
-        (found, _) => found,
-    }
-}
-
-fn hop_of(route: &Route, destination: IpAddr) -> Option<Hop> {
-    let refuses = match route.kind {
-        RouteKind::Unicast => false,
-        RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit => true,
-        _ => return None,
-    };
-    if !route.destination.contains(&destination) {
-        return None;
-    }
-    Some(Hop {
-        interface: route.interface.unwrap_or(0),
-        address: route.gateway.unwrap_or(destination),
-        source: route.source,
-        refuses,
-    })
 }
 
 /// Source address selection (`inet_select_addr()`; RFC 6724, section 5, as far as it matters here).
@@ -351,46 +355,47 @@ fn in_force(snapshot: &Snapshot, interface: &Interface, name: &str) -> i64 {
 
 /// Whether `rp_filter` accepts packets of `source` on `interface`: 1 requires that the return route uses this
 /// interface, 2 any return route (`__fib_validate_source()`). IPv6 has no such check.
-fn lets_in(snapshot: &Snapshot, interface: &Interface, source: IpAddr) -> bool {
-    let mode = in_force(snapshot, interface, "rp_filter");
+fn lets_in(node: &Known<'_>, interface: &Interface, source: IpAddr) -> Result<bool, Unreachable> {
+    let mode = in_force(node.snapshot, interface, "rp_filter");
     if source.is_ipv6() || mode == 0 {
-        return true;
+        return Ok(true);
     }
-    let back = next_hop(snapshot, source, None).filter(|hop| !hop.refuses);
-    back.is_some_and(|hop| mode != 1 || hop.interface == interface.index)
+    let back = node.next_hop(source, None, None, 0)?.filter(|hop| !hop.refuses);
+    Ok(back.is_some_and(|hop| mode != 1 || hop.interface == interface.index))
 }
 
 /// Whether a node answers on `interface` for `address` to a request from `asks`. ARP answers for every local address,
 /// unless `rp_filter`, `arp_ignore` or `arp_filter` forbids it (`arp_process()`). Neighbour discovery answers for the
 /// addresses of the interface (`ndisc_recv_ns()`).
 fn answers_for(
-    snapshot: &Snapshot,
-    local: &LocalAddresses,
+    node: &Known<'_>,
     interface: &Interface,
     address: IpAddr,
     asks: Option<IpAddr>,
-) -> bool {
+) -> Result<bool, Unreachable> {
     let own = || interface.addresses.iter().find(|own| own.address == address);
-    match address {
-        IpAddr::V4(v4) => {
-            let asks = asks.unwrap_or(address);
-            let near = |own: &InterfaceAddress| {
-                IpNet::new(own.address, own.prefix).is_ok_and(|net| net.contains(&asks))
-            };
-            let has = match in_force(snapshot, interface, "arp_ignore") {
-                1 => own().is_some(),
-                2 => own().is_some_and(near),
-                8 => false,
-                _ => local.owner(address, None).is_some(),
-            };
-            let filtered = in_force(snapshot, interface, "arp_filter") > 0
-                && next_hop(snapshot, asks, None).is_none_or(|hop| hop.interface != interface.index);
-            !v4.is_loopback() && has && !filtered && lets_in(snapshot, interface, asks)
-        }
-        IpAddr::V6(_) => {
-            own().is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed))
-        }
+    let IpAddr::V4(v4) = address else {
+        return Ok(own().is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed)));
+    };
+    let asks = asks.unwrap_or(address);
+    let near = |own: &InterfaceAddress| {
+        IpNet::new(own.address, own.prefix).is_ok_and(|net| net.contains(&asks))
+    };
+    let has = match in_force(node.snapshot, interface, "arp_ignore") {
+        1 => own().is_some(),
+        2 => own().is_some_and(near),
+        8 => false,
+        _ => node.local.owner(address, None).is_some(),
+    };
+    if v4.is_loopback() || !has {
+        return Ok(false);
     }
+    let filters = in_force(node.snapshot, interface, "arp_filter") > 0;
+    let elsewhere = |hop: Option<Hop>| hop.is_none_or(|hop| hop.interface != interface.index);
+    if filters && elsewhere(node.next_hop(asks, Some(address), None, 0)?) {
+        return Ok(false);
+    }
+    lets_in(node, interface, asks)
 }
 
 fn forwards(snapshot: &Snapshot, family: Family) -> bool {

@@ -21,7 +21,8 @@ use crate::plan::bind_check::Rights;
 use crate::plan::expand::{Expansion, expand};
 use crate::plan::filter::Filters;
 use crate::plan::predict::Holder;
-use crate::plan::reach::{Cell, Destination, Matrix, Reach};
+use crate::plan::local_table::LocalAddresses;
+use crate::plan::reach::{Arrivals, Cell, Destination, Matrix, Reach};
 use crate::probe::attempt::{self, Attempt, Limits};
 use crate::probe::listeners as probe;
 use crate::profile::Profile;
@@ -247,14 +248,8 @@ fn matrix(
     let mut sources = vec![Source::Host];
     let mut cells: Vec<Cell> = old.cells.iter().filter(|cell| cell.source == 0).cloned().collect();
     let mut zones: Vec<u32> = cells.iter().map(|cell| old.destinations[cell.destination].zone).collect();
-    let by_link = |interface: u32, destination: usize, service: usize| {
-        let name = &host.interface(interface)?.name;
-        let source =
-            old.sources.iter().position(|source| matches!(source, Source::Link(link) if link == name))?;
-        let same =
-            |cell: &&Cell| (cell.source, cell.destination, cell.service) == (source, destination, service);
-        old.cells.iter().find(same).map(|cell| Reach::clone(&cell.predicted))
-    };
+    let local = LocalAddresses::new(host);
+    let arrivals = Arrivals::new(host, &local);
     // Asking for a link-local address of another link leaves an unanswered neighbour behind, and all namespaces share a table of
     // 1024 of them (`net.ipv6.neigh.default.gc_thresh3`); a large lab leaves these questions out.
     let few = lab.plan.nodes.len() * old.destinations.len() <= 512;
@@ -272,10 +267,10 @@ fn matrix(
                 0
             };
             let arrival = nodes.arrival(node, lab.plan.host, to, zone);
-            for (service, (protocol, _)) in old.services.iter().enumerate() {
+            for (service, (protocol, port)) in old.services.iter().enumerate() {
                 let predicted = match arrival {
                     Err(loss) => lost(loss, *protocol),
-                    Ok(arrival) => match by_link(arrival.interface, destination, service) {
+                    Ok(arrival) => match arrivals.reach(&plan.binds, arrival.interface, to, (*protocol, *port)) {
                         Some(reach) => answered(reach, arrival, *protocol, plan),
                         None => lost(Unreachable::Unknown, *protocol),
                     },

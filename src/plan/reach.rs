@@ -262,6 +262,33 @@ pub fn predict_asked(
     axes
 }
 
+/// Packets that are known to arrive at a host, whose answers are followed elsewhere: those of the nodes of a lab.
+pub struct Arrivals<'a> {
+    view: HostView<'a>,
+}
+
+impl<'a> Arrivals<'a> {
+    /// At the host that `snapshot` is of; `local` is its addresses.
+    #[must_use]
+    pub fn new(snapshot: &'a Snapshot, local: &'a LocalAddresses) -> Arrivals<'a> {
+        Arrivals { view: HostView::new(snapshot, local) }
+    }
+
+    /// The outcome of a packet that arrives on the interface with this index; `None` where there is none.
+    #[must_use]
+    pub fn reach(
+        &self,
+        binds: &Binds,
+        interface: u32,
+        to: Destination,
+        (protocol, port): (Protocol, u16),
+    ) -> Option<Reach> {
+        let wire = self.view.by_index.get(&interface)?;
+        let path = self.view.arriving(wire, to.address.to_canonical());
+        Some(arrive(&self.view, binds, path, protocol, port))
+    }
+}
+
 /// A snapshot with the routes that its addresses bring, where the system does not report routes.
 fn with_routes(snapshot: &Snapshot) -> Cow<'_, Snapshot> {
     if snapshot.host.system == "linux" {

@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         expectations_pass_fail_and_stay_undecided,
         what_is_not_open_is_not_looked_at,
         short_queues_and_meeting_oneself_are_no_findings,
+        a_server_behind_wg_quick_is_not_reached_from_the_internet,
         a_host_in_disorder_is_foretold,
         nothing_bound_is_the_environments_fault,
         two_profiles_and_two_reports_are_compared,
@@ -455,6 +456,43 @@ fn short_queues_and_meeting_oneself_are_no_findings() {
         exits(&output, 0);
         assert_eq!(json(&output)["summary"]["disagree"], 0);
     }
+}
+
+/// wg-quick with `AllowedIPs = 0.0.0.0/0` on a server: clients beyond the router get no answer, and both the plan and the audit name
+/// the rule that takes it away.
+fn a_server_behind_wg_quick_is_not_reached_from_the_internet() {
+    let (ns, router, tunnel) = (Netns::new(), Netns::new(), Netns::new());
+    ns.sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
+    ns.wire("eth0", &router, "r0");
+    ns.wire("wg0", &tunnel, "t0");
+    ns.address("eth0", "192.0.2.10/24");
+    ns.address("wg0", "10.66.0.2/32");
+    ns.ip("route add default via 192.0.2.1");
+    ns.ip("route add default dev wg0 table 51820");
+    ns.ip("rule add not fwmark 51820 table 51820 priority 32765");
+    ns.ip("rule add table main suppress_prefixlength 0 priority 32764");
+    let plan = json(&run(&ns, &["plan", "--bind", "0.0.0.0:8022", "--format", "json"]));
+    let cell = |source: &str| {
+        let cells = plan["cells"].as_array().unwrap();
+        let found = cells.iter().find(|cell| cell["source"] == source && cell["destination"] == "192.0.2.10");
+        found.unwrap_or_else(|| panic!("{source}: {plan:#}"))["predicted"].clone()
+    };
+    assert_eq!(cell("link:eth0")["outcome"], "accepted");
+    let beyond = cell("link:eth0 beyond");
+    assert_eq!((&beyond["outcome"], &beyond["why"]), (&"timeout".into(), &"BS3040".into()));
+    let path = &beyond["return_path"];
+    assert_eq!((&path["rule"], &path["table"], &path["interface"]), (&32765.into(), &51820.into(), &"wg0".into()));
+    let _ssh = ns.run(|| std::net::TcpListener::bind("0.0.0.0:8022").unwrap());
+    let audit = text(&run(&ns, &["audit"])).0;
+    let audit = audit.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(audit.contains("clients of link:eth0 beyond get no answer"), "{audit}");
+    assert!(audit.contains("ip rule 32765: the answer leaves by wg0"), "{audit}");
+    // A setting is tried on the plan.
+    let strict = ["plan", "--bind", "0.0.0.0:8024", "--set", "net.ipv4.conf.eth0.rp_filter=1", "--format", "json"];
+    let strict = json(&run(&ns, &strict));
+    let cells = strict["cells"].as_array().unwrap();
+    let beyond = cells.iter().find(|cell| cell["source"] == "link:eth0 beyond").unwrap();
+    assert_eq!(beyond["predicted"]["why"], "BS3042", "{beyond:#}");
 }
 
 fn a_host_in_disorder_is_foretold() {

@@ -309,30 +309,9 @@ impl<'a> HostView<'a> {
             Some(link) => link.addresses.source(destination),
             None => None,
         };
-        let mut special = None;
-        match destination {
-            IpAddr::V4(v4) if v4.is_loopback() => {
-                if !self.route_localnet(wire) {
-                    return Some(Path::Lost(Outcome::Timeout, Code::LOOPBACK_FROM_WIRE));
-                }
-                special = Some(Code::ROUTE_LOCALNET);
-            }
-            IpAddr::V6(_) if ipv6_is_off(wire) => {
-                return Some(Path::Lost(Outcome::Timeout, Code::IPV6_OFF));
-            }
-            // `ip6_rcv_core()`; RFC 4291, 2.5.3.
-            IpAddr::V6(v6) if v6.is_loopback() => {
-                return Some(Path::Lost(Outcome::Timeout, Code::LOOPBACK_FROM_WIRE));
-            }
-            _ => {}
-        }
-        // On this link the address means this link's, whatever zone it was shown with. The rule for the table `local` comes before
-        // the one for the VRF's (ip-rule(8)), so a VRF's packets find the addresses of the host at large, too.
-        let owner = self.local.owner(destination, None);
-        let Some(owner) = owner.or_else(|| self.local.owner(destination, Some(wire.index))) else {
-            let link_local = AddrClass::of(destination) == AddrClass::Link;
-            let why = if link_local { Code::LINK_LOCAL_ELSEWHERE } else { Code::OTHER_VRF };
-            return Some(Path::Lost(Outcome::Timeout, why));
+        let arriving = match self.arriving(wire, destination) {
+            Path::Arrives(arriving) => arriving,
+            lost => return Some(lost),
         };
         let Some(client) = client else {
             return Some(Path::Lost(Outcome::Timeout, Code::NO_WAY_BACK));
@@ -344,10 +323,6 @@ impl<'a> HostView<'a> {
         let flow = Flow { iif: wire.index, from: Some(client), ..Flow::to(destination) };
         if let Some(path) = self.diverted(family, flow) {
             return Some(path);
-        }
-        if special.is_none() && owner != wire.index {
-            let by_route = self.is_local_route(destination);
-            special = Some(if by_route { Code::LOCAL_ROUTE } else { Code::WEAK_HOST });
         }
         let back = if self.fib.is_selective(family) {
             Back::Each(question)
@@ -364,14 +339,46 @@ impl<'a> HostView<'a> {
                 by_device: self.answer(&question, &by_device),
             }
         };
-        Some(Path::Arrives(Arriving {
+        Some(Path::Arrives(Arriving { back, ..arriving }))
+    }
+
+    /// A packet that has arrived on a link: whether the address is this host's there. That its answer gets back is assumed.
+    pub(super) fn arriving(&self, wire: &Interface, destination: IpAddr) -> Path {
+        let mut special = None;
+        match destination {
+            IpAddr::V4(v4) if v4.is_loopback() => {
+                if !self.route_localnet(wire) {
+                    return Path::Lost(Outcome::Timeout, Code::LOOPBACK_FROM_WIRE);
+                }
+                special = Some(Code::ROUTE_LOCALNET);
+            }
+            IpAddr::V6(_) if ipv6_is_off(wire) => return Path::Lost(Outcome::Timeout, Code::IPV6_OFF),
+            // `ip6_rcv_core()`; RFC 4291, 2.5.3.
+            IpAddr::V6(v6) if v6.is_loopback() => {
+                return Path::Lost(Outcome::Timeout, Code::LOOPBACK_FROM_WIRE);
+            }
+            _ => {}
+        }
+        // On this link the address means this link's, whatever zone it was shown with. The rule for the table `local` comes before
+        // the one for the VRF's (ip-rule(8)), so a VRF's packets find the addresses of the host outside of VRFs as well.
+        let owner = self.local.owner(destination, None);
+        let Some(owner) = owner.or_else(|| self.local.owner(destination, Some(wire.index))) else {
+            let link_local = AddrClass::of(destination) == AddrClass::Link;
+            let why = if link_local { Code::LINK_LOCAL_ELSEWHERE } else { Code::OTHER_VRF };
+            return Path::Lost(Outcome::Timeout, why);
+        };
+        if special.is_none() && owner != wire.index {
+            let by_route = self.is_local_route(destination);
+            special = Some(if by_route { Code::LOCAL_ROUTE } else { Code::WEAK_HOST });
+        }
+        Path::Arrives(Arriving {
             destination,
             device: wire.index,
             vrf: self.vrf(wire.index),
             ingress: wire.index,
             special,
-            back,
-        }))
+            back: Back::Here { plain: Some(true), by_device: Some(true) },
+        })
     }
 
     /// What keeps the neighbours of a link, the client or the router before it, from finding out where to send a packet.

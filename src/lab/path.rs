@@ -112,11 +112,8 @@ impl<'a> Nodes<'a> {
     /// Indexes these snapshots, in the order of the nodes.
     #[must_use]
     pub fn new(snapshots: &'a [Snapshot], wiring: &'a Segments) -> Nodes<'a> {
-        let known = |snapshot| Known {
-            snapshot,
-            local: LocalAddresses::new(snapshot),
-            fib: Fib::new(snapshot),
-        };
+        let known =
+            |snapshot| Known { snapshot, local: LocalAddresses::new(snapshot), fib: Fib::new(snapshot) };
         Nodes { nodes: snapshots.iter().map(known).collect(), wiring }
     }
 
@@ -222,7 +219,9 @@ impl<'a> Nodes<'a> {
         let group = self.wiring.group(out).filter(|_| out.up && out.running);
         let mut answers = Vec::new();
         for (index, other) in self.nodes.iter().enumerate() {
-            for interface in other.snapshot.interfaces.iter().filter(|interface| interface.up && interface.running) {
+            for interface in
+                other.snapshot.interfaces.iter().filter(|interface| interface.up && interface.running)
+            {
                 let there =
                     group.is_some() && self.wiring.group(interface) == group && interface.master.is_none();
                 let itself = index == from && interface.index == hop.interface;
@@ -264,13 +263,8 @@ impl Known<'_> {
         oif: Option<u32>,
         iif: u32,
     ) -> Result<Option<Hop>, Unreachable> {
-        let flow = Flow {
-            from: source,
-            iif,
-            oif: oif.unwrap_or(0),
-            strict: oif.is_some(),
-            ..Flow::to(destination)
-        };
+        let flow =
+            Flow { from: source, iif, oif: oif.unwrap_or(0), strict: oif.is_some(), ..Flow::to(destination) };
         Ok(match self.fib.output(&self.local, &flow) {
             Decision::Found(found) => {
                 let route = found.route();
@@ -378,9 +372,8 @@ fn answers_for(
         return Ok(own().is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed)));
     };
     let asks = asks.unwrap_or(address);
-    let near = |own: &InterfaceAddress| {
-        IpNet::new(own.address, own.prefix).is_ok_and(|net| net.contains(&asks))
-    };
+    let near =
+        |own: &InterfaceAddress| IpNet::new(own.address, own.prefix).is_ok_and(|net| net.contains(&asks));
     let has = match in_force(node.snapshot, interface, "arp_ignore") {
         1 => own().is_some(),
         2 => own().is_some_and(near),

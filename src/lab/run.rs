@@ -20,8 +20,8 @@ use crate::model::{FamilyExposure, Outcome, Protocol, Snapshot, SocketSpec, Sour
 use crate::plan::bind_check::Rights;
 use crate::plan::expand::{Expansion, expand};
 use crate::plan::filter::Filters;
-use crate::plan::predict::Holder;
 use crate::plan::local_table::LocalAddresses;
+use crate::plan::predict::Holder;
 use crate::plan::reach::{Arrivals, Cell, Destination, Matrix, Reach};
 use crate::probe::attempt::{self, Attempt, Limits};
 use crate::probe::listeners as probe;
@@ -270,10 +270,12 @@ fn matrix(
             for (service, (protocol, port)) in old.services.iter().enumerate() {
                 let predicted = match arrival {
                     Err(loss) => lost(loss, *protocol),
-                    Ok(arrival) => match arrivals.reach(&plan.binds, arrival.interface, to, (*protocol, *port)) {
-                        Some(reach) => answered(reach, arrival, *protocol, plan),
-                        None => lost(Unreachable::Unknown, *protocol),
-                    },
+                    Ok(arrival) => {
+                        match arrivals.reach(&plan.binds, arrival.interface, to, (*protocol, *port)) {
+                            Some(reach) => answered(reach, arrival, *protocol, plan),
+                            None => lost(Unreachable::Unknown, *protocol),
+                        }
+                    }
                 };
                 cells.push(Cell {
                     source: sources.len() - 1,

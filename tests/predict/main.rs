@@ -481,14 +481,18 @@ fn a_server_behind_wg_quick_is_not_reached_from_the_internet() {
     let beyond = cell("link:eth0 beyond");
     assert_eq!((&beyond["outcome"], &beyond["why"]), (&"timeout".into(), &"BS3040".into()));
     let path = &beyond["return_path"];
-    assert_eq!((&path["rule"], &path["table"], &path["interface"]), (&32765.into(), &51820.into(), &"wg0".into()));
+    assert_eq!(
+        (&path["rule"], &path["table"], &path["interface"]),
+        (&32765.into(), &51820.into(), &"wg0".into())
+    );
     let _ssh = ns.run(|| std::net::TcpListener::bind("0.0.0.0:8022").unwrap());
     let audit = text(&run(&ns, &["audit"])).0;
     let audit = audit.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(audit.contains("clients of link:eth0 beyond get no answer"), "{audit}");
     assert!(audit.contains("ip rule 32765: the answer leaves by wg0"), "{audit}");
     // A setting is tried on the plan.
-    let strict = ["plan", "--bind", "0.0.0.0:8024", "--set", "net.ipv4.conf.eth0.rp_filter=1", "--format", "json"];
+    let strict =
+        ["plan", "--bind", "0.0.0.0:8024", "--set", "net.ipv4.conf.eth0.rp_filter=1", "--format", "json"];
     let strict = json(&run(&ns, &strict));
     let cells = strict["cells"].as_array().unwrap();
     let beyond = cells.iter().find(|cell| cell["source"] == "link:eth0 beyond").unwrap();

@@ -74,3 +74,26 @@ fn a_plan_fits_every_width_and_one_screen() {
     }
     assert!(plan(&host, 80, &["default", "-v"]).contains("BS3003"), "-v shows the rule of each result");
 }
+
+#[test]
+fn the_tutorial_tries_its_claims_in_both_languages() {
+    for (arguments, words) in [
+        (&["tutorial"][..], ["Three claims", "TRUE", "FALSE", "accepted on eth1", "17/17"]),
+        (
+            &["tutorial", "--lang", "es"],
+            ["Tres afirmaciones", "VERDADERO", "FALSO", "aceptada en eth1", "17/17"],
+        ),
+    ] {
+        let output = bindscope(arguments).env("COLUMNS", "80").output().unwrap();
+        let (stdout, stderr) = text(&output);
+        if output.status.code() == Some(4) && std::env::var_os("BINDSCOPE_REQUIRE_NETNS").is_none() {
+            eprintln!("skipped: no namespaces here: {stderr}");
+            return;
+        }
+        assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+        for word in words {
+            assert!(stdout.contains(word), "{word}: {stdout}");
+        }
+        assert!(stdout.lines().all(|line| line.width() <= 80), "{stdout}");
+    }
+}

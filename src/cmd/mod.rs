@@ -25,6 +25,7 @@ pub mod probe;
 pub mod profile_args;
 pub mod schema;
 pub mod target_host;
+pub mod tutorial;
 pub mod why;
 
 use std::ffi::OsString;
@@ -77,6 +78,8 @@ enum Command {
     Listen(Deferred<listen::Args>),
     /// Show what answers at an address of this host, such as localhost:3000, and why not
     Why(Deferred<why::Args>),
+    /// Three claims about 0.0.0.0, 127.0.0.1 and an interface's address, tried in a lab without root
+    Tutorial(Deferred<tutorial::Args>),
     /// Show what already listens here, who can reach it, and whether a policy allows it
     Audit(Deferred<audit::Args>),
     /// Show established connections of this machine's servers, with their ingress interface if permitted
@@ -122,6 +125,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             None => overview::run(&context),
             Some(Command::Interfaces(Deferred(args))) => interfaces::run(args, &context),
             Some(Command::Listen(Deferred(args))) => listen::run(args, &context),
+            Some(Command::Tutorial(Deferred(args))) => tutorial::run(args, &context),
             Some(Command::Why(Deferred(args))) => why::run(args, &context),
             Some(Command::Audit(Deferred(args))) => audit::run(args, &context),
             Some(Command::Connections(Deferred(args))) => connections::run(args, &context),

@@ -15,4 +15,5 @@ mod ranges;
 mod style;
 pub mod summary;
 mod table;
+pub mod tutorial;
 pub mod why;

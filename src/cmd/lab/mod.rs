@@ -220,7 +220,7 @@ fn failed(error: BuildError) -> Failure {
     failed_at("the lab could not be built", error)
 }
 
-fn failed_at(what: &str, error: BuildError) -> Failure {
+pub(super) fn failed_at(what: &str, error: BuildError) -> Failure {
     match error {
         BuildError::Refused(refusal) => refused(&refusal),
         BuildError::Operation { command, source } => {

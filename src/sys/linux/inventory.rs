@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Query, SockDiag, state};
-use super::{cgroup, hugepages, kernel_sockets, lifetimes, pidfd, processes};
+use super::{cgroup, hugepages, kernel_sockets, lifetimes, pidfd, processes, socket_units};
 use crate::model::addr::{needs_zone, overlap};
 use crate::model::kernel_release::KernelRelease;
 use crate::model::{
@@ -434,6 +434,7 @@ pub fn attach_owners<'a>(
             }
         }
     }
+    socket_units::name(sockets.iter_mut().map(|socket| &mut **socket));
     let mut because = Vec::new();
     if let Some(reason) = incomplete
         && unknown > 0

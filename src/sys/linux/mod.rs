@@ -34,6 +34,7 @@ pub mod sandbox;
 pub mod snapshot;
 mod sock_diag;
 pub mod socket_activation;
+mod socket_units;
 pub mod startup;
 mod userns_errors;
 pub mod visibility;

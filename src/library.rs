@@ -190,7 +190,7 @@ pub(crate) fn look(options: &InventoryOptions) -> Seen {
         Snapshot::default()
     });
     host.groups = groups_of(&inventory.sockets);
-    host.packet_filters = Some(sys::packet_filters());
+    host.packet_filters = Some(sys::packet_filters_with_rules());
     Seen {
         host,
         not_examined: sys::not_examined(&inventory.sockets),

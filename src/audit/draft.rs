@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{Report, clients, plain};
+use super::{Published, Report, clients, plain};
 use crate::code::Code;
 use crate::diag::Severity;
+use crate::escape::escape;
 use crate::model::{Exposure, ListeningSocket, Protocol};
 
 /// Owners that a rule covers.
@@ -87,8 +88,44 @@ pub fn policy(report: &Report, name: &str, day: &str) -> String {
     for (key, group) in &groups {
         rule(&mut out, key, group, &mut ids);
     }
+    for one in &report.published {
+        published(&mut out, one, &mut ids);
+    }
     waivers(&mut out, report);
     out
+}
+
+/// A rule for a port that address translation publishes.
+fn published(out: &mut String, one: &Published, ids: &mut BTreeSet<String>) {
+    let first = match one.ports {
+        Some((first, _)) => format!("published-{first}"),
+        None => "published".to_owned(),
+    };
+    let mut id = first.clone();
+    for number in 2.. {
+        if ids.insert(id.clone()) {
+            break;
+        }
+        id = format!("{first}-{number}");
+    }
+    let _ = write!(
+        out,
+        "\n# Published by address translation: {}\n[[allow]]\nid = {}\n",
+        escape(&one.summary()),
+        quoted(&id)
+    );
+    if let Some(protocol) = one.protocol {
+        let _ = writeln!(out, "protocol = \"{protocol}\"");
+    }
+    let _ = match one.ports {
+        Some((first, last)) if first == last => writeln!(out, "port = {first}"),
+        Some((first, last)) => writeln!(out, "port = \"{first}-{last}\""),
+        None => Ok(()),
+    };
+    let _ = writeln!(out, "exposure = \"{}\"", one.exposure.widest());
+    if one.exposure.widest() == Exposure::Global {
+        out.push_str("reason = \"it was there; say why anybody may reach it\"\n");
+    }
 }
 
 fn rule(out: &mut String, (protocol, port, program): &Key, group: &Group, ids: &mut BTreeSet<String>) {

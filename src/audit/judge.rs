@@ -95,6 +95,7 @@ impl Judge<'_> {
         for rule in &self.policy.allow {
             self.presence(rule, report);
         }
+        self.published(report);
         if report.checks.is_empty() {
             let mut finding = Finding::new(
                 Code::NOTHING_JUDGED,
@@ -299,6 +300,65 @@ impl Judge<'_> {
             because,
             location: place,
         });
+    }
+
+    /// Whether the policy allows the ports that address translation publishes: a rule names one by protocol and port, and allows
+    /// its exposure.
+    fn published(&self, report: &mut Report) {
+        for one in &report.published {
+            let allows = |rule: &&Allow| {
+                let matches = &rule.matches;
+                let anything =
+                    Match { protocol: None, ports: Vec::new(), ..matches.clone() } == Match::default();
+                let covers =
+                    |(first, last): (u16, u16)| (first..=last).all(|port| matches.ports.contains(&port));
+                anything
+                    && rule.expires.is_none_or(|last| last >= self.today)
+                    && matches.protocol.is_none_or(|protocol| one.protocol == Some(protocol))
+                    && (matches.ports.is_empty() || one.ports.is_some_and(covers))
+                    && one.exposure.widest() <= rule.exposure
+            };
+            let rule = self.policy.allow.iter().find(allows);
+            let (verdict, because, place) = match rule {
+                Some(rule) => {
+                    (Verdict::Pass, format!("allowed by \"{}\"", rule.id), self.place(&rule.places, "id"))
+                }
+                None if !self.policy.deny_by_default => {
+                    let because = "the policy allows what it does not name".to_owned();
+                    (Verdict::Pass, because, self.place(&self.policy.places, "default"))
+                }
+                None => {
+                    let because =
+                        format!("no rule of the policy allows the published port {}", one.summary());
+                    (Verdict::Fail, because, self.place(&self.policy.places, "default"))
+                }
+            };
+            if verdict == Verdict::Fail {
+                let mut finding = Finding::new(Code::NOT_ALLOWED, Severity::Error, None, because.clone())
+                    .help(
+                        "remove the rule that publishes it, or add an [[allow]] with its port and a reason",
+                    );
+                finding.location = Some(place.clone());
+                report.findings.push(finding);
+            } else if rule.is_some() {
+                let about = |finding: &&mut Finding| {
+                    matches!(finding.code, Code::PUBLISHED | Code::PASSES_INPUT)
+                        && finding.message.contains(&one.summary())
+                };
+                report
+                    .findings
+                    .iter_mut()
+                    .filter(about)
+                    .for_each(|finding| finding.severity = Severity::Note);
+            }
+            report.checks.push(Check {
+                name: format!("{} may be published", one.summary()),
+                socket: None,
+                verdict,
+                because,
+                location: Some(place),
+            });
+        }
     }
 
     /// Whether a listener that the rule requires exists.

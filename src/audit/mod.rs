@@ -12,6 +12,7 @@ pub mod draft;
 pub mod extent;
 pub mod identity;
 pub mod judge;
+pub mod published;
 pub mod rehearsed;
 pub mod rules;
 pub mod select;
@@ -24,6 +25,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 pub use clients::Skipped;
+pub use published::Published;
 
 use crate::code::Code;
 use crate::diag::{Place, Severity};
@@ -202,6 +204,10 @@ pub struct Report {
     pub skipped: Vec<Skipped>,
     /// What was found but is not evaluated.
     pub not_examined: NotExamined,
+    /// Ports that rules of address translation publish.
+    pub published: Vec<Published>,
+    /// Why it is not known what packet filters leave of the exposure; null when there are none.
+    pub exposure_filtered_because: Option<String>,
     /// The tables of packet filters in each namespace where they were looked for.
     pub filters: Vec<PacketFilters>,
     /// Findings, by socket.
@@ -328,6 +334,8 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_
         sockets: Vec::new(),
         skipped: Vec::new(),
         not_examined: NotExamined::default(),
+        published: Vec::new(),
+        exposure_filtered_because: None,
         filters: Vec::new(),
         findings: Vec::new(),
         checks: Vec::new(),
@@ -353,12 +361,14 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_
             ));
             found.clear();
         }
+        report.published.extend(published::of(site, &mut found));
         add(&mut report.findings, found);
         add(&mut report.sockets, std::mem::take(&mut site.sockets));
         report.filters.extend(site.host.packet_filters.iter().map(PacketFilters::without_rules));
         report.incomplete_because.extend_from_slice(&site.host.incomplete_because);
         report.namespaces.push(site.namespace.clone());
     }
+    report.exposure_filtered_because = report.why_not_filtered();
     report.settle();
     report
 }

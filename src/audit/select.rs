@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::Report;
+use super::{Published, Report};
 use crate::model::{Exposure, Family, ListeningSocket, Protocol};
 use crate::profile::bind::glob;
 
@@ -73,6 +73,15 @@ impl Selection {
         };
         report.findings.retain_mut(|finding| moved(&mut finding.socket));
         report.checks.retain_mut(|check| moved(&mut check.socket));
+        let overlaps = |one: &Published| {
+            let ports = one.ports.unwrap_or((0, u16::MAX));
+            (self.ports.is_empty()
+                || self.ports.iter().any(|own| ports.0 <= *own.end() && *own.start() <= ports.1))
+                && self.protocol.is_none_or(|own| one.protocol.is_none_or(|protocol| protocol == own))
+                && self.exposure.is_none_or(|least| one.exposure.widest() >= least)
+                && self.process.is_empty()
+        };
+        report.published.retain(overlaps);
         report.skipped.retain(|skipped| self.takes(&skipped.socket, false));
         report.settle();
     }

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Color};
 
 use super::notes::{Footnotes, subject_of};
 use super::{level, rows};
-use crate::audit::{BySocket, Finding, Report, Verdict};
+use crate::audit::{BySocket, Finding, Published, Report, Verdict};
 use crate::diag::Severity;
 use crate::escape::{escape, printable};
 use crate::model::{Exposure, filters};
@@ -57,7 +57,12 @@ pub fn human(report: &Report, style: Style) -> String {
             let _ =
                 writeln!(out, "{gap}{}", style.paint(BOLD, &format!("network namespace {inode}: {name}")));
         }
-        rows::write(&mut out, report, here, &notes, style);
+        let published: Vec<&Published> = report
+            .published
+            .iter()
+            .filter(|one| one.netns == namespace.inode && report.baseline.is_none())
+            .collect();
+        rows::write(&mut out, report, here, &published, &notes, style);
     }
     if report.sockets.is_empty() {
         out.push_str(if report.unseen() {

@@ -3,9 +3,9 @@
 use super::human::{BOLD, Style};
 use super::notes::Footnotes;
 use super::{address, owners};
-use crate::audit::Report;
+use crate::audit::{Published, Report};
 use crate::escape::escape;
-use crate::model::{Family, ListeningSocket, Protocol};
+use crate::model::{Exposure, Family, ListeningSocket, Protocol};
 use crate::render::table::width;
 
 /// Blanks between two columns.
@@ -21,13 +21,15 @@ pub(super) fn write(
     out: &mut String,
     report: &Report,
     places: &[usize],
+    published: &[&Published],
     notes: &Footnotes<'_>,
     style: Style,
 ) {
-    if places.is_empty() {
+    let mut cells: Vec<[String; 5]> = places.iter().map(|&place| row(report, place, notes, style)).collect();
+    cells.extend(published.iter().map(|one| translated(one)));
+    if cells.is_empty() {
         return;
     }
-    let cells: Vec<[String; 5]> = places.iter().map(|&place| row(report, place, notes, style)).collect();
     let widest = |column: usize| {
         cells.iter().map(|row| width(&row[column])).max().unwrap_or(0).max(width(HEADINGS[column]))
     };
@@ -53,6 +55,23 @@ fn row(report: &Report, place: usize, notes: &Footnotes<'_>, style: Style) -> [S
         reach(socket, Family::Ipv6, known),
         process(socket, style),
         notes.numbers(place),
+    ]
+}
+
+/// A port that a rule publishes: where it leads, and that no socket decides.
+fn translated(one: &Published) -> [String; 5] {
+    let udp = one.protocol.filter(|protocol| *protocol == Protocol::Udp).map_or("", |_| " udp");
+    let reach = |exposure: Exposure| match exposure {
+        Exposure::None => "-".to_owned(),
+        exposure => exposure.words().to_owned(),
+    };
+    let process = if one.to.is_some() { "no socket: DNAT" } else { "no socket: redirect" };
+    [
+        format!("{}{udp}", one.summary()),
+        reach(one.exposure.ipv4),
+        reach(one.exposure.ipv6),
+        process.to_owned(),
+        String::new(),
     ]
 }
 

@@ -271,7 +271,12 @@ impl Judge<'_> {
         if rule.require == Require::No {
             let selects = |socket: &ListeningSocket| !matches!(selected(&rule.matches, socket), Selected::No);
             let skipped = || report.skipped.iter().any(|one| selects(&one.socket));
-            if !report.sockets.iter().any(selects) && !skipped() {
+            let publishes = |one: &super::Published| {
+                let (first, last) = one.ports.unwrap_or((0, u16::MAX));
+                rule.matches.ports.iter().any(|port| (first..=last).contains(port))
+            };
+            let published = || report.published.iter().any(publishes);
+            if !report.sockets.iter().any(selects) && !skipped() && !published() {
                 let message = format!("the rule \"{}\" matches no socket that listens here", rule.id);
                 let mut finding = Finding::new(Code::ALLOW_UNUSED, Severity::Note, None, message)
                     .help("remove it, or say `require = true` if it must be there");

@@ -6,6 +6,7 @@ mod support;
 
 mod blind;
 mod findings;
+mod published;
 mod rehearse;
 
 use std::ffi::OsString;
@@ -59,6 +60,9 @@ fn main() -> ExitCode {
             findings::a_udp_wildcard_is_open_to_the_link_without_an_address,
         ),
         trial("what_is_sent_to_many", findings::what_is_sent_to_many_is_heard_as_the_exposure_says),
+        trial("a_published_port", published::a_published_port_is_listed_and_judged),
+        trial("what_is_not_judged", published::what_is_not_judged_is_named_everywhere),
+        trial("a_selection", published::a_selection_narrows_and_fail_on_decides),
         trial("a_watch_ends_with_its_reader", findings::a_watch_ends_with_its_reader_and_tells_of_interfaces),
     ])
 }

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use bindscope::audit::{self, Site};
 use bindscope::model::{Family, IfName, Inventory, ListeningSocket, Protocol, SocketState};
 use bindscope::sys::{self, InventoryOptions};
 use libtest_mimic::Trial;
@@ -33,11 +34,132 @@ fn main() -> ExitCode {
         trial("who_holds_a_port_is_told", who_holds_a_port_is_told),
         trial("a_device_that_is_gone_is_no_wildcard", a_device_that_is_gone_is_no_wildcard),
         trial("a_full_queue_is_seen", a_full_queue_is_seen),
+        trial("clients_are_known_by_evidence_on_random_hosts", clients_are_known_by_evidence_on_random_hosts),
         trial("sockets_between_processes_have_no_owner", sockets_between_processes_have_no_owner),
         trial("many_sockets_are_all_told", many_sockets_are_all_told),
         trial("owners_that_come_and_go_are_never_confused", owners_that_come_and_go_are_never_confused),
     ]);
     harness(trials)
+}
+
+/// What a socket of a random host was opened as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// Its port was chosen by the kernel, in one family.
+    Client,
+    /// It must be judged.
+    Server,
+}
+
+/// Random hosts with a range of client ports of their own, reserved ports, clients and servers, shared sockets, transparent
+/// sockets, MPTCP endpoints and VXLAN: who is left out, who holds a socket and what is transparent is as it was opened.
+fn clients_are_known_by_evidence_on_random_hosts() {
+    let mut random = Random::seeded("clients_are_known_by_evidence");
+    let mut clients = 0;
+    for _ in 0..40 {
+        clients += host_of_clients(&mut random);
+    }
+    assert!(clients > 40, "{clients} clients prove nothing");
+}
+
+fn host_of_clients(random: &mut Random) -> usize {
+    let host = Netns::new();
+    host.ip("link add va type veth peer name vb");
+    host.ip("link set va up");
+    host.ip("link set vb up");
+    host.address("va", "10.1.0.1/24");
+    host.address("va", "fd01::1/64");
+    let low = *random.pick(&[20_000u16, 40_000, 50_000]);
+    let reserved = low + 100;
+    host.sysctl("net.ipv4.ip_local_port_range", &format!("{low} {}", low + 999));
+    host.sysctl("net.ipv4.ip_local_reserved_ports", &format!("{reserved}-{}", reserved + 49));
+    let tunnel = random.once_in(2);
+    if tunnel {
+        host.ip("link add vx type vxlan id 7 dstport 8472 local 10.1.0.1 dev va");
+        host.ip("link set vx up");
+    }
+    host.run(|| {
+        let mut expected: BTreeMap<u64, (Opening, bool)> = BTreeMap::new();
+        let mut held = Vec::new();
+        for number in 0..random.below(12) + 4 {
+            let number = u16::try_from(number).unwrap();
+            let kind = random.below(8);
+            let (address, port, opening) = match kind {
+                0 => ("0.0.0.0", 0, Opening::Client),
+                1 => ("10.1.0.1", 0, Opening::Client),
+                2 => ("fd01::1", 0, Opening::Client),
+                // A reserved port and one beyond the range are never chosen.
+                3 => ("0.0.0.0", reserved + number, Opening::Server),
+                4 => ("10.1.0.1", low + 2000 + number, Opening::Server),
+                // The same port in both families is a server's, and so is a dual-stack socket.
+                5 => ("0.0.0.0", low + 200 + number, Opening::Server),
+                6 => ("::", 0, Opening::Server),
+                _ => ("127.0.0.1", 0, Opening::Client),
+            };
+            let ip: IpAddr = address.parse().unwrap();
+            let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+            let socket = Socket::new(domain, Type::DGRAM, None).unwrap();
+            if ip.is_ipv6() {
+                socket.set_only_v6(kind != 6).unwrap();
+            }
+            let transparent = random.once_in(4) && ip.is_ipv4() && socket.set_ip_transparent_v4(true).is_ok();
+            if socket.bind(&SocketAddr::new(ip, port).into()).is_err() {
+                continue;
+            }
+            if kind == 5 {
+                let other = Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
+                other.set_only_v6(true).unwrap();
+                if other.bind(&SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port).into()).is_err() {
+                    continue;
+                }
+                expected.insert(inode(&other), (Opening::Server, false));
+                held.push(other);
+            }
+            expected.insert(inode(&socket), (opening, transparent));
+            held.push(socket);
+        }
+        // Ports that chance gave to both families are no evidence for a client.
+        let port = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap();
+        for one in &held {
+            let (at, family) = (port(one).port(), port(one).is_ipv4());
+            if held.iter().any(|other| port(other).port() == at && port(other).is_ipv4() != family) {
+                expected.get_mut(&inode(one)).unwrap().0 = Opening::Server;
+            }
+        }
+        for attempts_left in ATTEMPTS.rev() {
+            let inventory = sys::inventory(&InventoryOptions::default());
+            let unread = inventory.sockets.iter().any(|socket| socket.owners.is_none());
+            if attempts_left > 0 && unread {
+                continue;
+            }
+            let held_by_kernel: Vec<String> = inventory
+                .sockets
+                .iter()
+                .filter_map(|socket| Some(socket.kernel.as_ref()?.to_string()))
+                .collect();
+            assert_eq!(held_by_kernel, if tunnel { vec!["kernel: vxlan vx"] } else { vec![] });
+            let site = Site {
+                host: sys::snapshot().unwrap(),
+                sockets: inventory.sockets,
+                client_ports: inventory.client_ports,
+                ..Site::default()
+            };
+            let report = audit::report(&mut [site], Vec::new(), String::new(), true);
+            let found = |sockets: Vec<&ListeningSocket>, opening| -> Vec<(u64, (Opening, bool))> {
+                let of = |socket: &&ListeningSocket| socket.kernel.is_none();
+                let tell = |socket: &ListeningSocket| {
+                    (socket.inode.unwrap(), (opening, socket.transparent.unwrap()))
+                };
+                sockets.into_iter().filter(of).map(tell).collect()
+            };
+            let mut all = found(report.skipped.iter().map(|one| &one.socket).collect(), Opening::Client);
+            all.extend(found(report.sockets.iter().collect(), Opening::Server));
+            let all: BTreeMap<u64, (Opening, bool)> = all.into_iter().collect();
+            assert_eq!(all, expected, "range {low}, reserved {reserved}");
+            return report.skipped.len();
+        }
+        0
+    })
 }
 
 /// A socket of ours, and what must be told of it.

@@ -254,6 +254,9 @@ fn summary(report: &Report) -> String {
     let summary = &report.summary;
     let by = &summary.by_exposure;
     let mut text = counted(summary.sockets, "socket");
+    if !report.published.is_empty() {
+        let _ = write!(text, " and {}", counted(report.published.len(), "published port"));
+    }
     let parts: Vec<String> = [
         (by.global, Exposure::Global.words()),
         (by.private, Exposure::Private.words()),

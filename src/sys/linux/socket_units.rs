@@ -25,12 +25,19 @@ const LONGEST: u64 = 1 << 20;
 pub(super) fn name<'a>(sockets: impl Iterator<Item = &'a mut ListeningSocket>) {
     let mut units = None;
     for socket in sockets {
-        let Some(first) = socket.known_owners().iter().find(|owner| owner.pid == 1) else { continue };
+        let first = socket.known_owners().iter().find(|owner| owner.pid == 1);
+        // Unit files mean nothing to another first process, as in a container.
+        let Some(first) = first.filter(|first| is_systemd(first.exe.as_deref())) else { continue };
         let directories = || DIRECTORIES.map(PathBuf::from);
         let units = units.get_or_insert_with(|| Units::read(&directories()));
         let found = units.of(socket).filter(|unit| unit.exe.is_none() || unit.exe != first.exe);
         socket.activation = found;
     }
+}
+
+/// Whether a program is systemd.
+fn is_systemd(exe: Option<&str>) -> bool {
+    exe.and_then(|exe| exe.rsplit('/').next()) == Some("systemd")
 }
 
 /// The socket units of a system.
@@ -255,6 +262,12 @@ mod tests {
         assert_eq!(of("0.0.0.0", 81, &[1]), None, "a masked unit");
         let ssh = units.of(&socket("0.0.0.0", 2222, &[1])).unwrap();
         assert_eq!((ssh.exe.as_deref(), ssh.user.as_deref()), (Some("/usr/sbin/sshd"), Some("sshd")));
+    }
+
+    #[test]
+    fn only_systemd_reads_units() {
+        assert!(is_systemd(Some("/usr/lib/systemd/systemd")));
+        assert!(!is_systemd(Some("/usr/bin/python3")) && !is_systemd(None));
     }
 
     #[test]

@@ -16,21 +16,21 @@ pub enum Change {
     /// A new socket listens.
     SocketNew {
         /// The socket.
-        socket: ListeningSocket,
+        socket: Box<ListeningSocket>,
         /// Findings about it.
         findings: Vec<Finding>,
     },
     /// A socket was closed.
     SocketGone {
         /// Its last state.
-        socket: ListeningSocket,
+        socket: Box<ListeningSocket>,
     },
     /// The owners or the exposure of a socket changed.
     SocketChanged {
         /// Before.
-        before: ListeningSocket,
+        before: Box<ListeningSocket>,
         /// After.
-        after: ListeningSocket,
+        after: Box<ListeningSocket>,
     },
     /// A new finding about an existing socket, or about the host.
     FindingNew {
@@ -110,7 +110,7 @@ pub fn of_reports(before: &Report, after: &Report) -> Vec<Change> {
     let kept: BTreeSet<usize> = pairs.iter().filter_map(|(old, _)| *old).collect();
     let gone = |place: &usize| !kept.contains(place);
     for place in (0..before.sockets.len()).filter(gone) {
-        changes.push(Change::SocketGone { socket: before.sockets[place].clone() });
+        changes.push(Change::SocketGone { socket: Box::new(before.sockets[place].clone()) });
     }
     for (old, place) in &pairs {
         let socket = &after.sockets[*place];
@@ -118,11 +118,11 @@ pub fn of_reports(before: &Report, after: &Report) -> Vec<Change> {
             None => {
                 let findings =
                     after.findings.iter().filter(|finding| finding.socket == Some(*place)).cloned().collect();
-                changes.push(Change::SocketNew { socket: socket.clone(), findings });
+                changes.push(Change::SocketNew { socket: Box::new(socket.clone()), findings });
             }
             Some(was) if facts(&before.sockets[*was]) != facts(socket) => {
-                let before = before.sockets[*was].clone();
-                changes.push(Change::SocketChanged { before, after: socket.clone() });
+                let before = Box::new(before.sockets[*was].clone());
+                changes.push(Change::SocketChanged { before, after: Box::new(socket.clone()) });
             }
             Some(_) => {}
         }

@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn reserved_ports_and_sockets_of_the_kernel_are_no_clients() {
         let one = socket("udp 0.0.0.0:40000");
-        assert_eq!(skipped(&[one.clone()], "39999-40001"), Vec::<String>::new());
-        assert_eq!(skipped(&[one.clone()], "39999,40001").len(), 1);
+        assert_eq!(skipped(std::slice::from_ref(&one), "39999-40001"), Vec::<String>::new());
+        assert_eq!(skipped(std::slice::from_ref(&one), "39999,40001").len(), 1);
         let unknown = ListeningSocket { owners: None, ..one.clone() };
         assert_eq!(skipped(&[unknown], ""), Vec::<String>::new(), "its owner is unknown");
         let kernel = ListeningSocket { owners: Some([].into()), ..one.clone() };

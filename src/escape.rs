@@ -172,11 +172,12 @@ pub fn shell_bytes(bytes: &[u8]) -> String {
 
 /// Bytes that cannot be shown, written by printf(1), which every POSIX shell has: `$'...'` is not understood by all.
 fn shell_octal(bytes: &[u8]) -> String {
+    let bytes: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
     // A substitution loses the line breaks at its end.
     let end = bytes.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
     let (body, breaks) = bytes.split_at(end);
     let mut out = String::from("\"$(printf '");
-    for byte in body.iter().filter(|byte| **byte != 0) {
+    for byte in body {
         if byte.is_ascii_alphanumeric() || b"._:/@+, ".contains(byte) {
             out.push(char::from(*byte));
         } else {
@@ -240,6 +241,7 @@ mod tests {
         ] {
             assert_eq!(shell(text), word);
         }
+        assert_eq!(shell_bytes(b"a\n\0"), "\"$(printf 'a')\"'\n'");
         assert_eq!(shell_bytes(b"\xff%'"), "\"$(printf '\\377\\045\\047')\"");
     }
 

@@ -19,8 +19,8 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("reply", "model escape", "pure: bytes in, answer out"),
     (
         "serve",
-        "attribute reply sys model code",
-        "arrivals are values; their presentation is decided elsewhere",
+        "attribute reply plan sys model code",
+        "arrivals are values; their presentation is decided elsewhere; plan computes who can reach a socket",
     ),
     ("record", "model code escape", "the events that leave the program"),
     ("audit", "model plan profile code diag escape", "pure: findings follow from the inventory"),

@@ -58,6 +58,24 @@ pub struct Observation {
     pub took: Duration,
 }
 
+impl Observation {
+    /// An observation of which nothing but the outcome is known.
+    pub(super) fn of(outcome: Outcome) -> Observation {
+        Observation {
+            outcome,
+            taker: None,
+            ingress: None,
+            local: None,
+            peer: None,
+            v4_mapped: false,
+            errno: None,
+            answer: None,
+            client: None,
+            took: Duration::ZERO,
+        }
+    }
+}
+
 /// Limits of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {

@@ -462,7 +462,7 @@ impl<'a> Engine<'a> {
     fn stranger(&mut self, index: usize) {
         let Some(client) = self.clients.get(&index) else { return };
         let took = client.connected.unwrap_or_else(|| client.started.elapsed());
-        self.finish(index, Observation { took, ..nothing(Outcome::Accepted) });
+        self.finish(index, Observation { took, ..Observation::of(Outcome::Accepted) });
     }
 
     /// Ends an attempt whose socket has this error; EAGAIN if the error can only be in the socket's error queue. An ordinary
@@ -489,7 +489,10 @@ impl<'a> Engine<'a> {
         // A reset in reply to the SYN is ECONNREFUSED (`tcp_reset()` of `net/ipv4/tcp_input.c`). This reset came from a
         // server that had accepted.
         if errno == Errno::ECONNRESET && tcp {
-            return self.finish(index, Observation { took: started.elapsed(), ..nothing(Outcome::Accepted) });
+            return self.finish(
+                index,
+                Observation { took: started.elapsed(), ..Observation::of(Outcome::Accepted) },
+            );
         }
         let outcome = match answer {
             // What ICMPv6 calls prohibited is EACCES, as is a local refusal.
@@ -502,7 +505,7 @@ impl<'a> Engine<'a> {
             answer: answer.or(reset),
             client: end,
             took: started.elapsed(),
-            ..nothing(outcome)
+            ..Observation::of(outcome)
         };
         self.finish(index, observation);
     }
@@ -530,7 +533,7 @@ impl<'a> Engine<'a> {
                 self.stranger(index);
             } else {
                 let (took, answer) = (client.started.elapsed(), client.answer);
-                self.finish(index, Observation { took, answer, ..nothing(Outcome::Timeout) });
+                self.finish(index, Observation { took, answer, ..Observation::of(Outcome::Timeout) });
             }
         }
     }
@@ -566,21 +569,6 @@ fn opened(
         socket.set_linger(Some(Duration::ZERO))?;
     }
     Ok(socket)
-}
-
-fn nothing(outcome: Outcome) -> Observation {
-    Observation {
-        outcome,
-        taker: None,
-        ingress: None,
-        local: None,
-        peer: None,
-        v4_mapped: false,
-        errno: None,
-        answer: None,
-        client: None,
-        took: Duration::ZERO,
-    }
 }
 
 /// Whether the error means that there are no descriptors left.

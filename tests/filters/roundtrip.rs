@@ -337,3 +337,94 @@ pub fn of_legacy_tables_and_sets() {
         let _ = saved(&copy, "ipset", &["save"]);
     }
 }
+
+/// Replaces bytes by as many others, in every attribute of every object.
+fn patched(rules: &Ruleset, from: &[u8], to: &[u8]) -> Ruleset {
+    let mut rules = rules.clone();
+    for object in &mut rules.nftables {
+        let found: Vec<usize> =
+            (0..object.attributes.len()).filter(|at| object.attributes[*at..].starts_with(from)).collect();
+        for at in found {
+            object.attributes[at..at + to.len()].copy_from_slice(to);
+        }
+    }
+    rules
+}
+
+pub fn hostile_snapshots_are_refused_or_bounded() {
+    if !tool("nft") {
+        return;
+    }
+    let original = Netns::new();
+    let text = "table ip t {
+        set big { type ipv4_addr; size 65535; }
+        chain last { tcp dport 80 accept; }
+        chain more { tcp dport 81 jump last; }
+        chain input { type filter hook input priority 0; jump more; tcp dport 82 drop; }
+    }";
+    nft(&original, text).unwrap();
+    let rules = read(&original);
+    let begun = std::time::Instant::now();
+    // Jumps in a circle: the kernel refuses them.
+    let (copy, replayed) = replay(&patched(&rules, b"last\0", b"more\0"));
+    assert!(!replayed.missing.is_empty());
+    let listed = listing(&copy);
+    assert!(!listed.split("chain input").nth(1).unwrap().contains("jump"), "no packet gets there: {listed}");
+    // A set for which the kernel would make a table of a billion entries at once.
+    let (copy, replayed) = replay(&patched(&rules, &65535u32.to_be_bytes(), &(1u32 << 30).to_be_bytes()));
+    assert!(replayed.missing.iter().any(|one| one.contains("announces more than")), "{:?}", replayed.missing);
+    assert!(listing(&copy).contains("dport 82") && !listing(&copy).contains("set big"));
+    // Control characters in names are names, and reach no terminal.
+    let mut strange = patched(&rules, b"input\0", b"\x1b[2J\n\0");
+    for object in &mut strange.nftables {
+        for name in [&mut object.chain, &mut object.name].into_iter().flatten() {
+            *name = name.replace("input", "\x1b[2J\n");
+        }
+    }
+    strange.nftables.iter_mut().for_each(|object| {
+        if object.kind == NftKind::Rule {
+            object.attributes.truncate(object.attributes.len() - 1);
+        }
+    });
+    let (_, replayed) = replay(&strange);
+    assert!(!replayed.missing.is_empty());
+    assert!(
+        replayed.missing.iter().all(|one| !one.contains(|c: char| c.is_control())),
+        "{:?}",
+        replayed.missing
+    );
+    // The same object a thousand times, and one in a table that is not there.
+    let mut many = rules.clone();
+    let chain = many.nftables.iter().find(|object| object.kind == NftKind::Chain).unwrap().clone();
+    many.nftables.extend(std::iter::repeat_n(chain, 1000));
+    many.nftables.retain(|object| object.kind != NftKind::Table);
+    let (copy, replayed) = replay(&many);
+    assert!(listing(&copy).is_empty() && !replayed.missing.is_empty());
+    assert!(replayed.missing.iter().all(|one| one.len() < 2000), "not every object is named");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+    // A document whose bytes are not bytes.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let written = original.run(|| program::run(&["interfaces", "--json", "--output", path]));
+    assert!(written.status.success(), "{:?}", program::text(&written));
+    let text = std::fs::read_to_string(path).unwrap();
+    let (before, after) = text.split_once("\"attributes\":").unwrap();
+    let broken = format!("{before}\"attributes\":\"*\",\"x\":{after}");
+    std::fs::write(path, broken).unwrap();
+    let output = program::run(&["lab", "run", "--twin", path, "--bind", "127.0.0.1:8081"]);
+    assert_eq!(output.status.code(), Some(2), "{:?}", program::text(&output));
+}
+
+pub fn a_trace_leaves_nothing_behind() {
+    if !tool("nft") {
+        return;
+    }
+    let ns = Netns::new();
+    nft(&ns, corpus::NATIVE[0].1).unwrap();
+    let before = listing(&ns);
+    let (first, second) = ns.run(|| (sys::Trace::here(&[53]).unwrap(), sys::Trace::here(&[]).unwrap()));
+    assert!(listing(&ns).contains("bindscope-trace-1"), "two at once have two tables");
+    // This thread is in another namespace.
+    drop((first, second));
+    assert_eq!(listing(&ns), before);
+}

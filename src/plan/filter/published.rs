@@ -157,12 +157,10 @@ impl Search<'_> {
                         conditions.ports = Some((low, high));
                     }
                 }
-                Expression::Lookup { set, from, inverted: false, verdict, .. }
+                Expression::Lookup { set, from, inverted: false, verdict: true, .. }
                     if of(*from) == Some(&Holds::Port) =>
                 {
-                    if *verdict {
-                        self.verdicts(chain, set, &conditions, depth);
-                    }
+                    self.verdicts(chain, set, &conditions, depth);
                 }
                 Expression::Match(Match::Ports { protocol, destination, .. }) => {
                     conditions.protocol = protocol_of(*protocol).or(conditions.protocol);

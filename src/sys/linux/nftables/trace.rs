@@ -33,7 +33,9 @@ const BUFFER: usize = 8 << 20;
 
 /// A trace that runs. Its table is removed when it is dropped.
 pub struct Trace {
-    kernel: Netlink,
+    listener: Netlink,
+    /// For the end: the thread may be in another namespace by then, and this socket stays here.
+    control: Netlink,
     table: Vec<u8>,
 }
 
@@ -43,17 +45,17 @@ impl Trace {
     /// # Errors
     /// The refusal of the kernel.
     pub fn here(udp_ports: &[u16]) -> Result<Trace, Refusal> {
-        let mut kernel = Netlink::open(Service::Netfilter)?;
+        let mut control = Netlink::open(Service::Netfilter)?;
         let mut refusal = None;
         for number in 0..8 {
             let table = format!("bindscope-trace-{number}\0").into_bytes();
-            match mark(&mut kernel, &table, udp_ports)? {
+            match mark(&mut control, &table, udp_ports)? {
                 None => {
                     // Before the group is joined the answers of requests are read.
                     let mut listener = Netlink::open(Service::Netfilter)?;
                     listener.make_room(BUFFER);
                     listener.join(GROUP)?;
-                    return Ok(Trace { kernel: listener, table });
+                    return Ok(Trace { listener, control, table });
                 }
                 // Another table has this name.
                 Some(why) if why.is(libc::EEXIST) => refusal = Some(why),
@@ -69,7 +71,7 @@ impl Trace {
     /// As `recv(2)`.
     pub fn drain(&mut self, each: &mut dyn FnMut(TraceEvent)) -> io::Result<bool> {
         let own = self.table.strip_suffix(&[0]).unwrap_or_default();
-        self.kernel.drain(|kind, payload| {
+        self.listener.drain(|kind, payload| {
             if let Some(event) = event(kind, payload).filter(|event| event.chain.1.as_bytes() != own) {
                 each(event);
             }
@@ -79,10 +81,8 @@ impl Trace {
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        if let Ok(mut kernel) = Netlink::open(Service::Netfilter) {
-            let payload = [&header(INET)[..], &attribute(1, &self.table)].concat();
-            let _ = kernel.batch(SUBSYSTEM, &[Request { kind: DELETE_TABLE, flags: 0, payload }]);
-        }
+        let payload = [&header(INET)[..], &attribute(1, &self.table)].concat();
+        let _ = self.control.batch(SUBSYSTEM, &[Request { kind: DELETE_TABLE, flags: 0, payload }]);
     }
 }
 

@@ -262,8 +262,8 @@ mod tests {
         assert_eq!(link.address_owner, Some("eth1".into()));
         let guess = arrival("192.0.2.7:999", "192.0.2.1:80", None);
         assert_eq!((guess.ingress.index, guess.ingress.evidence), (Some(2), Evidence::Address));
-        for nobodys in ["203.0.113.5:80", "203.0.114.9:80"] {
-            let none = arrival("192.0.2.7:999", nobodys, None);
+        for unowned in ["203.0.113.5:80", "203.0.114.9:80"] {
+            let none = arrival("192.0.2.7:999", unowned, None);
             assert_eq!((none.ingress.index, none.ingress.evidence), (None, Evidence::Unknown));
             assert_eq!(none.address_owner, None);
         }

@@ -1,4 +1,4 @@
-//! `bindscope plan`: what will happen, before a socket is opened.
+//! `bindscope plan`: predictions, without opening a socket.
 
 use super::format_args::{FormatArgs, Formats};
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub struct Args {
     require_all: bool,
     #[command(flatten)]
     format: FormatArgs<Format>,
-    /// Write it to FILE instead of standard output
+    /// Write to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -38,7 +38,7 @@ pub struct Args {
 /// Formats of a plan or a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// Text for a person
+    /// Text for people
     Human,
     /// The document of schema bindscope.plan/1
     Json,

@@ -1,4 +1,4 @@
-//! `bindscope probe`: bind, connect from this host to everything, and show prediction beside observation.
+//! `bindscope probe`: bind, connect from this host to every address and port, and compare predicted with observed.
 
 use super::format_args::FormatArgs;
 use std::borrow::Cow;
@@ -40,28 +40,28 @@ pub struct Args {
     source: ProfileArgs,
     #[command(flatten)]
     format: FormatArgs<Format>,
-    /// Write it to FILE instead of standard output
+    /// Write to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How long one connection may take
+    /// Timeout of one connection
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     connect_timeout: Duration,
-    /// How long everything may take
+    /// Timeout of everything
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     deadline: Duration,
-    /// How many connections may wait for an answer at once
+    /// Maximum number of connections that wait for an answer at the same time
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..))]
     parallel: u16,
-    /// Which source addresses connections are made from
+    /// Source addresses of the connections
     #[arg(long, value_enum, default_value_t = Sources::Default, value_name = "WHICH")]
     sources: Sources,
-    /// Also connect to these TCP ports, whoever listens there, such as 22,8000-8099 or 1-65535
+    /// Also connect to these TCP ports, whichever program listens there, such as 22,8000-8099 or 1-65535
     #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = port_range, conflicts_with = "sources")]
     ports: Vec<RangeInclusive<u16>>,
-    /// Connect to these addresses of this host only: an address, a network, the name of an interface
+    /// Connect only to these addresses of this host: an address, a network, or an interface name
     #[arg(long, value_name = "WHERE", value_delimiter = ',', conflicts_with = "localhost")]
     destinations: Vec<String>,
-    /// Connect to every address of the name localhost too, as the file /etc/hosts has them
+    /// Also connect to every address of the name localhost in the file /etc/hosts
     #[arg(long)]
     localhost: bool,
 }
@@ -92,7 +92,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// Reads `22` or `8000-8099`.
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     match profile::ports::parse(text.trim())? {
-        range if *range.start() == 0 => Err("is a choice for a bind; nobody connects to it".to_owned()),
+        range if *range.start() == 0 => {
+            Err("lets the kernel choose a port for a bind; it is not a destination".to_owned())
+        }
         range => Ok(range),
     }
 }
@@ -333,7 +335,7 @@ fn observe(
     let mut indices = Vec::new();
     for (index, cell) in plan.matrix.cells.iter().enumerate() {
         let (protocol, _) = plan.matrix.services[cell.service];
-        // A datagram to somebody else's socket would be theirs to interpret.
+        // A datagram to another program's socket could cause an action there.
         let ours = cell.predicted.takers.iter().all(|holder| matches!(holder, Holder::Own(_)));
         if plan.matrix.sources[cell.source] != Source::Host || (protocol == Protocol::Udp && !ours) {
             continue;

@@ -1,5 +1,5 @@
-//! Runs a profile in a lab: the listeners bound in the host node, real connections from the host and from every node, and
-//! prediction beside observation.
+//! Runs a profile in a lab: listeners in the host node, real connections from the host and from every node, compared
+//! with the predictions.
 
 use std::cell::RefCell;
 use std::io;
@@ -30,12 +30,12 @@ use crate::report::matrix::{self, CellReport, Plan, Seen};
 use crate::serve::bind::{self, Bound};
 use crate::sys::{self, Capture, Error, netns};
 
-/// What bounds a run.
+/// Limits of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// How long one connection may take.
+    /// Timeout of one connection.
     pub connect: Duration,
-    /// How long all of them may take.
+    /// Timeout of all connections.
     pub all: Duration,
 }
 
@@ -43,22 +43,22 @@ pub struct Patience {
 pub struct Opened {
     /// Its sockets.
     pub sockets: probe::Opened,
-    /// What the profile asks for on this host.
+    /// The requested sockets on this host.
     pub expansion: Expansion,
     /// The host as it was before.
     pub snapshot: Snapshot,
 }
 
-/// Prediction and observation of every cell.
+/// Prediction and observation of every result.
 #[derive(Debug)]
 pub struct Looked {
-    /// What was foretold; its sources are the host and the nodes.
+    /// Predictions; their sources are the host and the nodes.
     pub plan: Plan,
-    /// The host while it was looked.
+    /// The host during the connections.
     pub snapshot: Snapshot,
-    /// Every cell.
+    /// Every result.
     pub cells: Vec<CellReport>,
-    /// Connections that the deadline left out.
+    /// Number of connections that the deadline cut off.
     pub unseen: usize,
     /// Why packets were not captured, or not all of them.
     pub uncaptured: Option<String>,
@@ -66,7 +66,7 @@ pub struct Looked {
     pub untraced: Option<String>,
 }
 
-/// What came of all connections.
+/// Results of all connections.
 struct Connected {
     /// By cell.
     seen: Vec<Option<Seen>>,
@@ -83,10 +83,10 @@ pub(super) fn rights() -> Rights {
     Rights { uid, privileged_ports, transparent }
 }
 
-/// Binds the listeners of `profile` in the host node, without the rights that a namespace of one's own gives.
+/// Binds the listeners of `profile` in the host node, without the privileges of the separate namespace.
 ///
 /// # Errors
-/// When the node cannot be looked at.
+/// If the node cannot be read.
 pub fn open(lab: &Lab, profile: &Profile) -> Result<Opened, Error> {
     open_as(lab, profile, lab.snapshot(lab.plan.host)?)
 }
@@ -107,10 +107,10 @@ pub fn open_as(lab: &Lab, profile: &Profile, snapshot: Snapshot) -> Result<Opene
             io::Result::Ok(Opened { sockets, expansion, snapshot })
         })
         .map_err(|error| Error::call("enter", "the host node", error))?;
-    opened.map_err(|error| Error::call("give up", "the rights over the host node", error))
+    opened.map_err(|error| Error::call("drop", "the privileges over the host node", error))
 }
 
-/// The sockets that stand in for the targets of address translation; one that cannot be opened answers nobody.
+/// The sockets that replace the targets of address translation; a socket that cannot be opened does not answer.
 fn open_stand_ins(lab: &Lab) -> Vec<Bound> {
     let open = |one: &ops::StandIn| {
         let spec = SocketSpec {
@@ -123,10 +123,10 @@ fn open_stand_ins(lab: &Lab) -> Vec<Bound> {
     lab.plan.stand_ins.iter().filter_map(open).collect()
 }
 
-/// Foretells every cell of the lab as it is now, connects every one, and puts both side by side.
+/// Predicts every result of the lab in its current state, makes every connection, and compares.
 ///
 /// # Errors
-/// When a node cannot be looked at, or the system refuses to be waited on.
+/// If a node cannot be read, or the system refuses to create or use the poller.
 pub fn look(
     lab: &Lab,
     opened: &Opened,
@@ -161,10 +161,10 @@ pub fn look(
     look_from(lab, opened, plan, &clients, snapshot, patience, progress)
 }
 
-/// Connects every cell of `plan` that somebody can ask, and puts what is seen beside it.
+/// Makes every connection of `plan` that has a client, and adds the observations.
 ///
 /// # Errors
-/// When the system refuses to be waited on.
+/// If the system refuses to create or use the poller.
 pub(super) fn look_from(
     lab: &Lab,
     opened: &Opened,
@@ -303,7 +303,7 @@ fn lost(loss: Unreachable, protocol: Protocol) -> Reach {
     Reach { outcome: loss.outcome(protocol), takers: Vec::new(), ingress: None, why, answer: None }
 }
 
-/// Without a way back there is neither a handshake nor a word that nobody listens; a datagram needs none.
+/// Without a return route there is neither a handshake nor a refusal; a datagram needs none.
 fn answered(reach: Reach, arrival: Arrival, protocol: Protocol, plan: &Plan) -> Reach {
     let by_device = |holder: &Holder| match holder {
         Holder::Own(index) => {
@@ -327,9 +327,9 @@ fn answered(reach: Reach, arrival: Arrival, protocol: Protocol, plan: &Plan) -> 
 /// How long to wait for the last packets. They are on their way: nothing but a busy machine keeps them.
 const LAST_PACKETS: Duration = Duration::from_millis(250);
 
-/// Connects every cell that somebody can ask, from where that one is, with the zone that its destination has there. All at once as
-/// far as descriptors last, on one thread that opens each client's socket in its node, and captures what comes into the host
-/// meanwhile. A cell that nobody asks, or that the deadline left out, is `None`.
+/// Makes every connection that has a client, from the client's node, with the destination's zone there. All run at the
+/// same time, as far as descriptors suffice, on one thread that opens each client's socket in its node and captures
+/// packets at the host. Without a client, or after the deadline, the result is `None`.
 fn connect_all(
     lab: &Lab,
     opened: &probe::Opened,
@@ -384,12 +384,12 @@ fn connect_all(
             progress(done, total);
         };
         let mut seen = attempt::run_among(&listeners, &attempts, limits, &mut open, &mut step)?;
-        // A busy machine loses packets of so many connections at once, and a lost SYN looks like a filter: what timed out
-        // unforetold is asked once more.
+        // A busy machine loses packets of many simultaneous connections, and a lost SYN looks like a filter. A timeout
+        // that was not predicted is therefore repeated once.
         let odd = |index: &usize| {
-            let foretold = plan.matrix.cells[asked[*index]].predicted.outcome;
+            let predicted = plan.matrix.cells[asked[*index]].predicted.outcome;
             let timed_out = seen[*index].as_ref().is_some_and(|one| one.outcome == Outcome::Timeout);
-            timed_out && foretold.is_some_and(|outcome| outcome != Outcome::Timeout)
+            timed_out && predicted.is_some_and(|outcome| outcome != Outcome::Timeout)
         };
         let again: Vec<usize> = (0..total).filter(odd).collect();
         if !again.is_empty() {

@@ -1,12 +1,13 @@
-//! The twin of a host: its network as a snapshot tells it, rebuilt in a lab, with somebody on every wire and somebody beyond its
-//! default route. Pure: a snapshot in, operations and what they leave out.
+//! The twin of a host: its network, rebuilt in a lab from a snapshot, with a client on every link and one beyond the
+//! default route. Pure: from a snapshot to operations, and a list of what they leave out.
 //!
-//! Interfaces keep their names, indices and link-layer addresses, so that zones, devices and reported interfaces are the same. What
-//! is no bridge, no macvlan and not `lo` becomes an end of a veth pair. Addresses come without the routes of their prefixes, and
-//! every route of the snapshot is added as it is, so that the tables are equal however they came about.
+//! Interfaces keep their names, indexes and link-layer addresses, so that zones, devices and reported interfaces are
+//! the same. Every interface except bridges, macvlan interfaces and `lo` becomes one end of a veth pair. Addresses are
+//! added without their prefix routes, and every route of the snapshot is added explicitly, so that the tables are
+//! equal.
 //!
-//! Whoever is on a wire is a node of its own with an address that the host finds on that wire. It sends everything over the wire to
-//! the host, to whatever address, as somebody does whose packets arrive there: what `link:<interface>` means in a plan.
+//! Each client on a link is a separate node with an address that is on-link for the host. It sends every packet over
+//! the link to the host, for any destination address. This is the meaning of `link:<interface>` in a plan.
 
 mod compare;
 mod host;
@@ -32,14 +33,14 @@ use crate::plan::local_table::LocalAddresses;
 use crate::plan::reach;
 use crate::sys::NewAddress;
 
-/// The node that is the copy.
+/// The node with the copy.
 pub const HOST: &str = "host";
 /// The node beyond the default route.
 pub const BEYOND: &str = "beyond";
-/// The node that holds the far ends of wires on which nobody is asked.
-const NOBODY: &str = "nobody";
+/// The node that has the far ends of links without a client.
+const NO_CLIENT: &str = "nobody";
 
-/// Settings of interfaces that decide, and are copied.
+/// Settings of interfaces that affect results and are copied.
 const COPIED: &[&str] = &[
     "ipv4.forwarding",
     "ipv4.rp_filter",
@@ -56,67 +57,67 @@ const COPIED: &[&str] = &[
 /// A copy of a host, still to be built.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Twin {
-    /// How to build it. The copy is [`Plan::host`].
+    /// Its operations. The copy is [`Plan::host`].
     pub plan: Plan,
-    /// Who is on which wire: the sources of a plan that somebody stands for.
+    /// The client on each link: the sources of a plan that the twin has.
     pub clients: Vec<(Source, Client)>,
-    /// Who is beyond the default route.
+    /// The client beyond the default route.
     pub beyond: Option<Beyond>,
-    /// The other sources of a plan, whom nobody stands for, and why.
+    /// The sources of a plan that the twin does not have, with reasons.
     pub nobody: Vec<(Source, String)>,
-    /// What of the host is not copied and could decide, one sentence each.
+    /// Properties of the host that are not copied and may matter, one sentence each.
     pub skipped: Vec<String>,
-    /// What a reader should know besides, one sentence each.
+    /// Further notes, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Where a source's packets come from.
+/// Origin of a source's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
     /// The node.
     pub node: usize,
-    /// Index of its interface on the wire: the zone of link-local addresses there.
+    /// Index of its interface on the link: the zone of link-local addresses there.
     pub zone: u32,
 }
 
-/// Who is beyond the default route.
+/// The client beyond the default route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Beyond {
     /// The node.
     pub node: usize,
-    /// The host's interface over which it is reached by IPv4.
+    /// The host's interface for its IPv4 route.
     pub ipv4: Option<u32>,
-    /// The same by IPv6.
+    /// The host's interface for its IPv6 route.
     pub ipv6: Option<u32>,
 }
 
-/// What an interface of the host becomes.
+/// The kind of copy of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Bridge,
     /// With this routing table.
     Vrf(u32),
-    /// On the wire of the interface with this index.
+    /// On the link of the interface with this index.
     Macvlan(u32),
     /// A veth pair whose other end has this index.
     Pair(u32),
     Wire,
-    /// It cannot be copied at all.
+    /// It cannot be copied.
     Absent,
 }
 
-/// Where somebody is whose packets arrive on an interface of the host.
+/// Position of the client whose packets arrive on an interface of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attachment {
-    /// At the far end of the wire of the interface with this index.
+    /// At the far end of the link of the interface with this index.
     End(u32),
-    /// ObservationMerger whoever is at that end, by a macvlan interface on it.
+    /// Next to the client at that end, with a macvlan interface on it.
     ObservationMerger(u32),
-    /// On the interface of the host with this index, the other end of a veth pair, by a macvlan interface on it.
+    /// On the interface of the host with this index, the other end of a veth pair, with a macvlan interface on it.
     Here(u32),
 }
 
-/// The copy of the host that `snapshot` is of.
+/// The copy of the host of `snapshot`.
 #[must_use]
 pub fn of(snapshot: &Snapshot) -> Twin {
     let local = LocalAddresses::new(snapshot);
@@ -143,18 +144,18 @@ struct Builder<'a> {
     snapshot: &'a Snapshot,
     chooser: Clients<'a>,
     roles: BTreeMap<u32, Role>,
-    /// By the host's interface: the node and the interface at the other end of the wire.
+    /// By the host's interface: the node and the interface at the other end of the link.
     far: HashMap<u32, (usize, IfName)>,
-    /// By the host's interface: who is on its wire.
+    /// By the host's interface: the client on its link.
     clients: BTreeMap<u32, (usize, Addresses)>,
-    /// The same: where that one is.
+    /// By the host's interface: the position of that client.
     seats: BTreeMap<u32, Attachment>,
     macs: HashMap<u32, [u8; 6]>,
     taken: HashSet<[u8; 6]>,
     twin: Twin,
 }
 
-/// The name of the interface of everybody who is on one wire, and its index where that one has a wire of its own.
+/// The interface name of every client on one link, and its index if the client has a separate link.
 fn eth0() -> IfName {
     IfName::from("eth0")
 }
@@ -187,7 +188,7 @@ impl<'a> Builder<'a> {
                 builder.taken.insert(mac);
             }
         }
-        builder.tell_what_is_lost();
+        builder.note_what_is_lost();
         builder
     }
 
@@ -199,7 +200,7 @@ impl<'a> Builder<'a> {
         self.roles.get(&index).copied().unwrap_or(Role::Absent)
     }
 
-    /// A link-layer address that nobody has.
+    /// An unused link-layer address.
     fn fresh_mac(&mut self, kind: u8, index: u32) -> [u8; 6] {
         let [a, b, c, d] = index.to_be_bytes();
         let mut mac = [0x02, 0xb5 ^ a ^ b, kind, c, d, 1];
@@ -218,7 +219,7 @@ impl<'a> Builder<'a> {
         mac
     }
 
-    fn tell_what_is_lost(&mut self) {
+    fn note_what_is_lost(&mut self) {
         let snapshot = self.snapshot;
         for interface in &snapshot.interfaces {
             let name = &interface.name;
@@ -228,7 +229,7 @@ impl<'a> Builder<'a> {
                     "{name} ({kind}) is one end of a veth pair: what its driver, or what it is made of, does to packets is not copied"
                 )),
                 Some(Role::Absent) => self.skipped(format!(
-                    "{name} ({kind}) is not copied, as the snapshot does not tell its table: its interfaces stand outside of it and its table is asked by nobody"
+                    "{name} ({kind}) is not copied, because the snapshot does not contain its table: its interfaces are outside of it, and its table is not used"
                 )),
                 _ => {}
             }
@@ -282,7 +283,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Where somebody must be for packets to arrive on an interface.
+    /// The position that a client needs for its packets to arrive on an interface.
     fn seat(&self, interface: &Interface) -> Option<Attachment> {
         match self.role(interface.index) {
             Role::Wire => Some(Attachment::End(interface.index)),
@@ -313,7 +314,7 @@ impl<'a> Builder<'a> {
                 let Some(master) = other.master.and_then(|master| self.snapshot.interface(master)) else {
                     return other.master.is_none().then_some(Attachment::Here(other.index));
                 };
-                // What comes in by another port is sent on.
+                // Packets that arrive on another port are forwarded.
                 let bridge = Some(master).filter(|one| one.up && self.role(one.index) == Role::Bridge)?;
                 let wire = self.ports(bridge).into_iter().find(|port| self.role(port.index) == Role::Wire);
                 wire.map(|wire| Attachment::ObservationMerger(wire.index))
@@ -322,7 +323,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The index of the interface `eth0` of whoever is on the wire of an interface of the host: one that is free where it is made.
+    /// Index of the interface `eth0` of the client on the link of an interface of the host: a free index where it is
+    /// created.
     fn zone(&self, interface: u32) -> u32 {
         match self.seats.get(&interface) {
             None | Some(Attachment::End(_)) => ETH0,
@@ -333,13 +335,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The ports of a bridge that work.
+    /// The active ports of a bridge.
     fn ports(&self, bridge: &Interface) -> Vec<&'a Interface> {
         let all = self.snapshot.interfaces.iter();
         all.filter(|port| port.master == Some(bridge.index) && port.up && port.running).collect()
     }
 
-    /// Chooses who is on which wire, and makes the nodes.
+    /// Chooses the client on each link, and creates the nodes.
     fn nodes(&mut self) {
         for source in reach::sources(self.snapshot) {
             let Source::Link(name) = &source else { continue };
@@ -351,9 +353,9 @@ impl<'a> Builder<'a> {
                         let other = self.snapshot.interface(other).map(|other| other.name.to_string());
                         format!("its other end is {}, on this host", other.unwrap_or_default())
                     }
-                    _ => "it has no wire".to_owned(),
+                    _ => "it has no link".to_owned(),
                 };
-                self.twin.notes.push(format!("nobody connects from link:{name}: {why}"));
+                self.twin.notes.push(format!("there is no client on link:{name}: {why}"));
                 self.twin.nobody.push((source, why));
                 continue;
             };
@@ -369,10 +371,10 @@ impl<'a> Builder<'a> {
         }
         for interface in &self.snapshot.interfaces {
             if self.role(interface.index) == Role::Wire && !self.far.contains_key(&interface.index) {
-                let node = match self.twin.plan.index(NOBODY) {
+                let node = match self.twin.plan.index(NO_CLIENT) {
                     Some(node) => node,
                     None => {
-                        self.twin.plan.nodes.push(NOBODY.to_owned());
+                        self.twin.plan.nodes.push(NO_CLIENT.to_owned());
                         self.twin.plan.nodes.len() - 1
                     }
                 };
@@ -389,7 +391,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The default routes, IPv4 first, whose gateway somebody can be.
+    /// The default routes with a gateway that the twin can provide, IPv4 first.
     fn ways_out(&self) -> [Option<(IpAddr, u32, IpAddr)>; 2] {
         let ways = Family::BOTH.map(|family| self.chooser.beyond_default(family));
         ways.map(|way| way.filter(|(_, interface, _)| self.clients.contains_key(interface)))
@@ -406,7 +408,7 @@ impl<'a> Builder<'a> {
             });
             plan.settings_of(index, &Node { name, forwarding: router, ..Node::default() });
             if index > 0 {
-                // Answers from the host's loopback addresses are for it, and it tells nobody of better ways.
+                // It accepts replies from the host's loopback addresses, and sends no redirects.
                 for (setting, value) in [("route_localnet", "1"), ("send_redirects", "0")] {
                     for which in ["all", "default"] {
                         plan.set(index, format!("net/ipv4/conf/{which}/{setting}"), value, true);
@@ -416,7 +418,7 @@ impl<'a> Builder<'a> {
         }
         let mut refused = Vec::new();
         for (name, value) in &self.snapshot.settings {
-            // The range of ports that clients are given decides nothing.
+            // The range of ephemeral ports does not affect results.
             if name.starts_with("net.ipv4.ip_local_port_range.") {
                 continue;
             }
@@ -458,14 +460,14 @@ fn role(snapshot: &Snapshot, interface: &Interface) -> Role {
     }
 }
 
-/// An Ethernet address that an interface can be given.
+/// A valid Ethernet address for an interface.
 fn mac_of(text: &str) -> Option<[u8; 6]> {
     let bytes: Vec<u8> = text.split(':').map_while(|byte| u8::from_str_radix(byte, 16).ok()).collect();
     let mac: [u8; 6] = bytes.try_into().ok()?;
     (mac != [0; 6] && mac[0] & 1 == 0).then_some(mac)
 }
 
-/// An address of somebody else: alone, without a network.
+/// An address of another host, without a network.
 fn plain(address: IpAddr) -> NewAddress {
     NewAddress::of(IpNet::from(address))
 }

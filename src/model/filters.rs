@@ -35,7 +35,7 @@ pub fn seen(filters: &PacketFilters) -> Option<String> {
     }
 }
 
-/// What a report says of packet filters. `None`: nobody looked, as on another host's behalf.
+/// The note of a report about packet filters. `None`: not examined, for example for another host.
 #[must_use]
 pub fn note(filters: Option<&PacketFilters>) -> String {
     let limit = "packet filters, address translation and programs attached to the kernel (nft, iptables, BPF) are not looked at";

@@ -216,7 +216,7 @@ impl ListeningSocket {
     }
 }
 
-/// A socket that holds a port and serves nobody: bound, connected or in TIME-WAIT.
+/// A socket that occupies a port without serving clients: bound, connected or in TIME-WAIT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortHolder {
     /// The socket.

@@ -332,7 +332,7 @@ fn is_special(net: IpNet) -> bool {
 /// Some addresses of a network, the ones to try first first.
 fn candidates(net: IpNet) -> Vec<IpAddr> {
     match net {
-        // Of half the Internet no address is more likely than another, so it is one of nobody.
+        // In half the Internet no address is more likely than another, so an unused one is chosen.
         IpNet::V4(net) if net.prefix_len() < 8 => {
             OUTSIDE4.into_iter().filter(|address| net.contains(address)).map(IpAddr::V4).collect()
         }
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_is_on_link_and_collides_with_nobody() {
+    fn a_neighbour_is_on_link_and_has_a_free_address() {
         let net = |to| route(to, 2, None);
         let default = route("0.0.0.0/0", 2, Some("10.0.0.2"));
         let all = host(
@@ -433,7 +433,7 @@ mod tests {
         let behind = host(&[("10.0.0.5", 32)], vec![route("0.0.0.0/0", 2, Some("172.31.1.1"))]);
         assert_eq!(chosen(&behind), ["172.31.1.1/32"]);
         assert_eq!(chosen(&host(&[("10.0.0.5", 32)], vec![net("0.0.0.0/0")])), ["203.0.113.77/0"]);
-        // Nobody is found there: somebody is, all the same.
+        // The host's routes lead to no client there, but there is one.
         assert_eq!(
             chosen(&host(&[("10.0.0.5", 32)], vec![route("10.9.0.0/16", 3, None)])),
             ["198.18.1.2/32"]

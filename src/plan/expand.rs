@@ -49,7 +49,7 @@ pub struct Missing {
     pub wait: Duration,
 }
 
-/// Whoever may do everything: here only presence counts, what is allowed shows at the bind.
+/// All privileges: only presence counts here; a missing privilege shows at the bind.
 const ALL_RIGHTS: Rights = Rights { uid: 0, privileged_ports: true, transparent: true };
 
 /// The sockets of a profile on a host.

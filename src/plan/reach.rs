@@ -1,12 +1,12 @@
-//! Who reaches which socket: every source, every destination address of this host, every port.
+//! Reachability: every source, every destination address of this host, every port.
 //!
-//! First the path of the packet up to the host's sockets (`paths`), then the look-up among them ([`super::lookup`]), then the path of
-//! the answer (`answer`). Packet filters, translation and programs attached to the kernel can change all of it, and are not
-//! part of this.
+//! The stages are: the path of the packet to the host's sockets (`paths`), the lookup among them ([`super::lookup`]),
+//! and the path of the reply (`answer`). Packet filters, translation and programs attached to the kernel can change the
+//! result, and are not part of this module.
 //!
-//! A source `link:<interface>` is a client with an ordinary address of a network on that interface, whose packets arrive there;
-//! `link:<interface> beyond` is a client beyond the routers of that link. Whether a client has a route to an address of another
-//! interface is not asked.
+//! A source `link:<interface>` is a client with an ordinary address of a network on that interface, whose packets
+//! arrive there. `link:<interface> beyond` is a client beyond the routers of that link. Whether a client has a route to
+//! an address of another interface is not modelled.
 
 mod answer;
 mod decide;
@@ -37,7 +37,7 @@ use crate::model::{
     AddrClass, Family, Interface, Outcome, Protocol, Route, RouteKind, Snapshot, SocketSpec, Source,
 };
 
-/// Where somebody connects to.
+/// Destination of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Destination {
     /// The address as it is given to `connect(2)`; a v4-mapped one is connected to by an AF_INET6 socket.
@@ -103,8 +103,8 @@ pub struct Matrix {
     pub cells: Vec<Cell>,
 }
 
-/// Every address of this host that somebody could connect to, sorted: addresses of interfaces that are usable, and for each local
-/// route (AnyIP) its first address.
+/// Every destination address of this host, sorted: usable addresses of interfaces, and for each local route (AnyIP) its
+/// first address.
 #[must_use]
 pub fn destinations(snapshot: &Snapshot, local: &LocalAddresses) -> Vec<Destination> {
     let mut found = BTreeSet::new();

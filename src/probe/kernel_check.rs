@@ -144,7 +144,7 @@ fn compare(
     local: &LocalAddresses,
     rights: Rights,
 ) -> Option<String> {
-    let (foretold, found) = if sequence.listens {
+    let (predicted, observed) = if sequence.listens {
         (predict_open(&sequence.sockets, snapshot, rights), open(&sequence.sockets))
     } else {
         (predict_bind(&sequence.sockets, snapshot, local, rights), bind_only(&sequence.sockets))
@@ -153,14 +153,14 @@ fn compare(
         None => "success".to_owned(),
         Some((phase, errno)) => format!("{phase} {errno}"),
     };
-    let steps = sequence.sockets.iter().zip(&foretold).zip(&found);
+    let steps = sequence.sockets.iter().zip(&predicted).zip(&observed);
     let wrong: Vec<String> = steps
-        .filter_map(|((socket, foretold), found)| match foretold {
-            Some(foretold) if foretold != found => Some(format!(
+        .filter_map(|((socket, predicted), observed)| match predicted {
+            Some(predicted) if predicted != observed => Some(format!(
                 "{}: predicted {}, observed {}",
                 socket.view(FamilyExposure::default()),
-                word(foretold),
-                word(found)
+                word(predicted),
+                word(observed)
             )),
             _ => None,
         })
@@ -204,7 +204,7 @@ fn predict_bind(
     rights: Rights,
 ) -> Vec<Option<OpenResult>> {
     let mut tables = Tables::of(snapshot);
-    let mut foretell = |socket: &SocketSpec| -> Option<OpenResult> {
+    let mut predict = |socket: &SocketSpec| -> Option<OpenResult> {
         let entry = match availability(socket, snapshot, local, rights) {
             Availability::Available(entry) => entry,
             Availability::Refused(refusal) => return Some(Some((refusal.phase, refusal.errno))),
@@ -219,7 +219,7 @@ fn predict_bind(
             Verdict::Unknown(_) => None,
         }
     };
-    sockets.iter().map(&mut foretell).collect()
+    sockets.iter().map(&mut predict).collect()
 }
 
 fn bind_only(sockets: &[SocketSpec]) -> Vec<OpenResult> {

@@ -242,7 +242,7 @@ impl Live {
         let time = network.time.time_of_day();
         let mut out = self.styled(DIM, &format!("{time}  {}", network.change)) + "\n";
         for (sockets, style, what) in [
-            (&network.lost, BAD, "stays open, and nobody can reach it any more"),
+            (&network.lost, BAD, "stays open, but can no longer be reached"),
             (&network.found, LOOPBACK, "can be reached again"),
         ] {
             for socket in sockets {
@@ -355,7 +355,7 @@ fn reach_of(socket: &SocketView) -> (Style, String) {
                 Exposure::None | Exposure::Loopback => None,
                 Exposure::Link => Some("hosts on the link"),
                 Exposure::Private => Some("private networks"),
-                Exposure::Global => Some("anybody"),
+                Exposure::Global => Some("every host"),
             };
             if let Some(whom) = whom(exposure.ipv4).filter(|_| exposure.ipv4 == exposure.ipv6) {
                 return (OPEN, format!("open to {whom} over {} and {}", Family::Ipv4, Family::Ipv6));
@@ -501,7 +501,7 @@ mod tests {
         socket.exposure = FamilyExposure { ipv4: Exposure::Private, ipv6: Exposure::Private };
         assert_eq!(reach_of(&socket).1, "open to private networks over IPv4 and IPv6");
         socket.exposure.ipv6 = Exposure::Global;
-        assert_eq!(reach_of(&socket).1, "open to private networks over IPv4, anybody over IPv6");
+        assert_eq!(reach_of(&socket).1, "open to private networks over IPv4, every host over IPv6");
     }
 
     #[test]

@@ -124,8 +124,8 @@ pub fn judge_with(
         let case = Case { expectation, sockets: &matched, cells: &by_service };
         let mut rules = case.judge();
         if let Some(wanted) = expectation.spread {
-            let nobody = "no series of connections was made to count shares in".to_owned();
-            rules.push(("spread", spread(expectation, wanted).unwrap_or((Verdict::Undecided, nobody))));
+            let no_series = "no series of connections was made to count shares in".to_owned();
+            rules.push(("spread", spread(expectation, wanted).unwrap_or((Verdict::Undecided, no_series))));
         }
         for (rule, judged) in rules {
             let (verdict, because) = match judged {

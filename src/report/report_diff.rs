@@ -491,7 +491,7 @@ mod tests {
                 "destination": "127.0.0.1", "port": 80, "predicted": predicted, "observed": observed}]})
         };
         let said = |outcome: Value, listener: Value, candidates: Value, ingress: Value| serde_json::json!({"outcome": outcome, "listener": listener, "candidates": candidates, "ingress": ingress});
-        for (foretold, seen, differ) in [
+        for (predicted, seen, differ) in [
             // A foreign server does not report our ingress interface.
             (
                 said("accepted".into(), Value::Null, ["nginx"].into(), "lo".into()),
@@ -514,7 +514,7 @@ mod tests {
                 1,
             ),
         ] {
-            let (plan, probe) = (cell(foretold.clone(), Value::Null), cell(foretold, seen));
+            let (plan, probe) = (cell(predicted.clone(), Value::Null), cell(predicted, seen));
             assert_eq!(compare(("a", &plan), ("b", &probe)).differences.len(), differ, "{probe:#}");
             assert_eq!(compare(("a", &probe), ("b", &plan)).differences.len(), differ, "{probe:#}");
         }

@@ -46,7 +46,7 @@ pub trait Observer {
     fn queue_filled(&mut self, _listener: &str, _length: u32, _limit: u32) {}
     /// `count` errors of a kind, such as `accept EMFILE`.
     fn error(&mut self, kind: &str, count: u64);
-    /// The host's network changed. `lost` are the sockets that nobody can reach any more for it, `found` those that can be
+    /// The host's network changed. `lost` are the sockets that can no longer be reached, `found` those that can be
     /// reached again, as listener and socket.
     fn network_changed(&mut self, change: &Change, lost: &[&SocketView], found: &[&SocketView]);
     /// More hosts can reach these sockets than was told before. Each comes with what was told.
@@ -233,7 +233,7 @@ impl Acceptor {
         self.first.drain_connections(observer)
     }
 
-    /// After [`Acceptor::close`]: listeners that could not take what waited, to the end. Whoever waited there is not counted.
+    /// After [`Acceptor::close`]: listeners that could not accept all waiting clients, who are not counted.
     #[must_use]
     pub fn unaccepted(&self) -> &[String] {
         &self.first.unaccepted

@@ -81,7 +81,7 @@ pub(super) struct NetworkView {
     stale: bool,
     refreshed: Instant,
     rest: Duration,
-    /// Why the last look did not succeed, until somebody has asked.
+    /// Why the last read failed, until a caller has requested it.
     failure: Option<String>,
     names: InterfaceNames,
     /// Before this moment all changes of names are known.

@@ -1,4 +1,4 @@
-//! The end of a socket or of all of them: whoever waits is taken, so that nobody who was connected is not counted.
+//! The end of a socket or of all sockets: waiting connections are accepted, so that every connected client is counted.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,7 +12,7 @@ use crate::model::{Protocol, SocketView};
 use crate::serve::bind::Bound;
 use crate::sys::{self, Poller, options, packet_info};
 
-/// How many sockets are closed after a look at who waits at all of them: whoever comes in between is not counted.
+/// Number of sockets that are closed after one check of all queues. A client that connects in between is not counted.
 const CLOSED_AT_ONCE: usize = 16;
 
 /// Up to so many sockets newcomers are kept out of each before the last look; that takes as long as three sockets take to close.
@@ -62,7 +62,7 @@ impl Worker {
 
     /// Takes what waits in the queue of a socket.
     pub(super) fn take_waiting(&mut self, number: usize, observer: &mut impl Observer) -> ControlFlow<()> {
-        // One more attempt for a listener in a pause: whoever waits there would not be counted otherwise.
+        // One more attempt for a listener in a pause: its waiting clients would not be counted otherwise.
         if let Some(served) = self.served.get_mut(number) {
             served.resumes = None;
         }
@@ -82,8 +82,9 @@ impl Worker {
         }
     }
 
-    /// Accepts what waits on a listener that is about to be closed. Newcomers are kept out meanwhile, or else whoever comes
-    /// between the last look and the close would be connected and not counted; a shared socket is not ours to change.
+    /// Accepts what waits on a listener that is about to be closed. New connections are stopped in the meantime;
+    /// otherwise a client that connects between the last check and the close would not be counted. A shared socket
+    /// cannot be changed.
     fn accept_last(&mut self, number: usize, observer: &mut impl Observer) -> ControlFlow<()> {
         for round in 0..LAST_ROUNDS {
             let Some(served) = self.served.get_mut(number).filter(|served| !served.given_up) else { break };
@@ -118,8 +119,8 @@ impl Worker {
         }
     }
 
-    /// Takes the connections that the kernel has accepted already (unless `take_waiting` is false), and closes the listeners. The
-    /// poller tells where anybody waits, so that a socket at which nobody does costs no call but its close.
+    /// Accepts the connections that the kernel has accepted already (unless `take_waiting` is false), and closes the
+    /// listeners. The poller reports where clients wait, so a socket without waiting clients costs only its close.
     pub(super) fn close(&mut self, observer: &mut impl Observer, take_waiting: bool) {
         let mut taking = take_waiting;
         if taking {
@@ -185,7 +186,7 @@ impl Worker {
         }
     }
 
-    /// Takes whoever waits at the sockets that are watched.
+    /// Accepts the waiting clients of all watched sockets.
     fn take_ready(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
         let mut ready = Vec::new();
         for _ in 0..LAST_ROUNDS as usize + self.served.len() / Poller::BATCH {
@@ -213,7 +214,7 @@ impl Worker {
     /// Stops watching a socket that is about to be closed, by this thread or another.
     fn forget(&self, served: &Served) {
         if served.inherited {
-            // Whoever handed it over may keep it open.
+            // The program that passed the socket may keep it open.
             let _ = self.poller.remove(&served.bound.socket);
         } else if !served.given_up {
             self.poller.forget(&served.bound.socket);

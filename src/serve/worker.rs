@@ -543,7 +543,8 @@ impl Worker {
             return;
         }
         if alone {
-            // Its first words may be waited for. What it is told when nobody reads any more is told again before the next wait.
+            // The first bytes of a connection may be waited for. Output without a reader is reported before the next
+            // wait.
             let _ = observer.idle(Instant::now());
         }
         let idle = spec.idle_timeout;

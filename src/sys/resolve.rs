@@ -294,17 +294,17 @@ mod tests {
 
     #[test]
     fn those_who_can_change_a_thing_are_named() {
-        let nobody = Trust::default();
-        assert_eq!(controller(0, None, nobody), None);
-        assert_eq!(controller(7, None, nobody).as_deref(), Some("user 7"));
-        assert_eq!(controller(0, Some((0o755, 50)), nobody), None);
-        assert_eq!(controller(0, Some((0o775, 50)), nobody).as_deref(), Some("group 50"));
-        assert_eq!(controller(0, Some((0o775, 0)), nobody), None);
-        assert_eq!(controller(0, Some((0o777, 0)), nobody).as_deref(), Some("every user"));
-        let sudo = Trust { user: Some(7), group: Some(50), ..nobody };
+        let no_user = Trust::default();
+        assert_eq!(controller(0, None, no_user), None);
+        assert_eq!(controller(7, None, no_user).as_deref(), Some("user 7"));
+        assert_eq!(controller(0, Some((0o755, 50)), no_user), None);
+        assert_eq!(controller(0, Some((0o775, 50)), no_user).as_deref(), Some("group 50"));
+        assert_eq!(controller(0, Some((0o775, 0)), no_user), None);
+        assert_eq!(controller(0, Some((0o777, 0)), no_user).as_deref(), Some("every user"));
+        let sudo = Trust { user: Some(7), group: Some(50), ..no_user };
         assert_eq!(controller(7, Some((0o775, 50)), sudo), None);
         assert_eq!(controller(8, Some((0o755, 50)), sudo).as_deref(), Some("user 8"));
         assert_eq!(controller(7, Some((0o777, 50)), sudo).as_deref(), Some("every user"));
-        assert_eq!(controller(8, Some((0o777, 50)), Trust { everyone: true, ..nobody }), None);
+        assert_eq!(controller(8, Some((0o777, 50)), Trust { everyone: true, ..no_user }), None);
     }
 }

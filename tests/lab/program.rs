@@ -94,7 +94,7 @@ sysctl = { "net.ipv6.conf.eth0.disable_ipv6" = "1" }
     let notes: Vec<&str> =
         document["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap()).collect();
     let all = notes.join("\n");
-    assert!(!all.contains("not as foretold"), "{all}");
+    assert!(!all.contains("not as predicted"), "{all}");
     let event = |number: usize| {
         let start = notes.iter().position(|note| note.starts_with(&format!("event {number} "))).unwrap();
         let end = notes
@@ -530,6 +530,6 @@ sysctl = { "net.ipv4.conf.eth0.arp_ignore" = "1" }
         .unwrap();
     assert_eq!(any_ip["observed"]["ingress"], "eth1");
     let notes = document["notes"].to_string();
-    assert!(!notes.contains("not as foretold"), "{notes}");
+    assert!(!notes.contains("not as predicted"), "{notes}");
     assert!(notes.contains("taken by bind1 over eth1 -> taken by bind1 over wan0"), "{notes}");
 }

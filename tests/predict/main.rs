@@ -379,7 +379,7 @@ fn expectations_pass_fail_and_stay_undecided() {
             ("listener = \"a\"\nnot_reachable_from = [\"loopback\"]", &fail),
             ("listener = \"a\"\nonly_from = \"loopback\"", &pass),
             ("listener = \"a\"\nonly_from = \"loopback\"\nhow_refused = [\"unreachable\"]", &fail),
-            ("listener = \"a\"\nonly_from = \"loopback\"\nmin_vantages = 9", &undecided),
+            ("listener = \"a\"\nonly_from = \"loopback\"\nmin_sources = 9", &undecided),
             ("listener = \"a\"\narrives_on = [\"lo\"]", &pass),
             ("listener = \"a\"\narrives_on = [\"eth*\"]", &fail),
             ("listener = \"a\"\nbind = \"ok\"", &pass),

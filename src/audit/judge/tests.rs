@@ -162,14 +162,18 @@ fn what_cannot_be_known_is_undecided_unless_it_fails_either_way() {
         (vec![Verdict::Fail], Code::TOO_WIDE),
         "it is too wide for any owner"
     );
-    let nobody = web("exposure = \"global\"\nreason = \"r\"");
-    assert_eq!(said(&judged(&nobody, vec![hidden.clone()])).0, [Verdict::Pass], "no rule asks for the owner");
-    let strict = format!("unknown_owner = \"fail\"\n{nobody}process = {{ user = \"root\" }}\n");
+    let any_owner = web("exposure = \"global\"\nreason = \"r\"");
+    assert_eq!(
+        said(&judged(&any_owner, vec![hidden.clone()])).0,
+        [Verdict::Pass],
+        "no rule asks for the owner"
+    );
+    let strict = format!("unknown_owner = \"fail\"\n{any_owner}process = {{ user = \"root\" }}\n");
     assert_eq!(said(&judged(&strict, vec![hidden])).0, [Verdict::Fail]);
 
     let only6 = web("exposure = \"global\"\nreason = \"r\"\nfamilies = [\"ipv6\"]");
     assert_eq!(one(&only6, "tcp [::]:80 ?").0, [Verdict::Undecided]);
-    assert_eq!(one(&nobody, "tcp [::]:80 ?").0, [Verdict::Pass], "the rule holds either way");
+    assert_eq!(one(&any_owner, "tcp [::]:80 ?").0, [Verdict::Pass], "the rule holds either way");
     let mut blurred = socket("tcp 0.0.0.0:80");
     blurred.device_known = false;
     let near = web("exposure = \"loopback\"");

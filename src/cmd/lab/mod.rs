@@ -1,4 +1,4 @@
-//! `bindscope lab`: hosts out of thin air, to connect from.
+//! `bindscope lab`: temporary networks for tests.
 
 mod plan;
 mod run;
@@ -30,10 +30,10 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Build a network of namespaces, bind the profile's listeners in it, connect from every node, and show what was foretold
-    /// beside what came of it
+    /// Build a network of namespaces, bind the profile's listeners in it, connect from every node, and compare
+    /// predicted with observed
     Run(run::Args),
-    /// Show the operations that would build the network, as commands that do the same; build nothing
+    /// Show the operations that would build the network, as equivalent commands; build nothing
     Plan(plan::Args),
     /// List the built-in networks
     List(plan::ListArgs),
@@ -41,7 +41,7 @@ enum Command {
     Shell(run::ShellArgs),
 }
 
-/// Which network.
+/// Selection of the network.
 #[derive(Debug, clap::Args)]
 struct NetworkArgs {
     #[command(flatten)]
@@ -54,17 +54,17 @@ struct NetworkArgs {
     twin: TwinArgs,
 }
 
-/// A copy instead of a network of one's own.
+/// A copy instead of a separate network.
 #[derive(Debug, Clone, clap::Args)]
 struct TwinArgs {
-    /// The network: a copy of this machine's, or of the host in SNAPSHOT, written there by `bindscope interfaces --format json`;
-    /// somebody is on every wire, and somebody beyond the default route
+    /// The network: a copy of this machine's, or of the host in SNAPSHOT, written there by
+    /// `bindscope interfaces --format json`. There is a client on every link, and one beyond the default route
     #[arg(long, value_name = "SNAPSHOT", num_args = 0..=1, conflicts_with = "topology")]
     #[expect(clippy::option_option, reason = "absent, without a file, with one")]
     twin: Option<Option<PathBuf>>,
 }
 
-/// A profile and the network to try it in.
+/// A profile and the network for it.
 struct Chosen {
     profile: Profile,
     name: String,
@@ -112,7 +112,7 @@ fn is_target(name: &Path) -> bool {
     name.extension().is_some_and(|ending| ending == "toml") || (built_in && !name.exists())
 }
 
-/// The most interfaces of a copy. Each becomes a network namespace with a host behind it.
+/// Maximum number of interfaces of a copy. Each becomes a network namespace with a host behind it.
 const MOST_COPIED: usize = 1_000;
 
 /// A copy of this machine, or of the host in a file.
@@ -185,7 +185,7 @@ fn named(name: &OsStr) -> Result<profile::lab::Lab, Vec<Diagnostic>> {
     profile::lab::parse(&file.origin, &file.text)
 }
 
-/// Makes the process able to build labs. To be called before any other thread is there.
+/// Enables the process to build labs. Must be called before it starts other threads.
 pub(super) fn prepare() -> Result<(), Failure> {
     sys::raise_file_limit();
     netns::prepare().map_err(|refusal| refused(&refusal))

@@ -38,26 +38,26 @@ pub struct Args {
     /// Show the operations that would build the network, as `lab plan` does, and build nothing
     #[arg(long, conflicts_with = "keep")]
     dry_run: bool,
-    /// Leave the lab standing, with its listeners answering, until a signal (Ctrl-C)
+    /// Keep the lab running, with its listeners, until a signal (Ctrl-C)
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
     format: FormatArgs<Format>,
-    /// Write it to FILE instead of standard output
+    /// Write to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How long one connection may take
+    /// Timeout of one connection
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = probe::duration)]
     connect_timeout: Duration,
-    /// How long everything may take
+    /// Timeout of everything
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = probe::duration)]
     deadline: Duration,
 }
 
-/// Runs `lab run`.
+/// Entry point of `bindscope lab run`.
 ///
 /// # Errors
-/// A profile or network that cannot be used, a lab that cannot be built, or no socket that could be bound (exit 4).
+/// An invalid profile or network, a lab that cannot be built, or no socket that could be bound (exit code 4).
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let chosen = args.network.choose(context)?;
     if args.dry_run {
@@ -108,7 +108,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         notes.extend(
             wrong
                 .into_iter()
-                .map(|cell| format!("after event {}, not as foretold: {}", number + 1, question(cell))),
+                .map(|cell| format!("after event {}, not as predicted: {}", number + 1, question(cell))),
         );
         before = after.cells;
     }
@@ -135,7 +135,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         Teardown::Never => true,
     };
     if keep {
-        // Before anybody is told that a signal ends it.
+        // Before a message says that a signal ends it.
         let signals = signals()?;
         tell_ways_in(&lab, context);
         serve(&lab, opened, None, &signals)?;
@@ -202,10 +202,10 @@ fn report(
     (more_notes, uncaptured): (Vec<String>, Vec<String>),
     unseen: usize,
 ) -> Report {
-    let Looked { plan: foretold, cells, .. } = looked;
-    // Binds are shown as they were foretold for the host before anything happened to it.
+    let Looked { plan: predicted, cells, .. } = looked;
+    // Binds are shown as predicted for the host before any event.
     let snapshot = &opened.snapshot;
-    let mut sockets = assembly::sockets_of(&foretold, snapshot);
+    let mut sockets = assembly::sockets_of(&predicted, snapshot);
     for (socket, observed) in sockets.iter_mut().zip(&opened.sockets.outcomes) {
         socket.bind.observed = Some(*observed);
     }
@@ -222,7 +222,7 @@ fn report(
     let nobody = chosen.original.as_ref().map_or(&[][..], |(_, twin)| &twin.nobody);
     for one in expectations.iter_mut().filter(|one| one.verdict == expectations::Verdict::Undecided) {
         let source = nobody.iter().find(|(source, _)| one.because.contains(&format!("{source} ")));
-        one.because.extend(source.map(|(_, why)| format!(": nobody connects from there, as {why}")));
+        one.because.extend(source.map(|(_, why)| format!(": no client connects from there, because {why}")));
     }
     let mut notes = assembly::notes_of(&opened.expansion, None);
     if let Some(rules) = lab.rules() {

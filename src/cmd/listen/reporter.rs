@@ -1,4 +1,4 @@
-//! Tells what happens: counts it, writes its line, and complains of what goes wrong, not too often.
+//! Reports events: counts them, writes their lines, and prints problems at a limited rate.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -23,20 +23,20 @@ use super::accept_queue::Pressure;
 use super::output::Format;
 use super::sockets;
 
-/// How long a kind of complaint rests after it was made.
+/// Minimum time between two reports of the same problem.
 const COMPLAINT_REST: Duration = Duration::from_secs(10);
 
-/// How long a reader of standard error may keep the sockets from being served.
+/// Maximum time that a slow reader of standard error may delay the sockets.
 const BEFORE_ARRIVALS: Duration = Duration::from_secs(2);
 
-/// How long the lines of arrivals are gathered after others were written. Whoever comes after a pause has its line at once; those of a
-/// crowd cost few writes more than their bytes.
+/// How long lines of arrivals are collected after a write. The first arrival after a pause is written immediately; the
+/// lines of a burst are written together.
 const GATHER: Duration = Duration::from_millis(10);
 
 /// Why lines are dropped, as the `dropped` event says it.
 const TOO_SLOW: &str = "the output does not take the lines as fast as they come";
 
-/// Tells what one thread has to tell.
+/// Reports the events of one thread.
 pub(super) struct Reporter<'a> {
     format: Format,
     sink: Sink,
@@ -141,8 +141,8 @@ impl<'a> Reporter<'a> {
         self.sink.flush();
     }
 
-    /// Says it on standard error. While arrivals are taken nobody waits for a reader that does not read: what happens then has its
-    /// line among the others, too.
+    /// Prints a message on standard error. While connections are accepted, a slow reader is not waited for: the event
+    /// has its line in the output as well.
     fn say(&self, problem: &Diagnostic) {
         let patience = if self.serving { Duration::ZERO } else { BEFORE_ARRIVALS };
         let _ = self.context.say_within(problem, patience);
@@ -261,7 +261,8 @@ impl<'a> Reporter<'a> {
                 } else if kind.ends_with("ENFILE") {
                     problem = problem.help("the whole system has no descriptor left: raise fs.file-max");
                 }
-                // Standard error may be a pipe that nobody reads. Then it is said when there is room again.
+                // Standard error may be a pipe without a reader. The message is then repeated when there is space
+                // again.
                 let said = self.context.say_within(&problem, Duration::ZERO);
                 common.complaints.insert(kind.to_owned(), (now, if said { 0 } else { times }));
             }

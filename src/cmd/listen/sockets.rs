@@ -137,7 +137,8 @@ pub(super) enum OpenResult {
     Failed,
 }
 
-/// The sockets that another program handed over. Those that cannot be served are an error: somebody relies on them.
+/// The sockets that another program passed. Sockets that cannot be served are an error, because that program relies on
+/// them.
 pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
     let problem = |message: String| {
         Diagnostic::error(Code::NOT_INHERITED, message)

@@ -49,7 +49,7 @@ impl<'a> Builder<'a> {
                 }
             };
             self.twin.plan.push(0, Action::Wire { here, there: there.clone(), other });
-            self.quick(other, &there.name, self.shares_its_wire(interface.index));
+            self.quick(other, &there.name, self.shares_its_link(interface.index));
         }
         for interface in of(self, |role| role != Role::Absent) {
             let master = interface.master.and_then(|master| snapshot.interface(master));
@@ -141,7 +141,7 @@ impl<'a> Builder<'a> {
                 continue;
             }
             if !interface.loopback {
-                self.quick(0, &interface.name, self.shares_its_wire(interface.index));
+                self.quick(0, &interface.name, self.shares_its_link(interface.index));
             }
             for name in COPIED {
                 let (Some((family, setting)), Some(value)) =
@@ -248,7 +248,7 @@ impl<'a> Builder<'a> {
             if client.is_none() {
                 for address in duplicate.drain(..) {
                     self.skipped(format!(
-                        "{} on {}, a duplicate, is kept in its check for duplicates: nobody is on that wire to have it",
+                        "{} on {}, a duplicate, is kept in duplicate address detection: no client on that link has it",
                         address.address, interface.name
                     ));
                     checked.push(address);
@@ -383,7 +383,7 @@ impl<'a> Builder<'a> {
                 ));
             }
         }
-        // The first VRF brings a rule; without it somebody took it away.
+        // The first VRF adds a rule; if it is missing, it was removed.
         for rule in self.snapshot.missing_default_rules.iter().chain(&gone) {
             self.twin.plan.push(0, Action::RemoveRule(rule.clone()));
         }

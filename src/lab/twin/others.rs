@@ -1,4 +1,4 @@
-//! Everybody else: who is on the wires of the host, and beyond.
+//! Clients of the host: on its links, and beyond.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,9 +13,9 @@ use crate::plan::clients::Addresses;
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
 
 impl Builder<'_> {
-    /// Whether other interfaces of the host may be on the same wire, as a macvlan interface and its parent are: each answers ARP for
-    /// the other, and who is first is heard.
-    pub(super) fn shares_its_wire(&self, index: u32) -> bool {
+    /// Whether other interfaces of the host may be on the same link, such as a macvlan interface and its parent. Each
+    /// then answers ARP for the other, and the first reply is used.
+    pub(super) fn shares_its_link(&self, index: u32) -> bool {
         let on = |role: &Role| *role == Role::Macvlan(index);
         let beside =
             matches!(self.seats.get(&index), Some(Attachment::ObservationMerger(_) | Attachment::Here(_)));
@@ -27,10 +27,10 @@ impl Builder<'_> {
         matches!(self.role(index), Role::Macvlan(_)) || beside || self.roles.values().any(on) || bridged()
     }
 
-    /// The addresses of everybody on a wire.
+    /// The addresses of every client on a link.
     pub(super) fn peers(&mut self) {
         for (index, (node, Addresses { own, gateways, .. })) in &self.clients {
-            let shares = self.shares_its_wire(*index);
+            let shares = self.shares_its_link(*index);
             let gateways = gateways.iter().filter(|gateway| !own.iter().any(|net| net.addr() == **gateway));
             for net in own.iter().copied().chain(gateways.map(|gateway| IpNet::from(*gateway))) {
                 let alone = shares && !needs_zone(net.addr());
@@ -43,9 +43,9 @@ impl Builder<'_> {
         }
     }
 
-    /// Everything that somebody on a wire sends goes over it to the host, by way of an address that it has there: found as any
-    /// neighbour is found. Where it has none, or several interfaces would answer, its link-layer address is given, and so it is
-    /// for link-local addresses of other wires, which nobody would find.
+    /// A client on a link sends every packet over it to the host, through an address that the host has there, found
+    /// like any neighbour. If the host has none, or several interfaces would answer, the link-layer address is set
+    /// explicitly. The same applies to link-local addresses of other links, which neighbour discovery could not find.
     pub(super) fn ways_of_peers(&mut self) {
         let clients: Vec<(u32, usize, Addresses)> =
             self.clients.iter().map(|(index, (node, own))| (*index, *node, own.clone())).collect();
@@ -71,7 +71,7 @@ impl Builder<'_> {
             .collect();
         for (index, node, Addresses { own, by_way_of: by, .. }, others) in ways {
             let mac = self.mac(index);
-            let shares = self.shares_its_wire(index);
+            let shares = self.shares_its_link(index);
             let plan = &mut self.twin.plan;
             for (family, by) in families(self.snapshot).zip(by) {
                 let given = hop(family);
@@ -95,7 +95,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Somebody beyond the default route: whoever is on its wire is the gateway.
+    /// The client beyond the default route: the client on its link is the gateway.
     pub(super) fn beyond(&mut self) {
         let Some(beyond) = self.twin.beyond else { return };
         let mut ways: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
@@ -132,7 +132,7 @@ fn by_way_of(to: IpNet, via: Option<IpAddr>, interface: &IfName, source: Option<
     NewRoute { via, interface: Some(interface.clone()), source, copied: true, ..NewRoute::to(to) }
 }
 
-/// A next hop whose link-layer address is given, so that every packet gets onto the wire. Nobody has the address.
+/// A next hop with a fixed link-layer address, so that every packet is sent on the link. No host has the address.
 fn hop(family: Family) -> IpAddr {
     match family {
         Family::Ipv4 => IpAddr::V4(Ipv4Addr::new(169, 254, 255, 254)),

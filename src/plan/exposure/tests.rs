@@ -117,7 +117,7 @@ fn state_decides() {
         } else {
             "loopback/none"
         };
-        assert_eq!(exposure(&down, form), alone, "{form}: nobody comes by a wire that is down");
+        assert_eq!(exposure(&down, form), alone, "{form}: no client can connect over a link that is down");
     }
     down.interfaces.push(interface(3, "eth1", &[]));
     assert_eq!(exposure(&down, ":: dual"), "global/loopback", "IPv4 stays on an interface that is down");

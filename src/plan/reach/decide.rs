@@ -135,7 +135,7 @@ fn why_accepted(
     }
 }
 
-/// Why nobody took a packet: a socket that nearly would have, or none at all.
+/// Why no socket received a packet: a socket that almost matched, or none.
 fn why_refused(tables: &Tables, packet: &Packet) -> Code {
     let own = Local::of(packet.destination);
     let mut other_family = false;

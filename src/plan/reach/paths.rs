@@ -151,7 +151,8 @@ impl<'a> HostView<'a> {
                 };
             }
             let outcome = match destination {
-                // Like any address that is not here: out by a default route, from where nobody answers. But `0.0.0.0` stays inside.
+                // Like any address of another host: it leaves by a default route, and no host answers. But `0.0.0.0`
+                // stays inside.
                 _ if !destination.is_loopback() => Outcome::Error,
                 IpAddr::V4(_) if to.address.to_canonical().is_unspecified() => Outcome::Unreachable,
                 _ if self.has_default_route(Family::of(destination)) => Outcome::Timeout,

@@ -25,7 +25,7 @@ pub(super) fn exposure_text(socket: &SocketReport) -> String {
         .filter(|(_, exposure)| *exposure != Exposure::None)
         .map(|(family, exposure)| format!("{family} {exposure}"))
         .collect();
-    if parts.is_empty() { "nobody".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() { "not reachable".to_owned() } else { parts.join(", ") }
 }
 
 pub(super) fn sockets(out: &mut String, report: &Report, paint: &Paint) {

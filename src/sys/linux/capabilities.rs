@@ -33,7 +33,7 @@ fn owns_network() -> Option<bool> {
         let error = std::io::Error::last_os_error();
         return (error.raw_os_error() == Some(libc::EPERM)).then_some(false);
     }
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    // SAFETY: the kernel has just created this descriptor for this process, and nothing else owns it.
     let owner: File = unsafe { std::os::fd::FromRawFd::from_raw_fd(owner) };
     let inode = |file: &File| {
         use std::os::unix::fs::MetadataExt as _;

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use socket2::{Domain, Type};
 
-    /// Nobody listens on the port of a socket that was closed: the answer is ICMP port unreachable from the host itself.
+    /// No socket listens on the port of a closed socket: the reply is ICMP port unreachable from the host itself.
     #[test]
     fn a_refused_datagram_has_its_icmp_error() {
         for (domain, address, kind, code) in [

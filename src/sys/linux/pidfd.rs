@@ -35,7 +35,7 @@ pub(super) fn socket(process: &Process, number: i32, inode: u64) -> io::Result<S
 #[expect(unsafe_code, reason = "a descriptor fresh from the kernel")]
 fn owned(answer: libc::c_long) -> io::Result<OwnedFd> {
     match i32::try_from(answer) {
-        // SAFETY: the kernel made this descriptor for us just now and nobody else has it.
+        // SAFETY: the kernel has just created this descriptor for this process, and nothing else owns it.
         Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
         _ => Err(io::Error::last_os_error()),
     }

@@ -97,8 +97,9 @@ fn both_ends_of_a_pair_have_somebody() {
     assert_eq!((&now[0]["verdict"], &now[1]["verdict"]), (&"undecided".into(), &"pass".into()), "{now}");
     let because = now[0]["because"].as_str().unwrap();
     assert!(
-        because
-            .ends_with("link:c0 reaches it is not known: nobody connects from there, as it has no carrier"),
+        because.ends_with(
+            "link:c0 reaches it is not known: no client connects from there, because it has no carrier"
+        ),
         "{because}"
     );
 }

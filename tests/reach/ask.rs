@@ -10,11 +10,14 @@ use bindscope::serve::bind::Bound;
 
 use crate::support::netns::Netns;
 
+/// Namespaces by the link that they are on or beyond.
+pub type Ends<'a> = &'a [(String, Netns)];
+
 /// Connects every cell from where its source is: the host, or the far end of a wire; `None` where there is neither. `answers`
 /// says of which cells an answer is expected.
 pub fn observe(
     ns: &Netns,
-    (far, beyond): (&[(String, Netns)], &[(String, Netns)]),
+    (far, beyond): (Ends<'_>, Ends<'_>),
     matrix: &Matrix,
     bound: &[Bound],
     answers: &dyn Fn(usize) -> bool,

@@ -179,11 +179,7 @@ fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compare
 }
 
 /// As [`compare`], with clients beyond the routers of links.
-fn compare_with(
-    ns: &Netns,
-    (far, beyond): (&[(String, Netns)], &[(String, Netns)]),
-    specs: &[SocketSpec],
-) -> Compared {
+fn compare_with(ns: &Netns, (far, beyond): (ask::Ends<'_>, ask::Ends<'_>), specs: &[SocketSpec]) -> Compared {
     let snapshot = ns.run(bindscope::sys::snapshot).unwrap();
     let local = LocalAddresses::new(&snapshot);
     let rights = Rights { uid: 0, privileged_ports: true, transparent: true };

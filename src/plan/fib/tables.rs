@@ -238,7 +238,7 @@ fn best6<'a>(entries: &[Entry<'a>], flow: &Flow) -> Option<Entry<'a>> {
                 None => 2,
                 Some(RouterPreference::High) => 3,
             };
-            (through || !flow.strict).then_some(u8::from(through) * 2 | preference << 2)
+            (through || !flow.strict).then_some((u8::from(through) * 2) | (preference << 2))
         });
         if let Some(score) = score.max().filter(|score| best.is_none_or(|(highest, _)| *score > highest)) {
             best = Some((score, *entry));

@@ -403,7 +403,7 @@ impl HostView<'_> {
                 let has = match self.in_force(interface, ARP_IGNORE) {
                     1 => own.is_some(),
                     2 => own.is_some_and(near),
-                    3 => !own.is_some_and(|own| own.scope == Some(Scope::Host)),
+                    3 => own.is_none_or(|own| own.scope != Some(Scope::Host)),
                     8.. => false,
                     _ => true,
                 };

@@ -403,8 +403,16 @@ impl<'a> HostView<'a> {
         // nevertheless, from requests that the host sends.
         let asking = Question { client: asks, beyond: false, to: asked, ..*question };
         match self.accepts_source(&asking, None) {
-            Verdict::Lost(why, answer) if question.beyond => Some(Path::Unknown(why, Some(answer))),
-            Verdict::Lost(why, answer) => Some(Path::Unresolved(why, Some(answer))),
+            Verdict::Lost(why, answer) => {
+                // The packet itself may be accepted, if the neighbour knows the host.
+                let same = !self.fib.is_selective(Family::Ipv4);
+                let packet = self.accepts_source(question, Some(&Answering::KERNEL));
+                match matches!(packet, Verdict::Lost(..)) && same {
+                    true if question.beyond => None,
+                    true => Some(Path::Unresolved(why, Some(answer))),
+                    false => Some(Path::Unknown(why, Some(answer))),
+                }
+            }
             _ => None,
         }
     }

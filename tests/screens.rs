@@ -23,6 +23,18 @@ fn host(dir: &TempDir) -> String {
             "point_to_point": false, "multicast": name != "lo", "kind": if name == "lo" { "loopback" } else { "veth" },
             "mtu": 1500, "mac": null, "master": null, "addresses": addresses, "settings": {}})
     };
+    let route = |destination: &str, interface: u32| {
+        serde_json::json!({"table": 254, "kind": "unicast", "destination": destination, "interface": interface,
+            "gateway": null, "source": null, "metric": if destination.contains(':') { Some(256) } else { None }})
+    };
+    let routes = [
+        route("192.168.1.0/24", 2),
+        route("10.20.0.0/16", 3),
+        route("2001:db8:1::/64", 2),
+        route("fd20::/64", 3),
+        route("fe80::/64", 2),
+        route("fe80::/64", 3),
+    ];
     let snapshot = serde_json::json!({
         "schema": "bindscope.interfaces/1", "version": "0.1.0", "complete": true, "incomplete_because": [],
         "host": {"name": "box", "system": "linux", "release": "6.18.0", "netns": 1},
@@ -31,7 +43,7 @@ fn host(dir: &TempDir) -> String {
             interface(2, "eth0", &[("192.168.1.10", 24, "ipv4", "private"), ("2001:db8:1::10", 64, "ipv6", "global"), ("fe80::1", 64, "ipv6", "link")]),
             interface(3, "eth1", &[("10.20.0.10", 16, "ipv4", "private"), ("fd20::10", 64, "ipv6", "private"), ("fe80::2", 64, "ipv6", "link")]),
         ],
-        "routes": [], "rules": [], "settings": {}, "ipv6_available": true, "disagreements": [],
+        "routes": routes, "rules": [], "settings": {}, "ipv6_available": true, "disagreements": [],
     });
     let path = dir.path().join("host.json");
     std::fs::write(&path, snapshot.to_string()).unwrap();

@@ -210,6 +210,7 @@ pub struct Interfaces<'a, C = serde::de::IgnoredAny> {
     pub cross_checked: bool,
     /// Coverage of each bind form: a list of [`Coverage`](crate::model::bind_forms::Coverage). It is derived from the
     /// rest and therefore not read back.
+    #[serde(default)]
     pub coverage: C,
 }
 

@@ -124,7 +124,7 @@ fn published(out: &mut String, one: &Published, ids: &mut BTreeSet<String>) {
     };
     let _ = writeln!(out, "exposure = \"{}\"", one.exposure.widest());
     if one.exposure.widest() == Exposure::Global {
-        out.push_str("reason = \"it was there; say why anybody may reach it\"\n");
+        out.push_str("reason = \"existed before this policy; write why every host may reach it\"\n");
     }
 }
 

@@ -64,7 +64,7 @@ pub struct Twin {
     /// The client beyond the default route.
     pub beyond: Option<Beyond>,
     /// The sources of a plan that the twin does not have, with reasons.
-    pub nobody: Vec<(Source, String)>,
+    pub without_client: Vec<(Source, String)>,
     /// Properties of the host that are not copied and may matter, one sentence each.
     pub skipped: Vec<String>,
     /// Further notes, one sentence each.
@@ -356,7 +356,7 @@ impl<'a> Builder<'a> {
                     _ => "it has no link".to_owned(),
                 };
                 self.twin.notes.push(format!("there is no client on link:{name}: {why}"));
-                self.twin.nobody.push((source, why));
+                self.twin.without_client.push((source, why));
                 continue;
             };
             let node = self.twin.plan.nodes.len();

@@ -43,7 +43,7 @@ pub enum Preference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Winner {
     /// No socket matches.
-    Nobody,
+    NoSocket,
     /// One socket; or one of a SO_REUSEPORT group, by a hash of the connection.
     Found {
         /// The members of the group, in order of insertion; one socket without a group.
@@ -68,7 +68,7 @@ impl Tables {
                 let beaten = self.matching(packet, any).find(|&(_, score)| score.is_some()).map(|(id, _)| id);
                 Winner::Found { ids, over: beaten.map(|id| (id, Preference::SpecificAddress)) }
             }
-            Winner::Nobody => self.look_up(packet, any),
+            Winner::NoSocket => self.look_up(packet, any),
             found => found,
         }
     }
@@ -110,7 +110,7 @@ impl Tables {
         if blurred {
             return Winner::Unknown(others.into_iter().map(|(id, _)| id).collect());
         }
-        let Some((winner, score)) = best else { return Winner::Nobody };
+        let Some((winner, score)) = best else { return Winner::NoSocket };
         let mut ids = vec![winner];
         if shared {
             let same_group = |&(id, _): &(Id, u8)| self.same_group(winner, id);

@@ -313,7 +313,7 @@ pub fn more_exposure_is_told() {
     let output = crate::support::program::finish(people);
     let (told, said) = crate::support::program::text(&output);
     assert!(
-        told.contains("this host only now") && told.contains("is now open to anybody over IPv4"),
+        told.contains("this host only now") && told.contains("is now open to every host over IPv4"),
         "{status} {told}"
     );
     assert!(said.contains("warning[BS2021]: other hosts can now reach"), "{said}");

@@ -219,9 +219,9 @@ fn report(
     sockets.extend(assembly::missing_of(&opened.expansion, snapshot));
     let judged = unseen_as_unknown(&cells, &sockets);
     let mut expectations = expectations::judge(&chosen.profile.expectations, &sockets, &judged, false);
-    let nobody = chosen.original.as_ref().map_or(&[][..], |(_, twin)| &twin.nobody);
+    let missing = chosen.original.as_ref().map_or(&[][..], |(_, twin)| &twin.without_client);
     for one in expectations.iter_mut().filter(|one| one.verdict == expectations::Verdict::Undecided) {
-        let source = nobody.iter().find(|(source, _)| one.because.contains(&format!("{source} ")));
+        let source = missing.iter().find(|(source, _)| one.because.contains(&format!("{source} ")));
         one.because.extend(source.map(|(_, why)| format!(": no client connects from there, because {why}")));
     }
     let mut notes = assembly::notes_of(&opened.expansion, None);

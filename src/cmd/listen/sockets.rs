@@ -227,7 +227,7 @@ pub(super) fn all(
 }
 
 /// Opens one socket and tells how it fared; `open` are those before it. Where an address is to be waited for that is not usable yet,
-/// nothing is told as long as somebody waits for it elsewhere.
+/// nothing is reported while another caller waits for it.
 pub(super) fn one(
     spec: &SocketSpec,
     open: &[Endpoint],

@@ -66,7 +66,7 @@ pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, path: Path, protocol: P
                 answer: None,
             }
         }
-        Winner::Nobody => match answer(view, &back, &kernel) {
+        Winner::NoSocket => match answer(view, &back, &kernel) {
             Verdict::Arrives => {
                 Reach::without_socket(Outcome::Refused, why_refused(&binds.tables, &packet), None)
             }

@@ -404,7 +404,7 @@ pub fn attach_owners<'a>(
     let holders =
         if wanted.is_empty() { processes::Holders::default() } else { processes::holders(&wanted, look) };
     let incomplete = holders.incomplete_because();
-    let nobody = Owners::from([]);
+    let no_owner = Owners::from([]);
     let mut unknown = 0usize;
     let mut unread = 0usize;
     for socket in &mut sockets {
@@ -412,8 +412,8 @@ pub fn attach_owners<'a>(
         socket.owners = match (found, socket.inode, &incomplete) {
             (Some(owners), ..) => Some(Arc::clone(owners)),
             // Without an inode it has no file: no process can hold it.
-            (None, None, _) | (None, Some(_), None) => Some(Arc::clone(&nobody)),
-            (None, Some(_), Some(_)) if socket.kernel.is_some() => Some(Arc::clone(&nobody)),
+            (None, None, _) | (None, Some(_), None) => Some(Arc::clone(&no_owner)),
+            (None, Some(_), Some(_)) if socket.kernel.is_some() => Some(Arc::clone(&no_owner)),
             (None, Some(_), Some(_)) => {
                 unknown += 1;
                 None
@@ -458,7 +458,7 @@ pub fn owners(inodes: &[u64]) -> (HashMap<u64, Owners>, Option<String>) {
     (holders.owners.into_iter().collect(), because)
 }
 
-/// The sockets that hold one of these ports and serve nobody: bound, connected or in TIME-WAIT, with their owners and, where
+/// The sockets that hold one of these ports and serve no client: bound, connected or in TIME-WAIT, with their owners and, where
 /// they can be read, their options. At most 64 for each port. Bound sockets are seen from Linux 6.8 on.
 #[must_use]
 pub fn port_holders(ports: &std::collections::BTreeSet<(Protocol, u16)>) -> Vec<PortHolder> {

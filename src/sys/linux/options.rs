@@ -96,7 +96,7 @@ pub fn is_listener(socket: &Socket) -> io::Result<bool> {
     socket.is_listener()
 }
 
-/// Keeps newcomers out of a listener, and whoever waits in its queue in it: a filter that drops the first packet of a handshake, a SYN
+/// Stops new connections to a listener and keeps the waiting ones: a filter that drops the first packet of a handshake, a SYN
 /// without ACK (SO_ATTACH_FILTER of socket(7)). Handshakes that have begun are ended as always. Where it cannot be set, a queue for one,
 /// which leaves a place.
 ///

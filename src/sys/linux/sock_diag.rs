@@ -1,7 +1,7 @@
 //! Socket dumps by sock_diag(7): what `ss` reads, with the attributes that `ss` does not show.
 //!
 //! Requests are written by `netlink-packet-sock-diag`, but for the attribute that asks for MPTCP, which it lacks. Attributes that
-//! nobody asked about are skipped, so that a newer kernel's are no error.
+//! were not requested are skipped, so that a newer kernel causes no error.
 
 use std::io;
 use std::net::IpAddr;

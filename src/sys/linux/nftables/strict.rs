@@ -1,5 +1,5 @@
 //! What of a dumped ruleset may be replayed: an allow list of attributes, expressions and extensions, each with its size. A
-//! snapshot may come from anybody, and nf_tables is asked with privileges over the copy's network. What is not known is refused
+//! snapshot may come from any source, and nf_tables is asked with privileges over the copy's network. What is not known is refused
 //! with its name.
 //!
 //! The messages are rebuilt on the way, without what belongs to the original alone: handles, use counts, counters, owners. Rate

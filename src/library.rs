@@ -35,6 +35,7 @@ use crate::sys::{self, InventoryOptions, NamespaceRefusal, netns};
 pub fn this_host() -> Result<TargetHost, sys::Error> {
     let mut snapshot = sys::snapshot()?;
     snapshot.groups = sys::groups();
+    snapshot.packet_filters = Some(sys::packet_filters_with_rules());
     let inventory = sys::inventory(&InventoryOptions { socket_options: true, ..Default::default() });
     let rights = sys::rights();
     Ok(TargetHost {
@@ -45,7 +46,6 @@ pub fn this_host() -> Result<TargetHost, sys::Error> {
             privileged_ports: rights.privileged_ports,
             transparent: rights.transparent,
         },
-        filters: Some(sys::packet_filters()),
         client_ports: inventory.client_ports,
         notes: Vec::new(),
         // Owners are not needed here, so only what hides sockets themselves counts.

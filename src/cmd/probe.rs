@@ -203,7 +203,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         true,
         &mut |expectation, wanted| spread(expectation, wanted, &opened.bound, args, limits),
     );
-    let mut notes = assembly::notes_of(&expansion, subject.filters.as_ref());
+    let mut notes = assembly::notes_of(&expansion, subject.snapshot.packet_filters.as_ref());
     notes.append(&mut subject.notes);
     notes.extend(localhost_notes(&localhost, &chosen));
     let mut incomplete = subject.incomplete_because;

@@ -112,7 +112,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut inventory = sys::inventory(&options);
     super::overview::expose(&mut inventory.sockets, &host.snapshot);
     let (resolved_by, addresses) = resolve(&target, &host.snapshot);
-    let filters = host.filters.clone().unwrap_or_default();
+    let filters = host.snapshot.packet_filters.clone().unwrap_or_default();
     let mut facts = Facts {
         target: args.target.clone(),
         name: target.name.clone(),

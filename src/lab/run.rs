@@ -300,7 +300,14 @@ fn lost(loss: Unreachable, protocol: Protocol) -> Reach {
         Unreachable::Dropped => Code::NOT_FORWARDED,
         Unreachable::Unknown => Code::REACH_UNKNOWN,
     };
-    Reach { outcome: loss.outcome(protocol), takers: Vec::new(), ingress: None, why, answer: None }
+    Reach {
+        outcome: loss.outcome(protocol),
+        takers: Vec::new(),
+        ingress: None,
+        why,
+        answer: None,
+        filtered: None,
+    }
 }
 
 /// Without a return route there is neither a handshake nor a refusal; a datagram needs none.

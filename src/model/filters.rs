@@ -1,4 +1,4 @@
-//! Packet filters: that there are any, never what they do.
+//! Packet filters of a host: their tables, and their rules where they were read.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,13 +35,21 @@ pub fn seen(filters: &PacketFilters) -> Option<String> {
     }
 }
 
-/// The note of a report about packet filters. `None`: not examined, for example for another host.
+/// The note of a report about packet filters. `None`: not examined, for example for another host. If the rules were read, the
+/// results include what they do.
 #[must_use]
 pub fn note(filters: Option<&PacketFilters>) -> String {
     let limit = "packet filters, address translation and programs attached to the kernel (nft, iptables, BPF) are not looked at";
     let Some(filters) = filters else { return limit.to_owned() };
     let tables = filters.tables.join(", ");
+    let beyond = "programs attached to the kernel (BPF, XDP) and filters beyond this host are not looked at";
     match (&filters.unknown_because, filters.tables.is_empty()) {
+        (None, true) if filters.ruleset.is_some() => {
+            format!("there is no table of a packet filter here; {beyond}")
+        }
+        (None, false) if filters.ruleset.is_some() => {
+            format!("the results include packet filters and address translation ({tables}); {beyond}")
+        }
         (None, true) => format!("{limit}; there is no table of a packet filter here"),
         (Some(why), true) => format!("{limit}; whether there are any cannot be seen: {why}"),
         (None, false) => format!("{limit}, and there are some here: {tables}"),
@@ -66,5 +74,8 @@ mod tests {
         assert!(note(Some(&filters(&["iptables nat"], None))).ends_with("some here: iptables nat"));
         assert!(note(Some(&filters(&[], Some("no right")))).ends_with("cannot be seen: no right"));
         assert!(note(None).ends_with("are not looked at"));
+        let ruleset = Some(Ruleset::default());
+        let read = PacketFilters { ruleset, ..filters(&["iptables nat"], None) };
+        assert!(note(Some(&read)).starts_with("the results include packet filters"));
     }
 }

@@ -10,6 +10,7 @@
 
 mod answer;
 mod decide;
+mod filtered;
 mod paths;
 mod unanswered;
 
@@ -21,7 +22,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use answer::{Answer, NamedAnswer};
-use decide::arrive;
+pub use filtered::Filtered;
+use filtered::{Attempt, Rules, arrive};
 pub(in crate::plan) use paths::ipv6_is_off;
 use paths::{HostView, Path};
 pub use unanswered::{Service, Unanswered, unanswered};
@@ -59,19 +61,21 @@ pub struct Reach {
     pub why: Code,
     /// Where the answer goes, when its route decided.
     pub answer: Option<Answer>,
+    /// What packet filters do to it; `None` where they do nothing, or there are none.
+    pub filtered: Option<Arc<Filtered>>,
 }
 
 impl Reach {
     /// The result of a packet that no socket receives.
     #[must_use]
     pub fn without_socket(outcome: Outcome, why: Code, answer: Option<Answer>) -> Reach {
-        Reach { outcome: Some(outcome), takers: Vec::new(), ingress: None, why, answer }
+        Reach { outcome: Some(outcome), takers: Vec::new(), ingress: None, why, answer, filtered: None }
     }
 
     /// A result that is not known; `takers` may receive the packet.
     #[must_use]
     pub fn unknown(why: Code, takers: Vec<Holder>, answer: Option<Answer>) -> Reach {
-        Reach { outcome: None, takers, ingress: None, why, answer }
+        Reach { outcome: None, takers, ingress: None, why, answer, filtered: None }
     }
 }
 
@@ -207,6 +211,7 @@ pub fn predict_asked(
 ) -> Matrix {
     let complete = with_routes(snapshot);
     let host = HostView::new(&complete, local);
+    let rules = Rules::of(snapshot);
     let used: BTreeSet<_> = binds.tables.entries.iter().map(|entry| (entry.protocol, entry.port)).collect();
     let all = std::mem::take(&mut axes.sources);
     let mut cells: Vec<Cell> = Vec::new();
@@ -221,13 +226,15 @@ pub fn predict_asked(
         let begin = cells.len();
         for (destination, path) in paths.iter().enumerate() {
             let Some(path) = *path else { continue };
-            // Ports without any socket differ in nothing, unless policy rules look at them.
-            let selective =
-                host.fib.is_selective(Family::of(axes.destinations[destination].address.to_canonical()));
+            // Ports without any socket differ in nothing, unless policy rules or packet filters look at them.
+            let selective = !rules.is_none()
+                || host.fib.is_selective(Family::of(axes.destinations[destination].address.to_canonical()));
             let mut unused: [Option<Arc<Reach>>; 2] = [None, None];
             for (service, &(protocol, port)) in axes.services.iter().enumerate() {
                 if asked(number, destination, service) {
-                    let answer = || Arc::new(arrive(&host, binds, path, protocol, port));
+                    let to = axes.destinations[destination].address;
+                    let attempt = Attempt { source: &from, bound: None, to, path, protocol, port };
+                    let answer = || Arc::new(arrive(&host, binds, &rules, attempt));
                     let predicted = if selective || used.contains(&(protocol, port)) {
                         answer()
                     } else {
@@ -324,6 +331,7 @@ pub fn predict_from_addresses(
 ) -> Vec<Cell> {
     let complete = with_routes(snapshot);
     let host = HostView::new(&complete, local);
+    let rules = Rules::of(snapshot);
     let Some(source) = matrix.sources.iter().position(|source| *source == Source::Host) else {
         return Vec::new();
     };
@@ -340,7 +348,10 @@ pub fn predict_from_addresses(
         for (destination, to) in matrix.destinations.iter().enumerate() {
             let Some(path) = host.path_from(*address, interfaces, *to) else { continue };
             for (service, &(protocol, port)) in matrix.services.iter().enumerate() {
-                let predicted = Arc::new(arrive(&host, binds, path, protocol, port));
+                let (from, to) = (&Source::Host, to.address);
+                let bound = Some(address.address);
+                let attempt = Attempt { source: from, bound, to, path, protocol, port };
+                let predicted = Arc::new(arrive(&host, binds, &rules, attempt));
                 cells.push(Cell { source, source_address: Some(*address), destination, service, predicted });
             }
         }

@@ -6,9 +6,12 @@ use std::fmt::Write as _;
 use super::ranges;
 use super::style::{Paint, Tone};
 use super::table::wrap;
+use crate::code::Code;
 use crate::escape::{escape, printable};
-use crate::model::{Answer, AnswerKind, FilterDecision, FilterVerdict, FilteredPacket, Outcome, Protocol};
-use crate::report::matrix::{ObservedCell, Report};
+use crate::model::{
+    Answer, AnswerKind, FilterDecision, FilterVerdict, FilteredPacket, Outcome, Protocol, Translated,
+};
+use crate::report::matrix::{ObservedCell, PredictedCell, Report};
 
 /// How many decisions are shown without `-v`.
 const MOST_DECISIONS: usize = 12;
@@ -19,8 +22,11 @@ const MOST_RUNS: usize = 8;
 pub(super) fn write(out: &mut String, report: &Report, paint: &Paint, width: usize) {
     let mut decisions: BTreeMap<String, BTreeMap<(String, Protocol), BTreeSet<u16>>> = BTreeMap::new();
     for cell in &report.cells {
-        let Some(seen) = cell.observed.as_ref().filter(|seen| matters(seen)) else { continue };
-        let Some(words) = observed(seen) else { continue };
+        let effect = match &cell.observed {
+            Some(seen) => Effect::observed(seen),
+            None => Effect::predicted(&cell.predicted),
+        };
+        let Some(words) = effect.words().filter(|_| effect.matters()) else { continue };
         let whom = (printable(&cell.source.to_string()), cell.protocol);
         decisions.entry(words).or_default().entry(whom).or_default().insert(cell.port);
     }
@@ -47,32 +53,78 @@ pub(super) fn write(out: &mut String, report: &Report, paint: &Paint, width: usi
     out.push('\n');
 }
 
-/// Whether the filters did more than let a packet pass.
-fn matters(seen: &ObservedCell) -> bool {
-    let decides =
-        |filter: &FilterDecision| filter.verdict != FilterVerdict::Accept || !filter.depends_on.is_empty();
-    seen.translated.is_some() || seen.filter.as_ref().is_some_and(decides)
+/// What packet filters do to a connection, predicted or observed.
+#[derive(Debug, Clone, Copy)]
+struct Effect<'a> {
+    filter: Option<&'a FilterDecision>,
+    translated: Option<&'a Translated>,
+    answer: Option<&'a Answer>,
+    unknown_because: Option<&'a str>,
+    /// Whether another host answers, of which it is not known whether a program listens there.
+    forwarded: bool,
+}
+
+impl<'a> Effect<'a> {
+    fn observed(cell: &'a ObservedCell) -> Effect<'a> {
+        Effect {
+            filter: cell.filter.as_ref(),
+            translated: cell.translated.as_ref(),
+            answer: cell.answer.as_ref(),
+            unknown_because: None,
+            forwarded: cell.outcome == Outcome::Accepted && cell.listener.is_none(),
+        }
+    }
+
+    fn predicted(cell: &'a PredictedCell) -> Effect<'a> {
+        Effect {
+            filter: cell.filter.as_ref(),
+            translated: cell.translated.as_ref(),
+            answer: cell.answer.as_ref(),
+            unknown_because: cell.unknown_because.as_deref(),
+            forwarded: cell.why == Code::FORWARDED,
+        }
+    }
+
+    /// Whether the filters do more than let a packet pass.
+    fn matters(&self) -> bool {
+        let decides = |filter: &FilterDecision| {
+            filter.verdict != FilterVerdict::Accept || !filter.depends_on.is_empty()
+        };
+        self.translated.is_some() || self.unknown_because.is_some() || self.filter.is_some_and(decides)
+    }
+
+    /// The same in a few words; `None` where the filters decide nothing that matters.
+    fn words(&self) -> Option<String> {
+        let mut parts = Vec::new();
+        if let Some(translated) = self.translated {
+            let by = translated.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
+            let to = std::net::SocketAddr::new(translated.address, translated.port);
+            if self.forwarded {
+                parts.push(format!("forwarded to {to}{by}; whether a program listens there is not known"));
+            } else {
+                parts.push(format!("translated to {to}{by}"));
+            }
+        }
+        if let Some(filter) = self.filter {
+            parts.extend(decision(filter, self.answer));
+            parts.extend(filter.depends_on.iter().map(|one| format!("not certain: {}", escape(one))));
+            parts.extend(filter.assumes.iter().map(|one| format!("as long as {}", escape(one))));
+        }
+        parts.extend(self.unknown_because.map(|why| format!("not certain: {}", escape(why))));
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
 }
 
 /// What the filters of a copy did, in a few words; `None` where they decided nothing that matters.
 #[must_use]
 pub fn observed(cell: &ObservedCell) -> Option<String> {
-    let mut parts = Vec::new();
-    if let Some(translated) = &cell.translated {
-        let by = translated.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
-        let to = std::net::SocketAddr::new(translated.address, translated.port);
-        if cell.outcome == Outcome::Accepted && cell.listener.is_none() {
-            parts.push(format!("forwarded to {to}{by}; whether a program listens there is not known"));
-        } else {
-            parts.push(format!("translated to {to}{by}"));
-        }
-    }
-    if let Some(filter) = &cell.filter {
-        parts.extend(decision(filter, cell.answer.as_ref()));
-        parts.extend(filter.depends_on.iter().map(|one| format!("not certain: {}", escape(one))));
-        parts.extend(filter.assumes.iter().map(|one| format!("as long as {}", escape(one))));
-    }
-    (!parts.is_empty()).then(|| parts.join("; "))
+    Effect::observed(cell).words()
+}
+
+/// What the filters are predicted to do, in a few words; `None` where they decide nothing that matters.
+#[must_use]
+pub fn predicted(cell: &PredictedCell) -> Option<String> {
+    Effect::predicted(cell).words()
 }
 
 /// The decision itself; `None` for a packet that no rule names and the policy accepts.

@@ -306,6 +306,18 @@ pub struct PredictedCell {
     /// Where the answer goes and by which policy rule, when that decided; null otherwise.
     #[serde(default)]
     pub return_path: Option<NamedAnswer>,
+    /// What the packet filters decide; null where no rule is asked, they were not read, or it is not known.
+    #[serde(default)]
+    pub filter: Option<FilterDecision>,
+    /// Where address translation sends the connection; null where it does not.
+    #[serde(default)]
+    pub translated: Option<Translated>,
+    /// What the client receives in place of a connection, from a rule; null where it receives nothing from one.
+    #[serde(default)]
+    pub answer: Option<Answer>,
+    /// Why the result is not known, where packet filters are the reason; null else.
+    #[serde(default)]
+    pub unknown_because: Option<String>,
 }
 
 /// An observed result.
@@ -420,6 +432,7 @@ fn predicted_cell(plan: &Plan, cell: &Cell, snapshot: &Snapshot) -> PredictedCel
     let own = predicted.takers.iter().all(|holder| matches!(holder, Holder::Own(_)));
     let one = (candidates.len() == 1 && own && predicted.outcome.is_some()).then(|| candidates[0].to_owned());
     let here = plan.matrix.sources[cell.source] == Source::Host;
+    let filtered = predicted.filtered.as_deref();
     PredictedCell {
         outcome: predicted.outcome,
         candidates: if one.is_some() {
@@ -434,6 +447,12 @@ fn predicted_cell(plan: &Plan, cell: &Cell, snapshot: &Snapshot) -> PredictedCel
         return_path: predicted
             .answer
             .map(|answer| answer.named(|index| Some(snapshot.interface(index)?.name.clone()))),
+        filter: filtered.and_then(|filtered| filtered.decision.clone()),
+        translated: filtered.and_then(|filtered| filtered.translated.clone()),
+        answer: filtered.and_then(|filtered| filtered.answer),
+        unknown_because: filtered
+            .filter(|filtered| predicted.outcome.is_none() && !filtered.depends_on.is_empty())
+            .map(|filtered| filtered.depends_on.join("; ")),
     }
 }
 

@@ -22,8 +22,6 @@ pub struct TargetHost {
     pub foreign: Vec<Foreign>,
     /// The privileges of the process that binds.
     pub rights: Rights,
-    /// Its packet filters; `None` if they are unknown.
-    pub filters: Option<PacketFilters>,
     /// The ports from which the kernel chooses; `None` for a snapshot.
     pub client_ports: Option<ClientPorts>,
     /// Facts about the planned ports, one sentence each.
@@ -46,7 +44,6 @@ impl TargetHost {
             snapshot,
             foreign: Vec::new(),
             rights: Rights { uid: 1000, privileged_ports: false, transparent: false },
-            filters: None,
             client_ports: None,
             notes: Vec::new(),
             incomplete_because: vec![
@@ -76,7 +73,7 @@ pub fn assemble(profile: &Profile, expansion: &Expansion, host: TargetHost) -> R
             sockets,
             cells,
             expectations,
-            notes: [notes_of(expansion, host.filters.as_ref()), host.notes].concat(),
+            notes: [notes_of(expansion, host.snapshot.packet_filters.as_ref()), host.notes].concat(),
         },
     )
 }

@@ -15,6 +15,7 @@ mod corpus;
 mod grammar;
 mod network;
 mod oracle;
+mod planned;
 mod roundtrip;
 mod twin;
 
@@ -42,6 +43,17 @@ fn main() -> ExitCode {
         trial("published_ports_are_listed", twin::published_ports_are_listed),
         trial("a_trace_leaves_nothing_behind", roundtrip::a_trace_leaves_nothing_behind),
         trial("a_rule_about_users_leaves_the_result_open", twin::a_rule_about_users_leaves_the_result_open),
+        trial("a_plan_names_the_rule_that_a_trace_names", planned::a_plan_names_the_rule_that_a_trace_names),
+        trial(
+            "a_published_port_passes_by_the_rules_of_input",
+            planned::a_published_port_passes_by_the_rules_of_input,
+        ),
+        trial(
+            "what_a_rule_about_users_decides_is_not_known",
+            planned::what_a_rule_about_users_decides_is_not_known,
+        ),
+        trial("clients_that_rules_tell_apart_are_named", planned::clients_that_rules_tell_apart_are_named),
+        trial("without_rules_nothing_changes", planned::without_rules_nothing_changes),
         trial("rules_of_programs_decide_as_predicted", oracle::rules_of_programs_decide_as_predicted),
         trial("damaged_rules_are_refused_or_bounded", oracle::damaged_rules_are_refused_or_bounded),
         trial("random_rules_decide_as_predicted", oracle::random_rules_decide_as_predicted),

@@ -49,6 +49,9 @@ pub enum Place {
     Right,
 }
 
+/// Which listener has what: connections by the client's port, datagrams by their content.
+type Table = Mutex<BTreeMap<u32, u32>>;
+
 pub struct Network {
     pub host: Netns,
     pub left: Netns,
@@ -92,6 +95,8 @@ impl Network {
                 ("net.ipv4.conf.all.rp_filter", "0"),
                 ("net.ipv4.conf.default.rp_filter", "0"),
                 ("net.ipv4.ip_forward", "1"),
+                // What is left of one set of connections does not speak during the next.
+                ("net.ipv4.tcp_synack_retries", "0"),
             ] {
                 ns.sysctl(name, value);
             }
@@ -178,18 +183,18 @@ impl Network {
             ns.ip("-6 neigh flush all");
         }
         let done = AtomicBool::new(false);
-        let received: Mutex<BTreeMap<u32, u32>> = Mutex::default();
+        let (accepted, received): (Table, Table) = Default::default();
         std::thread::scope(|scope| {
-            scope.spawn(|| serve(&self.listeners, &received, &done));
+            scope.spawn(|| serve(&self.listeners, &accepted, &received, &done));
             let asked: Vec<_> =
                 [(Place::Host, &self.host), (Place::Left, &self.left), (Place::Right, &self.right)]
                     .into_iter()
                     .map(|(place, ns)| {
-                        let received = &received;
+                        let (accepted, received) = (&accepted, &received);
                         scope.spawn(move || {
                             let mine: Vec<(u32, &Attempt)> =
                                 (0..).zip(attempts).filter(|(_, one)| one.place == place).collect();
-                            ns.run(|| clients(&mine, received))
+                            ns.run(|| clients(&mine, accepted, received))
                         })
                     })
                     .collect();
@@ -220,7 +225,7 @@ fn listen(protocol: Protocol, address: SocketAddr) -> Socket {
 }
 
 /// Tells each client of TCP which listener has it, and notes which datagram came where.
-fn serve(listeners: &[Listener], received: &Mutex<BTreeMap<u32, u32>>, done: &AtomicBool) {
+fn serve(listeners: &[Listener], accepted: &Table, received: &Table, done: &AtomicBool) {
     let mut kept = Vec::new();
     while !done.load(Ordering::Relaxed) {
         let mut fds: Vec<PollFd<'_>> =
@@ -228,7 +233,10 @@ fn serve(listeners: &[Listener], received: &Mutex<BTreeMap<u32, u32>>, done: &At
         let _ = poll(&mut fds, PollTimeout::from(50u8));
         for (number, one) in (0u32..).zip(listeners) {
             if one.protocol == Protocol::Tcp {
-                while let Ok((mut stream, _)) = one.socket.accept() {
+                while let Ok((mut stream, peer)) = one.socket.accept() {
+                    let port = peer.as_socket().map_or(0, |peer| peer.port());
+                    accepted.lock().unwrap().insert(u32::from(port), number);
+                    let _ = stream.set_linger(Some(Duration::ZERO));
                     let _ = stream.write_all(&number.to_be_bytes());
                     kept.push(stream);
                 }
@@ -250,7 +258,7 @@ struct Client {
     until: Instant,
 }
 
-fn clients(attempts: &[(u32, &Attempt)], received: &Mutex<BTreeMap<u32, u32>>) -> Vec<(u32, Seen)> {
+fn clients(attempts: &[(u32, &Attempt)], accepted: &Table, received: &Table) -> Vec<(u32, Seen)> {
     let mut seen = Vec::new();
     let mut open = Vec::new();
     let code = |error: &std::io::Error| error.raw_os_error().unwrap_or(0);
@@ -259,6 +267,12 @@ fn clients(attempts: &[(u32, &Attempt)], received: &Mutex<BTreeMap<u32, u32>>) -
         let kind = if udp { Type::DGRAM } else { Type::STREAM };
         let socket = Socket::new(Domain::for_address(attempt.to), kind, None).unwrap();
         socket.set_nonblocking(true).unwrap();
+        // Errors of ICMP come at once, and to datagrams those too that may pass.
+        if attempt.to.is_ipv4() {
+            nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Ipv4RecvErr, &true).unwrap();
+        } else {
+            nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Ipv6RecvErr, &true).unwrap();
+        }
         if let Some(source) = attempt.source {
             let zone = 0;
             let address = match source {
@@ -267,6 +281,7 @@ fn clients(attempts: &[(u32, &Attempt)], received: &Mutex<BTreeMap<u32, u32>>) -
             };
             socket.bind(&SockAddr::from(address)).unwrap();
         }
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
         let until = Instant::now() + attempt.patience;
         let connected = socket.connect(&SockAddr::from(attempt.to));
         match connected {
@@ -296,7 +311,7 @@ fn clients(attempts: &[(u32, &Attempt)], received: &Mutex<BTreeMap<u32, u32>>) -
         let mut ready = ready.into_iter();
         open.retain_mut(|client| {
             let is_ready = ready.next().unwrap();
-            let result = step(client, is_ready, received);
+            let result = step(client, is_ready, accepted, received);
             seen.extend(result.map(|result| (client.index, result)));
             result.is_none()
         });
@@ -304,7 +319,7 @@ fn clients(attempts: &[(u32, &Attempt)], received: &Mutex<BTreeMap<u32, u32>>) -
     seen
 }
 
-fn step(client: &mut Client, ready: bool, received: &Mutex<BTreeMap<u32, u32>>) -> Option<Seen> {
+fn step(client: &mut Client, ready: bool, accepted: &Table, received: &Table) -> Option<Seen> {
     if client.udp
         && let Some(number) = received.lock().unwrap().get(&client.index)
     {
@@ -331,7 +346,13 @@ fn step(client: &mut Client, ready: bool, received: &Mutex<BTreeMap<u32, u32>>) 
     if Instant::now() < client.until {
         return None;
     }
-    Some(if client.connected { Seen::HalfOpen } else { Seen::Silence })
+    if !client.connected {
+        return Some(Seen::Silence);
+    }
+    // The listener may have it, and what it sends be dropped.
+    let port = client.socket.local_addr().unwrap().as_socket().unwrap().port();
+    let taken = accepted.lock().unwrap().get(&u32::from(port)).copied();
+    Some(taken.map_or(Seen::HalfOpen, Seen::Taken))
 }
 
 impl Facts for Network {

@@ -17,7 +17,7 @@ use crate::support::netns::{Netns, two_hosts};
 use crate::support::program::{self, bindscope};
 use crate::support::tool;
 
-const RULES: &str = r#"
+pub const RULES: &str = r#"
 table inet filter {
     chain lists { tcp dport 2205 drop; tcp dport 2206 accept; }
     chain input {
@@ -42,11 +42,11 @@ table ip nat {
 "#;
 
 /// Ports that are listened on, by TCP.
-const TCP: [u16; 8] = [2201, 2202, 2203, 2204, 2205, 2206, 2207, 2208];
-const UDP: [u16; 2] = [2209, 2210];
+pub const TCP: [u16; 8] = [2201, 2202, 2203, 2204, 2205, 2206, 2207, 2208];
+pub const UDP: [u16; 2] = [2209, 2210];
 
 /// `lab run --twin` of a namespace, as a user without any capability where this process may choose one.
-fn twin(ns: &Netns, tcp: &[u16], udp: &[u16]) -> Value {
+pub fn twin(ns: &Netns, tcp: &[u16], udp: &[u16]) -> Value {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     let output = ns.run(|| program::run(&["interfaces", "--format", "json", "--output", path]));

@@ -11,8 +11,8 @@ use super::flow::{Origin, Question};
 use super::hooks::{self, Hooks};
 use super::sets::{Draft, Mapped, Set};
 use super::text;
-use crate::model::Family;
 use crate::model::ruleset::{NftFamily, NftKind, NftObject, Ruleset};
+use crate::model::{Decider, Family};
 
 /// More rules than any host has that this program is meant for; a dump of 16 MiB cannot hold more.
 const MOST_RULES: usize = 1 << 20;
@@ -169,6 +169,12 @@ impl Filters {
         self.not_interpreted.iter().filter(decides).map(|one| one.what.clone()).collect()
     }
 
+    /// Whether connections of a family can be translated.
+    #[must_use]
+    pub fn translates(&self, family: Family) -> bool {
+        self.hooks.translate(family)
+    }
+
     /// A rule, or the policy of the chain where `rule` is `None`.
     #[must_use]
     pub fn decider(&self, chain: usize, rule: Option<usize>) -> Decider {
@@ -188,39 +194,8 @@ impl Filters {
                 format!("policy {}", if drops { "drop" } else { "accept" })
             }
         };
-        let rule = rule.and_then(|rule| u32::try_from(rule + 1).ok());
+        let rule = rule.map(|rule| rule + 1);
         Decider { family, table, chain: name, rule, handle, text }
-    }
-}
-
-/// The rule that decided, or a policy.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Decider {
-    /// Family of its table.
-    pub family: NftFamily,
-    /// Its table.
-    pub table: String,
-    /// Its chain.
-    pub chain: String,
-    /// Its number in the chain, from 1; null for the policy.
-    pub rule: Option<u32>,
-    /// Its handle; null for the policy.
-    pub handle: Option<u64>,
-    /// The rule for people.
-    pub text: String,
-}
-
-impl std::fmt::Display for Decider {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let escape = crate::escape::escape;
-        if self.rule.is_none() {
-            write!(f, "{} of ", escape(&self.text))?;
-        }
-        write!(f, "{} {} {}", self.family.name(), escape(&self.table), escape(&self.chain))?;
-        match self.rule {
-            Some(number) => write!(f, " rule {number}: {}", escape(&self.text)),
-            None => Ok(()),
-        }
     }
 }
 

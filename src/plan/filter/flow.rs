@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::decode::{Decider, Filters};
+use super::decode::Filters;
 use super::facts::{Because, Choices, Delivery, Facts};
 use super::packet::{Device, End};
 use super::path::{Flow, Once};
-use crate::model::Protocol;
+use crate::model::{Decider, FilteredPacket as Role, Protocol};
 
 /// Runs with different choices before a result counts as uncertain.
 const MOST_RUNS: usize = 96;
@@ -52,22 +52,6 @@ pub struct Question {
     pub port: u16,
     /// Who connects.
     pub origin: Origin,
-}
-
-/// Which packet decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The neighbour solicitation or the advertisement that answers it.
-    Neighbour,
-    /// The first packet of a TCP connection.
-    Syn,
-    /// A datagram.
-    Datagram,
-    /// What the host answers: SYN-ACK, RST or an ICMP error.
-    Answer,
-    /// The last packet of the handshake.
-    Ack,
 }
 
 /// An answer other than that of a socket.

@@ -1,8 +1,8 @@
 //! What runs at each hook of a packet's path, in order.
 
 use super::decode::{Chain, NotInterpreted, Scope, Table};
-use super::expression::{Expression, Verdict};
-use super::xt::Target;
+use super::expression::{Budget, Expression, Verdict};
+use super::xt::{Match, Target};
 use crate::model::Family;
 use crate::model::ruleset::{HookEntry, NftFamily};
 
@@ -113,7 +113,8 @@ impl Hooks {
             let nat: Vec<usize> = (0..chains.len())
                 .filter(|index| of_family(&chains[*index]) && translates(&chains[*index]))
                 .collect();
-            hooks.translating[side] = !nat.is_empty();
+            let tracked = is_tracked(tables, chains, family);
+            hooks.translating[side] = !nat.is_empty() && tracked;
             for hook in Hook::ALL {
                 let here =
                     |index: &usize| chains[*index].base.as_ref().is_some_and(|base| base.hook == hook as u32);
@@ -136,7 +137,7 @@ impl Hooks {
                         });
                     }
                 }
-                if hook.tracks() {
+                if hook.tracks() && tracked {
                     let step = Step::Track;
                     all.push(Candidate {
                         priority: TRACK,
@@ -300,6 +301,56 @@ pub fn jumps_in_a_circle(tables: &[Table], chains: &[Chain]) -> Option<usize> {
         }
     }
     callers.iter().position(|count| *count > 0)
+}
+
+/// Whether connections of a family are tracked at all: the kernel begins to when a rule asks for it, and a chain of type `nat` alone
+/// does not. Without tracking such chains are never run.
+fn is_tracked(tables: &[Table], chains: &[Chain], family: Family) -> bool {
+    chains.iter().any(|chain| {
+        let table = tables[chain.table].family;
+        let here = table == NftFamily::Inet || table == own(family);
+        here && chain
+            .rules
+            .iter()
+            .flat_map(|rule| &rule.expressions)
+            .any(|one| asks_for_tracking(one, family))
+    })
+}
+
+fn asks_for_tracking(expression: &Expression, family: Family) -> bool {
+    match expression {
+        Expression::Connection { .. }
+        | Expression::SetConnection { .. }
+        | Expression::Redirect(_)
+        | Expression::Masquerade(_)
+        | Expression::Limit { budget: Budget::Connections, .. }
+        | Expression::Object { kind: 3 | 5 | 7 | 9 | 10, .. }
+        | Expression::ObjectMap { .. }
+        | Expression::Match(
+            Match::Conntrack(_)
+            | Match::Mark { connection: true, .. }
+            | Match::Limit { budget: Budget::Connections, .. },
+        )
+        | Expression::Target(
+            Target::Nat { .. }
+            | Target::Redirect(_)
+            | Target::Masquerade(_)
+            | Target::ConnectionMark { .. }
+            | Target::NoTrack,
+        ) => true,
+        Expression::Nat { family: of, .. } => *of == u32::from(own(family).number()),
+        Expression::Dynamic { limited, .. } => limited.iter().any(|one| asks_for_tracking(one, family)),
+        Expression::Neutral { name } => name == "flow_offload",
+        Expression::Match(Match::Opaque { name }) => {
+            matches!(name.as_str(), "connbytes" | "connlabel" | "helper" | "cluster")
+        }
+        Expression::Target(Target::Neutral { name }) => name == "CT",
+        Expression::Target(Target::Opaque { name }) => {
+            matches!(name.as_str(), "SYNPROXY" | "NETMAP" | "CONNSECMARK")
+        }
+        Expression::Unknown { name } => name == "synproxy",
+        _ => false,
+    }
 }
 
 /// Base chains at which the interpreter does not look.

@@ -8,6 +8,7 @@
 mod attribute;
 mod bits;
 mod decode;
+mod discovery;
 mod expression;
 mod facts;
 mod flow;
@@ -27,9 +28,9 @@ mod xt;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{Decider, DecodeError, Filters};
+pub use decode::{DecodeError, Filters};
 pub use facts::{Delivery, Facts, Incoming, address_type};
-pub use flow::{Fate, Neighbour, Origin, Prediction, Question, Reply, Role, Translation, follow};
+pub use flow::{Fate, Neighbour, Origin, Prediction, Question, Reply, Translation, follow};
 
 /// Hardware type of the loopback interface (`ARPHRD_LOOPBACK`).
 pub const LOOPBACK: u16 = 772;

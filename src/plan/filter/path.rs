@@ -1,17 +1,16 @@
 //! One run of a connection through the hooks, with one choice for each thing that is not known.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 
 use super::bits::Word;
 use super::decode::Filters;
 use super::expression::Reject;
-use super::facts::{Because, Choices, Delivery, Facts, Incoming, Place};
-use super::flow::{Fate, Neighbour, Origin, Question, Reply, Role};
+use super::facts::{Because, Choices, Delivery, Facts, Incoming, Place, address_type};
+use super::flow::{Fate, Origin, Question, Reply};
 use super::hooks::{Hook, Step};
 use super::machine::{Ending, Machine};
 use super::packet::{Connection, Device, End, Packet, State, Tracked, Transport, flag, status};
-use crate::model::{Family, Protocol};
+use crate::model::{Family, FilteredPacket as Role, Protocol};
 
 /// The result of one run.
 #[derive(Debug, Clone)]
@@ -25,7 +24,7 @@ pub struct Once {
 }
 
 /// How a packet ends at a hook, or at several.
-enum Passage {
+pub(super) enum Passage {
     Passed,
     Dropped(Place),
     Rejected(Place, Reject, Hook),
@@ -114,8 +113,11 @@ impl<'a> Flow<'a> {
         if packet.rewritten {
             return self.end(Fate::Uncertain, self.accepted, role);
         }
+        // A loopback address is dropped after this hook, unless it was translated.
+        let loopback =
+            self.question.destination.is_loopback() && matches!(self.question.origin, Origin::Link { .. });
         let moved = packet.destination != to || packet.mark != Word::new(0);
-        let incoming = if moved { self.machine.facts.incoming(&packet) } else { Incoming::Local };
+        let incoming = if moved || loopback { self.machine.facts.incoming(&packet) } else { Incoming::Local };
         match incoming {
             Incoming::Local => {}
             Incoming::Forward(device) => return self.forward(packet, device, role),
@@ -168,7 +170,7 @@ impl<'a> Flow<'a> {
         match self.answer(answer) {
             Passage::Passed => {}
             Passage::Dropped(place) | Passage::Rejected(place, ..) => {
-                return self.end(Fate::AnswerDropped(delivery), Some(place), Role::Answer);
+                return self.ask_again(delivery, place);
             }
             Passage::Uncertain(place) => return self.end(Fate::Uncertain, Some(place), Role::Answer),
         }
@@ -178,22 +180,54 @@ impl<'a> Flow<'a> {
         self.acknowledge(delivery, role)
     }
 
-    fn acknowledge(&mut self, delivery: Delivery, role: Role) -> Once {
+    /// The answer was dropped, so the client sends its SYN again. To connection tracking that is a packet of an established
+    /// connection when it has seen the answer, and a rule may answer this one.
+    fn ask_again(&mut self, delivery: Delivery, place: Place) -> Once {
+        let dropped = self.end(Fate::AnswerDropped(delivery), Some(place), Role::Answer);
+        if self.question.protocol != Protocol::Tcp || self.machine.connection.status & status::SEEN_REPLY == 0
+        {
+            return dropped;
+        }
+        let (passage, packet) = match self.another(flag::SYN) {
+            Ok(sent) => sent,
+            Err(once) => return once,
+        };
+        match passage {
+            Passage::Rejected(place, how, hook) => match self.reject(how, hook, &packet) {
+                Ok(Some(reply)) => self.end(Fate::Rejected(reply), Some(place), Role::Syn),
+                Err(Passage::Uncertain(place)) => self.end(Fate::Uncertain, Some(place), Role::Answer),
+                _ => dropped,
+            },
+            Passage::Uncertain(place) => self.end(Fate::Uncertain, Some(place), Role::Syn),
+            Passage::Passed | Passage::Dropped(_) => dropped,
+        }
+    }
+
+    /// Another packet of the client after the first one, as far as it gets.
+    fn another(&mut self, flags: u8) -> Result<(Passage, Packet), Once> {
         let (from, to) = (self.machine.connection.source, self.machine.connection.destination);
-        let mut ack = Packet::new(self.family, Transport::Tcp(flag::ACK), from, to);
+        let mut packet = Packet::new(self.family, Transport::Tcp(flags), from, to);
         let passage = match &self.question.origin {
-            Origin::Host(device) => match self.leave(&mut ack, device.clone(), Role::Ack) {
+            Origin::Host(device) => match self.leave(&mut packet, device.clone(), Role::Ack) {
                 Ok(None) => Passage::Passed,
-                Ok(Some(once)) => return once,
+                Ok(Some(once)) => return Err(once),
                 Err(passage) => passage,
             },
             Origin::Link { input, .. } => {
-                ack.input = Some(input.clone());
+                packet.input = Some(input.clone());
                 Passage::Passed
             }
         };
-        let passage = self.then(passage, Hook::Prerouting, &mut ack, Role::Ack);
-        let passage = self.then(passage, Hook::Input, &mut ack, Role::Ack);
+        let passage = self.then(passage, Hook::Prerouting, &mut packet, Role::Ack);
+        let passage = self.then(passage, Hook::Input, &mut packet, Role::Ack);
+        Ok((passage, packet))
+    }
+
+    fn acknowledge(&mut self, delivery: Delivery, role: Role) -> Once {
+        let (passage, ack) = match self.another(flag::ACK) {
+            Ok(sent) => sent,
+            Err(once) => return once,
+        };
         match passage {
             Passage::Passed => self.end(Fate::Delivered(delivery), self.passed, role),
             Passage::Dropped(place) => self.end(Fate::HalfOpen(delivery), Some(place), Role::Ack),
@@ -250,7 +284,15 @@ impl<'a> Flow<'a> {
         answer.input = Some(by.clone());
         let mut passage = self.hook(Hook::Prerouting, &mut answer, Role::Answer);
         match &self.question.origin {
-            Origin::Host(_) => passage = self.then(passage, Hook::Input, &mut answer, Role::Answer),
+            Origin::Host(_) => {
+                // What comes back for a loopback address from a link is dropped, even where the source was translated.
+                match self.machine.facts.incoming(&answer) {
+                    Incoming::Local => {}
+                    Incoming::Unknown => return self.end(Fate::Uncertain, place, Role::Answer),
+                    _ => return self.end(Fate::Lost, place, Role::Answer),
+                }
+                passage = self.then(passage, Hook::Input, &mut answer, Role::Answer);
+            }
             Origin::Link { output, .. } => {
                 answer.output = output.clone();
                 passage = self.then(passage, Hook::Forward, &mut answer, Role::Answer);
@@ -320,9 +362,25 @@ impl<'a> Flow<'a> {
         }
     }
 
+    /// Whether a rule answers a packet of this host that was translated to another one: the answer would come from that address.
+    fn answers_for_another(&self, hook: Hook, packet: &Packet) -> bool {
+        let local = |address| self.machine.facts.address_type(address, None) == Some(address_type::LOCAL);
+        hook == Hook::Output
+            && self.machine.connection.to.is_some()
+            && !packet.destination.address.is_some_and(local)
+    }
+
     /// The answer of a rule on its way to the client: `None` where none is sent, an error where it does not get there.
     fn reject(&mut self, how: Reject, hook: Hook, packet: &Packet) -> Result<Option<Reply>, Passage> {
         let ipv4 = self.family == Family::Ipv4;
+        if self.answers_for_another(hook, packet) {
+            // IPv4 finds no route for an ICMP error from an address that is not its own (`icmp_route_lookup()`).
+            return if ipv4 && how != Reject::Reset {
+                Ok(None)
+            } else {
+                Err(Passage::Uncertain(self.machine.place))
+            };
+        }
         let code = match how {
             Reject::Reset => {
                 let Transport::Tcp(flags) = packet.transport else { return Ok(None) };
@@ -406,30 +464,6 @@ impl<'a> Flow<'a> {
         chains.into_iter().any(|step| matches!(step, Step::Chain(_)))
     }
 
-    /// A neighbour solicitation that arrives, and the advertisement that answers it.
-    fn discovery(&mut self, device: &Device, neighbour: Neighbour) -> Passage {
-        const SOLICITATION: u8 = 135;
-        const ADVERTISEMENT: u8 = 136;
-        let end = |address: Option<Ipv6Addr>| End { address: address.map(IpAddr::V6), port: None };
-        let group = neighbour.target.map(solicited_node);
-        let (source, group) = (end(neighbour.source), end(group));
-        let mut ask = Packet::new(Family::Ipv6, Transport::Icmp(SOLICITATION, 0), source, group);
-        ask.input = Some(device.clone());
-        let target = end(neighbour.target);
-        let mut tell = Packet::new(Family::Ipv6, Transport::Icmp(ADVERTISEMENT, 0), target, source);
-        tell.output = Some(device.clone());
-        for packet in [&mut ask, &mut tell] {
-            packet.hops = Some(255);
-            packet.body = neighbour.target.map(|target| target.octets());
-        }
-        let passage = self.hook(Hook::Prerouting, &mut ask, Role::Neighbour);
-        let passage = self.then(passage, Hook::Input, &mut ask, Role::Neighbour);
-        let passage = self.then(passage, Hook::Output, &mut tell, Role::Neighbour);
-        // The kernel takes the output interface for the input one as well.
-        tell.input = Some(device.clone());
-        self.then(passage, Hook::Postrouting, &mut tell, Role::Neighbour)
-    }
-
     /// The connection gets its entry when its first packet has passed.
     fn confirm(&mut self, packet: &Packet) {
         if matches!(packet.tracked, Tracked::As { state: State::New, .. }) {
@@ -438,7 +472,7 @@ impl<'a> Flow<'a> {
         }
     }
 
-    fn then(&mut self, before: Passage, hook: Hook, packet: &mut Packet, role: Role) -> Passage {
+    pub(super) fn then(&mut self, before: Passage, hook: Hook, packet: &mut Packet, role: Role) -> Passage {
         match before {
             Passage::Passed => self.hook(hook, packet, role),
             stopped => stopped,
@@ -446,7 +480,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Sends a packet through the chains of a hook.
-    fn hook(&mut self, hook: Hook, packet: &mut Packet, role: Role) -> Passage {
+    pub(super) fn hook(&mut self, hook: Hook, packet: &mut Packet, role: Role) -> Passage {
         let steps = self.machine.filters.hooks.of(self.family, hook);
         self.machine.hook = hook;
         let mut order: Vec<usize> = (0..steps.steps.len()).collect();
@@ -550,12 +584,6 @@ impl<'a> Flow<'a> {
         }
         Passage::Passed
     }
-}
-
-/// The group of a neighbour solicitation (RFC 4291, 2.7.1).
-fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
-    let [.., a, b, c] = target.octets();
-    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
 fn passed(passage: Passage) -> Result<(), Passage> {

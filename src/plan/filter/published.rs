@@ -8,12 +8,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::decode::{Chain, Decider, Filters, Table};
+use super::decode::{Chain, Filters, Table};
 use super::expression::{Bits as Operation, Comparison, Expression, Verdict};
 use super::sets::{Elements, Mapped};
 use super::xt::{self, Match, Target};
 use crate::model::ruleset::NftFamily;
-use crate::model::{Family, Protocol};
+use crate::model::{Decider, Family, Protocol};
 
 /// How deep jumps are followed, and how many rules are read in all: chains may call each other in many ways.
 const DEEPEST: usize = 16;

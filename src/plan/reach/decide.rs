@@ -64,6 +64,7 @@ pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, path: Path, protocol: P
                 }),
                 why: why_accepted(binds, &packet, &ids, over.map(|(_, preference)| preference), special),
                 answer: None,
+                filtered: None,
             }
         }
         Winner::NoSocket => match answer(view, &back, &kernel) {

@@ -382,6 +382,25 @@ impl<'a> HostView<'a> {
         })
     }
 
+    /// Who asks whom in the neighbour discovery before a packet of a client; `None` where there is none.
+    pub(super) fn discovery(&self, question: &Question) -> Option<(Option<IpAddr>, Option<IpAddr>)> {
+        let link = self.links.get(&question.link).filter(|link| link.resolves)?;
+        let side = usize::from(question.to.is_ipv6());
+        let here = link.addresses.shared(question.to).is_some() || needs_zone(question.to);
+        let asked = if here { Some(question.to) } else { link.addresses.by_way_of[side] };
+        let asks = if question.beyond {
+            asked.and_then(|asked| link.addresses.source(asked))
+        } else {
+            Some(question.client)
+        };
+        Some((asks, asked))
+    }
+
+    /// Whether an address is in a network of a link.
+    pub(super) fn is_on_link(&self, link: u32, address: IpAddr) -> bool {
+        self.links.get(&link).is_some_and(|link| link.addresses.shared(address).is_some())
+    }
+
     /// What keeps the neighbours of a link, the client or the router before it, from finding out where to send a packet.
     fn unresolved(&self, wire: &Interface, link: &Link, question: &Question) -> Option<Path> {
         let side = usize::from(question.to.is_ipv6());

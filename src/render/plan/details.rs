@@ -118,7 +118,10 @@ pub(super) fn row_of(cell: &CellReport) -> Row {
             tone = Tone::Bad;
         }
     }
-    let filter = cell.observed.as_ref().and_then(|seen| filter::observed(seen));
+    let filter = match &cell.observed {
+        Some(seen) => filter::observed(seen),
+        None => filter::predicted(predicted),
+    };
     let mut rule = format!("{} {}", predicted.why, predicted.why.title());
     if let Some(path) = &predicted.return_path {
         rule = format!("{rule}: {path}");

@@ -6,10 +6,10 @@ use super::{Finding, Report, Site};
 use crate::code::Code;
 use crate::diag::Severity;
 use crate::model::ruleset::NftFamily;
-use crate::model::{Exposure, Family, FamilyExposure, ListeningSocket, Protocol};
+use crate::model::{Decider, Exposure, Family, FamilyExposure, ListeningSocket, Protocol};
 use crate::plan::exposure::{Exposer, Facts};
+use crate::plan::filter::Filters;
 use crate::plan::filter::published::{self, Published as Rule};
-use crate::plan::filter::{Decider, Filters};
 
 /// `NF_INET_LOCAL_IN`.
 const INPUT: u32 = 1;

@@ -292,7 +292,7 @@ impl<'a> Arrivals<'a> {
     ) -> Option<Reach> {
         let wire = self.view.by_index.get(&interface)?;
         let path = self.view.arriving(wire, to.address.to_canonical());
-        Some(arrive(&self.view, binds, path, protocol, port))
+        Some(decide::arrive(&self.view, binds, path, protocol, port))
     }
 }
 

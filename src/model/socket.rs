@@ -136,6 +136,8 @@ pub struct SocketSpec {
     pub wait_for_address: Duration,
     /// Whether a missing address is skipped with a note instead of an error.
     pub skip_when_missing: bool,
+    /// With port 0: whether every socket of the listener takes a port of its own. Otherwise all take the same one.
+    pub port_per_socket: bool,
 }
 
 impl SocketSpec {
@@ -160,6 +162,7 @@ impl SocketSpec {
             max_connections: 1,
             wait_for_address: Duration::ZERO,
             skip_when_missing: false,
+            port_per_socket: false,
         }
     }
 

@@ -393,5 +393,6 @@ fn socket(listener: &Listener, address: IpAddr, scope_id: u32, port: u16) -> Soc
         max_connections: listener.max_connections,
         wait_for_address: if listener.wait_dad { listener.wait_timeout } else { Duration::ZERO },
         skip_when_missing: listener.when_missing == WhenMissing::Skip,
+        port_per_socket: listener.port_per_socket,
     }
 }

@@ -27,7 +27,8 @@ impl Opened {
         let exposer = Exposer::new(snapshot);
         let mut opened =
             Opened { specs: sockets.to_vec(), outcomes: Vec::new(), bound: Vec::new(), owners: Vec::new() };
-        for (index, spec) in sockets.iter().enumerate() {
+        bind::choose_ports(&mut opened.specs);
+        for (index, spec) in opened.specs.clone().iter().enumerate() {
             let exposure = exposer.exposure(&Facts::of_spec(spec, snapshot));
             opened.outcomes.push(match bind::open(spec, exposure) {
                 Ok(bound) => {

@@ -237,6 +237,7 @@ const OPTIONS: &[&str] = &[
     "wait_dad",
     "idle_timeout",
     "max_connections",
+    "port_per_socket",
 ];
 
 fn set(listener: &mut Listener, key: &str, value: &str) -> Result<(), Wrong> {
@@ -309,6 +310,7 @@ fn set(listener: &mut Listener, key: &str, value: &str) -> Result<(), Wrong> {
             }
         }
         "backlog" => listener.backlog = number(0, 2_147_483_647)?,
+        "port_per_socket" => listener.port_per_socket = boolean()?,
         "max_connections" => listener.max_connections = number(1, 1_000_000)?,
         "reuse_address" => listener.reuse_address = boolean()?,
         "reuse_port" => {

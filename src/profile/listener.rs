@@ -54,6 +54,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Maximum of open connections; further ones are counted and closed immediately.
     pub max_connections: u32,
+    /// With port 0: whether every socket takes a port of its own.
+    pub port_per_socket: bool,
     /// The reason for the exposure.
     pub exposure_reason: Option<String>,
     /// Whether the destination and interface of each datagram are reported.
@@ -100,6 +102,7 @@ impl Listener {
             follow: false,
             idle_timeout: Duration::from_secs(10),
             max_connections: 256,
+            port_per_socket: false,
             exposure_reason: None,
             pktinfo: true,
             line: 0,
@@ -125,6 +128,7 @@ macro_rules! shared_keys {
             optional("wait_dad", Kind::Bool, "wait until the kernel has checked a tentative address for duplicates"),
             optional("follow", Kind::Bool, "open and close sockets as matching addresses come and go"),
             optional("idle_timeout", Kind::Duration, "close connections that are silent for so long (default 10s)"),
+            optional("port_per_socket", Kind::Bool, "with port 0: every socket takes a port of its own (default: all sockets of the listener take the same)"),
             optional("max_connections", Kind::Integer(1, 1_000_000), "open connections above which further ones are counted and closed (default 256)"),
             optional("exposure_reason", Kind::Text, "why other hosts may reach it"),
             optional("pktinfo", Kind::Bool, "report destination and interface of each datagram; always true"),
@@ -235,6 +239,7 @@ impl Draft {
             ("transparent", &mut draft.transparent),
             ("wait_dad", &mut draft.wait_dad),
             ("follow", &mut draft.follow),
+            ("port_per_socket", &mut draft.port_per_socket),
             ("pktinfo", &mut draft.pktinfo),
         ] {
             *place = boolean(table, key).unwrap_or(*place);

@@ -70,6 +70,67 @@ pub fn open(spec: &SocketSpec, exposure: FamilyExposure) -> Result<Bound, BindFa
     }
 }
 
+/// How often another number is tried for the sockets of a listener that take one port.
+const PORT_ATTEMPTS: usize = 64;
+
+/// Gives the sockets of each listener with port 0 one number that is free at all their addresses. The kernel chooses for the first
+/// socket, and the others must be able to take its choice; otherwise it chooses again, at most 64 times. The test sockets are closed
+/// before the real ones are opened. Sockets whose address is missing keep port 0.
+pub fn choose_ports(specs: &mut [SocketSpec]) {
+    let shares = |spec: &SocketSpec| spec.port == 0 && !spec.port_per_socket;
+    let mut listeners: Vec<(String, Protocol)> = Vec::new();
+    for spec in specs.iter().filter(|spec| shares(spec)) {
+        let key = (spec.listener.clone(), spec.protocol);
+        if !listeners.contains(&key) {
+            listeners.push(key);
+        }
+    }
+    for (name, protocol) in listeners {
+        let of_listener =
+            |spec: &SocketSpec| shares(spec) && spec.listener == name && spec.protocol == protocol;
+        let group: Vec<SocketSpec> = specs.iter().filter(|spec| of_listener(spec)).cloned().collect();
+        if group.len() < 2 {
+            continue;
+        }
+        if let Some((port, open)) = common_port(&group) {
+            for spec in specs
+                .iter_mut()
+                .filter(|spec| of_listener(spec) && open.contains(&(spec.address, spec.scope_id)))
+            {
+                spec.port = port;
+            }
+        }
+    }
+}
+
+/// A port that is free at every address of the group that can be opened, and these addresses.
+fn common_port(group: &[SocketSpec]) -> Option<(u16, Vec<(std::net::IpAddr, u32)>)> {
+    let exposure = FamilyExposure::default();
+    for _ in 0..PORT_ATTEMPTS {
+        let mut held: Vec<Bound> = Vec::new();
+        let mut taken = false;
+        for spec in group {
+            let port = held.first().map_or(0, |first| first.view.port);
+            match open_now(&SocketSpec { port, ..spec.clone() }, exposure, None) {
+                Ok(bound) => held.push(bound),
+                Err(failure) if failure.errno == Errno::EADDRINUSE => {
+                    taken = true;
+                    break;
+                }
+                Err(_) => {}
+            }
+        }
+        let port = held.first()?.view.port;
+        if !taken {
+            return Some((
+                port,
+                held.iter().map(|bound| (bound.spec.address, bound.spec.scope_id)).collect(),
+            ));
+        }
+    }
+    None
+}
+
 /// As [`open`], without waiting for the address. The limit of the queue is that of `before`, which was opened a moment ago, where the
 /// same was asked for: `listen(2)` caps all alike.
 ///

@@ -162,7 +162,8 @@ pub(super) fn all(
     inherited: Vec<Inherited>,
     reporter: &mut Reporter<'_>,
 ) -> Result<Opened, Failure> {
-    let expansion = expand::expand(profile, host);
+    let mut expansion = expand::expand(profile, host);
+    bind::choose_ports(&mut expansion.sockets);
     for note in &expansion.notes {
         reporter.event(&Event::Notice(Notice {
             code: Code::LEFT_OUT,
@@ -367,6 +368,7 @@ fn adopt(inherited: Inherited, ground: &HostContext<'_>) -> std::io::Result<Boun
         max_connections: 256,
         wait_for_address: Duration::ZERO,
         skip_when_missing: false,
+        port_per_socket: false,
     };
     let device_index = bind::device_index_of(&socket, &view);
     Ok(Bound { socket, spec, view, device_index, backlog, packet_info })

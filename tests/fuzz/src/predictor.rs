@@ -173,5 +173,6 @@ fn socket(bytes: &mut Unstructured<'_>, number: usize) -> Result<SocketSpec> {
         max_connections: 1,
         wait_for_address: Duration::ZERO,
         skip_when_missing: false,
+        port_per_socket: false,
     })
 }

@@ -241,7 +241,7 @@ fn built_in_profiles_can_be_checked_by_name() {
 #[test]
 fn the_profile_of_the_directory_is_used_and_named_first() {
     let dir = TempDir::new().unwrap();
-    file(&dir, "bindscope.toml", GOOD.to_owned());
+    file(&dir, "bindscope.toml", GOOD);
     for (arguments, used) in [
         (&["plan", "--json"][..], true),
         (&["check"], true),

@@ -142,7 +142,7 @@ fn found_here(context: &Context) -> Result<Profile, Vec<Diagnostic>> {
         );
         return Err(vec![
             Diagnostic::error(Code::UNTRUSTED_FILE, message)
-                .help(format!("read it, and then give --trust; or pass it over with --no-config")),
+                .help("read it, and then give --trust; or ignore it with --no-config"),
         ]);
     }
     let profile = named(OsStr::new(FOUND_HERE))?;

@@ -67,7 +67,8 @@ fn kernel(target: &str, v6only: bool, reuse: bool, udp: bool) -> &'static str {
 }
 
 pub fn ports_held_without_listening_are_planned() {
-    let makers: [(&str, fn() -> Held, &str); 5] = [
+    type Case = (&'static str, fn() -> Held, &'static str);
+    let makers: [Case; 5] = [
         ("outgoing", outgoing, "a connection of"),
         ("bound", || bound(false), "does not listen"),
         ("bound with SO_REUSEADDR", || bound(true), "does not listen"),

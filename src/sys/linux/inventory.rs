@@ -482,7 +482,7 @@ pub fn port_holders(ports: &std::collections::BTreeSet<(Protocol, u16)>) -> Vec<
         {
             let part = std::cell::RefCell::new(Vec::new());
             let states = match protocol {
-                Protocol::Tcp => u32::MAX & !(1 << state::LISTEN),
+                Protocol::Tcp => !(1 << state::LISTEN),
                 Protocol::Udp => 1 << state::ESTABLISHED,
             };
             let query = Query { family, protocol: number, states, port };

@@ -79,7 +79,12 @@ fn an_unknown_name_is_bad_usage_with_a_suggestion() {
     assert_eq!((output.status.code(), stdout.as_str()), (Some(2), ""));
     assert!(stderr.contains("BS0090") && stderr.contains("did you mean weak-host"), "{stderr}");
     assert!(stderr.contains("\\x1b[2J") && !stderr.contains('\u{1b}'), "both names, and escaped: {stderr}");
-    assert_eq!(run(&["explain"]).status.code(), Some(2));
+    let (topics, _) = text(&run(&["explain"]));
+    assert!(topics.contains("\nweak-host ") && topics.contains("--search"), "{topics}");
+    let (found, _) = text(&run(&["explain", "--search", "weak", "host"]));
+    assert!(found.starts_with("weak-host "), "{found}");
+    let nothing = run(&["explain", "--search", "no-page-has-this-word"]);
+    assert_eq!(nothing.status.code(), Some(2), "{:?}", text(&nothing));
 }
 
 #[test]

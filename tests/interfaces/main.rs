@@ -411,7 +411,7 @@ fn the_document_reads_back_equal() {
     settle(&netns);
     let output = netns.output(&mut bindscope(&["interfaces", "--format", "json"]));
     let read = bindscope::report::document::read_snapshot(&output.stdout[..]).unwrap();
-    let packet_filters = Some(netns.run(bindscope::sys::packet_filters));
+    let packet_filters = Some(netns.run(bindscope::sys::packet_filters_with_rules));
     assert_eq!(read, Snapshot { packet_filters, ..snapshot(&netns) });
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut older = document.clone();
@@ -465,7 +465,7 @@ fn the_summary_binds_nothing_and_names_the_next_steps() {
     assert!(stdout.lines().count() <= 24, "{stdout}");
     let line =
         |word: &str| stdout.lines().find(|line| line.trim_start().starts_with(word)).unwrap_or_default();
-    assert!(line("loopback").ends_with("tcp/4711"), "{stdout}");
-    assert!(line("global").ends_with("tcp/4712"), "{stdout}");
+    assert!(line("this host only").ends_with("tcp/4711 (IPv4)"), "{stdout}");
+    assert!(line("anywhere").ends_with("tcp/4712 (IPv4)"), "{stdout}");
     assert_eq!(stdout.lines().filter(|line| line.starts_with("  bindscope ")).count(), 3, "{stdout}");
 }

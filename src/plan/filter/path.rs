@@ -184,8 +184,9 @@ impl<'a> Flow<'a> {
     /// connection when it has seen the answer, and a rule may answer this one.
     fn ask_again(&mut self, delivery: Delivery, place: Place) -> Once {
         let dropped = self.end(Fate::AnswerDropped(delivery), Some(place), Role::Answer);
-        if self.question.protocol != Protocol::Tcp || self.machine.connection.status & status::SEEN_REPLY == 0
-        {
+        // After a reset the kernel takes a repeated SYN for a new connection.
+        let repeated = self.question.protocol == Protocol::Tcp && matches!(delivery, Delivery::Accepted(_));
+        if !repeated || self.machine.connection.status & status::SEEN_REPLY == 0 {
             return dropped;
         }
         let (passage, packet) = match self.another(flag::SYN) {
@@ -302,7 +303,7 @@ impl<'a> Flow<'a> {
         match passage {
             Passage::Passed => {}
             Passage::Dropped(place) | Passage::Rejected(place, ..) => {
-                return self.end(Fate::AnswerDropped(Delivery::Unknown), Some(place), Role::Answer);
+                return self.end(Fate::Uncertain, Some(place), Role::Answer);
             }
             Passage::Uncertain(place) => return self.end(Fate::Uncertain, Some(place), Role::Answer),
         }
@@ -326,7 +327,7 @@ impl<'a> Flow<'a> {
         match passage {
             Passage::Passed => self.end(fate, place, role),
             Passage::Dropped(place) | Passage::Rejected(place, ..) => {
-                self.end(Fate::HalfOpen(Delivery::Unknown), Some(place), Role::Ack)
+                self.end(Fate::Uncertain, Some(place), Role::Ack)
             }
             Passage::Uncertain(place) => self.end(Fate::Uncertain, Some(place), Role::Ack),
         }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use crate::support::netns::Netns;
 use crate::support::program::text;
-use crate::{exits, host, json, profile, run, settle, support};
+use crate::{backslashes, exits, host, json, profile, run};
 
 pub fn names_are_escaped_in_every_format() {
     let ns = Netns::new();
@@ -31,7 +31,7 @@ pub fn names_are_escaped_in_every_format() {
             .collect::<Vec<_>>(),
     );
     ns.ip_args(&["link", "set", "up", "dev"].map(OsStr::new).into_iter().chain([odd]).collect::<Vec<_>>());
-    support::snapshot::settle(&ns);
+    crate::support::snapshot::settle(&ns);
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (first, second) = (path("a.json"), path("b.json"));

@@ -17,10 +17,8 @@ mod standard_input;
 mod support;
 mod sweep;
 
-use std::ffi::OsStr;
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Output, Stdio};

@@ -10,6 +10,7 @@ mod network_view;
 mod reply_limit;
 mod served_sockets;
 mod shutdown;
+mod tcp;
 mod timers;
 mod udp;
 mod wall_clock;

@@ -62,6 +62,8 @@ impl Worker {
 
     /// Takes what waits in the queue of a socket.
     pub(super) fn take_waiting(&mut self, number: usize, observer: &mut impl Observer) -> ControlFlow<()> {
+        // The socket may have become ready after the last round, and after a change that nothing has noticed yet.
+        self.quiet = false;
         // One more attempt for a listener in a pause: its waiting clients would not be counted otherwise.
         if let Some(served) = self.served.get_mut(number) {
             served.resumes = None;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Observer;
 use super::interface_names::Period;
-use super::worker::{LONG_AGO, Order, Worker, bound_address};
+use super::worker::{LONG_AGO, Order, Worker, bound_address, socket_key};
 use crate::attribute::{Raw, attribute_into};
 use crate::model::socket::Reply;
 use crate::model::{Evidence, Protocol};
@@ -22,6 +22,7 @@ impl Worker {
         observer: &mut impl Observer,
     ) -> ControlFlow<()> {
         let mut order = if self.order.is_empty() { None } else { self.order.remove(&number) };
+        let mut is_first = true;
         for _ in 0..most {
             let Some(served) = self.served.get_mut(number) else { break };
             let bound = &served.bound;
@@ -38,6 +39,7 @@ impl Worker {
                     break;
                 }
             };
+            let is_first = std::mem::take(&mut is_first);
             if let Some(lost) = datagram.dropped {
                 served.count_lost(lost, observer);
             }
@@ -57,7 +59,17 @@ impl Worker {
                 let long_ago = now.checked_sub(LONG_AGO).unwrap_or(now);
                 let arrived = datagram.received_at.and_then(|time| self.clock.moment(time));
                 let mut arrived = arrived.unwrap_or(Period { after: long_ago, by: now });
+                let epoch = self.neighbourhood.epoch();
                 self.neighbourhood.note_changes_until(arrived.by);
+                // The poller reported the socket, and no change: the first datagram arrived before any change that is noticed now.
+                if is_first
+                    && self.quiet
+                    && self.neighbourhood.epoch() != epoch
+                    && !self.previous.contains(&socket_key(number))
+                {
+                    let change = self.neighbourhood.last_change();
+                    order = change.map(|change| Order::FirstBefore(change.after)).or(order);
+                }
                 let changed = self.neighbourhood.changed();
                 let may_be_older = changed.is_some_and(|changed| arrived.after <= changed);
                 if let Some(Order::FirstBefore(change)) = order {

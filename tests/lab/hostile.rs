@@ -113,25 +113,28 @@ pub fn a_shell_has_its_terminal_and_its_node() {
     assert_eq!(output.status.code(), Some(3), "{text}");
 }
 
-/// A program in a node ends with the lab, whatever ends it, and an interrupt is the program's own.
+/// A program in a node ends with the lab, whatever ends it, and so does what the program has started. An interrupt is the program's own.
 pub fn a_program_in_a_node_does_not_outlive_the_lab() {
     use nix::sys::signal::{Signal, kill};
+    // Numbers by which the processes are found; in the lab they have other process ids than here.
+    let number = 100_000 + std::process::id();
     for (signal, ends) in [(Signal::SIGINT, false), (Signal::SIGTERM, true), (Signal::SIGKILL, true)] {
-        let mut child = bindscope(&["lab", "shell", "lan", "--", "sh", "-c", "echo $$; exec sleep 1000"])
-            .stdout(Stdio::piped())
+        let (own, started) = (format!("{number}.{}1", signal as i32), format!("{number}.{}2", signal as i32));
+        let script = format!("(trap '' HUP TERM; setsid sleep {started}) & exec sleep {own}");
+        let mut child = bindscope(&["lab", "shell", "lan", "--", "sh", "-c", &script])
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
-        let program = format!("/proc/{}", line.trim());
-        let running = || {
-            let state = std::fs::read_to_string(format!("{program}/stat")).unwrap_or_default();
-            state.contains("(sleep)") && !state.contains(") Z")
+        let running = |seconds: &str| {
+            let wanted = format!("sleep\0{seconds}\0");
+            let processes = std::fs::read_dir("/proc").unwrap().flatten();
+            processes
+                .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+                .any(|line| line == wanted.as_bytes())
         };
         let begun = std::time::Instant::now();
-        while !running() {
+        while !running(&own) || !running(&started) {
             assert!(begun.elapsed() < program::PATIENCE);
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
@@ -139,15 +142,33 @@ pub fn a_program_in_a_node_does_not_outlive_the_lab() {
         send(signal);
         if !ends {
             std::thread::sleep(std::time::Duration::from_millis(300));
-            assert!(running());
+            assert!(running(&own) && running(&started));
             send(Signal::SIGTERM);
         }
         program::wait(&mut child);
-        while running() {
+        while running(&own) || running(&started) {
             assert!(begun.elapsed() < program::PATIENCE, "{signal}");
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
     }
+    // What a program leaves behind when it ends by itself ends, too.
+    let left = format!("{number}.3");
+    let output = program::run(&[
+        "lab",
+        "shell",
+        "lan",
+        "--",
+        "sh",
+        "-c",
+        &format!("sleep {left} >/dev/null 2>&1 & exit 5"),
+    ]);
+    assert_eq!(output.status.code(), Some(5), "{:?}", program::text(&output));
+    let wanted = format!("sleep\0{left}\0");
+    let mut lines = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    assert!(!lines.any(|line| line == wanted.as_bytes()));
 }
 
 /// The commands that lead into the nodes of a lab that stands lead there.

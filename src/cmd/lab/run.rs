@@ -483,19 +483,46 @@ fn serve(
 }
 
 /// Runs a command, or the user's shell, in a namespace, with the rights over its network.
-/// When `ended` becomes true it is killed.
+/// When `ended` becomes true it is killed. With it end all processes that it has started.
 fn start(
     namespace: &netns::Namespace,
     words: &[std::ffi::OsString],
     ended: &AtomicBool,
 ) -> std::io::Result<u8> {
     namespace.enter()?;
+    // Before the rights of the programs are set, and dropped when the first of them has ended: whatever it has started ends too.
+    let processes = netns::Processes::new();
+    if let Err(error) = &processes {
+        use std::io::Write as _;
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning[{}]: processes that the program starts may outlive the lab: a process-id namespace cannot be created: {error}",
+            Code::LAB_FAILED
+        );
+    }
     netns::keep_network_rights()?;
     let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let (program, arguments) = words.split_first().map_or((&shell, &[][..]), |(first, rest)| (first, rest));
     let mut command = Command::new(program);
     netns::end_with_us(command.args(arguments));
-    let mut child = match command.spawn() {
+    // A command without job control stays in the process group of this process, so that Ctrl-Z stops both.
+    let gave_terminal = words.is_empty() && processes.is_ok() && netns::give_terminal(&mut command);
+    let child = command.spawn();
+    let result = wait_for(child, program, ended);
+    drop(processes);
+    if gave_terminal {
+        netns::take_terminal();
+    }
+    result
+}
+
+/// Waits until a program that was started ends, and kills it when `ended` becomes true.
+fn wait_for(
+    child: std::io::Result<std::process::Child>,
+    program: &std::ffi::OsStr,
+    ended: &AtomicBool,
+) -> std::io::Result<u8> {
+    let mut child = match child {
         Ok(child) => child,
         Err(error) => {
             use std::io::Write as _;

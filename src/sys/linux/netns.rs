@@ -257,6 +257,84 @@ pub fn end_with_us(command: &mut std::process::Command) {
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, body) };
 }
 
+/// Gives the terminal to the program started by `command`, a shell, if it is this process group's: the shell leads a process group of its
+/// own. In another process-id namespace it could not give the terminal back to this one. Returns whether [`take_terminal`] must follow.
+#[expect(unsafe_code, reason = "std has no safe function that runs code between fork and exec")]
+pub fn give_terminal(command: &mut std::process::Command) -> bool {
+    use nix::unistd::{getpgrp, getpid, setpgid, tcgetpgrp};
+    if tcgetpgrp(io::stdin()) != Ok(getpgrp()) {
+        return false;
+    }
+    let body = || {
+        setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))?;
+        foreground(getpid())
+    };
+    // SAFETY: the body makes system calls and allocates nothing, which is allowed in a child of a process with threads.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, body) };
+    true
+}
+
+/// Makes the process group of this process that of the terminal again.
+pub fn take_terminal() {
+    let _ = foreground(nix::unistd::getpgrp());
+}
+
+/// Makes a process group that of the terminal, from the background too, where SIGTTOU would stop the caller (tcsetpgrp(3)).
+fn foreground(group: nix::unistd::Pid) -> io::Result<()> {
+    use nix::sys::signal::{SigSet, Signal};
+    let mut stop = SigSet::empty();
+    stop.add(Signal::SIGTTOU);
+    stop.thread_block()?;
+    let result = nix::unistd::tcsetpgrp(io::stdin(), group);
+    stop.thread_unblock()?;
+    Ok(result?)
+}
+
+/// A process-id namespace for the programs that the calling thread starts from here on: with this value all of them end, and
+/// with this process, whatever ends it (pid_namespaces(7)). Its first process does nothing but hold it.
+#[derive(Debug)]
+pub struct Processes(std::process::Child);
+
+impl Processes {
+    /// Creates the namespace. Afterwards the calling thread starts programs in it, and can start no threads.
+    ///
+    /// # Errors
+    /// Those of `unshare(2)` and `fork(2)`.
+    #[expect(unsafe_code, reason = "std has no safe function that runs code between fork and exec")]
+    pub fn new() -> io::Result<Processes> {
+        use nix::sys::signal::{SigHandler, Signal, signal};
+        use std::process::{Command, Stdio};
+        unshare(CloneFlags::CLONE_NEWPID)?;
+        // It is never executed: the process stays in `hold`.
+        let mut command = Command::new("/proc/self/exe");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let hold = || {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // SAFETY: no function is installed. Orphans of the namespace become children of this process, which leaves none as zombies.
+            unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+            // Among these is the pipe at whose end the parent waits for the exec.
+            // SAFETY: nothing of this process uses a descriptor from here on.
+            if unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            loop {
+                nix::unistd::pause();
+            }
+        };
+        // SAFETY: the body makes system calls and allocates nothing, which is allowed in a child of a process with threads.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, hold) };
+        command.spawn().map(Processes)
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        // The kernel kills the others before the first process is gone.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// `struct __user_cap_data_struct` of `linux/capability.h`.
 #[repr(C)]
 #[derive(Default, Clone, Copy)]

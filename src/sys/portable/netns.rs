@@ -103,5 +103,27 @@ pub fn keep_network_rights() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// There are no process-id namespaces.
+#[derive(Debug)]
+pub struct Processes(std::convert::Infallible);
+
+impl Processes {
+    /// Always refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn new() -> io::Result<Processes> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Does nothing: no program is started in a namespace.
 pub fn end_with_us(_command: &mut std::process::Command) {}
+
+/// Gives nothing: no program is started in a namespace.
+pub fn give_terminal(_command: &mut std::process::Command) -> bool {
+    false
+}
+
+/// Takes nothing back.
+pub fn take_terminal() {}

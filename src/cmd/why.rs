@@ -16,7 +16,8 @@ use crate::model::{Host, IfName, ListeningSocket, Outcome, Owners, Protocol, Sna
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 use crate::plan::predict::{Foreign, Holder, predict_binds};
 use crate::plan::reach::{Destination, predict_reach};
-use crate::probe::attempt::{self, Attempt, Limits};
+use crate::probe::attempt::{self, Attempt};
+use crate::probe::classify::outcome_of;
 use crate::why::{self, Diagnosis, Elsewhere, Facts, Ipv6, Observed, ResolvedBy, Tried};
 use crate::{render, sys};
 
@@ -131,12 +132,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     facts.addresses = predict(&facts, &addresses, &host.snapshot);
     facts.sockets.extend(others_on_port(&facts));
     if !args.no_connect {
-        connect(&mut facts.addresses, &target, args.connect_timeout, &host.snapshot).map_err(|error| {
-            Failure::new(
-                Exit::Environment,
-                Diagnostic::error(Code::BIND_FAILED, format!("cannot connect: {error}")),
-            )
-        })?;
+        connect(&mut facts.addresses, &target, args.connect_timeout, &host.snapshot);
     }
     if facts.serving().next().is_none() && facts.addresses.iter().any(|one| one.local) {
         facts.elsewhere = elsewhere(&target);
@@ -391,14 +387,9 @@ fn others_on_port(facts: &Facts) -> Vec<ListeningSocket> {
 }
 
 /// Connects to each address of this host, once.
-fn connect(
-    addresses: &mut [Tried],
-    target: &Target,
-    patience: Duration,
-    snapshot: &Snapshot,
-) -> io::Result<()> {
+fn connect(addresses: &mut [Tried], target: &Target, patience: Duration, snapshot: &Snapshot) {
     if target.protocol != Protocol::Tcp {
-        return Ok(());
+        return;
     }
     let index_of = |zone: &Option<IfName>| {
         let found = zone
@@ -408,34 +399,29 @@ fn connect(
     };
     let local: Vec<usize> =
         addresses.iter().enumerate().filter(|(_, one)| one.local).map(|(index, _)| index).collect();
-    let attempts: Vec<Attempt> = local
-        .iter()
-        .filter_map(|index| addresses.get(*index))
-        .map(|one| {
-            let to = match one.address {
-                IpAddr::V4(v4) => SocketAddr::from((v4, target.port)),
-                IpAddr::V6(v6) => SocketAddrV6::new(v6, target.port, 0, index_of(&one.zone)).into(),
-            };
-            Attempt { protocol: Protocol::Tcp, to, patience }
-        })
-        .collect();
-    let limits = Limits {
-        in_flight: 16,
-        deadline: Instant::now() + patience * 2 + Duration::from_secs(1),
-        ends: false,
-    };
-    let mut open = |index: usize| attempt::client(&attempts[index], None);
-    let seen = attempt::run(&[], &attempts, limits, &mut open, &mut |_| {})?;
-    for (index, observation) in local.into_iter().zip(seen) {
-        if let (Some(tried), Some(observation)) = (addresses.get_mut(index), observation) {
-            tried.observed = Some(Observed {
-                outcome: observation.outcome,
-                errno: observation.errno,
-                connect_us: u64::try_from(observation.took.as_micros()).unwrap_or(u64::MAX),
-            });
-        }
+    for index in local {
+        let Some(tried) = addresses.get_mut(index) else { continue };
+        let to = match tried.address {
+            IpAddr::V4(v4) => SocketAddr::from((v4, target.port)),
+            IpAddr::V6(v6) => SocketAddrV6::new(v6, target.port, 0, index_of(&tried.zone)).into(),
+        };
+        let attempt = Attempt { protocol: Protocol::Tcp, to, patience };
+        let begun = Instant::now();
+        // Closed in an orderly way: a reset would be an error that some servers do not survive.
+        let result =
+            attempt::client(&attempt, None).and_then(|client| client.connect_timeout(&to.into(), patience));
+        let took = begun.elapsed();
+        let (outcome, errno) = match result {
+            Ok(()) => (Outcome::Accepted, None),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => (Outcome::Timeout, None),
+            Err(error) => {
+                let errno = sys::errno_of(&error);
+                (outcome_of(errno), Some(errno))
+            }
+        };
+        let connect_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        tried.observed = Some(Observed { outcome, errno, connect_us });
     }
-    Ok(())
 }
 
 /// Sockets that serve the port in other network namespaces, as far as they can be read.

@@ -27,7 +27,7 @@ fn an_audit_is_undecided_and_says_so_in_every_format() {
         assert!(!shown.contains("nothing listens"), "{format}: {shown}");
     }
     let (human, _) = text(&run(&["audit"]));
-    assert!(human.starts_with("what listens here is not known\n"), "{human}");
+    assert!(human.starts_with("What listens here is not known.\n"), "{human}");
     assert!(text(&run(&["audit", "--format", "junit"])).0.contains("errors=\"1\""));
     let written = run(&["audit", "--write-policy", "-"]);
     assert!(written.status.code() == Some(3) && text(&written).1.contains(because), "{:?}", text(&written));

@@ -13,7 +13,8 @@ use crate::streams::pid;
 use crate::support::netns::two_hosts;
 use crate::support::program::{bindscope, text, wait};
 
-/// Clients that connect while the program ends: whoever was connected has a line. With `BINDSCOPE_LONG=1` 200 ends.
+/// Clients that connect while the program ends: each is counted, or sees a reset. The kernel resets a connection that the program did
+/// not accept before it closed the listener, so a client whose connection ends in order has a line. With `BINDSCOPE_LONG=1` 200 ends.
 pub fn nobody_is_lost_at_the_end() {
     let ends = if std::env::var("BINDSCOPE_LONG").is_ok_and(|value| value == "1") { 200 } else { 12 };
     let (here, there) = two_hosts();
@@ -22,7 +23,7 @@ pub fn nobody_is_lost_at_the_end() {
     for number in 0..ends {
         let log = directory.path().join(format!("log{number}"));
         // One listener, and more than those of which every queue is looked at.
-        let bind = if number % 4 == 3 { "0.0.0.0:9000-9099,reply=none" } else { "0.0.0.0:9000,reply=none" };
+        let bind = if number % 4 == 3 { "0.0.0.0:9000-9099" } else { "0.0.0.0:9000" };
         let threads = ["1", "2", "4"][number % 3];
         let arguments = [
             "listen",
@@ -48,8 +49,18 @@ pub fn nobody_is_lost_at_the_end() {
                     let mut ports = HashSet::new();
                     let to = SocketAddr::from(([192, 0, 2, 1], 9000));
                     while !over.load(Ordering::Relaxed) {
-                        if let Ok(stream) = TcpStream::connect_timeout(&to, Duration::from_millis(300)) {
-                            ports.insert(stream.local_addr().unwrap().port());
+                        if let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_millis(300)) {
+                            let port = stream.local_addr().unwrap().port();
+                            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                            // An error but a reset would be a client that waits for nothing.
+                            match stream.read_to_end(&mut Vec::new()) {
+                                Ok(_) => {
+                                    ports.insert(port);
+                                }
+                                Err(error) => {
+                                    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+                                }
+                            }
                             let _ = socket2::Socket::from(stream).set_linger(Some(Duration::ZERO));
                         }
                     }

@@ -1,7 +1,7 @@
 //! The end of a run: nobody is lost, and nobody who stands still holds it up.
 
 use std::collections::HashSet;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +52,7 @@ pub fn nobody_is_lost_at_the_end() {
                         if let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_millis(300)) {
                             let port = stream.local_addr().unwrap().port();
                             stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                            let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
                             // An error but a reset would be a client that waits for nothing.
                             match stream.read_to_end(&mut Vec::new()) {
                                 Ok(_) => {

@@ -48,9 +48,11 @@ fn main() -> ExitCode {
     }
     let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n";
     let mut result = ExitCode::SUCCESS;
+    // Names at the time of arrival cost some 100 instructions, and the check of the Host header with the limits of replies some
+    // 900: docs/performance.md states the trade.
     for (what, reply, request, goal) in [
-        ("recorded", "none", &b""[..], 1_500),
-        ("recorded and answered over HTTP", "describe", request, 5_800),
+        ("recorded", "none", &b""[..], 1_600),
+        ("recorded and answered over HTTP", "describe", request, 6_400),
     ] {
         let (few, many) = (instructions(FEW, reply, request), instructions(MANY, reply, request));
         let each = (many - few) / u64::from(MANY - FEW);

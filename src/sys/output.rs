@@ -1,6 +1,7 @@
 //! The only function that opens a file for output. The file is opened once. Decisions use `fstat(2)` of the open
 //! descriptor, never an earlier check of its name.
 
+#[cfg(unix)]
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;

@@ -200,7 +200,9 @@ fn may_follow(link: &Stat, directory: &Stat, trust: Trust) -> Result<(), String>
 /// An untrusted user who can replace the entries of a directory that root owns; `None` if there is none.
 pub(super) fn directory_controller(directory: &Stat, trust: Trust) -> Option<String> {
     let sticky = directory.st_mode & 0o1000 != 0;
-    controller(directory.st_uid, (!sticky).then_some((directory.st_mode, directory.st_gid)), trust)
+    #[allow(clippy::useless_conversion, reason = "16 bits wide on macOS and FreeBSD")]
+    let mode = u32::from(directory.st_mode);
+    controller(directory.st_uid, (!sticky).then_some((mode, directory.st_gid)), trust)
 }
 
 /// An untrusted user who can change an object with this owner and, if permission bits count, this mode and group.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bindscope::audit::{self, Site};
 use bindscope::diag::{self, Diagnostic};
 use bindscope::model::{
-    Arrival, ClientPorts, Evidence, Family, IfName, Ingress, ListeningSocket, Owner, Protocol, Snapshot, SocketState,
+    Arrival, ClientPorts, Evidence, Family, IfName, Ingress, ListeningSocket, Owner, Protocol, Snapshot,
+    SocketState,
 };
 use bindscope::plan::bind_check::Rights;
 use bindscope::plan::bind_forms::each_form;

@@ -41,7 +41,10 @@ pub fn words(line: &str) -> Vec<Vec<u8>> {
                 &after[1..]
             }
             c => {
-                assert!(c.is_ascii_alphanumeric() || "._:/@%+-,=>|;".contains(c), "{c:?} is not quoted in {line:?}");
+                assert!(
+                    c.is_ascii_alphanumeric() || "._:/@%+-,=>|;".contains(c),
+                    "{c:?} is not quoted in {line:?}"
+                );
                 word.get_or_insert_default().push(c as u8);
                 after
             }

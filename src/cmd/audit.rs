@@ -19,7 +19,6 @@ use crate::library::{Seen, look};
 use crate::model::{Exposure, Family, Protocol, Snapshot};
 use crate::profile::policy::{self, Policy};
 use crate::profile::ports;
-use crate::record::time::Time;
 use crate::render;
 use crate::report::document;
 use crate::sys::{self, InventoryOptions};
@@ -257,10 +256,6 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn now() -> String {
-    Time::new(SystemTime::now()).to_string()
-}
-
 /// A policy with its text.
 struct Read {
     policy: Policy,
@@ -285,7 +280,7 @@ impl Look {
             gather(args, args.all_namespaces || policy.is_some_and(|read| read.policy.all_namespaces));
         let leave_out = policy.is_some_and(|read| read.policy.ignore_ephemeral_udp);
         let mut look = Look {
-            report: audit::report(&mut gathered.sites, gathered.because, now(), leave_out),
+            report: audit::report(&mut gathered.sites, gathered.because, super::now().to_string(), leave_out),
             hosts: gathered.sites.into_iter().map(|site| site.host).collect(),
         };
         look.report.all_sockets = gathered.all_sockets;

@@ -11,7 +11,7 @@ use crate::diag::Diagnostic;
 use crate::profile::Profile;
 use crate::render;
 use crate::report::document;
-use crate::report::report_diff::{Lists, comparable, compare, kind_of};
+use crate::report::report_diff::{self, Lists, comparable, compare};
 
 /// Arguments of `bindscope diff`.
 #[derive(Debug, clap::Args)]
@@ -130,6 +130,5 @@ fn planned(profile: &Profile, args: &Args) -> Result<Side, Failure> {
 }
 
 fn read(bytes: &[u8]) -> Result<Side, document::ReadError> {
-    let document = document::read::<Lists>(&document::COMPARABLE, bytes)?;
-    Ok(Side { kind: kind_of(&document.schema).to_owned(), lists: document.body })
+    report_diff::read(bytes).map(|(kind, lists)| Side { kind, lists })
 }

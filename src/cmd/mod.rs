@@ -37,6 +37,8 @@ pub use context::{Color, Context};
 pub use exit::{Exit, Failure};
 use lazy_args::Deferred;
 
+use crate::record::time::Time;
+
 /// Text below the help.
 const EXIT_CODES: &str = "Exit codes: 0 every check passed, 1 a finding, 2 wrong usage or invalid profile, 3 undecided (evidence is missing, or nothing was \
      checked), 4 the environment refused, 5 output not written; see `bindscope explain exit-codes`";
@@ -106,6 +108,11 @@ enum Command {
     Completions(Deferred<completions::Args>),
     /// Print the manual page of the program or of a command
     Man(Deferred<completions::ManArgs>),
+}
+
+/// The time now, for a document.
+fn now() -> Time {
+    Time::new(std::time::SystemTime::now())
 }
 
 /// Runs the program with these arguments and returns its exit code.

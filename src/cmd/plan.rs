@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::profile_args::ProfileArgs;
 use super::target_host::HostArgs;
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, now};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::library::plan_of;
@@ -112,7 +112,7 @@ pub(super) fn evidence(host: &Snapshot) -> Exit {
 pub(super) fn of_profile(profile: &Profile, host: TargetHost, limits: &HostArgs) -> Result<Report, Failure> {
     let expansion = expand(profile, &host.snapshot);
     limits.check_size(&expansion.sockets, &host.snapshot)?;
-    Ok(plan_of(profile, &expansion, host))
+    Ok(Report { time: Some(now()), ..plan_of(profile, &expansion, host) })
 }
 
 /// A report in a format.

@@ -1,8 +1,7 @@
 //! `bindscope probe`: bind, connect from this host to every address and port, and compare predicted with observed.
 
 use super::format_args::FormatArgs;
-use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ops::RangeInclusive;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::plan::{self, Format};
 use super::profile_args::ProfileArgs;
 use super::target_host;
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, now};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::library::add_port_holders;
@@ -189,34 +188,28 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         sockets[owner].socket.exposure = exposure;
     }
     sockets.extend(assembly::missing_of(&expansion, &subject.snapshot));
-    // What a profile expects is said of hosts, not of their addresses.
-    let chosen = if cells.iter().any(|cell| cell.source_address.is_some()) {
-        let of_host = cells.iter().filter(|cell| cell.source_address.is_none());
-        Cow::Owned(of_host.cloned().collect::<Vec<_>>())
-    } else {
-        Cow::Borrowed(&cells[..])
-    };
     let expectations = expectations::judge_with(
         &profile.expectations,
         &sockets,
-        &chosen,
+        &cells,
         true,
         &mut |expectation, wanted| spread(expectation, wanted, &opened.bound, args, limits),
     );
     let mut notes = assembly::notes_of(&expansion, subject.snapshot.packet_filters.as_ref());
     notes.append(&mut subject.notes);
-    notes.extend(localhost_notes(&localhost, &chosen));
+    notes.extend(localhost_notes(&localhost, &cells));
     let mut incomplete = subject.incomplete_because;
     if unseen > 0 {
         incomplete.push(attempt::why_unseen(unseen));
     }
-    let report = assembly::finish(
+    let mut report = assembly::finish(
         PROBE_SCHEMA,
         &profile,
         &subject.snapshot,
         incomplete,
-        Parts { requested: questions, sockets, cells, expectations, notes },
+        Parts { requested: questions, sockets, cells, expectations, notes, node_interfaces: BTreeMap::new() },
     );
+    report.time = Some(now());
     let text = plan::written(&report, args.format.get(), context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if opened.bound.is_empty() && (ports.is_empty() || args.source.is_given()) {
@@ -298,7 +291,7 @@ fn localhost_notes(addresses: &[IpAddr], cells: &[CellReport]) -> Vec<String> {
     services.sort_unstable();
     services.dedup();
     let mut by_place: HashMap<(Protocol, u16, &str), &CellReport> = HashMap::new();
-    for cell in cells.iter().filter(|cell| cell.source == Source::Host) {
+    for cell in cells.iter().filter(|cell| cell.source == Source::Host && cell.source_address.is_none()) {
         by_place.insert((cell.protocol, cell.port, &cell.destination), cell);
     }
     for (protocol, port) in services {

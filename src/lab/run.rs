@@ -2,6 +2,7 @@
 //! with the predictions.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::twin::Client;
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::ruleset::Ruleset;
-use crate::model::{FamilyExposure, Outcome, Protocol, Snapshot, SocketSpec, Source, Translated};
+use crate::model::{FamilyExposure, IfName, Outcome, Protocol, Snapshot, SocketSpec, Source, Translated};
 use crate::plan::bind_check::Rights;
 use crate::plan::expand::{Expansion, expand};
 use crate::plan::filter::Filters;
@@ -58,6 +59,8 @@ pub struct Looked {
     pub snapshot: Snapshot,
     /// Every result.
     pub cells: Vec<CellReport>,
+    /// The host's interfaces on which packets of a node arrive, by the name of the node. Empty for a twin, whose sources are links.
+    pub node_interfaces: BTreeMap<String, BTreeSet<IfName>>,
     /// Number of connections that the deadline cut off.
     pub unseen: usize,
     /// Why packets were not captured, or not all of them.
@@ -143,7 +146,7 @@ pub fn look(
     let mut plan = Plan::new(opened.sockets.specs.clone(), &snapshot, rights(), Vec::new(), &more);
     let wiring = ops::wiring(&lab.plan);
     let nodes = Nodes::new(&snapshots, &wiring);
-    let (matrix, zones) = matrix(lab, &plan, &snapshot, &nodes, &more);
+    let (matrix, zones, node_interfaces) = matrix(lab, &plan, &snapshot, &nodes, &more);
     plan.matrix = matrix;
     let clients: Vec<Option<Client>> = plan
         .matrix
@@ -158,7 +161,8 @@ pub fn look(
             Some(Client { node, zone })
         })
         .collect();
-    look_from(lab, opened, plan, &clients, snapshot, patience, progress)
+    let looked = look_from(lab, opened, plan, &clients, snapshot, patience, progress)?;
+    Ok(Looked { node_interfaces, ..looked })
 }
 
 /// Makes every connection of `plan` that has a client, and adds the observations.
@@ -218,7 +222,8 @@ pub(super) fn look_from(
         Ok(Witness { lost, .. }) => Some(format!("the capture missed {lost} packets")),
         Err(error) => Some(format!("packets were not captured: {error}")),
     };
-    Ok(Looked { plan, snapshot, cells, unseen, uncaptured, untraced })
+    let node_interfaces = BTreeMap::new();
+    Ok(Looked { plan, snapshot, cells, node_interfaces, unseen, uncaptured, untraced })
 }
 
 /// The ends of an accepted connection.
@@ -236,25 +241,28 @@ pub(super) fn names_of_oneself(snapshot: &Snapshot) -> Vec<Destination> {
 }
 
 /// The cells of the host as they are, and those of each node: what would come of its packets on the interface on which they
-/// arrive. The second value is the zone, in the cell's source, of each cell's destination.
+/// arrive. The second value is the zone, in the cell's source, of each cell's destination; the third has the interfaces on which
+/// packets of each node arrive.
 fn matrix(
     lab: &Lab,
     plan: &Plan,
     host: &Snapshot,
     nodes: &Nodes<'_>,
     more: &[Destination],
-) -> (Matrix, Vec<u32>) {
+) -> (Matrix, Vec<u32>, BTreeMap<String, BTreeSet<IfName>>) {
     let old = &plan.matrix;
     let mut sources = vec![Source::Host];
     let mut cells: Vec<Cell> = old.cells.iter().filter(|cell| cell.source == 0).cloned().collect();
     let mut zones: Vec<u32> = cells.iter().map(|cell| old.destinations[cell.destination].zone).collect();
     let local = LocalAddresses::new(host);
     let arrivals = Arrivals::new(host, &local);
+    let mut node_interfaces = BTreeMap::new();
     // Asking for a link-local address of another link leaves an unanswered neighbour behind, and all namespaces share a table of
     // 1024 of them (`net.ipv6.neigh.default.gc_thresh3`); a large lab leaves these questions out.
     let few = lab.plan.nodes.len() * old.destinations.len() <= 512;
     for (node, name) in lab.plan.nodes.iter().enumerate().filter(|(node, _)| *node != lab.plan.host) {
         sources.push(Source::Node(name.clone()));
+        let arrives_on: &mut BTreeSet<IfName> = node_interfaces.entry(name.clone()).or_default();
         for (destination, &to) in old.destinations.iter().enumerate().filter(|(_, to)| !more.contains(to)) {
             let zone = if needs_zone(to.address) {
                 // A node without any interface up cannot even name it.
@@ -267,6 +275,8 @@ fn matrix(
                 0
             };
             let arrival = nodes.arrival(node, lab.plan.host, to, zone);
+            let ingress = arrival.as_ref().ok().and_then(|arrival| host.interface(arrival.interface));
+            arrives_on.extend(ingress.map(|interface| interface.name.clone()));
             for (service, (protocol, port)) in old.services.iter().enumerate() {
                 let predicted = match arrival {
                     Err(loss) => lost(loss, *protocol),
@@ -289,7 +299,7 @@ fn matrix(
         }
     }
     let (destinations, services) = (old.destinations.clone(), old.services.clone());
-    (Matrix { sources, destinations, services, cells }, zones)
+    (Matrix { sources, destinations, services, cells }, zones, node_interfaces)
 }
 
 fn lost(loss: Unreachable, protocol: Protocol) -> Reach {

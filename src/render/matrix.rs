@@ -56,19 +56,6 @@ fn result(cell: &CellReport) -> (Option<Outcome>, Vec<&str>) {
     }
 }
 
-/// Whether the ingress interface differs from the interface of the destination address.
-fn arrives_elsewhere(cell: &CellReport) -> bool {
-    let ingress = match &cell.observed {
-        Some(seen) => seen.ingress.as_ref().or(cell.predicted.ingress.as_ref()),
-        None => cell.predicted.ingress.as_ref(),
-    };
-    let link_local = cell.destination.contains('%');
-    match (cell.source == Source::Host, ingress, &cell.address_owner) {
-        (false, Some(ingress), Some(owner)) => ingress != owner && !link_local,
-        _ => false,
-    }
-}
-
 /// Heading of a source.
 fn heading(source: &Source) -> String {
     match source {
@@ -136,7 +123,7 @@ fn rows(report: &Report, sources: &[&Source]) -> Vec<Row> {
                 .or_insert_with(|| vec![Reached::default(); sources.len()]);
             if let Some(reached) = row.get_mut(source) {
                 reached.families[family].0 += 1;
-                reached.elsewhere[family] |= arrives_elsewhere(cell);
+                reached.elsewhere[family] |= cell.arrives_elsewhere();
             }
         }
     }

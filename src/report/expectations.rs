@@ -85,6 +85,12 @@ pub struct ExpectationReport {
     pub verdict: Verdict,
     /// Reason.
     pub because: String,
+    /// The sockets that the rule is about: their indexes in `sockets`.
+    #[serde(default)]
+    pub sockets: Vec<usize>,
+    /// The results that a failed rule forbids, or in which a required connection is missing: their indexes in `cells`.
+    #[serde(default)]
+    pub cells: Vec<usize>,
 }
 
 /// Evaluates every rule, as [`judge_with`] does if no connections can be made for a `spread`.
@@ -109,31 +115,37 @@ pub fn judge_with(
     spread: &mut dyn FnMut(&Expectation, Spread) -> Option<Judged>,
 ) -> Vec<ExpectationReport> {
     // Indexed by service, because an expectation needs few of many results.
-    let mut by_service: HashMap<Service, Vec<&CellReport>> = HashMap::new();
+    let mut by_service: HashMap<Service, Vec<Numbered<'_>>> = HashMap::new();
     if !expectations.is_empty() {
-        for cell in cells.iter().filter(|cell| !seen_only || cell.observed.is_some()) {
-            by_service.entry((cell.protocol, cell.port)).or_default().push(cell);
+        // An expectation is about hosts, not about the addresses that a client binds.
+        let counts =
+            |cell: &CellReport| cell.source_address.is_none() && (!seen_only || cell.observed.is_some());
+        for (index, cell) in cells.iter().enumerate().filter(|(_, cell)| counts(cell)) {
+            by_service.entry((cell.protocol, cell.port)).or_default().push((index, cell));
         }
     }
     let mut reports = Vec::new();
     for expectation in expectations {
-        let matched: Vec<&SocketReport> = sockets
+        let (numbers, matched): (Vec<usize>, Vec<&SocketReport>) = sockets
             .iter()
-            .filter(|socket| expectation.names(socket.socket.listener.as_deref().unwrap_or_default()))
-            .collect();
+            .enumerate()
+            .filter(|(_, socket)| expectation.names(socket.socket.listener.as_deref().unwrap_or_default()))
+            .unzip();
         let case = Case { expectation, sockets: &matched, cells: &by_service };
         let mut rules = case.judge();
         if let Some(wanted) = expectation.spread {
             let no_series = "no series of connections was made to count shares in".to_owned();
-            rules.push(("spread", spread(expectation, wanted).unwrap_or((Verdict::Undecided, no_series))));
+            let judged = spread(expectation, wanted).unwrap_or((Verdict::Undecided, no_series));
+            rules.push(("spread", judged, Vec::new()));
         }
-        for (rule, judged) in rules {
+        for (rule, judged, cells) in rules {
             let (verdict, because) = match judged {
                 _ if matched.is_empty() => (Verdict::Undecided, "no listener has such a name".to_owned()),
                 judged => judged,
             };
             let listener = expectation.listeners.join(", ");
-            reports.push(ExpectationReport { listener, rule: rule.to_owned(), verdict, because });
+            let (rule, sockets) = (rule.to_owned(), numbers.clone());
+            reports.push(ExpectationReport { listener, rule, verdict, because, sockets, cells });
         }
     }
     reports
@@ -145,34 +157,56 @@ pub type Judged = (Verdict, String);
 /// A service: protocol and port.
 type Service = (Protocol, u16);
 
+/// A result with its index in the report.
+type Numbered<'a> = (usize, &'a CellReport);
+
+/// The name of a rule, its verdict, and the results against it.
+type JudgedRule = (&'static str, Judged, Vec<usize>);
+
 struct Case<'a> {
     expectation: &'a Expectation,
     sockets: &'a [&'a SocketReport],
-    cells: &'a HashMap<Service, Vec<&'a CellReport>>,
+    cells: &'a HashMap<Service, Vec<Numbered<'a>>>,
 }
 
 impl Case<'_> {
     /// Every rule of the expectation with its verdict.
-    fn judge(&self) -> Vec<(&'static str, Judged)> {
+    fn judge(&self) -> Vec<JudgedRule> {
         let wanted = self.expectation;
-        let mut verdicts = Vec::new();
-        if !wanted.reachable_from.is_empty() {
-            verdicts.push(("reachable_from", self.reachable(&wanted.reachable_from)));
+        let mut verdicts: Vec<JudgedRule> = Vec::new();
+        let mut add = |rule, judged: Judged, against: &dyn Fn() -> Vec<usize>| {
+            let cells = if judged.0 == Verdict::Fail { against() } else { Vec::new() };
+            verdicts.push((rule, judged, cells));
+        };
+        let none = &Vec::new;
+        let covered =
+            |from: &[ExpectedSource], cell: &CellReport| from.iter().any(|source| covers(source, cell));
+        let from = &wanted.reachable_from[..];
+        if !from.is_empty() {
+            add("reachable_from", self.reachable(from), &|| self.missing(from));
         }
-        if !wanted.not_reachable_from.is_empty() {
-            verdicts.push(("not_reachable_from", self.not_reachable(&wanted.not_reachable_from)));
+        let from = &wanted.not_reachable_from[..];
+        if !from.is_empty() {
+            add("not_reachable_from", self.not_reachable(from), &|| {
+                self.forbidden(&|cell| covered(from, cell))
+            });
         }
-        if !wanted.only_from.is_empty() {
-            verdicts.push(("only_from", self.only_from(&wanted.only_from)));
+        let from = &wanted.only_from[..];
+        if !from.is_empty() {
+            add("only_from", self.only_from(from), &|| match self.missing(from) {
+                missing if missing.is_empty() => self.forbidden(&|cell| !covered(from, cell)),
+                missing => missing,
+            });
         }
-        if !wanted.arrives_on.is_empty() {
-            verdicts.push(("arrives_on", self.arrives_on(&wanted.arrives_on)));
+        let globs = &wanted.arrives_on[..];
+        if !globs.is_empty() {
+            add("arrives_on", self.arrives_on(globs), &|| self.arrives_elsewhere(globs));
         }
         if let Some(expected) = wanted.bind {
-            verdicts.push(("bind", self.bind(expected)));
+            add("bind", self.bind(expected), none);
         }
         if !wanted.conflicts_with.is_empty() {
-            verdicts.push(("conflicts_with", self.conflicts_with(&wanted.conflicts_with)));
+            add("conflicts_with", self.conflicts_with(&wanted.conflicts_with), none);
         }
         verdicts
     }
@@ -183,16 +217,81 @@ impl Case<'_> {
     }
 
     /// Results of a service, in the requested families.
-    fn at(&self, service: Service) -> impl Iterator<Item = &CellReport> {
+    fn at(&self, service: Service) -> impl Iterator<Item = Numbered<'_>> {
         let families = &self.expectation.families;
         let cells = self.cells.get(&service).map_or(&[][..], Vec::as_slice).iter().copied();
-        cells.filter(move |cell| families.is_empty() || families.contains(&family_of(&cell.destination)))
+        cells.filter(move |(_, cell)| families.is_empty() || families.contains(&family_of(&cell.destination)))
+    }
+
+    /// Results for the ports and families of these listeners, with their indexes.
+    fn numbered(&self) -> impl Iterator<Item = Numbered<'_>> {
+        let services: BTreeSet<Service> = self.sockets.iter().map(|socket| service_of(socket)).collect();
+        services.into_iter().flat_map(|service| self.at(service))
     }
 
     /// Results for the ports and families of these listeners.
     fn about(&self) -> impl Iterator<Item = &CellReport> {
-        let services: BTreeSet<Service> = self.sockets.iter().map(|socket| service_of(socket)).collect();
-        services.into_iter().flat_map(|service| self.at(service))
+        self.numbered().map(|(_, cell)| cell)
+    }
+
+    /// The results that the rule is about in which one of these listeners is reached, or in which the refusal is not the required one.
+    fn forbidden(&self, concerns: &dyn Fn(&CellReport) -> bool) -> Vec<usize> {
+        let names = self.names();
+        let against = |cell: &CellReport| match self.takes(cell, &names) {
+            Some(taken) => taken || !self.refuses_as_wanted(cell.outcome()),
+            None => false,
+        };
+        let cells = self.numbered().filter(|(_, cell)| concerns(cell) && against(cell));
+        cells.map(|(index, _)| index).collect()
+    }
+
+    /// The results of the sources that do not reach a listener over a required family.
+    fn missing(&self, from: &[ExpectedSource]) -> Vec<usize> {
+        let combinations = self.required().into_iter().flat_map(|((name, service), families)| {
+            let each = from.iter().flat_map(move |source| {
+                families.clone().into_iter().map(move |family| (name, service, source, family))
+            });
+            each.collect::<Vec<_>>()
+        });
+        let mut missing = BTreeSet::new();
+        for (name, service, source, family) in combinations {
+            let only = BTreeSet::from([name]);
+            let looks = || {
+                self.at(service)
+                    .filter(|(_, cell)| covers(source, cell) && family_of(&cell.destination) == family)
+            };
+            if looks().all(|(_, cell)| self.takes(cell, &only) == Some(false)) {
+                missing.extend(looks().map(|(index, _)| index));
+            }
+        }
+        missing.into_iter().collect()
+    }
+
+    /// The accepted results that arrive on another interface.
+    fn arrives_elsewhere(&self, globs: &[String]) -> Vec<usize> {
+        let names = self.names();
+        let elsewhere = |cell: &CellReport| {
+            let name = cell.ingress().and_then(IfName::as_str);
+            name.is_some_and(|name| !globs.iter().any(|glob| matches_glob(glob, name)))
+        };
+        let cells = self.numbered();
+        let against = cells.filter(|(_, cell)| self.takes(cell, &names) == Some(true) && elsewhere(cell));
+        against.map(|(index, _)| index).collect()
+    }
+
+    /// The ports and families that a source must reach. Each port separately: reaching one port says nothing about another.
+    fn required(&self) -> BTreeMap<(&str, Service), BTreeSet<Family>> {
+        let mut required: BTreeMap<(&str, Service), BTreeSet<Family>> = BTreeMap::new();
+        for socket in self.sockets {
+            let name = socket.socket.listener.as_deref().unwrap_or_default();
+            let families = required.entry((name, service_of(socket))).or_default();
+            if self.expectation.families.is_empty() {
+                families.extend(families_of(socket));
+            } else {
+                families.extend(&self.expectation.families);
+            }
+        }
+        required
     }
 
     /// A listener without an open socket, so that reachability is unknown; none if that is expected.
@@ -225,23 +324,13 @@ impl Case<'_> {
     fn reachable(&self, from: &[ExpectedSource]) -> Judged {
         let mut count = 0;
         let mut undecided = None;
-        // Each port separately: reaching one port says nothing about another.
-        let mut asked: BTreeMap<(&str, Service), BTreeSet<Family>> = BTreeMap::new();
-        for socket in self.sockets {
-            let name = socket.socket.listener.as_deref().unwrap_or_default();
-            let families = asked.entry((name, service_of(socket))).or_default();
-            if self.expectation.families.is_empty() {
-                families.extend(families_of(socket));
-            } else {
-                families.extend(&self.expectation.families);
-            }
-        }
-        for ((name, service), families) in asked {
+        for ((name, service), families) in self.required() {
             let only = BTreeSet::from([name]);
             for source in from {
                 for &family in &families {
                     let looks: Vec<_> = self
                         .at(service)
+                        .map(|(_, cell)| cell)
                         .filter(|cell| covers(source, cell) && family_of(&cell.destination) == family)
                         .collect();
                     let taken: Vec<_> = looks.iter().map(|cell| self.takes(cell, &only)).collect();
@@ -286,9 +375,7 @@ impl Case<'_> {
                 count += 1;
                 match self.takes(cell, &names) {
                     Some(false) => {
-                        let outcome =
-                            cell.observed.as_ref().map(|seen| seen.outcome).or(cell.predicted.outcome);
-                        if !self.refuses_as_wanted(outcome) {
+                        if !self.refuses_as_wanted(cell.outcome()) {
                             return (Verdict::Fail, self.wrong_refusal(cell, source));
                         }
                         tried.insert(source_of(cell).to_string());
@@ -327,8 +414,7 @@ impl Case<'_> {
                 None => return (Verdict::Undecided, format!("whether {source} reaches it is not known")),
                 Some(false) => {}
             }
-            let outcome = cell.observed.as_ref().map(|seen| seen.outcome).or(cell.predicted.outcome);
-            if !self.refuses_as_wanted(outcome) {
+            if !self.refuses_as_wanted(cell.outcome()) {
                 return (Verdict::Fail, self.wrong_refusal(cell, &source));
             }
             others.insert(source.to_string());
@@ -368,11 +454,7 @@ impl Case<'_> {
             if self.takes(cell, &names) != Some(true) {
                 continue;
             }
-            let ingress = match &cell.observed {
-                Some(seen) => seen.ingress.as_ref(),
-                None => cell.predicted.ingress.as_ref(),
-            };
-            let Some(name) = ingress.and_then(IfName::as_str) else {
+            let Some(name) = cell.ingress().and_then(IfName::as_str) else {
                 return (Verdict::Undecided, "the ingress interface is not known".to_owned());
             };
             if !globs.iter().any(|glob| matches_glob(glob, name)) {
@@ -435,8 +517,7 @@ fn reached(cell: &CellReport, source: &ExpectedSource) -> String {
 }
 
 fn outcome_text(cell: &CellReport) -> String {
-    let outcome = cell.observed.as_ref().map(|seen| seen.outcome).or(cell.predicted.outcome);
-    match (outcome, cell.predicted.listener.as_deref()) {
+    match (cell.outcome(), cell.predicted.listener.as_deref()) {
         (Some(Outcome::Accepted), Some(name)) => format!("accepted by {name}"),
         (Some(outcome), _) => outcome.to_string(),
         (None, _) => "unknown".to_owned(),

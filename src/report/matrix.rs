@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::expectations::ExpectationReport;
+use super::network::{InterfaceReport, SourceReport};
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{
@@ -17,6 +18,7 @@ use crate::plan::bind_error::{self, InTheWay};
 use crate::plan::local_table::LocalAddresses;
 use crate::plan::predict::{BindOutcome, BindPrediction, Binds, Foreign, Holder, predict_binds};
 use crate::plan::reach::{self, Cell, Destination, Matrix, NamedAnswer};
+use crate::record::time::Time;
 
 /// Schema of a plan.
 pub const PLAN_SCHEMA: &str = "bindscope.plan/1";
@@ -147,8 +149,17 @@ pub struct Report {
     pub incomplete_because: Vec<String>,
     /// The host.
     pub host: Host,
+    /// The time at which the report was made; null for a prediction of the library, which reads no clock.
+    #[serde(default)]
+    pub time: Option<Time>,
     /// Name of the profile.
     pub profile: String,
+    /// The host's interfaces with their addresses, sorted by index.
+    #[serde(default)]
+    pub interfaces: Vec<InterfaceReport>,
+    /// The sources of the results, in their order.
+    #[serde(default)]
+    pub sources: Vec<SourceReport>,
     /// The requested destinations.
     #[serde(default)]
     pub requested: Questions,

@@ -5,5 +5,7 @@ pub mod document;
 pub mod expectations;
 pub mod json;
 pub mod matrix;
+pub mod network;
 pub mod plan;
 pub mod report_diff;
+mod result;

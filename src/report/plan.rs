@@ -1,12 +1,15 @@
 //! Assembly of the document of `plan`, in parts that `probe` and `lab run` use too.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::expectations;
 use super::matrix::{
     self, BindReport, PLAN_SCHEMA, Plan, PredictedBind, Questions, Report, SocketReport, Summary,
 };
+use super::network;
 use crate::model::filters::{self, PacketFilters};
 use crate::model::inventory::ClientPorts;
-use crate::model::{FamilyExposure, Phase, Snapshot};
+use crate::model::{FamilyExposure, IfName, Phase, Snapshot};
 use crate::plan::bind_check::Rights;
 use crate::plan::expand::Expansion;
 use crate::plan::exposure::{Exposer, Facts};
@@ -73,6 +76,7 @@ pub fn assemble(profile: &Profile, expansion: &Expansion, host: TargetHost) -> R
             sockets,
             cells,
             expectations,
+            node_interfaces: BTreeMap::new(),
             notes: [notes_of(expansion, host.snapshot.packet_filters.as_ref()), host.notes].concat(),
         },
     )
@@ -147,6 +151,8 @@ pub struct Parts {
     pub expectations: Vec<expectations::ExpectationReport>,
     /// Further notes, one sentence each.
     pub notes: Vec<String>,
+    /// The interfaces on which packets of a lab's node arrive, by its name.
+    pub node_interfaces: BTreeMap<String, BTreeSet<IfName>>,
 }
 
 /// Assembles a report.
@@ -162,6 +168,9 @@ pub fn finish(
     incomplete_because.extend(more_incomplete);
     let summary: Summary = matrix::summary(&parts.cells);
     Report {
+        time: None,
+        interfaces: network::interfaces(snapshot),
+        sources: network::sources(&parts.cells, snapshot, &parts.node_interfaces),
         schema: schema.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         complete: incomplete_because.is_empty() && snapshot.complete,

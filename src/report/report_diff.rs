@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::document;
 use crate::escape::{escape, printable};
 use crate::model::IfName;
 
@@ -29,6 +30,28 @@ pub struct Difference {
     pub a: Option<String>,
     /// Value in the second report; null if missing.
     pub b: Option<String>,
+    /// The question, for a `cell`; null for other kinds.
+    #[serde(default)]
+    pub cell: Option<ComparedCell>,
+}
+
+/// A result of two reports: the question and both answers. Names are as in the reports, unescaped.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ComparedCell {
+    /// The source.
+    pub source: String,
+    /// The address that the client has bound; null if the kernel chooses.
+    pub source_address: Option<String>,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The destination address.
+    pub destination: String,
+    /// The port.
+    pub port: u16,
+    /// The first report's answer; null if missing.
+    pub a: Option<Answer>,
+    /// The second report's answer; null if missing.
+    pub b: Option<Answer>,
 }
 
 /// The document of a comparison.
@@ -65,6 +88,21 @@ pub fn comparable(a: &str, b: &str) -> bool {
         other => other.to_owned(),
     };
     family(a) == family(b)
+}
+
+/// Reads the report that is to be compared: its kind, and its lists.
+///
+/// # Errors
+/// See [`ReadError`](document::ReadError).
+pub fn read(bytes: &[u8]) -> Result<(String, Lists), document::ReadError> {
+    let document = document::read::<Lists>(&document::COMPARABLE, bytes)?;
+    let kind = kind_of(&document.schema).to_owned();
+    let mut lists = document.body;
+    if kind != document::INTERFACES.0 {
+        // Beside results, the interfaces only serve to show them.
+        lists.interfaces.clear();
+    }
+    Ok((kind, lists))
 }
 
 /// What is compared of a document: its body.
@@ -127,13 +165,21 @@ struct Answers {
     observed: Option<Answer>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-struct Answer {
-    outcome: Option<String>,
-    errno: Option<String>,
-    listener: Option<String>,
-    candidates: Option<Vec<String>>,
-    ingress: Option<String>,
+/// What a report says of a result or a bind: the observation, or else the prediction. Unescaped.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Answer {
+    /// Outcome; null if it is not known.
+    pub outcome: Option<String>,
+    /// The errno.
+    pub errno: Option<String>,
+    /// The listener that accepts it.
+    pub listener: Option<String>,
+    /// The possible sockets if there is more than one.
+    pub candidates: Option<Vec<String>>,
+    /// The ingress interface.
+    pub ingress: Option<String>,
+    /// Code of the rule of the prediction.
+    pub why: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -147,9 +193,30 @@ struct CellRow {
     observed: Option<Answer>,
 }
 
+impl CellRow {
+    fn compared(&self, a: Option<&Entry<'_>>, b: Option<&Entry<'_>>) -> ComparedCell {
+        // An observation has no rule of its own.
+        let answer = |entry: &Entry<'_>| {
+            let (answer, _) = entry.answer?;
+            let predicted = entry.cell.and_then(|cell| cell.predicted.as_ref());
+            let why = predicted.and_then(|predicted| predicted.why.clone());
+            Some(Answer { why, ..answer.clone() })
+        };
+        ComparedCell {
+            source: self.source.clone(),
+            source_address: self.source_address.clone(),
+            protocol: self.protocol.clone(),
+            destination: self.destination.clone(),
+            port: self.port,
+            a: a.and_then(answer),
+            b: b.and_then(answer),
+        }
+    }
+}
+
 /// What a report says of a thing whose outcome it leaves open.
 static UNKNOWN: Answer =
-    Answer { outcome: None, errno: None, listener: None, candidates: None, ingress: None };
+    Answer { outcome: None, errno: None, listener: None, candidates: None, ingress: None, why: None };
 
 #[derive(Debug, Clone, Deserialize)]
 struct ExpectationRow {
@@ -194,7 +261,9 @@ pub fn compare(a: (&str, &Lists), b: (&str, &Lists)) -> Comparison {
             _ => true,
         };
         let text = |entry: Option<&Entry<'_>>| entry.map(|entry| entry.text.clone());
-        let found = Difference { kind: key.0.to_owned(), key: key.1.clone(), a: text(one), b: text(two) };
+        let cell = one.or(two).and_then(|entry| entry.cell).map(|cell| cell.compared(one, two));
+        let found =
+            Difference { kind: key.0.to_owned(), key: key.1.clone(), a: text(one), b: text(two), cell };
         if asked { &mut differences } else { &mut only_in_one }.push(found);
     }
     Comparison {

@@ -27,6 +27,8 @@ macro_rules! trials {
 
 trials! {
     the_tutorials_claims_are_two_true_and_one_false,
+    a_report_has_what_a_picture_of_it_needs,
+    a_node_behind_a_router_comes_over_the_interface_of_the_router,
     events_change_what_they_should,
     the_dry_run_builds_the_same_network,
     a_killed_lab_leaves_nothing,
@@ -60,6 +62,54 @@ fn the_tutorials_claims_are_two_true_and_one_false() {
     );
     let because = document["expectations"][2]["because"].as_str().unwrap();
     assert_eq!(because, "node:wan to 192.0.2.1 port 8183 arrives on eth1");
+    let against = document["expectations"][2]["cells"].as_array().unwrap();
+    let against: Vec<(&str, &str, &str)> = against
+        .iter()
+        .map(|index| &document["cells"][usize::try_from(index.as_u64().unwrap()).unwrap()])
+        .map(|cell| {
+            let text = |value: &Value| -> &str { value.as_str().unwrap().to_owned().leak() };
+            (text(&cell["source"]), text(&cell["destination"]), text(&cell["observed"]["ingress"]))
+        })
+        .collect();
+    assert!(against.contains(&("node:wan", "192.0.2.1", "eth1")), "{against:?}");
+    assert!(against.iter().all(|(source, _, ingress)| *source != "node:lan" && *ingress != "eth0"));
+    assert!(document["expectations"][0]["cells"].as_array().unwrap().is_empty());
+    assert_eq!(document["expectations"][3]["sockets"], serde_json::json!([3]));
+}
+
+fn a_report_has_what_a_picture_of_it_needs() {
+    let (document, _) = lab(&["tutorial"]);
+    let time: jiff::Timestamp = document["time"].as_str().unwrap().parse().unwrap();
+    assert!(time.duration_until(jiff::Timestamp::now()).abs() < jiff::SignedDuration::from_mins(5));
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&document["interfaces"]), ["lo", "eth0", "eth1"]);
+    let eth1 = &document["interfaces"][2];
+    let address = &eth1["addresses"][0];
+    assert_eq!((&address["address"], &address["prefix"]), (&"198.51.100.1".into(), &24.into()));
+    let sources: Vec<(&Value, &Value)> = document["sources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (&one["source"], &one["interfaces"]))
+        .collect();
+    let expected = [("host", "lo"), ("node:lan", "eth0"), ("node:wan", "eth1")];
+    assert_eq!(sources.len(), expected.len());
+    for ((source, interfaces), (name, interface)) in sources.into_iter().zip(expected) {
+        assert_eq!((source, interfaces), (&name.into(), &serde_json::json!([interface])));
+    }
+}
+
+fn a_node_behind_a_router_comes_over_the_interface_of_the_router() {
+    let (document, _) = lab(&["loopback", "--topology", "router"]);
+    let host: Vec<&str> =
+        document["interfaces"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    for source in document["sources"].as_array().unwrap() {
+        let interfaces = source["interfaces"].as_array().unwrap();
+        assert!(!interfaces.is_empty(), "{source}");
+        assert!(interfaces.iter().all(|name| host.contains(&name.as_str().unwrap())), "{source}");
+    }
 }
 
 fn events_change_what_they_should() {

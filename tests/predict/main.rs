@@ -550,6 +550,22 @@ fn two_profiles_and_two_reports_are_compared() {
     };
     let wire = of("link:eth0 to tcp 192.0.2.1 port 8091");
     assert_eq!((&wire["a"], &wire["b"]), (&"refused".into(), &"accepted by server on eth0".into()));
+    let cell = &wire["cell"];
+    assert_eq!((&cell["source"], &cell["destination"]), (&"link:eth0".into(), &"192.0.2.1".into()));
+    assert_eq!((&cell["protocol"], &cell["port"]), (&"tcp".into(), &8091.into()));
+    let said = |side: &str| {
+        let text = |name: &str| cell[side][name].as_str().map(str::to_owned);
+        (
+            text("outcome"),
+            text("listener"),
+            text("ingress"),
+            text("why").is_some_and(|why| why.starts_with("BS3")),
+        )
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(said("a"), (some("refused"), None, None, true));
+    assert_eq!(said("b"), (some("accepted"), some("server"), some("eth0"), true));
+    assert!(of("tcp 127.0.0.1 port 8091")["cell"].is_null());
     assert!(of("tcp 127.0.0.1 port 8091")["b"].is_null());
     let human = text(&run(&ns, &["diff", "loopback", "all-interfaces"])).0;
     assert!(human.lines().last().unwrap().starts_with("loopback and all-interfaces: "), "{human}");

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Args, Context, Exit, Failure, Format, Look, Read, now, style};
+use super::{Args, Context, Exit, Failure, Format, Look, Read, style};
 use crate::audit::Report;
 use crate::audit::change::{self, Change};
+use crate::cmd::now;
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::record::sink::Sink;
@@ -91,7 +92,7 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
         if let (Some(before), Some(after)) = (last.hosts.first(), next.hosts.first()) {
             found.splice(0..0, change::of_hosts(before, after));
         }
-        let time = now();
+        let time = now().to_string();
         changes += found.len() as u64;
         for change in &found {
             output.change(&time, change)?;
@@ -103,7 +104,7 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
         last = next;
         exit = exit.worse(last.exit(args.fail_on(policy)));
     }
-    output.summary(&now(), looks, changes)?;
+    output.summary(&now().to_string(), looks, changes)?;
     output.finish()?;
     Ok(exit)
 }

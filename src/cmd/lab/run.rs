@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{Chosen, NetworkArgs, TwinArgs, build, environment, failed_at, plan as steps, prepare};
 use crate::cmd::plan::{self, Format};
-use crate::cmd::{Context, Exit, Failure, probe};
+use crate::cmd::{Context, Exit, Failure, now, probe};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::escape::escape;
@@ -114,7 +114,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     uncaptured.sort();
     uncaptured.dedup();
-    let report = Report { events, ..report(&chosen, &lab, &opened, looked, (notes, uncaptured), missed) };
+    let time = Some(now());
+    let report =
+        Report { time, events, ..report(&chosen, &lab, &opened, looked, (notes, uncaptured), missed) };
     let text = plan::written(&report, args.format.get(), context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if opened.sockets.bound.is_empty() {
@@ -202,7 +204,7 @@ fn report(
     (more_notes, uncaptured): (Vec<String>, Vec<String>),
     unseen: usize,
 ) -> Report {
-    let Looked { plan: predicted, cells, .. } = looked;
+    let Looked { plan: predicted, cells, node_interfaces, .. } = looked;
     // Binds are shown as predicted for the host before any event.
     let snapshot = &opened.snapshot;
     let mut sockets = assembly::sockets_of(&predicted, snapshot);
@@ -241,7 +243,7 @@ fn report(
         &chosen.profile,
         snapshot,
         incomplete,
-        Parts { requested: Questions::default(), sockets, cells, expectations, notes },
+        Parts { requested: Questions::default(), sockets, cells, expectations, notes, node_interfaces },
     )
 }
 

@@ -1,0 +1,120 @@
+//! The interfaces of the host and the sources of connections, as documents list them next to the results.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::matrix::CellReport;
+use crate::model::{AddrClass, IfName, Snapshot, Source};
+
+/// An interface: some of the fields that it has in `bindscope.interfaces/1`, with the same names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// The kernel's interface index.
+    pub index: u32,
+    /// Its name.
+    pub name: IfName,
+    /// Administratively up.
+    pub up: bool,
+    /// A loopback interface.
+    pub loopback: bool,
+    /// Kind; null if the system does not report it.
+    pub kind: Option<String>,
+    /// Index of the bridge, VRF or bond it is enslaved to.
+    pub master: Option<u32>,
+    /// Its addresses, sorted.
+    pub addresses: Vec<AddressReport>,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressReport {
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length in bits.
+    pub prefix: u8,
+    /// Its class.
+    pub class: AddrClass,
+}
+
+/// A source of connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// The source, as in the results.
+    pub source: Source,
+    /// What it is, in words. Escaped.
+    pub description: String,
+    /// The host's interfaces on which its packets arrive, sorted; for the host itself its loopback interfaces. Empty if they are not
+    /// known.
+    pub interfaces: Vec<IfName>,
+}
+
+/// The interfaces of a host.
+#[must_use]
+pub fn interfaces(snapshot: &Snapshot) -> Vec<InterfaceReport> {
+    let address = |one: &crate::model::InterfaceAddress| AddressReport {
+        address: one.address,
+        prefix: one.prefix,
+        class: one.class,
+    };
+    snapshot
+        .interfaces
+        .iter()
+        .map(|one| InterfaceReport {
+            index: one.index,
+            name: one.name.clone(),
+            up: one.up,
+            loopback: one.loopback,
+            kind: one.kind.clone(),
+            master: one.master,
+            addresses: one.addresses.iter().map(address).collect(),
+        })
+        .collect()
+}
+
+/// The sources of these results. Packets of a lab's node arrive on the interfaces that `node_interfaces` has, or else on those of its
+/// results.
+#[must_use]
+pub fn sources(
+    cells: &[CellReport],
+    snapshot: &Snapshot,
+    node_interfaces: &BTreeMap<String, BTreeSet<IfName>>,
+) -> Vec<SourceReport> {
+    let mut sources: Vec<SourceReport> = Vec::new();
+    for run in cells.chunk_by(|a, b| a.source == b.source) {
+        let Some(source) = run.first().map(|cell| &cell.source) else { continue };
+        if sources.iter().any(|known| known.source == *source) {
+            continue;
+        }
+        let (description, interfaces) = match source {
+            Source::Host => {
+                let loopback = snapshot.interfaces.iter().filter(|interface| interface.loopback);
+                ("programs on this host".to_owned(), loopback.map(|one| one.name.clone()).collect())
+            }
+            Source::Link(name) => (format!("hosts on the link of {name}"), BTreeSet::from([name.clone()])),
+            Source::Beyond(name) => {
+                (format!("hosts beyond the routers of {name}"), BTreeSet::from([name.clone()]))
+            }
+            Source::Node(name) => {
+                let known = node_interfaces.get(name).cloned().unwrap_or_else(|| {
+                    let of_source = cells.iter().filter(|cell| cell.source == *source);
+                    of_source.filter_map(|cell| cell.ingress().cloned()).collect()
+                });
+                (node_words(&known), known)
+            }
+        };
+        let interfaces = interfaces.into_iter().collect();
+        sources.push(SourceReport { source: source.clone(), description, interfaces });
+    }
+    sources
+}
+
+/// What a node of a lab is: another host, and where its packets arrive.
+fn node_words(interfaces: &BTreeSet<IfName>) -> String {
+    let names: Vec<String> = interfaces.iter().map(ToString::to_string).collect();
+    match names.as_slice() {
+        [] => "another host, whose packets do not arrive".to_owned(),
+        names => format!("another host, arrives on {}", names.join(" and ")),
+    }
+}

@@ -61,6 +61,8 @@ pub enum ExpectedSource {
     Link(String),
     /// A lab node with this name (a pattern).
     Node(String),
+    /// Any other host: a client on a link, or a lab node. Exists in every network.
+    Others,
 }
 
 impl ExpectedSource {
@@ -69,6 +71,7 @@ impl ExpectedSource {
             None if text == "loopback" => ExpectedSource::Loopback,
             None if text == "self" => ExpectedSource::OwnAddresses,
             None if text == "host" => ExpectedSource::Host,
+            None if text == "others" => ExpectedSource::Others,
             Some(("link", name)) if !name.is_empty() => ExpectedSource::Link(name.to_owned()),
             Some(("node", name)) if !name.is_empty() => ExpectedSource::Node(name.to_owned()),
             _ => return None,
@@ -82,6 +85,7 @@ impl fmt::Display for ExpectedSource {
             ExpectedSource::Loopback => f.write_str("loopback"),
             ExpectedSource::OwnAddresses => f.write_str("self"),
             ExpectedSource::Host => f.write_str("host"),
+            ExpectedSource::Others => f.write_str("others"),
             ExpectedSource::Link(name) => write!(f, "link:{}", crate::escape::escape(name)),
             ExpectedSource::Node(name) => write!(f, "node:{}", crate::escape::escape(name)),
         }
@@ -117,33 +121,33 @@ pub(super) static EXPECT: Keys = Keys {
             Kind::Texts,
             "name of the listener, a pattern such as \"lo*\", or a list of them",
         ),
-        optional("family", Kind::Choices(FAMILIES), "the family it is about (default: both)"),
-        optional("families", Kind::Choices(FAMILIES), "the families it is about (default: both)"),
+        optional("family", Kind::Choices(FAMILIES), "the same as `families`"),
+        optional("families", Kind::Choices(FAMILIES), "the families that are checked (default: both)"),
         optional(
             "reachable_from",
             Kind::Texts,
-            "who must reach it: \"loopback\", \"self\", \"host\", \"link:eth0\", \"node:lan\"",
+            "sources that must reach it: \"loopback\", \"self\", \"host\", \"others\" (any other host), \"link:eth0\", \"node:lan\"",
         ),
-        optional("not_reachable_from", Kind::Texts, "who must not reach it"),
+        optional("not_reachable_from", Kind::Texts, "sources that must not reach it"),
         optional("only_from", Kind::Texts, "the only sources that may reach it; all of them must"),
-        optional("min_sources", Kind::Integer(1, 65_536), "how many others must really be tried (default 1)"),
+        optional("min_sources", Kind::Integer(1, 65_536), "how many other sources must be tested (default 1)"),
         optional(
             "how_refused",
             Kind::Choices(&["refused", "timeout", "unreachable", "error"]),
-            "what counts as not reaching it",
+            "outcomes that count as not reached (default: all except accepted)",
         ),
         optional("arrives_on", Kind::Texts, "ingress interface of every arrival, or a pattern"),
-        optional("bind", Kind::Text, "what binding must come to: \"ok\", or an error such as \"EADDRINUSE\""),
+        optional("bind", Kind::Text, "expected outcome of the bind: \"ok\", or an error such as \"EADDRINUSE\""),
         optional("conflicts_with", Kind::Texts, "the conflicting listeners"),
-        optional("spread", Kind::Table(&SPREAD), "how connections must spread over a reuse_port group"),
+        optional("spread", Kind::Table(&SPREAD), "expected distribution of connections over a reuse_port group"),
     ],
 };
 
 static SPREAD: Keys = Keys {
     what: "`spread`",
     keys: &[
-        required("connections", Kind::Integer(1, 1_000_000), "how many connections to make"),
-        required("min_share", Kind::Share, "the least share of them that every socket must get"),
+        required("connections", Kind::Integer(1, 1_000_000), "number of connections"),
+        required("min_share", Kind::Share, "smallest share that every socket must receive, from 0 to 1"),
     ],
 };
 
@@ -217,9 +221,9 @@ fn sources(table: &DeTable<'_>, key: &str, problems: &mut Problems) -> Vec<Expec
         match ExpectedSource::parse(text) {
             Some(source) => sources.push(source),
             None => {
-                let help = match nearest(text, ["loopback", "self", "host"]) {
+                let help = match nearest(text, ["loopback", "self", "host", "others"]) {
                     Some(near) => format!("did you mean \"{near}\"?"),
-                    None => "write \"loopback\", \"self\" (this host's other addresses), \"host\", \"link:INTERFACE\" or \"node:NAME\"".to_owned(),
+                    None => "write \"loopback\", \"self\" (this host's other addresses), \"host\", \"others\" (any other host), \"link:INTERFACE\" or \"node:NAME\"".to_owned(),
                 };
                 problems
                     .add(Code::NOT_A_CHOICE, value.span(), format!("\"{text}\" is not a valid source"))

@@ -49,7 +49,7 @@ pub(super) static LAB_FILE: Keys = Keys {
         required("schema", Kind::Integer(0, i64::MAX), "the version of the language: 1"),
         required("kind", Kind::Choice(&["lab"]), "that it is a lab"),
         optional("name", Kind::Text, "the name of the lab in every report"),
-        optional("description", Kind::Text, "what it is for"),
+        optional("description", Kind::Text, "purpose"),
         required("lab", Kind::Table(&LAB), "the network"),
     ],
 };
@@ -59,7 +59,7 @@ pub(super) static LAB: Keys = Keys {
     what: "[lab]",
     keys: &[
         optional("host", Kind::Text, "the node in which the listeners are bound (default: the first)"),
-        optional("description", Kind::Text, "what it is for"),
+        optional("description", Kind::Text, "purpose"),
         optional(
             "teardown",
             Kind::Choice(&["always", "on-success", "never"]),

@@ -120,17 +120,17 @@ macro_rules! shared_keys {
             optional("backlog", Kind::Integer(0, 2_147_483_647), "queue of connections that wait to be accepted (default 4096); net.core.somaxconn caps it"),
             optional("reuse_address", Kind::Bool, "SO_REUSEADDR: default true for tcp, false for udp"),
             optional("reuse_port", Kind::BoolOrTable(&REUSE_PORT), "SO_REUSEPORT: true, or { group = 4 } for several sockets on the same address and port"),
-            optional("freebind", Kind::Bool, "IP_FREEBIND: bind addresses that are not here (yet)"),
+            optional("freebind", Kind::Bool, "IP_FREEBIND: bind addresses that this host does not have (yet); default false"),
             optional("transparent", Kind::Bool, "IP_TRANSPARENT: needs CAP_NET_ADMIN or CAP_NET_RAW"),
-            optional("reply", Kind::Choice(&["none", "describe", "echo"]), "what clients are answered: default describe for tcp, none for udp"),
-            optional("when_missing", Kind::Choice(&["fail", "wait", "skip", "freebind"]), "what to do when an address or interface is not here: fail (the default), wait, skip or freebind"),
-            optional("wait_timeout", Kind::Duration, "how long when_missing = \"wait\" and wait_dad wait (default 30s)"),
+            optional("reply", Kind::Choice(&["none", "describe", "echo"]), "reply to clients: default describe for tcp, none for udp"),
+            optional("when_missing", Kind::Choice(&["fail", "wait", "skip", "freebind"]), "action if an address or interface does not exist: fail (the default), wait, skip or freebind"),
+            optional("wait_timeout", Kind::Duration, "timeout of when_missing = \"wait\" and of wait_dad (default 30s)"),
             optional("wait_dad", Kind::Bool, "wait until the kernel has checked a tentative address for duplicates"),
             optional("follow", Kind::Bool, "open and close sockets as matching addresses come and go"),
-            optional("idle_timeout", Kind::Duration, "close connections that are silent for so long (default 10s)"),
-            optional("port_per_socket", Kind::Bool, "with port 0: every socket takes a port of its own (default: all sockets of the listener take the same)"),
-            optional("max_connections", Kind::Integer(1, 1_000_000), "open connections above which further ones are counted and closed (default 256)"),
-            optional("exposure_reason", Kind::Text, "why other hosts may reach it"),
+            optional("idle_timeout", Kind::Duration, "close connections that are idle for this time (default 10s)"),
+            optional("port_per_socket", Kind::Bool, "with port 0: each socket gets a separate port (default: all sockets of the listener share one)"),
+            optional("max_connections", Kind::Integer(1, 1_000_000), "maximum of open connections; further ones are counted and closed (default 256)"),
+            optional("exposure_reason", Kind::Text, "reason why other hosts may reach it; --strict requires it"),
             optional("pktinfo", Kind::Bool, "report destination and interface of each datagram; always true"),
         ]
     };
@@ -157,18 +157,18 @@ static SELECTOR: Keys = Keys { what: "a `bind` by interface", keys: SELECTOR_KEY
 
 const SELECTOR_KEYS: &[Key] = &[
     required("interface", Kind::Texts, "name of the interface, or a pattern such as \"eth*\""),
-    optional("family", Kind::Choice(&["ipv4", "ipv6", "both"]), "which family (default both)"),
+    optional("family", Kind::Choice(&["ipv4", "ipv6", "both"]), "address family (default both)"),
     optional(
         "scope",
         Kind::Choice(Scope::WORDS),
-        "which addresses: any (the default), global (private ones among them), private, link, loopback",
+        "class of addresses: any (the default), global (includes private), private, link, loopback",
     ),
 ];
 
 static REUSE_PORT: Keys = Keys {
     what: "`reuse_port`",
     keys: &[
-        required("group", Kind::Integer(1, 1024), "how many sockets to open on each address and port"),
+        required("group", Kind::Integer(1, 1024), "number of sockets on each address and port"),
         optional("policy", Kind::Choice(&["hash"]), "how the kernel spreads connections: by hash"),
     ],
 };

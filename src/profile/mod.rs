@@ -14,6 +14,7 @@ pub mod lab;
 pub mod listener;
 pub mod policy;
 pub mod ports;
+pub mod reference;
 pub mod schema;
 mod value;
 
@@ -93,26 +94,26 @@ static PROFILE: Keys = Keys {
         optional(
             "kind",
             Kind::Choice(&["profile", "policy", "lab"]),
-            "what kind of file it is (default profile)",
+            "kind of the file (default profile)",
         ),
         optional("name", Kind::Text, "the name of the profile in every report"),
-        optional("description", Kind::Text, "what it is for"),
+        optional("description", Kind::Text, "purpose"),
         optional(
             "extends",
             Kind::Text,
             "a file in the same directory, whose defaults, limits, listeners and expectations are inherited",
         ),
         optional("defaults", Kind::Table(&listener::DEFAULTS), "default values of listeners"),
-        optional("limits", Kind::Table(&LIMITS), "what the profile may use at the most"),
-        optional("listener", Kind::Tables(&listener::LISTENER), "what is bound"),
+        optional("limits", Kind::Table(&LIMITS), "limits of the profile"),
+        optional("listener", Kind::Tables(&listener::LISTENER), "sockets to open"),
         optional("expect", Kind::Tables(&expect::EXPECT), "expected properties"),
-        optional("lab", Kind::Table(&lab::LAB), "the network that a lab builds for it"),
+        optional("lab", Kind::Table(&lab::LAB), "the network that `lab run` builds for the profile"),
     ],
 };
 
 static LIMITS: Keys = Keys {
     what: "[limits]",
-    keys: &[optional("max_sockets", Kind::Integer(1, 65_536), "how many sockets at the most (default 1024)")],
+    keys: &[optional("max_sockets", Kind::Integer(1, 65_536), "maximum number of sockets (default 1024)")],
 };
 
 /// Kind of a file.

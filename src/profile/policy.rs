@@ -225,10 +225,10 @@ pub(super) static POLICY_FILE: Keys = Keys {
         required("schema", Kind::Integer(0, i64::MAX), "the version of the language: 1"),
         required("kind", Kind::Choice(&["policy"]), "that it is a policy"),
         optional("name", Kind::Text, "the name of the policy in every report"),
-        optional("description", Kind::Text, "what it is for"),
-        optional("policy", Kind::Table(&POLICY), "how it judges"),
+        optional("description", Kind::Text, "purpose"),
+        optional("policy", Kind::Table(&POLICY), "how sockets are judged"),
         optional("allow", Kind::Tables(&ALLOW), "what may listen"),
-        optional("waive", Kind::Tables(&WAIVE), "findings that are put up with"),
+        optional("waive", Kind::Tables(&WAIVE), "findings that are suppressed"),
     ],
 };
 
@@ -238,17 +238,17 @@ static POLICY: Keys = Keys {
         optional(
             "default",
             Kind::Choice(&["deny", "allow"]),
-            "what a socket is that no rule matches (default deny)",
+            "whether a socket that matches no rule is denied (default deny)",
         ),
         optional(
             "unknown_owner",
             Kind::Choice(&["undecided", "fail"]),
-            "what a socket is whose owner cannot be read (default undecided)",
+            "verdict on a socket whose owner cannot be read (default undecided)",
         ),
         optional(
             "fail_on",
             Kind::Choice(&["error", "warning", "note"]),
-            "the mildest finding that makes the audit fail (default error)",
+            "the lowest severity that makes the audit fail (default error)",
         ),
         optional(
             "namespaces",
@@ -290,7 +290,7 @@ static ALLOW: Keys = Keys {
         optional(
             "require",
             Kind::BoolOr(&["present"]),
-            "whether a listener must be there that a client can reach; \"present\": even if no client can (default false)",
+            "whether a listener must exist that a client can reach; \"present\": also if no client can (default false)",
         ),
         optional("reason", Kind::Text, "reason; required if the exposure is global"),
         EXPIRES,
@@ -301,13 +301,13 @@ static WAIVE: Keys = Keys {
     what: "[[waive]]",
     keys: &[
         required("code", Kind::Text, "the code of the finding"),
-        required("match", Kind::Table(&MATCH), "which sockets it is about"),
+        required("match", Kind::Table(&MATCH), "sockets to which it applies"),
         required("reason", Kind::Text, "why"),
         EXPIRES,
         optional(
             "unmatched",
             Kind::Choice(&["warn", "error", "ignore"]),
-            "what it is when it matches nothing (default warn)",
+            "severity of a waiver that matches nothing (default warn)",
         ),
     ],
 };
@@ -338,18 +338,18 @@ const ADDRESS: Key =
 const NETWORK: Key = optional(
     "network",
     Kind::Texts,
-    "every address at which it is reached lies in it, such as \"10.0.0.0/8\"",
+    "networks that contain every address at which it is reached, such as \"10.0.0.0/8\"",
 );
 const INTERFACE: Key = optional(
     "interface",
     Kind::Texts,
-    "every address at which it is reached is on it, or packets reach the listener through it only",
+    "interface that has every address at which it is reached, or through which alone packets reach it",
 );
 const DEVICE: Key = optional("device", Kind::Texts, "the device that it is bound to (SO_BINDTODEVICE)");
 const PROCESS_KEY: Key = optional(
     "process",
     Kind::WordOrTable(&["kernel"], &PROCESS),
-    "whose sockets; \"kernel\": the kernel's own",
+    "owner of the socket; \"kernel\": the kernel itself",
 );
 const UNIT: Key = optional("unit", Kind::Texts, "as `unit` of `process`");
 const CONTAINER: Key = optional("container", Kind::Texts, "as `container` of `process`");

@@ -38,6 +38,7 @@ fn covers(source: &ExpectedSource, cell: &CellReport) -> bool {
             name.as_str().is_some_and(|name| matches_glob(glob, name))
         }
         (ExpectedSource::Node(glob), Source::Node(name)) => matches_glob(glob, name),
+        (ExpectedSource::Others, Source::Link(_) | Source::Beyond(_) | Source::Node(_)) => true,
         _ => false,
     }
 }
@@ -50,6 +51,19 @@ fn source_of(cell: &CellReport) -> ExpectedSource {
         Source::Link(name) | Source::Beyond(name) => ExpectedSource::Link(name.to_string()),
         Source::Node(name) => ExpectedSource::Node(name.clone()),
     }
+}
+
+/// Why no connection from the source exists, and the command that makes one.
+fn not_attempted(family: &str, source: &ExpectedSource) -> String {
+    let command = match source {
+        ExpectedSource::Loopback | ExpectedSource::OwnAddresses | ExpectedSource::Host => {
+            "`probe` connects from this host"
+        }
+        ExpectedSource::Link(_) => "`plan` predicts from the links, `lab run --twin` connects from them",
+        ExpectedSource::Node(_) => "`lab run` connects from the nodes of a lab",
+        ExpectedSource::Others => "`plan` predicts from other hosts, `lab run` connects from them",
+    };
+    format!("no {family}connection was attempted from {source}; {command}")
 }
 
 /// A verdict.
@@ -337,7 +351,7 @@ impl Case<'_> {
                     if taken.contains(&Some(true)) {
                         count += 1;
                     } else if looks.is_empty() {
-                        undecided = Some(format!("no {family} connection was attempted from {source}"));
+                        undecided = Some(not_attempted(&format!("{family} "), source));
                     } else if taken.contains(&None) {
                         undecided = Some(format!("whether {source} reaches {name} is not known"));
                     } else {
@@ -357,7 +371,7 @@ impl Case<'_> {
         }
         match undecided {
             Some(because) => (Verdict::Undecided, because),
-            None if count == 0 => (Verdict::Undecided, "there was nothing to look at".to_owned()),
+            None if count == 0 => (Verdict::Undecided, "no listener to check".to_owned()),
             None => (Verdict::Pass, format!("reached in {count} of {count} combinations")),
         }
     }
@@ -387,7 +401,7 @@ impl Case<'_> {
                 }
             }
             if count == before {
-                return (Verdict::Undecided, format!("no connection was attempted from {source}"));
+                return (Verdict::Undecided, not_attempted("", source));
             }
         }
         if tried.len() < self.min_sources() {

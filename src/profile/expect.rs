@@ -130,16 +130,28 @@ pub(super) static EXPECT: Keys = Keys {
         ),
         optional("not_reachable_from", Kind::Texts, "sources that must not reach it"),
         optional("only_from", Kind::Texts, "the only sources that may reach it; all of them must"),
-        optional("min_sources", Kind::Integer(1, 65_536), "how many other sources must be tested (default 1)"),
+        optional(
+            "min_sources",
+            Kind::Integer(1, 65_536),
+            "how many other sources must be tested (default 1)",
+        ),
         optional(
             "how_refused",
             Kind::Choices(&["refused", "timeout", "unreachable", "error"]),
             "outcomes that count as not reached (default: all except accepted)",
         ),
         optional("arrives_on", Kind::Texts, "ingress interface of every arrival, or a pattern"),
-        optional("bind", Kind::Text, "expected outcome of the bind: \"ok\", or an error such as \"EADDRINUSE\""),
+        optional(
+            "bind",
+            Kind::Text,
+            "expected outcome of the bind: \"ok\", or an error such as \"EADDRINUSE\"",
+        ),
         optional("conflicts_with", Kind::Texts, "the conflicting listeners"),
-        optional("spread", Kind::Table(&SPREAD), "expected distribution of connections over a reuse_port group"),
+        optional(
+            "spread",
+            Kind::Table(&SPREAD),
+            "expected distribution of connections over a reuse_port group",
+        ),
     ],
 };
 

@@ -91,11 +91,7 @@ static PROFILE: Keys = Keys {
     what: "the profile",
     keys: &[
         required("schema", Kind::Integer(0, i64::MAX), "the version of the language: 1"),
-        optional(
-            "kind",
-            Kind::Choice(&["profile", "policy", "lab"]),
-            "kind of the file (default profile)",
-        ),
+        optional("kind", Kind::Choice(&["profile", "policy", "lab"]), "kind of the file (default profile)"),
         optional("name", Kind::Text, "the name of the profile in every report"),
         optional("description", Kind::Text, "purpose"),
         optional(

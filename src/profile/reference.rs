@@ -52,9 +52,8 @@ fn cell(text: &str) -> String {
 
 /// The possible values.
 fn value(kind: Kind) -> String {
-    let words = |words: &[&str]| {
-        words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ")
-    };
+    let words =
+        |words: &[&str]| words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ");
     match kind {
         Kind::Text => "text".to_owned(),
         Kind::Texts => "text, or a list of texts".to_owned(),

@@ -80,7 +80,12 @@ fn blocks(text: &str) -> Vec<Block> {
     for (index, line) in text.lines().enumerate() {
         if let Some(language) = line.strip_prefix("```") {
             if !open {
-                blocks.push(Block { line: index + 1, language: language.to_owned(), mark: mark.take(), text: String::new() });
+                blocks.push(Block {
+                    line: index + 1,
+                    language: language.to_owned(),
+                    mark: mark.take(),
+                    text: String::new(),
+                });
             }
             open = !open;
         } else if open {
@@ -88,10 +93,7 @@ fn blocks(text: &str) -> Vec<Block> {
             block.text.push_str(line);
             block.text.push('\n');
         } else {
-            mark = line
-                .strip_prefix("<!-- ")
-                .and_then(|line| line.strip_suffix(" -->"))
-                .map(str::to_owned);
+            mark = line.strip_prefix("<!-- ").and_then(|line| line.strip_suffix(" -->")).map(str::to_owned);
         }
     }
     assert!(!open, "a block that is not closed");
@@ -112,7 +114,9 @@ fn documents() -> Vec<PathBuf> {
 pub fn trials() -> Vec<Trial> {
     let with_commands = |path: &PathBuf| {
         let text = std::fs::read_to_string(path).unwrap();
-        blocks(&text).iter().any(|block| matches!(block.use_of(), Use::Run { lines, .. } if !lines.is_empty()))
+        blocks(&text)
+            .iter()
+            .any(|block| matches!(block.use_of(), Use::Run { lines, .. } if !lines.is_empty()))
     };
     documents()
         .into_iter()
@@ -132,7 +136,8 @@ pub fn every_block_is_run_or_says_why_not() {
         let text = std::fs::read_to_string(&path).unwrap();
         for block in blocks(&text) {
             let place = format!("{}:{}", path.display(), block.line);
-            let commands = block.text.lines().any(|line| line.starts_with("$ ") || line.starts_with("bindscope "));
+            let commands =
+                block.text.lines().any(|line| line.starts_with("$ ") || line.starts_with("bindscope "));
             match block.use_of() {
                 Use::Run { lines, .. } => count += lines.len(),
                 Use::Other => assert!(!commands, "{place}: mark commands as ```console"),
@@ -164,7 +169,8 @@ fn run_all(path: &Path) {
                     let child = host.run(|| command.spawn()).unwrap();
                     if endless(&line) {
                         std::thread::sleep(Duration::from_millis(1500));
-                        killpg(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+                        killpg(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT)
+                            .unwrap();
                     }
                     let output = finish(child);
                     let code = output.status.code();
@@ -214,12 +220,12 @@ pub fn links_lead_somewhere() {
                 continue;
             }
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-            let target =
-                if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
             assert!(target.exists(), "{}: {link}", path.display());
             if !heading.is_empty() {
                 let found = std::fs::read_to_string(&target).unwrap();
-                let has = found.lines().filter(|line| line.starts_with('#')).any(|line| slug(line) == heading);
+                let has =
+                    found.lines().filter(|line| line.starts_with('#')).any(|line| slug(line) == heading);
                 assert!(has, "{}: no heading for {link}", path.display());
             }
         }

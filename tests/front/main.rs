@@ -1,5 +1,12 @@
 //! What a person meets first: the command lines of the documentation, natural first guesses, and diagnoses.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,7 +20,10 @@ mod stage;
 fn main() -> std::process::ExitCode {
     use support::netns::trial;
     let mut trials = vec![
-        trial("every_block_of_commands_is_run_or_says_why_not", documents::every_block_is_run_or_says_why_not),
+        trial(
+            "every_block_of_commands_is_run_or_says_why_not",
+            documents::every_block_is_run_or_says_why_not,
+        ),
         trial("references_are_those_of_the_parser", documents::references_are_those_of_the_parser),
         trial("picture_is_of_a_real_run", documents::picture_is_of_a_real_run),
         trial("links_in_documents_lead_somewhere", documents::links_lead_somewhere),

@@ -88,15 +88,15 @@ pub use ingress_interface as ingress;
 pub use library::{LabError, audit, predict, run_lab, this_host};
 
 #[doc(inline)]
-pub use audit::{Check, Finding, Report as AuditReport, Summary as AuditSummary, Verdict};
+pub use audit::{Audit, Check, Finding, Report as AuditReport, Summary as AuditSummary, Verdict};
 #[doc(inline)]
 pub use code::Code;
 #[doc(inline)]
 pub use diag::{Diagnostic, Severity};
 #[doc(inline)]
 pub use model::{
-    Errno, Exposure, Family, FamilyExposure, Host, IfName, Interface, InterfaceAddress, ListeningSocket,
-    Outcome, Owner, Phase, Protocol, Route, Snapshot, SocketView, Source,
+    Document, Errno, Exposure, Family, FamilyExposure, Host, HostReport, IfName, Interface, InterfaceAddress,
+    ListeningSocket, Outcome, Owner, Phase, Protocol, Route, Schema, Snapshot, SocketView, Source,
 };
 #[doc(inline)]
 pub use plan::bind_check::Rights;
@@ -106,8 +106,8 @@ pub use plan::predict::{BindOutcome, Foreign};
 pub use profile::{Profile, parse as parse_profile};
 #[doc(inline)]
 pub use report::matrix::{
-    BindReport, CellReport, ObservedBind, ObservedCell, PredictedBind, PredictedCell, Report as PlanReport,
-    SocketReport,
+    BindReport, CellReport, ObservedBind, ObservedCell, PredictedBind, PredictedCell, Reachability,
+    Report as PlanReport, SocketReport,
 };
 #[doc(inline)]
 pub use report::plan::TargetHost;

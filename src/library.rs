@@ -155,7 +155,7 @@ pub fn audit(policy_text: Option<&str>) -> Result<audit::Report, Vec<Diagnostic>
     let time = SystemTime::now();
     let leave_out_clients = policy.as_ref().is_some_and(|policy| policy.ignore_ephemeral_udp);
     let mut report = audit::report(&mut sites, because, Time::new(time).to_string(), leave_out_clients);
-    report.all_sockets = all_sockets;
+    report.body.all_sockets = all_sockets;
     if let (Some(policy), Some(text)) = (&policy, policy_text) {
         let today = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         Judge {

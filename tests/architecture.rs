@@ -24,7 +24,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ),
     ("record", "model code escape", "the events that leave the program"),
     ("audit", "model plan profile code diag escape", "pure: findings follow from the inventory"),
-    ("report", "model profile plan audit record code diag escape", "documents: one envelope, one reader"),
+    ("report", "model profile plan audit record code diag escape", "documents and their one reader"),
     ("why", "model plan code diag explain escape", "pure: causes follow from facts"),
     (
         "render",

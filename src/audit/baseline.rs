@@ -120,7 +120,7 @@ impl Baseline {
 
     /// Marks known findings, and finds new sockets. `name` is the name of the baseline.
     pub fn apply(&self, name: &str, report: &mut Report) {
-        report.baseline = Some(name.to_owned());
+        report.body.baseline = Some(name.to_owned());
         let own = |report: &Report, socket: &ListeningSocket| {
             report.namespaces.iter().find(|one| one.inode == socket.netns).is_none_or(|one| one.current)
         };
@@ -132,7 +132,7 @@ impl Baseline {
         let knows = |list: Option<&Vec<Facts>>, facts: &Facts| {
             list.is_some_and(|list| list.iter().any(|known| known.agree(facts)))
         };
-        for finding in &mut report.findings {
+        for finding in &mut report.body.findings {
             let (code, rule) = (finding.code, finding.rule.clone());
             finding.known = match finding.socket.and_then(|place| keys.get(place)) {
                 // One of the two reports may have been made without a policy; rules are then not compared.
@@ -143,9 +143,9 @@ impl Baseline {
                 None => self.of_host.contains(&(code, rule, finding.message.to_string())),
             };
         }
-        for (place, ((key, facts), socket)) in keys.iter().zip(&report.sockets).enumerate() {
+        for (place, ((key, facts), socket)) in keys.iter().zip(&report.body.sockets).enumerate() {
             if !knows(self.sockets.get(key), facts) {
-                report.findings.push(
+                report.body.findings.push(
                     Finding::new(
                         Code::NOT_IN_BASELINE,
                         Severity::Error,

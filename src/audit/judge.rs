@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::civil::Date;
 
 use self::holder::Process;
-use super::{Check, Finding, Report, Verdict, extent, plain};
+use super::{Audit, Check, Finding, Report, Verdict, extent, plain};
 use crate::code::Code;
 use crate::diag::{Place, Severity};
 use crate::model::{Exposure, Family, ListeningSocket, Snapshot};
@@ -63,6 +63,11 @@ struct Subject<'a> {
 impl Judge<'_> {
     /// Adds verdicts and findings to `report`, and applies the waivers.
     pub fn judge(&self, report: &mut Report) {
+        self.judge_body(&mut report.body);
+        report.settle();
+    }
+
+    fn judge_body(&self, report: &mut Audit) {
         report.policy = Some(self.policy.name.clone());
         report.policy_file = Some(self.policy.origin.clone());
         let subjects: Vec<Subject<'_>> =
@@ -109,10 +114,9 @@ impl Judge<'_> {
         for waiver in &self.policy.waive {
             self.waive(waiver, report);
         }
-        report.settle();
     }
 
-    fn subject<'a>(&'a self, report: &Report, socket: &'a ListeningSocket) -> Subject<'a> {
+    fn subject<'a>(&'a self, report: &Audit, socket: &'a ListeningSocket) -> Subject<'a> {
         let known = report.exposure_known(socket);
         let place = report.namespaces.iter().position(|namespace| namespace.inode == socket.netns);
         let host = place.or(Some(0)).and_then(|place| self.hosts.get(place).copied());
@@ -266,7 +270,7 @@ impl Judge<'_> {
 
     /// Whether the required listener exists, and whether the rule matches anything. All matching sockets count,
     /// whichever rule allows them.
-    fn presence(&self, rule: &Allow, report: &mut Report) {
+    fn presence(&self, rule: &Allow, report: &mut Audit) {
         let name = format!("allow {}", rule.id);
         if rule.require == Require::No {
             let selects = |socket: &ListeningSocket| !matches!(selected(&rule.matches, socket), Selected::No);
@@ -309,7 +313,7 @@ impl Judge<'_> {
 
     /// Whether the policy allows the ports that address translation publishes: a rule names one by protocol and port, and allows
     /// its exposure.
-    fn published(&self, report: &mut Report) {
+    fn published(&self, report: &mut Audit) {
         for one in &report.published {
             let allows = |rule: &&Allow| {
                 let matches = &rule.matches;
@@ -367,7 +371,7 @@ impl Judge<'_> {
     }
 
     /// Whether a listener that the rule requires exists.
-    fn required(&self, rule: &Allow, report: &Report) -> (Verdict, Code, String) {
+    fn required(&self, rule: &Allow, report: &Audit) -> (Verdict, Code, String) {
         let (mut unreachable, mut unknown) = (None, !self.all_sockets);
         // A socket that is too exposed for the rule, or whose rule has expired, still exists.
         for socket in &report.sockets {
@@ -415,7 +419,7 @@ impl Judge<'_> {
         }
     }
 
-    fn waive(&self, waiver: &Waive, report: &mut Report) {
+    fn waive(&self, waiver: &Waive, report: &mut Audit) {
         let expired = waiver.expires.filter(|last| *last < self.today);
         let mut matched = false;
         let mut findings = std::mem::take(&mut report.findings);

@@ -31,7 +31,7 @@ use crate::code::Code;
 use crate::diag::{Place, Severity};
 use crate::model::filters::PacketFilters;
 use crate::model::rehearsal::Rehearsal;
-use crate::model::{ClientPorts, Exposure, Host, Lifetime, ListeningSocket, NotExamined, Snapshot};
+use crate::model::{ClientPorts, Exposure, HostReport, Lifetime, ListeningSocket, NotExamined, Snapshot};
 
 /// The data of one network namespace.
 #[derive(Debug, Clone, Default)]
@@ -173,21 +173,14 @@ pub struct Check {
     pub location: Option<Box<Place>>,
 }
 
-/// The document of `bindscope audit`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// `bindscope.audit/1`.
-    pub schema: &'static str,
-    /// Version of the program.
-    pub version: &'static str,
+/// An audit of the host's listening sockets.
+pub type Report = HostReport<Audit>;
+
+/// The body of the document of `bindscope audit`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Audit {
     /// Time, RFC 3339 UTC.
     pub time: String,
-    /// False if anything could not be read.
-    pub complete: bool,
-    /// One sentence for each part that could not be read.
-    pub incomplete_because: Vec<String>,
-    /// The host.
-    pub host: Host,
     /// The examined namespaces, this one first.
     pub namespaces: Vec<Namespace>,
     /// Name of the policy; null without one. Unescaped.
@@ -271,8 +264,8 @@ pub struct ByExposure {
 impl Summary {
     /// Counts the parts of a report.
     #[must_use]
-    pub fn of(report: &Report) -> Summary {
-        let Report { sockets, findings, checks, .. } = report;
+    pub fn of(report: &Audit) -> Summary {
+        let Audit { sockets, findings, checks, .. } = report;
         let mut by_exposure = ByExposure::default();
         let mut owners_unknown = 0;
         for socket in sockets {
@@ -319,36 +312,16 @@ fn plain(name: &crate::model::IfName) -> String {
 /// `leave_out_clients`, sockets of clients are left out.
 #[must_use]
 pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_clients: bool) -> Report {
-    let mut report = Report {
-        schema: "bindscope.audit/1",
-        version: env!("CARGO_PKG_VERSION"),
-        time,
-        complete: false,
-        incomplete_because: because,
-        host: sites.first().map(|site| site.host.host.clone()).unwrap_or_default(),
-        namespaces: Vec::new(),
-        policy: None,
-        policy_file: None,
-        baseline: None,
-        all_sockets: true,
-        sockets: Vec::new(),
-        skipped: Vec::new(),
-        not_examined: NotExamined::default(),
-        published: Vec::new(),
-        exposure_filtered_because: None,
-        filters: Vec::new(),
-        findings: Vec::new(),
-        checks: Vec::new(),
-        rehearsal: None,
-        summary: Summary::default(),
-    };
+    let host = sites.first().map(|site| site.host.host.clone()).unwrap_or_default();
+    let mut report = HostReport::new(host, because, Audit { time, all_sockets: true, ..Audit::default() });
+    let body = &mut report.body;
     for site in sites {
         clients::mark(site);
         if leave_out_clients {
-            report.skipped.extend(clients::take(site));
+            body.skipped.extend(clients::take(site));
         }
-        report.not_examined.merge(std::mem::take(&mut site.not_examined));
-        let mut found = rules::observe(site, report.sockets.len());
+        body.not_examined.merge(std::mem::take(&mut site.not_examined));
+        let mut found = rules::observe(site, body.sockets.len());
         // Without a readable interface the reachability of sockets is unknown.
         site.namespace.exposure_known = !site.host.interfaces.is_empty();
         if !site.namespace.exposure_known && !site.sockets.is_empty() {
@@ -361,14 +334,14 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_
             ));
             found.clear();
         }
-        report.published.extend(published::of(site, &mut found));
-        add(&mut report.findings, found);
-        add(&mut report.sockets, std::mem::take(&mut site.sockets));
-        report.filters.extend(site.host.packet_filters.iter().map(PacketFilters::without_rules));
+        body.published.extend(published::of(site, &mut found));
+        add(&mut body.findings, found);
+        add(&mut body.sockets, std::mem::take(&mut site.sockets));
+        body.filters.extend(site.host.packet_filters.iter().map(PacketFilters::without_rules));
         report.incomplete_because.extend_from_slice(&site.host.incomplete_because);
-        report.namespaces.push(site.namespace.clone());
+        body.namespaces.push(site.namespace.clone());
     }
-    report.exposure_filtered_because = report.why_not_filtered();
+    body.exposure_filtered_because = body.why_not_filtered();
     report.settle();
     report
 }
@@ -382,7 +355,7 @@ fn add<T>(to: &mut Vec<T>, mut list: Vec<T>) {
     }
 }
 
-impl Report {
+impl Audit {
     /// The findings that count, by the index of their socket, built once for all sockets.
     #[must_use]
     pub fn counting_by_socket(&self) -> BySocket<'_> {
@@ -411,7 +384,7 @@ impl Report {
     }
 
     /// Sorts and counts after findings were added or changed.
-    pub fn settle(&mut self) {
+    fn settle(&mut self) {
         self.settle_checks();
         self.findings.sort_by(|a, b| {
             let key = |finding: &Finding| {
@@ -419,7 +392,6 @@ impl Report {
             };
             key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
         });
-        self.complete = self.incomplete_because.is_empty();
         self.summary = Summary::of(self);
     }
 
@@ -446,6 +418,14 @@ impl Report {
                 check.because.clone_from(reason);
             }
         }
+    }
+}
+
+impl Report {
+    /// Sorts, counts, and decides about completeness after the report was changed.
+    pub fn settle(&mut self) {
+        self.body.settle();
+        self.complete = self.incomplete_because.is_empty();
     }
 }
 

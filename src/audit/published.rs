@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Finding, Report, Site};
+use super::{Audit, Finding, Site};
 use crate::code::Code;
 use crate::diag::Severity;
 use crate::model::ruleset::NftFamily;
@@ -203,7 +203,7 @@ fn passes_input(one: &Published, filters: &Filters) -> Option<Finding> {
     Some(Finding::new(Code::PASSES_INPUT, Severity::Warning, None, message).help(help))
 }
 
-impl Report {
+impl Audit {
     /// Why the exposure that packet filters leave is not known; `None` when there are no rules that could narrow it.
     #[must_use]
     pub(super) fn why_not_filtered(&self) -> Option<String> {

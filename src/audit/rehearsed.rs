@@ -26,12 +26,12 @@ pub fn add(report: &mut Report, rehearsal: Rehearsal) {
             seen.ipv4, seen.ipv6, said.ipv4, said.ipv6
         );
         let finding = Finding::new(Code::REHEARSAL_DIFFERS, severity, Some(one.socket), message);
-        report.findings.push(finding.help("`bindscope lab run --twin` shows who reaches what, and why"));
+        report.body.findings.push(finding.help("`bindscope lab run --twin` shows who reaches what, and why"));
     }
     report
         .incomplete_because
         .extend(rehearsal.incomplete_because.iter().map(|because| format!("rehearsal: {because}")));
-    report.rehearsal = Some(rehearsal);
+    report.body.rehearsal = Some(rehearsal);
     report.settle();
 }
 

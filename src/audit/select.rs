@@ -62,8 +62,8 @@ impl Selection {
                 kept.push(socket.clone());
             }
         }
-        report.summary.not_selected += report.sockets.len() - kept.len();
-        report.sockets = kept;
+        report.body.summary.not_selected += report.sockets.len() - kept.len();
+        report.body.sockets = kept;
         let moved = |place: &mut Option<usize>| match *place {
             None => true,
             Some(old) => {
@@ -71,8 +71,8 @@ impl Selection {
                 place.is_some()
             }
         };
-        report.findings.retain_mut(|finding| moved(&mut finding.socket));
-        report.checks.retain_mut(|check| moved(&mut check.socket));
+        report.body.findings.retain_mut(|finding| moved(&mut finding.socket));
+        report.body.checks.retain_mut(|check| moved(&mut check.socket));
         let overlaps = |one: &Published| {
             let ports = one.ports.unwrap_or((0, u16::MAX));
             (self.ports.is_empty()
@@ -81,8 +81,8 @@ impl Selection {
                 && self.exposure.is_none_or(|least| one.exposure.widest() >= least)
                 && self.process.is_empty()
         };
-        report.published.retain(overlaps);
-        report.skipped.retain(|skipped| self.takes(&skipped.socket, false));
+        report.body.published.retain(overlaps);
+        report.body.skipped.retain(|skipped| self.takes(&skipped.socket, false));
         report.settle();
     }
 }

@@ -5,25 +5,13 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{
-    Arrival, Family, Host, IfName, ListeningSocket, Owners, Protocol, SocketState, SocketView,
-};
+use crate::model::{Arrival, Family, IfName, ListeningSocket, Owners, Protocol, SocketState, SocketView};
 
-/// The document of `bindscope connections`.
+/// The body of the document of `bindscope connections`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Connections {
-    /// `bindscope.connections/1`.
-    pub schema: &'static str,
-    /// Version of the program.
-    pub version: &'static str,
     /// Time, RFC 3339 UTC.
     pub time: String,
-    /// False if anything could not be read.
-    pub complete: bool,
-    /// One sentence for each part that could not be read.
-    pub incomplete_because: Vec<String>,
-    /// The host.
-    pub host: Host,
     /// The connections, by local and peer address.
     pub connections: Vec<Connection>,
     /// Number of connections per ingress interface; `unknown` if the kernel did not report it.

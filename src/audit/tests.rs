@@ -284,7 +284,7 @@ fn changes_are_reported_once_and_equal_reports_have_none() {
     let before = report_of(vec![socket("tcp 0.0.0.0:80"), socket("tcp 127.0.0.1:81")], host());
     assert_eq!(change::of_reports(&before, &before), []);
     let mut queued = before.clone();
-    queued.sockets[0].queue = Some(Queue { length: 5, limit: Some(128) });
+    queued.body.sockets[0].queue = Some(Queue { length: 5, limit: Some(128) });
     assert_eq!(change::of_reports(&before, &queued), [], "the length of a queue is not a change");
     let after = report_of(vec![socket("tcp 0.0.0.0:80"), socket("udp 0.0.0.0:82")], host());
     let changes = change::of_reports(&before, &after);

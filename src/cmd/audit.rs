@@ -16,7 +16,7 @@ use crate::audit::{self, Namespace, Report, Site, Verdict, draft};
 use crate::code::Code;
 use crate::diag::{Diagnostic, Severity};
 use crate::library::{Seen, look};
-use crate::model::{Exposure, Family, Protocol, Snapshot};
+use crate::model::{Exposure, Family, Protocol, Schema, Snapshot};
 use crate::profile::policy::{self, Policy};
 use crate::profile::ports;
 use crate::render;
@@ -283,7 +283,7 @@ impl Look {
             report: audit::report(&mut gathered.sites, gathered.because, super::now().to_string(), leave_out),
             hosts: gathered.sites.into_iter().map(|site| site.host).collect(),
         };
-        look.report.all_sockets = gathered.all_sockets;
+        look.report.body.all_sockets = gathered.all_sockets;
         if let Some(Read { policy, text }) = policy {
             Judge {
                 policy,
@@ -453,11 +453,11 @@ fn read_baseline(path: &Path) -> Result<Baseline, Failure> {
     const HELP: &str = "make one with `bindscope audit --format json -o FILE`";
     const BASELINE: Kind = Kind { code: Code::BASELINE, missing: Code::BASELINE, help: HELP };
     let bytes = input::read(path.as_os_str(), document::LARGEST_REPORT, &BASELINE)?;
-    let earlier = document::read(&[document::AUDIT], &bytes).map_err(|error| {
+    let earlier = document::read(&[Schema::Audit], &bytes).map_err(|error| {
         let name = input::origin(path.as_os_str());
         let problem =
             Diagnostic::error(Code::BASELINE, format!("the baseline {name} cannot be used: {error}"));
         Failure::usage(vec![problem.help(HELP)])
     })?;
-    Ok(Baseline::new(earlier.body))
+    Ok(Baseline::new(earlier.body.body))
 }

@@ -10,7 +10,7 @@ use crate::attribute::{AddressBook, KernelIngress, Raw, attribute};
 use crate::audit::served::{Connection, Connections, listener_of};
 use crate::code::Code;
 use crate::diag::Diagnostic;
-use crate::model::{Evidence, IfName, Protocol, SocketState};
+use crate::model::{Document, Evidence, HostReport, IfName, Protocol, Schema, SocketState};
 use crate::record::event::ingress_key;
 use crate::record::time::Time;
 use crate::render;
@@ -103,16 +103,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             crate::model::Host::default()
         }
     };
-    let document = Connections {
-        schema: "bindscope.connections/1",
-        version: env!("CARGO_PKG_VERSION"),
-        time: Time::new(SystemTime::now()).to_string(),
-        complete: because.is_empty(),
-        incomplete_because: because,
-        host,
-        connections,
-        by_ingress,
-    };
+    let time = Time::new(SystemTime::now()).to_string();
+    let report = HostReport::new(host, because, Connections { time, connections, by_ingress });
+    let document = Document::new(Schema::Connections, report);
     let bytes = match args.format.get() {
         Format::Human => render::connections::human(&document).into_bytes(),
         Format::Csv => render::connections::csv(&document).into_bytes(),

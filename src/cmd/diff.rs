@@ -8,6 +8,7 @@ use super::target_host::HostArgs;
 use super::{Context, Exit, Failure, plan, profile_args};
 use crate::code::Code;
 use crate::diag::Diagnostic;
+use crate::model::{Document, Schema};
 use crate::profile::Profile;
 use crate::render;
 use crate::report::document;
@@ -66,11 +67,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             return Err(Failure { exit, problems });
         }
     };
-    let (first, second) = (a.kind.as_str(), b.kind.as_str());
-    if !comparable(first, second) {
+    if !comparable(a.schema, b.schema) {
         let problem = Diagnostic::error(
             Code::BAD_REPORT,
-            format!("a {first} report and a {second} report have nothing in common"),
+            format!("a {} report and a {} report have nothing in common", a.schema.name(), b.schema.name()),
         );
         return Err(Failure::usage(vec![
             problem.help("compare two plans, probes or lab runs, or two audits"),
@@ -79,7 +79,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let comparison = compare((&args.a, &a.lists), (&args.b, &b.lists));
     let text = match args.format.get() {
         Format::Human => render::diff::human(&comparison, context.color && args.output.is_none()),
-        Format::Json => serde_json::to_string_pretty(&comparison).unwrap_or_default() + "\n",
+        Format::Json => {
+            serde_json::to_string_pretty(&Document::new(Schema::Diff, &comparison)).unwrap_or_default() + "\n"
+        }
         Format::Csv => render::diff::csv(&comparison),
         Format::Markdown => render::diff::markdown(&comparison),
     };
@@ -93,7 +95,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
 
 /// One side of the comparison.
 struct Side {
-    kind: String,
+    schema: Schema,
     lists: Lists,
 }
 
@@ -130,5 +132,5 @@ fn planned(profile: &Profile, args: &Args) -> Result<Side, Failure> {
 }
 
 fn read(bytes: &[u8]) -> Result<Side, document::ReadError> {
-    report_diff::read(bytes).map(|(kind, lists)| Side { kind, lists })
+    report_diff::read(bytes).map(|(schema, lists)| Side { schema, lists })
 }

@@ -14,7 +14,7 @@ use crate::escape::printable;
 use crate::model;
 use crate::model::confinement::{Confinement, Needs};
 use crate::model::kernel_release::KnownDifference;
-use crate::model::{IfName, Snapshot};
+use crate::model::{Document, IfName, Schema, Snapshot};
 use crate::plan::bind_check::Rights;
 use crate::probe::kernel_check::{self, Place};
 use crate::record::time::Time;
@@ -70,8 +70,6 @@ struct Line {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    schema: &'static str,
-    version: &'static str,
     time: String,
     host: model::Host,
     uid: u32,
@@ -145,8 +143,6 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         })?),
     };
     let report = Report {
-        schema: "bindscope.doctor/1",
-        version: env!("CARGO_PKG_VERSION"),
         time: Time::new(SystemTime::now()).to_string(),
         host,
         uid: sight.uid,
@@ -157,9 +153,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let bytes = match args.format.get() {
         Format::Human => human(&report).into_bytes(),
         Format::Json => {
-            let mut bytes = serde_json::to_vec_pretty(&report).map_err(|error| {
-                Failure::new(Exit::Internal, Diagnostic::error(Code::INTERNAL, error.to_string()))
-            })?;
+            let mut bytes =
+                serde_json::to_vec_pretty(&Document::new(Schema::Doctor, &report)).map_err(|error| {
+                    Failure::new(Exit::Internal, Diagnostic::error(Code::INTERNAL, error.to_string()))
+                })?;
             bytes.push(b'\n');
             bytes
         }

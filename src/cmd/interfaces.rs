@@ -12,7 +12,7 @@ use crate::diag::Diagnostic;
 use crate::model::{IfName, Snapshot, crosscheck};
 use crate::plan::bind_forms::each_form;
 use crate::render;
-use crate::report::{bind_forms, document};
+use crate::report::{bind_forms, document, json};
 use crate::sys;
 
 /// Arguments of `bindscope interfaces`.
@@ -87,7 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         Format::Csv => context.emit_with(output, |out| render::interfaces::csv(&snapshot, out))?,
         Format::Json => {
             let document = document::of_snapshot(&snapshot, cross_checked, Forms(&snapshot));
-            context.emit_with(output, |out| document.write_json(out, LEVELS))?;
+            context.emit_with(output, |out| json::write(out, &document, LEVELS))?;
         }
     }
     for problem in problems(&snapshot) {

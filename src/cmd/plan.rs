@@ -112,7 +112,9 @@ pub(super) fn evidence(host: &Snapshot) -> Exit {
 pub(super) fn of_profile(profile: &Profile, host: TargetHost, limits: &HostArgs) -> Result<Report, Failure> {
     let expansion = expand(profile, &host.snapshot);
     limits.check_size(&expansion.sockets, &host.snapshot)?;
-    Ok(Report { time: Some(now()), ..plan_of(profile, &expansion, host) })
+    let mut report = plan_of(profile, &expansion, host);
+    report.time = Some(now());
+    Ok(report)
 }
 
 /// A report in a format.

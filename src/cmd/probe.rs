@@ -15,7 +15,7 @@ use super::{Context, Exit, Failure, now};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::library::add_port_holders;
-use crate::model::{AddrClass, Outcome, Protocol, Snapshot, Source};
+use crate::model::{AddrClass, Outcome, Protocol, Schema, Snapshot, Source};
 use crate::plan::destinations;
 use crate::plan::expand::expand;
 use crate::plan::predict::{BindOutcome, Holder};
@@ -25,9 +25,7 @@ use crate::probe::listeners::{Opened, in_names};
 use crate::profile::expect::{Expectation, Spread};
 use crate::profile::{self, Profile};
 use crate::report::expectations::{self, Judged, judge_shares};
-use crate::report::matrix::{
-    self, Asked, CellReport, ObservationMerger, PROBE_SCHEMA, Plan, Questions, Report,
-};
+use crate::report::matrix::{self, Asked, CellReport, ObservationMerger, Plan, Questions, Report};
 use crate::report::plan::{self as assembly, Parts};
 use crate::serve::bind::Bound;
 use crate::sys;
@@ -203,11 +201,19 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         incomplete.push(attempt::why_unseen(unseen));
     }
     let mut report = assembly::finish(
-        PROBE_SCHEMA,
+        Schema::Probe,
         &profile,
         &subject.snapshot,
         incomplete,
-        Parts { requested: questions, sockets, cells, expectations, notes, node_interfaces: BTreeMap::new() },
+        Parts {
+            requested: questions,
+            sockets,
+            cells,
+            expectations,
+            events: Vec::new(),
+            notes,
+            node_interfaces: BTreeMap::new(),
+        },
     );
     report.time = Some(now());
     let text = plan::written(&report, args.format.get(), context, args.output.is_some());

@@ -12,7 +12,10 @@ use super::{Context, Exit, Failure, target_host};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::model::addr::needs_zone;
-use crate::model::{Host, IfName, ListeningSocket, Outcome, Owners, Protocol, Snapshot, SocketView, Source};
+use crate::model::{
+    Document, HostReport, IfName, ListeningSocket, Outcome, Owners, Protocol, Schema, Snapshot, SocketView,
+    Source,
+};
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 use crate::plan::predict::{Foreign, Holder, predict_binds};
 use crate::plan::reach::{Destination, predict_reach};
@@ -62,14 +65,9 @@ impl Formats for Format {
     const JSON: Format = Format::Json;
 }
 
-/// The document.
+/// The body of the document.
 #[derive(Serialize)]
-struct Document<'a> {
-    schema: &'static str,
-    version: &'static str,
-    complete: bool,
-    incomplete_because: &'a [String],
-    host: &'a Host,
+struct Body<'a> {
     target: &'a str,
     resolved_by: ResolvedBy,
     addresses: Vec<Entry<'a>>,
@@ -144,18 +142,19 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             render::why::page(&facts, &diagnosis, color, context.width, context.verbose > 0)
         }
         Format::Json => {
-            let document = Document {
-                schema: "bindscope.why/1",
-                version: env!("CARGO_PKG_VERSION"),
-                complete: inventory.complete,
-                incomplete_because: &inventory.incomplete_because,
-                host: &host.snapshot.host,
+            let body = Body {
                 target: &facts.target,
                 resolved_by,
                 addresses: facts.addresses.iter().map(|one| entry(&facts, one)).collect(),
                 diagnosis: &diagnosis,
             };
-            serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+            let report = HostReport {
+                complete: inventory.complete,
+                incomplete_because: inventory.incomplete_because,
+                host: host.snapshot.host,
+                body,
+            };
+            serde_json::to_string_pretty(&Document::new(Schema::Why, report)).unwrap_or_default() + "\n"
         }
     };
     context.emit(text.as_bytes(), args.output.as_deref())?;

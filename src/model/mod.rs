@@ -9,6 +9,7 @@ pub mod bind_forms;
 pub mod changes;
 pub mod confinement;
 pub mod crosscheck;
+pub mod document;
 pub mod errno;
 pub mod filter_result;
 pub mod filters;
@@ -27,6 +28,7 @@ pub mod topology;
 pub use addr::{AddrClass, Exposure, Family, FamilyExposure};
 pub use arrival::{Arrival, Endpoint, Evidence, Ingress, PathChange};
 pub use changes::Change;
+pub use document::{Document, HostReport, Schema};
 pub use errno::Errno;
 pub use filter_result::{
     Answer, AnswerKind, Decider, FilterDecision, FilterVerdict, FilteredPacket, Translated,

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use crate::audit::served::{Connection, Connections};
 use crate::escape::{csv_escaped, escape, printable};
 use crate::model::addr;
-use crate::model::{Endpoint, Evidence};
+use crate::model::{Document, Endpoint, Evidence, HostReport};
 
 /// JSON with a final newline.
 ///
 /// # Errors
 /// None that can occur: every key is a string.
-pub fn json(connections: &Connections) -> serde_json::Result<Vec<u8>> {
+pub fn json(connections: &Document<HostReport<Connections>>) -> serde_json::Result<Vec<u8>> {
     let mut out = serde_json::to_vec_pretty(connections)?;
     out.push(b'\n');
     Ok(out)
@@ -47,7 +47,7 @@ fn owners(connection: &Connection) -> String {
 
 /// One line for each connection, and why interfaces are unknown.
 #[must_use]
-pub fn human(connections: &Connections) -> String {
+pub fn human(connections: &Document<HostReport<Connections>>) -> String {
     let rows: Vec<[String; 5]> = connections
         .connections
         .iter()
@@ -108,7 +108,7 @@ pub fn human(connections: &Connections) -> String {
 
 /// One row for each connection, after a header.
 #[must_use]
-pub fn csv(connections: &Connections) -> String {
+pub fn csv(connections: &Document<HostReport<Connections>>) -> String {
     let mut out = String::from(
         "peer,peer_port,local,local_port,family,v4_mapped,ingress,ingress_index,evidence,address_owner,peer_is_local,pids,commands\r\n",
     );

@@ -9,9 +9,10 @@ use super::filter;
 use super::style::{Paint, Tone};
 use super::table::wrap as wrap_text;
 use crate::escape::{escape, printable};
+use crate::model::Schema;
 use crate::plan::predict::BindOutcome;
 use crate::report::expectations::Verdict;
-use crate::report::matrix::{LAB_SCHEMA, Report, SocketReport};
+use crate::report::matrix::{Report, SocketReport};
 use details::{reach, row_of, sockets, source_of};
 pub use formats::{csv, github, junit, markdown};
 
@@ -183,8 +184,8 @@ fn next_steps(report: &Report) -> String {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         && name.starts_with(|first: char| first.is_ascii_alphanumeric());
     let target = if plain { format!(" {name}") } else { " ...".to_owned() };
-    match report.schema.as_str() {
-        LAB_SCHEMA => "Details: -v".to_owned(),
+    match report.schema {
+        Schema::Lab => "Details: -v".to_owned(),
         _ if is_probe(report) => format!("Details: -v      From other hosts: bindscope lab run{target}"),
         _ => format!("Details: -v      Try it: bindscope probe{target}"),
     }

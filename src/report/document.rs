@@ -1,14 +1,13 @@
-//! The envelope of every document: schema, version, completeness, host; and its reader.
+//! The reader of every document, and the document of a snapshot.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::filters::PacketFilters;
-use crate::model::{Host, Interface, Route, Rule, Snapshot};
+use crate::model::{Document, Host, HostReport, Interface, Route, Rule, Schema, Snapshot};
 
 /// The largest snapshot that is read, in bytes: some 100,000 addresses.
 pub const LARGEST_SNAPSHOT: u64 = 64 << 20;
@@ -16,63 +15,9 @@ pub const LARGEST_SNAPSHOT: u64 = 64 << 20;
 /// The largest report that is read, in bytes: some half a million results.
 pub const LARGEST_REPORT: u64 = 256 << 20;
 
-/// Name and number of the schema of `interfaces --format json`.
-pub const INTERFACES: (&str, u32) = ("bindscope.interfaces", 1);
-
-/// Name and number of the schema of `audit --format json`.
-pub const AUDIT: (&str, u32) = ("bindscope.audit", 1);
-
 /// The documents that `diff` compares.
-pub const COMPARABLE: [(&str, u32); 5] =
-    [("bindscope.plan", 1), ("bindscope.probe", 1), ("bindscope.lab", 1), AUDIT, INTERFACES];
-
-/// A document: the fields that all have, and its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Document<T> {
-    /// `bindscope.plan/1`.
-    pub schema: String,
-    /// Version of the program that wrote it.
-    pub version: String,
-    /// False if anything could not be read.
-    pub complete: bool,
-    /// One sentence for each part that could not be read.
-    pub incomplete_because: Vec<String>,
-    /// The host on which it was made.
-    pub host: Host,
-    /// The body.
-    #[serde(flatten)]
-    pub body: T,
-}
-
-impl<T> Document<T> {
-    /// A document of this version. It is complete if there is no reason against it.
-    #[must_use]
-    pub fn new(
-        (name, number): (&str, u32),
-        host: Host,
-        incomplete_because: Vec<String>,
-        body: T,
-    ) -> Document<T> {
-        Document {
-            schema: format!("{name}/{number}"),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            complete: incomplete_because.is_empty(),
-            incomplete_because,
-            host,
-            body,
-        }
-    }
-}
-
-impl<T: Serialize> Document<T> {
-    /// The document as JSON with a final newline. Content inside more than `levels` containers is on one line.
-    ///
-    /// # Errors
-    /// If the writer fails, or the body cannot be JSON (a map whose keys are not strings).
-    pub fn write_json(&self, out: impl Write, levels: usize) -> io::Result<()> {
-        super::json::write(out, self, levels)
-    }
-}
+pub const COMPARABLE: [Schema; 5] =
+    [Schema::Plan, Schema::Probe, Schema::Lab, Schema::Audit, Schema::Interfaces];
 
 /// Why a file is not taken as a document.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,7 +52,6 @@ pub enum ReadError {
 /// The fields that all documents have, without the body: reading them apart from it needs no copy of a body in memory.
 #[derive(Deserialize)]
 struct Head {
-    schema: Option<String>,
     #[serde(default)]
     version: String,
     #[serde(default)]
@@ -119,46 +63,43 @@ struct Head {
 }
 
 #[derive(Deserialize)]
-struct Schema {
+struct Title {
     schema: Option<String>,
 }
 
-/// Reads a document of one of these kinds, at most as new as the number beside it. Memory and time are bounded by a multiple of the
+/// Reads a document of one of these kinds, at most as new as this version writes. Memory and time are bounded by a multiple of the
 /// length of `bytes`: nothing is kept of what the body does not name.
 ///
 /// # Errors
 /// See [`ReadError`].
-pub fn read<T: DeserializeOwned>(kinds: &[(&str, u32)], bytes: &[u8]) -> Result<Document<T>, ReadError> {
+pub fn read<T: DeserializeOwned>(
+    kinds: &[Schema],
+    bytes: &[u8],
+) -> Result<Document<HostReport<T>>, ReadError> {
     // Some shells put a mark before whatever they pass on.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let schema: Schema = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+    let title: Title = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ReadError::Foreign,
         _ => ReadError::NotJson(shown(&error)),
     })?;
-    let schema = schema.schema.filter(|schema| schema.starts_with("bindscope.")).ok_or(ReadError::Foreign)?;
-    let found = crate::escape::escape(&schema.chars().take(LONGEST_NAME).collect::<String>());
-    let (kind, number) = schema.split_once('/').unwrap_or((&schema, ""));
-    let known = kinds.iter().find(|(name, _)| *name == kind);
-    match (known, number.parse::<u32>()) {
-        (Some((name, newest)), Ok(number)) if number > *newest => {
-            return Err(ReadError::Newer { found, known: format!("{name}/{newest}") });
+    let title = title.schema.filter(|schema| schema.starts_with("bindscope.")).ok_or(ReadError::Foreign)?;
+    let found = crate::escape::escape(&title.chars().take(LONGEST_NAME).collect::<String>());
+    let (name, number) = title.split_once('/').unwrap_or((&title, ""));
+    let kind = kinds.iter().copied().find(|kind| kind.name() == name);
+    let schema = match (kind, number.parse::<u32>()) {
+        (Some(kind), Ok(number)) if number > kind.number() => {
+            return Err(ReadError::Newer { found, known: kind.to_string() });
         }
-        (Some(_), Ok(1..)) => {}
+        (Some(kind), Ok(1..)) => kind,
         _ => {
-            let wanted: Vec<String> = kinds.iter().map(|(name, number)| format!("{name}/{number}")).collect();
+            let wanted: Vec<String> = kinds.iter().map(Schema::to_string).collect();
             return Err(ReadError::OtherKind { found, wanted: wanted.join(", ") });
         }
-    }
+    };
     let head: Head = serde_json::from_slice(bytes).map_err(|error| ReadError::Misshapen(shown(&error)))?;
     let body = serde_json::from_slice(bytes).map_err(|error| ReadError::Misshapen(shown(&error)))?;
-    Ok(Document {
-        schema: head.schema.unwrap_or_default(),
-        version: head.version,
-        complete: head.complete,
-        incomplete_because: head.incomplete_because,
-        host: head.host,
-        body,
-    })
+    let Head { version, complete, incomplete_because, host } = head;
+    Ok(Document { schema, version, body: HostReport { complete, incomplete_because, host, body } })
 }
 
 /// Characters of a name or a message from a document that are shown.
@@ -225,7 +166,7 @@ pub fn of_snapshot<C: Serialize>(
     snapshot: &Snapshot,
     cross_checked: bool,
     coverage: C,
-) -> Document<Interfaces<'_, C>> {
+) -> Document<HostReport<Interfaces<'_, C>>> {
     let body = Interfaces {
         interfaces: Cow::Borrowed(&snapshot.interfaces),
         routes: Cow::Borrowed(&snapshot.routes),
@@ -239,7 +180,8 @@ pub fn of_snapshot<C: Serialize>(
         cross_checked,
         coverage,
     };
-    Document::new(INTERFACES, snapshot.host.clone(), snapshot.incomplete_because.clone(), body)
+    let report = HostReport::new(snapshot.host.clone(), snapshot.incomplete_because.clone(), body);
+    Document::new(Schema::Interfaces, report)
 }
 
 /// Reads the document of [`of_snapshot`], as `plan --host` does.
@@ -247,21 +189,22 @@ pub fn of_snapshot<C: Serialize>(
 /// # Errors
 /// See [`ReadError`].
 pub fn read_snapshot(bytes: &[u8]) -> Result<Snapshot, ReadError> {
-    let document: Document<Interfaces> = read(&[INTERFACES], bytes)?;
+    let HostReport { complete, incomplete_because, host, body } =
+        read::<Interfaces>(&[Schema::Interfaces], bytes)?.body;
     Ok(Snapshot {
-        host: document.host,
-        complete: document.complete,
-        incomplete_because: document.incomplete_because,
-        interfaces: document.body.interfaces.into_owned(),
-        routes: document.body.routes.into_owned(),
-        rules: document.body.rules.into_owned(),
-        missing_default_rules: document.body.missing_default_rules.into_owned(),
-        settings: document.body.settings.into_owned(),
-        ipv6_available: document.body.ipv6_available,
-        disagreements: document.body.disagreements.into_owned(),
+        host,
+        complete,
+        incomplete_because,
+        interfaces: body.interfaces.into_owned(),
+        routes: body.routes.into_owned(),
+        rules: body.rules.into_owned(),
+        missing_default_rules: body.missing_default_rules.into_owned(),
+        settings: body.settings.into_owned(),
+        ipv6_available: body.ipv6_available,
+        disagreements: body.disagreements.into_owned(),
         groups: None,
-        packet_filters: document.body.packet_filters.map(Cow::into_owned),
-        unsupported: document.body.unsupported.into_owned(),
+        packet_filters: body.packet_filters.map(Cow::into_owned),
+        unsupported: body.unsupported.into_owned(),
     })
 }
 
@@ -273,7 +216,7 @@ mod tests {
     fn a_snapshot_reads_back_equal() {
         let snapshot = Snapshot { complete: true, ipv6_available: true, ..Snapshot::default() };
         let mut json = Vec::new();
-        of_snapshot(&snapshot, false, [(); 0]).write_json(&mut json, 4).unwrap();
+        crate::report::json::write(&mut json, &of_snapshot(&snapshot, false, [(); 0]), 4).unwrap();
         assert_eq!(read_snapshot(&json[..]).unwrap(), snapshot);
     }
 
@@ -296,7 +239,7 @@ mod tests {
             let error = read_snapshot(text.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{text}: {error}");
         }
-        let audit = read::<serde::de::IgnoredAny>(&[AUDIT], br#"{"schema":"bindscope.audit/9"}"#);
+        let audit = read::<serde::de::IgnoredAny>(&[Schema::Audit], br#"{"schema":"bindscope.audit/9"}"#);
         assert!(audit.unwrap_err().to_string().contains("audit/9 is newer"));
         // What a hostile document says is shown escaped and cut.
         for text in [

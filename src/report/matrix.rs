@@ -10,8 +10,8 @@ use super::network::{InterfaceReport, SourceReport};
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{
-    Answer, Errno, FamilyExposure, FilterDecision, Host, IfName, Outcome, PacketsSeen, Phase, Protocol,
-    Snapshot, SocketSpec, SocketView, Source, Translated,
+    Answer, Document, Errno, FamilyExposure, FilterDecision, HostReport, IfName, Outcome, PacketsSeen, Phase,
+    Protocol, Snapshot, SocketSpec, SocketView, Source, Translated,
 };
 use crate::plan::bind_check::Rights;
 use crate::plan::bind_error::{self, InTheWay};
@@ -19,13 +19,6 @@ use crate::plan::local_table::LocalAddresses;
 use crate::plan::predict::{BindOutcome, BindPrediction, Binds, Foreign, Holder, predict_binds};
 use crate::plan::reach::{self, Cell, Destination, Matrix, NamedAnswer};
 use crate::record::time::Time;
-
-/// Schema of a plan.
-pub const PLAN_SCHEMA: &str = "bindscope.plan/1";
-/// Schema of a probe.
-pub const PROBE_SCHEMA: &str = "bindscope.probe/1";
-/// Schema of a lab run.
-pub const LAB_SCHEMA: &str = "bindscope.lab/1";
 
 /// All predictions for one list of sockets on one host.
 #[derive(Debug)]
@@ -136,19 +129,12 @@ impl Plan {
     }
 }
 
-/// The document.
+/// The document of `plan`, `probe` or `lab run`.
+pub type Report = Document<HostReport<Reachability>>;
+
+/// Sockets, and which source reaches them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// [`PLAN_SCHEMA`], [`PROBE_SCHEMA`], or the schema of a lab.
-    pub schema: String,
-    /// Version of the program.
-    pub version: String,
-    /// False if anything could not be read.
-    pub complete: bool,
-    /// One sentence for each part that could not be read.
-    pub incomplete_because: Vec<String>,
-    /// The host.
-    pub host: Host,
+pub struct Reachability {
     /// The time at which the report was made; null for a prediction of the library, which reads no clock.
     #[serde(default)]
     pub time: Option<Time>,

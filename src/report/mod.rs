@@ -1,4 +1,4 @@
-//! Report documents: the JSON envelope, its reader, and the reports of `plan`, `probe`, `lab run` and `diff`.
+//! Report documents: their reader, and the reports of `plan`, `probe`, `lab run` and `diff`.
 
 pub mod bind_forms;
 pub mod document;

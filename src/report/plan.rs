@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::expectations;
 use super::matrix::{
-    self, BindReport, PLAN_SCHEMA, Plan, PredictedBind, Questions, Report, SocketReport, Summary,
+    self, BindReport, EventReport, Plan, PredictedBind, Questions, Reachability, Report, SocketReport,
 };
 use super::network;
 use crate::model::filters::{self, PacketFilters};
 use crate::model::inventory::ClientPorts;
-use crate::model::{FamilyExposure, IfName, Phase, Snapshot};
+use crate::model::{Document, FamilyExposure, HostReport, IfName, Phase, Schema, Snapshot};
 use crate::plan::bind_check::Rights;
 use crate::plan::expand::Expansion;
 use crate::plan::exposure::{Exposer, Facts};
@@ -67,7 +67,7 @@ pub fn assemble(profile: &Profile, expansion: &Expansion, host: TargetHost) -> R
     sockets.extend(missing_of(expansion, &host.snapshot));
     let expectations = expectations::judge(&profile.expectations, &sockets, &cells, false);
     finish(
-        PLAN_SCHEMA,
+        Schema::Plan,
         profile,
         &host.snapshot,
         host.incomplete_because,
@@ -76,6 +76,7 @@ pub fn assemble(profile: &Profile, expansion: &Expansion, host: TargetHost) -> R
             sockets,
             cells,
             expectations,
+            events: Vec::new(),
             node_interfaces: BTreeMap::new(),
             notes: [notes_of(expansion, host.snapshot.packet_filters.as_ref()), host.notes].concat(),
         },
@@ -149,6 +150,8 @@ pub struct Parts {
     pub cells: Vec<matrix::CellReport>,
     /// In the order of the profile.
     pub expectations: Vec<expectations::ExpectationReport>,
+    /// Events of a lab, in order; empty elsewhere.
+    pub events: Vec<EventReport>,
     /// Further notes, one sentence each.
     pub notes: Vec<String>,
     /// The interfaces on which packets of a lab's node arrive, by its name.
@@ -158,7 +161,7 @@ pub struct Parts {
 /// Assembles a report.
 #[must_use]
 pub fn finish(
-    schema: &str,
+    schema: Schema,
     profile: &Profile,
     snapshot: &Snapshot,
     more_incomplete: Vec<String>,
@@ -166,23 +169,21 @@ pub fn finish(
 ) -> Report {
     let mut incomplete_because = snapshot.incomplete_because.clone();
     incomplete_because.extend(more_incomplete);
-    let summary: Summary = matrix::summary(&parts.cells);
-    Report {
+    let Parts { requested, sockets, cells, expectations, events, notes, node_interfaces } = parts;
+    let body = Reachability {
         time: None,
-        interfaces: network::interfaces(snapshot),
-        sources: network::sources(&parts.cells, snapshot, &parts.node_interfaces),
-        schema: schema.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        complete: incomplete_because.is_empty() && snapshot.complete,
-        incomplete_because,
-        host: snapshot.host.clone(),
         profile: profile.name.clone(),
-        requested: parts.requested,
-        sockets: parts.sockets,
-        cells: parts.cells,
-        expectations: parts.expectations,
-        events: Vec::new(),
-        notes: parts.notes,
-        summary,
-    }
+        interfaces: network::interfaces(snapshot),
+        sources: network::sources(&cells, snapshot, &node_interfaces),
+        requested,
+        summary: matrix::summary(&cells),
+        sockets,
+        cells,
+        expectations,
+        events,
+        notes,
+    };
+    let complete = incomplete_because.is_empty() && snapshot.complete;
+    let report = HostReport { complete, incomplete_because, host: snapshot.host.clone(), body };
+    Document::new(schema, report)
 }

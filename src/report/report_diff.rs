@@ -14,10 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document;
 use crate::escape::{escape, printable};
-use crate::model::IfName;
-
-/// Schema of a comparison.
-pub const DIFF_SCHEMA: &str = "bindscope.diff/1";
+use crate::model::{IfName, Schema};
 
 /// One difference. Names are escaped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,13 +51,9 @@ pub struct ComparedCell {
     pub b: Option<Answer>,
 }
 
-/// The document of a comparison.
+/// The body of the document of `bindscope diff`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// [`DIFF_SCHEMA`].
-    pub schema: String,
-    /// Version of the program.
-    pub version: String,
     /// Name of the first report.
     pub a: String,
     /// Name of the second report.
@@ -74,35 +67,26 @@ pub struct Comparison {
     pub only_in_one: Vec<Difference>,
 }
 
-/// The name in a schema: `bindscope.plan` of `bindscope.plan/1`.
-#[must_use]
-pub fn kind_of(schema: &str) -> &str {
-    schema.split('/').next().unwrap_or(schema)
-}
-
 /// Whether two kinds of reports have the same lists: plans, probes and lab runs do.
 #[must_use]
-pub fn comparable(a: &str, b: &str) -> bool {
-    let family = |kind: &str| match kind {
-        "bindscope.plan" | "bindscope.probe" | "bindscope.lab" => "reach".to_owned(),
-        other => other.to_owned(),
-    };
-    family(a) == family(b)
+pub fn comparable(a: Schema, b: Schema) -> bool {
+    let has_results = |kind| matches!(kind, Schema::Plan | Schema::Probe | Schema::Lab);
+    a == b || has_results(a) && has_results(b)
 }
 
 /// Reads the report that is to be compared: its kind, and its lists.
 ///
 /// # Errors
 /// See [`ReadError`](document::ReadError).
-pub fn read(bytes: &[u8]) -> Result<(String, Lists), document::ReadError> {
+pub fn read(bytes: &[u8]) -> Result<(Schema, Lists), document::ReadError> {
     let document = document::read::<Lists>(&document::COMPARABLE, bytes)?;
-    let kind = kind_of(&document.schema).to_owned();
-    let mut lists = document.body;
-    if kind != document::INTERFACES.0 {
+    let schema = document.schema;
+    let mut lists = document.body.body;
+    if schema != Schema::Interfaces {
         // Beside results, the interfaces only serve to show them.
         lists.interfaces.clear();
     }
-    Ok((kind, lists))
+    Ok((schema, lists))
 }
 
 /// What is compared of a document: its body.
@@ -267,8 +251,6 @@ pub fn compare(a: (&str, &Lists), b: (&str, &Lists)) -> Comparison {
         if asked { &mut differences } else { &mut only_in_one }.push(found);
     }
     Comparison {
-        schema: DIFF_SCHEMA.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
         a: a.0.to_owned(),
         b: b.0.to_owned(),
         compared: keys.len() - only_in_one.len(),

@@ -13,6 +13,7 @@ use crate::audit::change::{self, Change};
 use crate::cmd::now;
 use crate::code::Code;
 use crate::diag::Diagnostic;
+use crate::model::{Document, Schema};
 use crate::record::sink::Sink;
 use crate::render;
 use crate::sys::{self, Monitor, Poller, Signals};
@@ -28,7 +29,7 @@ const LAST_LINES: Duration = Duration::from_millis(500);
 enum Event<'a> {
     Report {
         #[serde(flatten)]
-        report: &'a Report,
+        report: &'a Document<&'a Report>,
     },
     Change {
         time: &'a str,
@@ -119,7 +120,7 @@ struct Output {
 impl Output {
     fn report(&mut self, report: &Report) -> Result<(), Failure> {
         if self.ndjson {
-            return self.event(&Event::Report { report });
+            return self.event(&Event::Report { report: &Document::new(Schema::Audit, report) });
         }
         self.write(render::audit::human(report, self.style).as_bytes());
         Ok(())

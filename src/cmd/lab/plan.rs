@@ -1,6 +1,7 @@
 //! `bindscope lab plan` and `bindscope lab list`.
 
 use crate::cmd::format_args::{FormatArgs, Formats};
+use crate::model::{Document, Schema};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -40,11 +41,9 @@ impl Formats for Format {
     const JSON: Format = Format::Json;
 }
 
-/// The document.
+/// The body of the document.
 #[derive(Debug, Serialize)]
-struct Document<'a> {
-    schema: &'static str,
-    version: &'static str,
+struct Operations<'a> {
     topology: &'a str,
     description: &'a str,
     nodes: &'a [String],
@@ -86,9 +85,7 @@ pub(super) fn show(
     let text = match format {
         Format::Human => script(&chosen.name, &chosen.description, plan),
         Format::Json => {
-            let document = Document {
-                schema: "bindscope.lab-plan/1",
-                version: env!("CARGO_PKG_VERSION"),
+            let body = Operations {
                 topology: &chosen.name,
                 description: &chosen.description,
                 nodes: &plan.nodes,
@@ -96,7 +93,7 @@ pub(super) fn show(
                 operations: steps(plan, &plan.operations),
                 events: plan.events.iter().map(|event| steps(plan, event)).collect(),
             };
-            serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+            serde_json::to_string_pretty(&Document::new(Schema::LabPlan, body)).unwrap_or_default() + "\n"
         }
     };
     context.emit(text.as_bytes(), output)?;

@@ -20,12 +20,10 @@ use crate::lab::build::Lab;
 use crate::lab::ops::Action;
 use crate::lab::run::{self as stage, Looked, Opened, Patience};
 use crate::lab::twin;
-use crate::model::{Arrival, Change, Outcome, SocketView};
+use crate::model::{Arrival, Change, Outcome, Schema, SocketView};
 use crate::profile::lab::Teardown;
 use crate::report::expectations;
-use crate::report::matrix::{
-    CellReport, ChangedCell, EventReport, LAB_SCHEMA, Questions, Report, SocketReport,
-};
+use crate::report::matrix::{CellReport, ChangedCell, EventReport, Questions, Report, SocketReport};
 use crate::report::plan::{self as assembly, Parts};
 use crate::serve::{Acceptor, Endpoint, Observer};
 use crate::sys::{Replayed, Signals, netns};
@@ -114,9 +112,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     uncaptured.sort();
     uncaptured.dedup();
-    let time = Some(now());
-    let report =
-        Report { time, events, ..report(&chosen, &lab, &opened, looked, (notes, uncaptured), missed) };
+    let mut report = report(&chosen, &lab, &opened, looked, events, (notes, uncaptured), missed);
+    report.time = Some(now());
     let text = plan::written(&report, args.format.get(), context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if opened.sockets.bound.is_empty() {
@@ -201,6 +198,7 @@ fn report(
     lab: &Lab,
     opened: &Opened,
     looked: Looked,
+    events: Vec<EventReport>,
     (more_notes, uncaptured): (Vec<String>, Vec<String>),
     unseen: usize,
 ) -> Report {
@@ -239,11 +237,11 @@ fn report(
         incomplete.push(crate::probe::attempt::why_unseen(unseen));
     }
     assembly::finish(
-        LAB_SCHEMA,
+        Schema::Lab,
         &chosen.profile,
         snapshot,
         incomplete,
-        Parts { requested: Questions::default(), sockets, cells, expectations, notes, node_interfaces },
+        Parts { requested: Questions::default(), sockets, cells, expectations, events, notes, node_interfaces },
     )
 }
 

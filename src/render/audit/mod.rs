@@ -22,7 +22,7 @@ pub use table::{csv, markdown};
 use crate::audit::{Finding, Report};
 use crate::diag::Severity;
 use crate::escape::escape;
-use crate::model::addr;
+use crate::model::{Document, Schema, addr};
 use crate::model::{Exposure, ListeningSocket, Owner};
 
 /// JSON with one line for each socket and finding, and a final newline.
@@ -30,7 +30,7 @@ use crate::model::{Exposure, ListeningSocket, Owner};
 /// # Errors
 /// If the writer fails.
 pub fn json(report: &Report, out: impl io::Write) -> io::Result<()> {
-    crate::report::json::write(out, report, 2)
+    crate::report::json::write(out, &Document::new(Schema::Audit, report), 2)
 }
 
 /// Address and port with device or zone: `0.0.0.0:80`, `[::]:80%eth0`, `[fe80::1%eth0]:80`. Escaped.

@@ -36,7 +36,7 @@ pub fn sarif(report: &Report) -> serde_json::Result<Vec<u8>> {
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
         "runs": [{
-            "tool": {"driver": {"name": "bindscope", "version": report.version, "rules": rules}},
+            "tool": {"driver": {"name": "bindscope", "version": env!("CARGO_PKG_VERSION"), "rules": rules}},
             "invocations": [{
                 "executionSuccessful": true,
                 "endTimeUtc": report.time,

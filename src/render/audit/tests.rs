@@ -24,13 +24,13 @@ fn hostile() -> Report {
     owner.user = Some("::error::<script>alert(1)</script>".to_owned());
     owner.unit = Some("a|b`c*d&\u{ffff}".to_owned());
     let mut report = report_of(vec![one], host);
-    report.policy = Some("p\n::error::x".to_owned());
-    report.namespaces[0].name = Some("\u{1b}[2J".to_owned());
+    report.body.policy = Some("p\n::error::x".to_owned());
+    report.body.namespaces[0].name = Some("\u{1b}[2J".to_owned());
     report.incomplete_because.push("no \u{1b}[2J\n::warning::x".to_owned());
-    report.findings[0].waived = None;
-    report.findings[0].location =
+    report.body.findings[0].waived = None;
+    report.body.findings[0].location =
         Some(Place { file: "a b\u{1b},:é.toml".to_owned(), text: "x\ny".into(), span: 2..3 }.into());
-    report.checks.push(Check {
+    report.body.checks.push(Check {
         name: "tcp <a>\n".to_owned(),
         socket: Some(0),
         verdict: Verdict::Fail,
@@ -111,16 +111,16 @@ fn junit_counts_what_it_says() {
     let open = text.matches('<').count();
     assert_eq!(open, text.matches('>').count(), "{text}");
     let mut without = hostile();
-    without.policy = None;
-    without.checks.clear();
+    without.body.policy = None;
+    without.body.checks.clear();
     assert!(junit(&without).contains("tests=\"1\" failures=\"0\""), "{}", junit(&without));
 }
 
 #[test]
 fn sarif_has_what_the_standard_requires() {
     let mut report = hostile();
-    report.findings[0].undecided = true;
-    report.findings[1].waived = Some("because".to_owned());
+    report.body.findings[0].undecided = true;
+    report.body.findings[1].waived = Some("because".to_owned());
     let log: Value = serde_json::from_slice(&sarif(&report).unwrap()).unwrap();
     assert_eq!(log["version"], "2.1.0");
     let run = &log["runs"][0];
@@ -238,15 +238,15 @@ fn what_is_not_examined_and_left_out_is_stated_once() {
         netns: None,
         owners: None,
     };
-    report.not_examined = NotExamined {
+    report.body.not_examined = NotExamined {
         sockets: vec![other(OtherKind::Raw, Some("0.0.0.0 protocol 1")), other(OtherKind::Vsock, None)],
         programs: vec![AttachedProgram { cgroup: "/a".into(), attach: "cgroup_inet4_bind".into(), id: 7 }],
         unknown_because: vec!["x".into()],
     };
     let filters =
         crate::model::filters::PacketFilters { tables: vec!["nftables ip nat".into()], ..Default::default() };
-    report.filters = vec![filters];
-    report.skipped = vec![crate::audit::Skipped {
+    report.body.filters = vec![filters];
+    report.body.skipped = vec![crate::audit::Skipped {
         socket: socket("udp 0.0.0.0:40000"),
         because: "the UDP socket of a client",
     }];
@@ -268,9 +268,9 @@ fn what_is_not_examined_and_left_out_is_stated_once() {
 #[test]
 fn every_result_of_sarif_has_a_place() {
     let mut report = many();
-    report.sockets[3].owners = Some([].into());
+    report.body.sockets[3].owners = Some([].into());
     for policy_file in [None, Some("p.toml".to_owned())] {
-        report.policy_file = policy_file;
+        report.body.policy_file = policy_file;
         let log: Value = serde_json::from_slice(&sarif(&report).unwrap()).unwrap();
         for result in log["runs"][0]["results"].as_array().unwrap() {
             let place = &result["locations"][0]["physicalLocation"];

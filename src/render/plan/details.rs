@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::{bind_word, is_probe};
 use crate::escape::{escape, printable};
 use crate::model::{
-    Answer, Errno, Exposure, FilterDecision, IfName, Outcome, PacketsSeen, Protocol, Translated,
+    Answer, Errno, Exposure, FilterDecision, IfName, Outcome, PacketsSeen, Protocol, Schema, Translated,
 };
 use crate::plan::predict::BindOutcome;
 use crate::render::filter;
 use crate::render::ranges;
 use crate::render::style::{Paint, Tone};
-use crate::report::matrix::{CellReport, LAB_SCHEMA, PredictedCell, Report, SocketReport};
+use crate::report::matrix::{CellReport, PredictedCell, Report, SocketReport};
 
 /// How many ports and runs of ports are named above a table.
 const MOST_RUNS: usize = 40;
@@ -252,7 +252,7 @@ pub(super) fn reach(out: &mut String, report: &Report, paint: &Paint, width: usi
         }
     }
     // A lab looks from everywhere.
-    let from_here = is_probe(report) && report.schema != LAB_SCHEMA;
+    let from_here = is_probe(report) && report.schema != Schema::Lab;
     for ((protocol, table), ports) in order.into_iter().zip(&tables.values) {
         let widest = |part: fn(&Row) -> &str| {
             let all = table.iter().filter_map(|&[_, row, _]| rows.of(row));

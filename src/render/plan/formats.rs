@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use super::details::{exposure_text, row_of, source_of};
 use super::{bind_word, is_probe, summary_line};
 use crate::escape::{csv_escaped, escape, printable};
+use crate::model::Schema;
 use crate::plan::predict::BindOutcome;
 use crate::render::junit::{Case, Outcome, Suite, document};
 use crate::report::expectations::Verdict;
-use crate::report::matrix::{CellReport, LAB_SCHEMA, Report};
+use crate::report::matrix::{CellReport, Report};
 
 /// The columns of a cell in CSV and Markdown.
 const COLUMNS: [&str; 16] = [
@@ -77,8 +78,8 @@ fn markdown_cell(text: &str) -> String {
 pub fn markdown(report: &Report) -> String {
     let mut out = format!(
         "# {} of {}\n\n",
-        match report.schema.as_str() {
-            LAB_SCHEMA => "Lab run",
+        match report.schema {
+            Schema::Lab => "Lab run",
             _ if is_probe(report) => "Probe",
             _ => "Plan",
         },

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bindscope::audit::{self, Site};
 use bindscope::diag::{self, Diagnostic};
 use bindscope::model::{
+    Document, HostReport, Schema,
     Arrival, ClientPorts, Evidence, Family, IfName, Ingress, ListeningSocket, Owner, Protocol, Snapshot,
     SocketState,
 };
@@ -22,7 +23,7 @@ use bindscope::profile::{self, Profile, flag, policy};
 use bindscope::record::event::Event;
 use bindscope::reply::Answer;
 use bindscope::report::document;
-use bindscope::report::matrix::{self, BindReport, Plan, Report, SocketReport};
+use bindscope::report::matrix::{self, BindReport, Plan, Reachability, SocketReport};
 use bindscope::report::{expectations, report_diff};
 use bindscope::{escape, lab, render, reply};
 
@@ -92,12 +93,8 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
         .collect();
     let cells = matrix::cells(&plan, host, &[]);
     let expectations = expectations::judge(&profile.expectations, &sockets, &cells, false);
-    let report = Report {
-        schema: matrix::PLAN_SCHEMA.to_owned(),
-        version: String::new(),
-        complete: true,
-        incomplete_because: expansion.missing.iter().map(|missing| missing.message.clone()).collect(),
-        host: host.host.clone(),
+    let missing = expansion.missing.iter().map(|missing| missing.message.clone()).collect();
+    let body = Reachability {
         profile: profile.name.clone(),
         summary: matrix::summary(&cells),
         sockets,
@@ -110,6 +107,7 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
         events: Vec::new(),
         notes: expansion.notes.iter().map(|note| note.message.clone()).collect(),
     };
+    let report = Document::new(Schema::Plan, HostReport::new(host.host.clone(), missing, body));
     for (width, verbose) in [(1, true), (80, false), (80, true)] {
         assert_plain(&render::plan::human(&report, false, width, verbose));
     }
@@ -263,7 +261,7 @@ pub fn snapshot(data: &[u8]) {
         Ok::<(), std::convert::Infallible>(())
     });
     let mut json = Vec::new();
-    document::of_snapshot(&host, false, &binds).write_json(&mut json, 4).unwrap();
+    bindscope::report::json::write(&mut json, &document::of_snapshot(&host, false, &binds), 4).unwrap();
     assert_eq!(document::read_snapshot(&json[..]).unwrap(), host, "it does not read back equal");
     let mut text = Vec::new();
     render::interfaces::human(&host, 80, false, &mut text).unwrap();
@@ -292,7 +290,7 @@ pub fn reports(data: &[u8]) {
             .inspect_err(|error| assert_plain(&error.to_string()))
     };
     let (Ok((one, a)), Ok((two, b))) = (next(), next()) else { return };
-    let _ = report_diff::comparable(&one, &two);
+    let _ = report_diff::comparable(one, two);
     for (left, right) in [(&a, &b), (&a, &a)] {
         let comparison = report_diff::compare(("a.json", left), ("b.json", right));
         assert_plain(&render::diff::human(&comparison, false));

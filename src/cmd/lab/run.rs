@@ -241,7 +241,15 @@ fn report(
         &chosen.profile,
         snapshot,
         incomplete,
-        Parts { requested: Questions::default(), sockets, cells, expectations, events, notes, node_interfaces },
+        Parts {
+            requested: Questions::default(),
+            sockets,
+            cells,
+            expectations,
+            events,
+            notes,
+            node_interfaces,
+        },
     )
 }
 

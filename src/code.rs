@@ -87,6 +87,8 @@ codes! {
     REHEARSAL_DIFFERS = 1040: "the observed reach differs from the exposure",
     PUBLISHED = 1041: "a port is published without a socket",
     PASSES_INPUT = 1042: "a published port does not pass the rules for this host's sockets",
+    FILTER_NARROWS = 1043: "packet filters narrow who reaches the listener",
+    FILTERED_DIFFERENTLY = 1044: "packet filters treat IPv4 and IPv6 differently",
     ANSWERS_LOST = 1046: "some clients get no answer because of a route or a policy rule",
     TRANSPARENT = 1050: "the listener is transparent",
     WILDCARD_WITHOUT_LINKS = 1051: "a wildcard on a host without any link that is up",

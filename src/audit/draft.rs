@@ -7,7 +7,7 @@ use super::{Published, Report, clients, plain};
 use crate::code::Code;
 use crate::diag::Severity;
 use crate::escape::escape;
-use crate::model::{Exposure, ListeningSocket, Protocol};
+use crate::model::{Exposure, Family, ListeningSocket, Protocol};
 
 /// Owners that a rule covers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +25,8 @@ struct Group {
     exposure: Exposure,
     ipv4: bool,
     ipv6: bool,
+    /// Whether packet filters certainly keep out clients that no rule names, in every family in which other hosts reach it.
+    filtered: Option<bool>,
     /// Ports, if the kernel may have chosen them.
     chosen: BTreeSet<u16>,
     /// Devices that the sockets are bound to; `None` for a socket without a device.
@@ -37,6 +39,13 @@ impl Group {
     fn add(&mut self, socket: &ListeningSocket) {
         let exposure = socket.view.exposure;
         self.exposure = self.exposure.max(exposure.widest());
+        let outside = [(Family::Ipv4, exposure.ipv4), (Family::Ipv6, exposure.ipv6)];
+        for (family, _) in outside.into_iter().filter(|(_, exposure)| *exposure > Exposure::Loopback) {
+            let left = socket.exposure_filtered.as_ref();
+            let narrow =
+                left.is_some_and(|left| left.of(family).is_some() && left.narrowed.contains(&family));
+            self.filtered = Some(self.filtered.unwrap_or(true) && narrow);
+        }
         self.ipv4 |= exposure.ipv4 > Exposure::None;
         self.ipv6 |= exposure.ipv6 > Exposure::None;
         self.devices
@@ -165,7 +174,12 @@ fn rule(out: &mut String, (protocol, port, program): &Key, group: &Group, ids: &
     if let Some(port) = port {
         let _ = writeln!(out, "port = {port}");
     }
-    let _ = writeln!(out, "exposure = \"{}\"", group.exposure);
+    if group.filtered == Some(true) {
+        out.push_str("# Its addresses are wider: packet filters keep out all clients but those that their rules name.\n");
+        out.push_str("exposure = \"filtered\"\n");
+    } else {
+        let _ = writeln!(out, "exposure = \"{}\"", group.exposure);
+    }
     if let Some((key, names)) = group.narrower() {
         let names: Vec<String> = names.into_iter().map(quoted).collect();
         let _ = match &names[..] {
@@ -188,7 +202,7 @@ fn rule(out: &mut String, (protocol, port, program): &Key, group: &Group, ids: &
         Program::Kernel => out.push_str("process = \"kernel\"\n"),
         Program::Any => {}
     }
-    if group.exposure == Exposure::Global {
+    if group.exposure == Exposure::Global && group.filtered != Some(true) {
         out.push_str("reason = \"existed before this policy; write why every host may reach it\"\n");
     }
 }

@@ -2,6 +2,7 @@
 //! pass.
 
 mod holder;
+mod published;
 
 use std::sync::Arc;
 
@@ -180,7 +181,7 @@ impl Judge<'_> {
             let help = Some("find out why it uses the port, or write a separate rule for it");
             return outcome(Verdict::Fail, Code::WRONG_PROCESS, because, help, "process");
         }
-        if let Some((verdict, code, because, key)) = reach(rule, subject) {
+        if let Some((verdict, code, because, key)) = reach(rule, subject, self.policy.by_filters) {
             let help = Some("bind a narrower address, or write down that this is intended");
             return outcome(verdict, code, because, help, key);
         }
@@ -311,65 +312,6 @@ impl Judge<'_> {
         });
     }
 
-    /// Whether the policy allows the ports that address translation publishes: a rule names one by protocol and port, and allows
-    /// its exposure.
-    fn published(&self, report: &mut Audit) {
-        for one in &report.published {
-            let allows = |rule: &&Allow| {
-                let matches = &rule.matches;
-                let anything =
-                    Match { protocol: None, ports: Vec::new(), ..matches.clone() } == Match::default();
-                let covers =
-                    |(first, last): (u16, u16)| (first..=last).all(|port| matches.ports.contains(&port));
-                anything
-                    && rule.expires.is_none_or(|last| last >= self.today)
-                    && matches.protocol.is_none_or(|protocol| one.protocol == Some(protocol))
-                    && (matches.ports.is_empty() || one.ports.is_some_and(covers))
-                    && one.exposure.widest() <= rule.exposure
-            };
-            let rule = self.policy.allow.iter().find(allows);
-            let (verdict, because, place) = match rule {
-                Some(rule) => {
-                    (Verdict::Pass, format!("allowed by \"{}\"", rule.id), self.place(&rule.places, "id"))
-                }
-                None if !self.policy.deny_by_default => {
-                    let because = "the policy allows what it does not name".to_owned();
-                    (Verdict::Pass, because, self.place(&self.policy.places, "default"))
-                }
-                None => {
-                    let because =
-                        format!("no rule of the policy allows the published port {}", one.summary());
-                    (Verdict::Fail, because, self.place(&self.policy.places, "default"))
-                }
-            };
-            if verdict == Verdict::Fail {
-                let mut finding = Finding::new(Code::NOT_ALLOWED, Severity::Error, None, because.clone())
-                    .help(
-                        "remove the rule that publishes it, or add an [[allow]] with its port and a reason",
-                    );
-                finding.location = Some(place.clone());
-                report.findings.push(finding);
-            } else if rule.is_some() {
-                let about = |finding: &&mut Finding| {
-                    matches!(finding.code, Code::PUBLISHED | Code::PASSES_INPUT)
-                        && finding.message.contains(&one.summary())
-                };
-                report
-                    .findings
-                    .iter_mut()
-                    .filter(about)
-                    .for_each(|finding| finding.severity = Severity::Note);
-            }
-            report.checks.push(Check {
-                name: format!("{} may be published", one.summary()),
-                socket: None,
-                verdict,
-                because,
-                location: Some(place),
-            });
-        }
-    }
-
     /// Whether a listener that the rule requires exists.
     fn required(&self, rule: &Allow, report: &Audit) -> (Verdict, Code, String) {
         let (mut unreachable, mut unknown) = (None, !self.all_sockets);
@@ -434,7 +376,10 @@ impl Judge<'_> {
                         && matches!(holder::process(&waiver.matches, socket), Process::Yes)
                         && matches!(outside(&waiver.matches, subject), Ok(None))
                 }
-                None => finding.rule.as_deref().is_some_and(|rule| self.waives_rule(waiver, rule)),
+                None => match finding.published.and_then(|place| report.published.get(place)) {
+                    Some(published) => Judge::waives_published(waiver, published),
+                    None => finding.rule.as_deref().is_some_and(|rule| self.waives_rule(waiver, rule)),
+                },
             };
             if applies {
                 matched = true;
@@ -536,6 +481,23 @@ fn in_family(socket: &ListeningSocket, family: Family) -> Exposure {
     }
 }
 
+/// What packet filters do to a socket that other hosts reach in this family.
+enum Filters {
+    /// They keep out clients that no rule names.
+    Narrow,
+    /// Every client gets through that no rule names.
+    Open,
+    Unknown,
+}
+
+fn filters(socket: &ListeningSocket, family: Family) -> Filters {
+    match &socket.exposure_filtered {
+        Some(left) if left.narrowed.contains(&family) && left.of(family).is_some() => Filters::Narrow,
+        Some(left) if left.of(family).is_some() => Filters::Open,
+        _ => Filters::Unknown,
+    }
+}
+
 /// Whether exposure in `family` is an upper bound only.
 fn uncertain(socket: &ListeningSocket, family: Family) -> bool {
     let view = &socket.view;
@@ -547,7 +509,12 @@ fn uncertain(socket: &ListeningSocket, family: Family) -> bool {
 }
 
 /// Why a socket violates the exposure, families, networks or interfaces of a rule; `None` if it does not.
-fn reach(rule: &Allow, subject: Subject<'_>) -> Option<(Verdict, Code, String, &'static str)> {
+/// With `by_filters` the exposure is what packet filters leave.
+fn reach(
+    rule: &Allow,
+    subject: Subject<'_>,
+    by_filters: bool,
+) -> Option<(Verdict, Code, String, &'static str)> {
     let socket = subject.socket;
     if subject.host.is_none() {
         let because =
@@ -573,8 +540,25 @@ fn reach(rule: &Allow, subject: Subject<'_>) -> Option<(Verdict, Code, String, &
     }
     let mut undecided = None;
     for family in Family::BOTH {
-        let exposure = in_family(socket, family);
-        let problem = if exposure > rule.exposure {
+        let own = in_family(socket, family);
+        let outside = own > Exposure::Loopback;
+        if outside && (rule.filtered || by_filters) && matches!(filters(socket, family), Filters::Unknown) {
+            let because = format!(
+                "what packet filters leave of its exposure over {family} is not known, and the rule \"{}\" counts on it",
+                rule.id
+            );
+            undecided = Some((Verdict::Undecided, Code::POLICY_UNDECIDED, because, "exposure"));
+            continue;
+        }
+        let left = socket.exposure_filtered.as_ref().and_then(|left| left.of(family));
+        let exposure = left.filter(|_| by_filters && outside).unwrap_or(own);
+        let problem = if outside && rule.filtered && matches!(filters(socket, family), Filters::Open) {
+            let because = format!(
+                "over {family} no packet filter narrows who reaches it, and the rule \"{}\" requires one",
+                rule.id
+            );
+            Some((Code::TOO_WIDE, because, "exposure"))
+        } else if exposure > rule.exposure {
             let because = format!(
                 "over {family} its exposure is {exposure}, and the rule \"{}\" allows {}",
                 rule.id, rule.exposure

@@ -10,6 +10,7 @@ pub mod change;
 pub mod clients;
 pub mod draft;
 pub mod extent;
+pub mod filtered;
 pub mod identity;
 pub mod judge;
 pub mod published;
@@ -74,6 +75,8 @@ pub struct Finding {
     pub severity: Severity,
     /// Index of the socket in the report; null for a finding about the host or the policy.
     pub socket: Option<usize>,
+    /// Index of the published port in the report; null for a finding about anything else.
+    pub published: Option<usize>,
     /// Message, one sentence. Unescaped.
     pub message: Cow<'static, str>,
     /// Suggested fix; null if nothing needs to be done.
@@ -104,6 +107,7 @@ impl Finding {
             code,
             severity,
             socket,
+            published: None,
             message: message.into(),
             help: None,
             rule: None,
@@ -112,6 +116,13 @@ impl Finding {
             waived: None,
             known: false,
         }
+    }
+
+    /// Says which published port it is about.
+    #[must_use]
+    pub fn about_published(mut self, place: usize) -> Finding {
+        self.published = Some(place);
+        self
     }
 
     /// Adds a suggested fix.
@@ -199,7 +210,7 @@ pub struct Audit {
     pub not_examined: NotExamined,
     /// Ports that rules of address translation publish.
     pub published: Vec<Published>,
-    /// Why it is not known what packet filters leave of the exposure; null when there are none.
+    /// Why it is not known what packet filters leave of the exposure; null when it is known, or there are none.
     pub exposure_filtered_because: Option<String>,
     /// The tables of packet filters in each namespace where they were looked for.
     pub filters: Vec<PacketFilters>,
@@ -222,6 +233,10 @@ pub struct Summary {
     pub by_exposure: ByExposure,
     /// Number of sockets with unknown owners.
     pub owners_unknown: usize,
+    /// Number of sockets that packet filters keep some clients away from.
+    pub filtered: usize,
+    /// Number of published ports.
+    pub published: usize,
     /// Findings that count, by severity.
     pub errors: usize,
     /// Findings that count, by severity.
@@ -288,6 +303,13 @@ impl Summary {
             sockets: sockets.len(),
             by_exposure,
             owners_unknown,
+            filtered: sockets
+                .iter()
+                .filter(|socket| {
+                    socket.exposure_filtered.as_ref().is_some_and(|left| !left.narrowed.is_empty())
+                })
+                .count(),
+            published: report.published.len(),
             errors: severe(Severity::Error),
             warnings: severe(Severity::Warning),
             notes: severe(Severity::Note),
@@ -334,14 +356,18 @@ pub fn report(sites: &mut [Site], because: Vec<String>, time: String, leave_out_
             ));
             found.clear();
         }
-        body.published.extend(published::of(site, &mut found));
+        let published = published::of(site, body.published.len(), &mut found);
+        let because = filtered::evaluate(site, body.sockets.len(), &mut found);
+        if body.exposure_filtered_because.is_none() {
+            body.exposure_filtered_because = because;
+        }
+        body.published.extend(published);
         add(&mut body.findings, found);
         add(&mut body.sockets, std::mem::take(&mut site.sockets));
         body.filters.extend(site.host.packet_filters.iter().map(PacketFilters::without_rules));
         report.incomplete_because.extend_from_slice(&site.host.incomplete_because);
         body.namespaces.push(site.namespace.clone());
     }
-    body.exposure_filtered_because = body.why_not_filtered();
     report.settle();
     report
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Audit, Finding, Site};
+use super::{Finding, Site};
 use crate::code::Code;
 use crate::diag::Severity;
 use crate::model::ruleset::NftFamily;
@@ -37,9 +37,27 @@ pub struct Published {
     pub exposure: FamilyExposure,
     /// Whether a socket of this host has the port as well: its connections from outside go elsewhere.
     pub socket: bool,
+    /// Whether there are rules of `input` for this host's sockets, which packets to this port never pass.
+    pub bypasses_input: bool,
 }
 
 impl Published {
+    /// The port, where it leads, by which rule, and whether rules of `input` are bypassed. Unescaped.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let kind = if self.to.is_some() { "DNAT" } else { "redirect" };
+        let bypasses = if self.bypasses_input { "; bypasses the INPUT rules" } else { "" };
+        format!("{}, {kind} ({}){bypasses}", self.summary(), self.by.place())
+    }
+
+    /// The families in which clients reach it, with how widely: `IPv4 private networks, IPv6 anywhere`.
+    #[must_use]
+    pub fn exposure_words(&self) -> String {
+        let families = [(Family::Ipv4, self.exposure.ipv4), (Family::Ipv6, self.exposure.ipv6)];
+        let open = families.iter().filter(|(_, exposure)| *exposure > Exposure::None);
+        open.map(|(family, exposure)| format!("{family} {}", exposure.words())).collect::<Vec<_>>().join(", ")
+    }
+
     /// The port and where it leads: `5432 -> 172.17.0.2:5432`.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -64,8 +82,8 @@ impl Published {
     }
 }
 
-/// What the rules of a site publish, and what is remarkable about it. A reason when the rules could not be decoded.
-pub(super) fn of(site: &Site, findings: &mut Vec<Finding>) -> Vec<Published> {
+/// What the rules of a site publish, and what is remarkable about it. Indexes of published ports start at `first`.
+pub(super) fn of(site: &Site, first: usize, findings: &mut Vec<Finding>) -> Vec<Published> {
     let Some(filters) = &site.host.packet_filters else { return Vec::new() };
     if let Some(because) = &filters.unknown_because {
         findings.push(unreadable(because));
@@ -90,14 +108,29 @@ pub(super) fn of(site: &Site, findings: &mut Vec<Finding>) -> Vec<Published> {
             let by = rule.by(&decoded);
             let Rule { protocol, ports, address, to, to_port, interfaces, .. } = rule;
             let socket = site.sockets.iter().any(|socket| serves(socket, protocol, ports, address));
-            Published { netns, protocol, ports, address, to, to_port, interfaces, by, exposure, socket }
+            let bypasses_input = false;
+            Published {
+                netns,
+                protocol,
+                ports,
+                address,
+                to,
+                to_port,
+                interfaces,
+                by,
+                exposure,
+                socket,
+                bypasses_input,
+            }
         })
         .collect();
     // A rule for loopback or for no address of this host publishes nothing.
-    all.retain(|one| one.exposure.widest() > Exposure::None);
-    for one in &all {
-        findings.push(finding(one));
-        findings.extend(passes_input(one, &decoded));
+    all.retain(|one| one.exposure.widest() > Exposure::Loopback);
+    for (number, one) in all.iter_mut().enumerate() {
+        let bypasses = passes_input(one, &decoded);
+        one.bypasses_input = bypasses.is_some();
+        let all = [Some(finding(one)), bypasses].into_iter().flatten();
+        findings.extend(all.map(|finding| finding.about_published(first + number)));
     }
     all
 }
@@ -105,7 +138,9 @@ pub(super) fn of(site: &Site, findings: &mut Vec<Finding>) -> Vec<Published> {
 fn unreadable(because: &str) -> Finding {
     let message = format!("the rules of packet filters and address translation could not be read: {because}");
     Finding::new(Code::FILTERS_UNREADABLE, Severity::Note, None, message)
-        .help("run as root: published ports and filtered listeners cannot be known without them")
+        .help(
+            "run `sudo bindscope interfaces --json > host.json`, then `bindscope audit --host host.json` and `bindscope lab run --twin host.json` as yourself",
+        )
 }
 
 /// Whether a socket has one of the ports at one of the addresses.
@@ -161,18 +196,11 @@ fn finding(one: &Published) -> Finding {
     let arrives: Vec<String> = one
         .interfaces
         .iter()
-        .map(|(name, not)| format!(" arriving {}on {name}", if *not { "not " } else { "" }))
+        .map(|(name, not)| format!("; packets that {}arrive on {name}", if *not { "do not " } else { "" }))
         .collect();
-    let message =
-        format!("{protocol}{}{} is published by {}{socket}", one.summary(), arrives.concat(), place(&one.by));
+    let message = format!("{protocol}{}{}{socket}", one.words(), arrives.concat());
     Finding::new(Code::PUBLISHED, Severity::Warning, None, message)
         .help("publish on 127.0.0.1 only (docker run -p 127.0.0.1:PORT:PORT), or filter in the chain `forward` (DOCKER-USER)")
-}
-
-/// A rule by its chain and number. Unescaped.
-fn place(by: &Decider) -> String {
-    let rule = by.rule.map_or_else(String::new, |number| format!(" rule {number}"));
-    format!("{} {} {}{rule}", by.family.name(), by.table, by.chain)
 }
 
 /// A published port that is sent to another host never passes the rules of `input`, which people write for their sockets.
@@ -203,21 +231,6 @@ fn passes_input(one: &Published, filters: &Filters) -> Option<Finding> {
     Some(Finding::new(Code::PASSES_INPUT, Severity::Warning, None, message).help(help))
 }
 
-impl Audit {
-    /// Why the exposure that packet filters leave is not known; `None` when there are no rules that could narrow it.
-    #[must_use]
-    pub(super) fn why_not_filtered(&self) -> Option<String> {
-        let any = self
-            .filters
-            .iter()
-            .any(|filters| !filters.tables.is_empty() || filters.unknown_because.is_some());
-        any.then(|| {
-            "an audit reads the rules of packet filters and does not evaluate them for each listener"
-                .to_owned()
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +255,7 @@ mod tests {
             },
             exposure: FamilyExposure { ipv4: Exposure::Private, ipv6: Exposure::None },
             socket: false,
+            bypasses_input: false,
         }
     }
 
@@ -257,7 +271,8 @@ mod tests {
             assert_eq!(one.summary(), expected);
             let message = finding(&one).message;
             assert!(
-                message.contains("published by ip nat DOCKER rule 2") && message.contains("not on docker0"),
+                message.contains("DNAT (ip nat DOCKER rule 2); packets that do not arrive on docker0")
+                    || to.is_none(),
                 "{message}"
             );
         }

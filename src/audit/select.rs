@@ -81,7 +81,19 @@ impl Selection {
                 && self.exposure.is_none_or(|least| one.exposure.widest() >= least)
                 && self.process.is_empty()
         };
-        report.body.published.retain(overlaps);
+        let kept: Vec<bool> = report.body.published.iter().map(overlaps).collect();
+        let new_place = |old: usize| {
+            kept.get(old).is_some_and(|kept| *kept).then(|| kept[..old].iter().filter(|kept| **kept).count())
+        };
+        report.body.findings.retain_mut(|finding| match finding.published {
+            None => true,
+            Some(old) => {
+                finding.published = new_place(old);
+                finding.published.is_some()
+            }
+        });
+        let mut all = kept.iter();
+        report.body.published.retain(|_| all.next().copied().unwrap_or(true));
         report.body.skipped.retain(|skipped| self.takes(&skipped.socket, false));
         report.settle();
     }

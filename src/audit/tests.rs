@@ -108,6 +108,8 @@ pub(crate) fn socket(text: &str) -> ListeningSocket {
         activation: None,
         address_owner: None,
         port_chosen: None,
+        exposure_filtered: None,
+        reached_from: None,
     }
 }
 

@@ -74,6 +74,10 @@ pub struct Args {
     /// wire and beyond the default route, and find where that differs (see `explain twin`)
     #[arg(long, conflicts_with_all = ["watch", "write_policy"])]
     rehearse: bool,
+    /// Take the network and the packet filters of this machine from FILE, written there by `sudo bindscope interfaces --json`: only
+    /// a privileged user can read the rules
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all_namespaces", "watch"])]
+    host: Option<PathBuf>,
     /// Read /proc/net instead of asking sock_diag, as where it is refused
     #[arg(long, hide = true)]
     proc_net: bool,
@@ -239,7 +243,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if args.watch.is_some() {
         return watch::run(args, policy.as_ref(), context);
     }
-    let mut look = Look::new(args, policy.as_ref());
+    let host = args.host.as_deref().map(host_of).transpose()?;
+    let mut look = Look::new(args, policy.as_ref(), host);
     if let Some(path) = &args.write_policy {
         return write_policy(&look, path, context);
     }
@@ -254,6 +259,28 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     // The program ends here, and the kernel takes back all memory at once.
     std::mem::forget(look);
     Ok(exit)
+}
+
+/// The network of this machine, from a file.
+fn host_of(path: &Path) -> Result<Snapshot, Failure> {
+    let snapshot = super::target_host::elsewhere(path)?.snapshot;
+    let here = sys::snapshot().map(|here| here.host).unwrap_or_default();
+    if here.name.is_some() && snapshot.host.name != here.name {
+        let name = |host: &crate::model::Host| {
+            host.name.as_deref().map_or_else(|| "unknown".to_owned(), crate::escape::escape)
+        };
+        let message = format!(
+            "{} is of the host {}, and the sockets of an audit are those of this one, {}",
+            input::origin(path.as_os_str()),
+            name(&snapshot.host),
+            name(&here)
+        );
+        let problem = Diagnostic::error(Code::BAD_SNAPSHOT, message);
+        return Err(Failure::usage(vec![
+            problem.help("write the file on this machine: sudo bindscope interfaces --json > host.json"),
+        ]));
+    }
+    Ok(snapshot)
 }
 
 /// A policy with its text.
@@ -275,9 +302,13 @@ struct Look {
 }
 
 impl Look {
-    fn new(args: &Args, policy: Option<&Read>) -> Look {
+    fn new(args: &Args, policy: Option<&Read>, host: Option<Snapshot>) -> Look {
         let mut gathered =
             gather(args, args.all_namespaces || policy.is_some_and(|read| read.policy.all_namespaces));
+        if let (Some(host), Some(site)) = (host, gathered.sites.first_mut()) {
+            let groups = site.host.groups.take();
+            site.host = Snapshot { groups, ..host };
+        }
         let leave_out = policy.is_some_and(|read| read.policy.ignore_ephemeral_udp);
         let mut look = Look {
             report: audit::report(&mut gathered.sites, gathered.because, super::now().to_string(), leave_out),

@@ -95,6 +95,8 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS1040",
     "BS1041",
     "BS1042",
+    "BS1043",
+    "BS1044",
     "BS1046",
     "BS1050",
     "BS1051",

@@ -156,7 +156,7 @@ pub fn look(
         .map(|(cell, zone)| {
             let node = match &plan.matrix.sources[cell.source] {
                 Source::Node(name) => lab.plan.index(name)?,
-                Source::Host | Source::Link(_) | Source::Beyond(_) => lab.plan.host,
+                Source::Host | Source::Link(_) | Source::Beyond(_) | Source::From(..) => lab.plan.host,
             };
             Some(Client { node, zone })
         })

@@ -51,7 +51,7 @@ pub enum FilteredPacket {
 }
 
 /// A rule or the policy of a chain.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Decider {
     /// The family of the table.
     pub family: NftFamily,
@@ -65,6 +65,18 @@ pub struct Decider {
     pub handle: Option<u64>,
     /// The rule in words, or `policy drop`.
     pub text: String,
+}
+
+impl Decider {
+    /// Where it stands, without its text: `ip filter INPUT rule 3`, `policy of ip filter INPUT`. Unescaped.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let chain = format!("{} {} {}", self.family.name(), self.table, self.chain);
+        match self.rule {
+            None => format!("policy of {chain}"),
+            Some(rule) => format!("{chain} rule {rule}"),
+        }
+    }
 }
 
 impl fmt::Display for Decider {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::filtered_exposure::{FilteredExposure, ReachedFrom};
 use super::ifname::IfName;
 use super::socket::SocketView;
 use crate::escape::escape;
@@ -112,6 +113,12 @@ pub struct ListeningSocket {
     /// ports is not known, and before an audit looked at it.
     #[serde(default)]
     pub port_chosen: Option<bool>,
+    /// What packet filters leave of the exposure; null when they could not be read or were not evaluated.
+    #[serde(default)]
+    pub exposure_filtered: Option<FilteredExposure>,
+    /// The clients of other hosts that packet filters let in; null when that is not known, or there are no rules.
+    #[serde(default)]
+    pub reached_from: Option<Arc<[ReachedFrom]>>,
 }
 
 /// How long an address is valid.

@@ -12,6 +12,7 @@ pub mod crosscheck;
 pub mod document;
 pub mod errno;
 pub mod filter_result;
+pub mod filtered_exposure;
 pub mod filters;
 pub mod host;
 pub mod ifname;
@@ -33,6 +34,7 @@ pub use errno::Errno;
 pub use filter_result::{
     Answer, AnswerKind, Decider, FilterDecision, FilterVerdict, FilteredPacket, Translated,
 };
+pub use filtered_exposure::{FilteredExposure, ReachedFrom};
 pub use host::{
     AddrState, Host, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind, RouterPreference, Rule,
     Scope, Snapshot,

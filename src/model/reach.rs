@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ifname::IfName;
@@ -15,12 +16,17 @@ pub enum Source {
     Link(IfName),
     /// A client beyond the routers of this interface's link, whose packets arrive on it.
     Beyond(IfName),
+    /// A client whose packets arrive on this interface and whose address is in this network, which packet filters tell apart from
+    /// the others.
+    From(IfName, IpNet),
     /// A lab node.
     Node(String),
 }
 
 /// What follows the name of a link in the text of a source beyond it. No interface name has a blank (`dev_valid_name()`).
 const BEYOND: &str = " beyond";
+/// What stands between the name of a link and the network of a client.
+const FROM: &str = " from ";
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,6 +34,7 @@ impl fmt::Display for Source {
             Source::Host => f.write_str("host"),
             Source::Link(name) => write!(f, "link:{name}"),
             Source::Beyond(name) => write!(f, "link:{name}{BEYOND}"),
+            Source::From(name, network) => write!(f, "link:{name}{FROM}{network}"),
             Source::Node(name) => write!(f, "node:{}", crate::escape::escape(name)),
         }
     }
@@ -44,9 +51,17 @@ impl<'de> Deserialize<'de> for Source {
         let text = String::deserialize(deserializer)?;
         match text.split_once(':') {
             None if text == "host" => Ok(Source::Host),
-            Some(("link", name)) => Ok(match name.strip_suffix(BEYOND) {
-                Some(name) => Source::Beyond(IfName::from_escaped(name)),
-                None => Source::Link(IfName::from_escaped(name)),
+            Some(("link", name)) => Ok(match (name.strip_suffix(BEYOND), name.split_once(FROM)) {
+                (Some(name), _) => Source::Beyond(IfName::from_escaped(name)),
+                (None, Some((name, network))) => {
+                    let network = network.parse().map_err(|_| {
+                        serde::de::Error::custom(format_args!(
+                            "{network:?} is not a network such as 10.0.0.0/8"
+                        ))
+                    })?;
+                    Source::From(IfName::from_escaped(name), network)
+                }
+                (None, None) => Source::Link(IfName::from_escaped(name)),
             }),
             Some(("node", name)) => Ok(Source::Node(name.to_owned())),
             _ => Err(serde::de::Error::custom(format_args!(

@@ -17,6 +17,7 @@ mod unanswered;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -206,67 +207,130 @@ pub fn predict_asked(
     binds: &Binds,
     snapshot: &Snapshot,
     local: &LocalAddresses,
-    mut axes: Matrix,
+    axes: Matrix,
     asked: &dyn Fn(usize, usize, usize) -> bool,
 ) -> Matrix {
     let complete = with_routes(snapshot);
     let host = HostView::new(&complete, local);
-    let rules = Rules::of(snapshot);
-    let used: BTreeSet<_> = binds.tables.entries.iter().map(|entry| (entry.protocol, entry.port)).collect();
-    let all = std::mem::take(&mut axes.sources);
-    let mut cells: Vec<Cell> = Vec::new();
-    // Of the clients on the link that was asked about before: the paths of its packets, and where its cells begin.
-    let mut on_link: (Vec<Option<Path>>, usize) = (Vec::new(), 0);
-    for (number, from) in all.into_iter().enumerate() {
-        if matches!(&from, Source::Beyond(name) if !host.has_beyond(name)) {
-            continue;
-        }
-        let paths: Vec<Option<Path>> = axes.destinations.iter().map(|to| host.path(&from, *to)).collect();
-        let source = axes.sources.len();
-        let begin = cells.len();
-        for (destination, path) in paths.iter().enumerate() {
-            let Some(path) = *path else { continue };
-            // Ports without any socket differ in nothing, unless policy rules or packet filters look at them.
-            let selective = !rules.is_none()
-                || host.fib.is_selective(Family::of(axes.destinations[destination].address.to_canonical()));
-            let mut unused: [Option<Arc<Reach>>; 2] = [None, None];
-            for (service, &(protocol, port)) in axes.services.iter().enumerate() {
-                if asked(number, destination, service) {
-                    let to = axes.destinations[destination].address;
-                    let attempt = Attempt { source: &from, bound: None, to, path, protocol, port };
-                    let answer = || Arc::new(arrive(&host, binds, &rules, attempt));
-                    let predicted = if selective || used.contains(&(protocol, port)) {
-                        answer()
-                    } else {
-                        let same = &mut unused[usize::from(protocol == Protocol::Udp)];
-                        Arc::clone(same.get_or_insert_with(answer))
-                    };
-                    cells.push(Cell { source, source_address: None, destination, service, predicted });
-                }
-            }
-        }
-        if matches!(from, Source::Beyond(_)) {
-            let (new, old) = (&cells[begin..], &cells[on_link.1..begin]);
-            let key = |cell: &Cell| (cell.destination, cell.service);
-            let mut others = old.iter();
-            // Both are in the same order, and the client beyond is asked about fewer destinations.
-            let differs = new.iter().any(|cell| {
-                others.find(|other| key(other) == key(cell)).is_none_or(|other| {
-                    (other.predicted.outcome, &other.predicted.takers)
-                        != (cell.predicted.outcome, &cell.predicted.takers)
-                })
-            });
-            if !differs {
-                cells.truncate(begin);
-                continue;
-            }
-        } else {
-            on_link = (paths, begin);
-        }
-        axes.sources.push(from);
+    predict(&host, binds, &Rules::of(snapshot, true), axes, asked)
+}
+
+/// The results without packet filters and with them; `None` where there are no rules.
+#[must_use]
+pub fn predict_with_and_without_filters(
+    binds: &Binds,
+    snapshot: &Snapshot,
+    local: &LocalAddresses,
+    axes: Matrix,
+    asked: &dyn Fn(usize, usize, usize) -> bool,
+) -> Option<(Matrix, Matrix)> {
+    let rules = Rules::of(snapshot, false);
+    if rules.is_none() {
+        return None;
     }
-    axes.cells = cells;
-    axes
+    let complete = with_routes(snapshot);
+    let host = HostView::new(&complete, local);
+    let without = predict(&host, binds, &Rules::None, axes.clone(), asked);
+    Some((without, predict(&host, binds, &rules, axes, asked)))
+}
+
+fn predict(
+    host: &HostView<'_>,
+    binds: &Binds,
+    rules: &Rules,
+    mut axes: Matrix,
+    asked: &dyn Fn(usize, usize, usize) -> bool,
+) -> Matrix {
+    let all = std::mem::take(&mut axes.sources);
+    let used = binds.tables.entries.iter().map(|entry| (entry.protocol, entry.port)).collect();
+    let mut rows = Rows { host, binds, rules, asked, used, matrix: axes };
+    // Where the cells of the clients on the link that was asked about before are.
+    let mut on_link = 0..0;
+    for (number, from) in all.into_iter().enumerate() {
+        let Source::Beyond(link) = &from else {
+            on_link = rows.add(number, from, |from, to| host.path(from, to));
+            continue;
+        };
+        let link = link.clone();
+        let mut base = on_link.clone();
+        if host.has_beyond(&link) {
+            // Clients beyond the routers are left out where their results are those of the clients on the link.
+            let beyond = rows.add(number, from, |from, to| host.path(from, to));
+            if rows.keep_if_different(&on_link, &beyond) {
+                base = beyond;
+            }
+        }
+        for (network, client) in rules.clients(host, &link) {
+            let from = Source::From(link.clone(), network);
+            let compared = if client.beyond { base.clone() } else { on_link.clone() };
+            let new = rows.add(number, from, |_, to| host.path_of_client(&link, client, to));
+            rows.keep_if_different(&compared, &new);
+        }
+    }
+    rows.matrix
+}
+
+/// The cells of a matrix while they are found, one source after the other.
+struct Rows<'a> {
+    host: &'a HostView<'a>,
+    binds: &'a Binds,
+    rules: &'a Rules,
+    asked: &'a dyn Fn(usize, usize, usize) -> bool,
+    used: BTreeSet<(Protocol, u16)>,
+    matrix: Matrix,
+}
+
+impl Rows<'_> {
+    /// Adds the cells of a source and returns their places. `number` is what `asked` knows the source by.
+    fn add(
+        &mut self,
+        number: usize,
+        from: Source,
+        path: impl Fn(&Source, Destination) -> Option<Path>,
+    ) -> Range<usize> {
+        let Rows { host, binds, rules, asked, used, matrix } = self;
+        let (source, begin) = (matrix.sources.len(), matrix.cells.len());
+        for (destination, to) in matrix.destinations.iter().enumerate() {
+            let Some(path) = path(&from, *to) else { continue };
+            // Ports without any socket differ in nothing, unless policy rules or packet filters look at them.
+            let selective = !rules.is_none() || host.fib.is_selective(Family::of(to.address.to_canonical()));
+            let mut unused: [Option<Arc<Reach>>; 2] = [None, None];
+            for (service, &(protocol, port)) in matrix.services.iter().enumerate() {
+                if !asked(number, destination, service) {
+                    continue;
+                }
+                let attempt = Attempt { source: &from, bound: None, to: to.address, path, protocol, port };
+                let answer = || Arc::new(arrive(host, binds, rules, attempt));
+                let predicted = if selective || used.contains(&(protocol, port)) {
+                    answer()
+                } else {
+                    let same = &mut unused[usize::from(protocol == Protocol::Udp)];
+                    Arc::clone(same.get_or_insert_with(answer))
+                };
+                matrix.cells.push(Cell { source, source_address: None, destination, service, predicted });
+            }
+        }
+        matrix.sources.push(from);
+        begin..matrix.cells.len()
+    }
+
+    /// Removes the source that was added last if its results are those of other clients, which may be asked about more.
+    fn keep_if_different(&mut self, others: &Range<usize>, last: &Range<usize>) -> bool {
+        let key = |cell: &Cell| (cell.destination, cell.service);
+        let mut others = self.matrix.cells[others.clone()].iter();
+        // Both are in the same order.
+        let differs = self.matrix.cells[last.clone()].iter().any(|cell| {
+            others.find(|other| key(other) == key(cell)).is_none_or(|other| {
+                (other.predicted.outcome, &other.predicted.takers)
+                    != (cell.predicted.outcome, &cell.predicted.takers)
+            })
+        });
+        if !differs {
+            self.matrix.cells.truncate(last.start);
+            self.matrix.sources.pop();
+        }
+        differs
+    }
 }
 
 /// Packets that are known to arrive at a host, whose answers are followed elsewhere: those of the nodes of a lab.
@@ -331,7 +395,7 @@ pub fn predict_from_addresses(
 ) -> Vec<Cell> {
     let complete = with_routes(snapshot);
     let host = HostView::new(&complete, local);
-    let rules = Rules::of(snapshot);
+    let rules = Rules::of(snapshot, true);
     let Some(source) = matrix.sources.iter().position(|source| *source == Source::Host) else {
         return Vec::new();
     };

@@ -28,6 +28,8 @@ pub struct Policy {
     pub deny_by_default: bool,
     /// Treatment of a socket whose owner cannot be read.
     pub unknown_owner: UnknownOwner,
+    /// Whether rules are compared with the exposure that packet filters leave, not with that of the socket.
+    pub by_filters: bool,
     /// The lowest severity that makes the audit fail.
     pub fail_on: Severity,
     /// Whether all network namespaces are examined, not only this one.
@@ -84,6 +86,8 @@ pub struct Allow {
     pub matches: Match,
     /// The widest allowed exposure.
     pub exposure: Exposure,
+    /// Whether packet filters must keep out clients that no rule of theirs names, whatever the exposure is.
+    pub filtered: bool,
     /// The families in which all its sockets together must be reachable, and no other; `None` for any.
     pub families: Vec<Family>,
     /// Whether a listener must be there.
@@ -215,7 +219,7 @@ impl User {
     }
 }
 
-const EXPOSURES: &[&str] = &["none", "loopback", "host", "link", "private", "lan", "global"];
+const EXPOSURES: &[&str] = &["none", "loopback", "host", "link", "private", "lan", "global", "filtered"];
 const FAMILIES: &[&str] = &["ipv4", "ipv6"];
 
 /// Keys of a policy file.
@@ -246,6 +250,11 @@ static POLICY: Keys = Keys {
             "verdict on a socket whose owner cannot be read (default undecided)",
         ),
         optional(
+            "exposure",
+            Kind::Choice(&["socket", "filtered"]),
+            "the exposure that rules are compared with: that of the socket, or what packet filters leave of it (default socket)",
+        ),
+        optional(
             "fail_on",
             Kind::Choice(&["error", "warning", "note"]),
             "the lowest severity that makes the audit fail (default error)",
@@ -272,7 +281,7 @@ static ALLOW: Keys = Keys {
         required(
             "exposure",
             Kind::Choice(EXPOSURES),
-            "the widest exposure that is permitted: none, loopback (or host), link, private (or lan), global",
+            "the widest exposure that is permitted: none, loopback (or host), link, private (or lan), global; filtered: any, where packet filters let in named clients only",
         ),
         optional(
             "families",
@@ -403,6 +412,7 @@ fn read(origin: &str, table: &DeTable<'_>, problems: &mut Problems) -> Policy {
             Some("fail") => UnknownOwner::Fail,
             _ => UnknownOwner::Undecided,
         },
+        by_filters: text(head, "exposure") == Some("filtered"),
         fail_on: match text(head, "fail_on") {
             Some("warning") => Severity::Warning,
             Some("note") => Severity::Note,
@@ -421,10 +431,11 @@ fn rule(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> Al
         Some("none") => Exposure::None,
         Some("link") => Exposure::Link,
         Some("private" | "lan") => Exposure::Private,
-        Some("global") => Exposure::Global,
+        Some("global" | "filtered") => Exposure::Global,
         _ => Exposure::Loopback,
     };
-    if exposure == Exposure::Global && !table.contains_key("reason") {
+    let filtered = text(table, "exposure") == Some("filtered");
+    if exposure == Exposure::Global && !filtered && !table.contains_key("reason") {
         let at = table.get("exposure").map_or_else(|| span.clone(), toml::Spanned::span);
         problems
             .add(Code::MISSING_KEY, at, "`exposure` is global, but there is no `reason`")
@@ -435,6 +446,7 @@ fn rule(table: &DeTable<'_>, span: &Range<usize>, problems: &mut Problems) -> Al
         id: text(table, "id").unwrap_or_default().to_owned(),
         matches: matching(table, problems),
         exposure,
+        filtered,
         families: texts(table, "families").into_iter().map(family).collect(),
         require: match (boolean(table, "require"), text(table, "require")) {
             (Some(true), _) => Require::Reachable,

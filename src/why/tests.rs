@@ -31,6 +31,8 @@ fn socket(address: &str, port: u16, command: &str) -> ListeningSocket {
         activation: None,
         address_owner: None,
         port_chosen: None,
+        exposure_filtered: None,
+        reached_from: None,
         owners: Some(
             vec![Owner {
                 pid: 42,

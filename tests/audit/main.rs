@@ -5,6 +5,7 @@
 mod support;
 
 mod blind;
+mod filtered;
 mod findings;
 mod published;
 mod rehearse;
@@ -60,6 +61,10 @@ fn main() -> ExitCode {
             findings::a_udp_wildcard_is_open_to_the_link_without_an_address,
         ),
         trial("what_is_sent_to_many", findings::what_is_sent_to_many_is_heard_as_the_exposure_says),
+        trial("filters_narrow", filtered::filters_narrow_the_exposure_of_a_listener),
+        trial("a_policy_requires_a_filter", filtered::a_policy_requires_a_filter),
+        trial("a_rule_about_users", filtered::what_a_rule_about_users_leaves_is_not_known),
+        trial("a_published_port_that_ipv6_filters", filtered::a_published_port_that_ipv6_filters_is_found),
         trial("a_published_port", published::a_published_port_is_listed_and_judged),
         trial("what_is_not_judged", published::what_is_not_judged_is_named_everywhere),
         trial("a_selection", published::a_selection_narrows_and_fail_on_decides),

@@ -139,6 +139,36 @@ pub fn clients_that_rules_tell_apart_are_named() {
         assumes,
         &serde_json::json!(["the client's address is not in 192.0.2.128/25, from which it is accepted"])
     );
+    // They are a source of their own, and its results are certain.
+    let document = plan(&ns, &["0.0.0.0:80"]);
+    let cell = predicted(&document, "link:eth0 from 192.0.2.128/25", "192.0.2.1", 80);
+    assert_eq!(
+        (&cell["outcome"], &cell["filter"]["by"]["rule"]),
+        (&"accepted".into(), &1.into()),
+        "{cell:#}"
+    );
+    assert_eq!(cell["filter"]["assumes"], serde_json::json!([]));
+    // Clients that rules name and treat like the others are no source of their own.
+    nft(&ns, "flush ruleset; table ip t { chain i { type filter hook input priority 0; ip saddr 192.0.2.128/25 accept; }; }")
+        .unwrap();
+    let document = plan(&ns, &["0.0.0.0:80"]);
+    assert!(!document.to_string().contains("192.0.2.128/25 "), "{document:#}");
+    let sources: Vec<&str> =
+        document["cells"].as_array().unwrap().iter().filter_map(|cell| cell["source"].as_str()).collect();
+    assert!(!sources.iter().any(|source| source.contains(" from ")), "{sources:?}");
+    // Clients beyond the routers of a link, in the narrowest network that names them.
+    ns.ip("route add default via 192.0.2.2");
+    nft(
+        &ns,
+        "flush ruleset; table ip t { chain i { type filter hook input priority 0; policy drop;
+            ip saddr 10.1.0.0/16 reject with tcp reset; ip saddr 10.0.0.0/8 accept; }; }",
+    )
+    .unwrap();
+    let document = plan(&ns, &["0.0.0.0:80"]);
+    let outcome = |from: &str| {
+        predicted(&document, &format!("link:eth0 from {from}"), "192.0.2.1", 80)["outcome"].clone()
+    };
+    assert_eq!((outcome("10.0.0.0/8"), outcome("10.1.0.0/16")), ("accepted".into(), "refused".into()));
 }
 
 pub fn without_rules_nothing_changes() {

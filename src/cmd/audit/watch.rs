@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
     })?;
     let mut output =
         Output { ndjson: args.format.get() == Format::Ndjson, style: style(args, context), sink };
-    let mut last = Look::new(args, policy);
+    let mut last = Look::new(args, policy, None);
     let mut exit = last.exit(args.fail_on(policy));
     output.report(&last.report)?;
     let (mut looks, mut changes) = (1u64, 0u64);
@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
             std::thread::sleep(SETTLE);
             monitor.as_mut().map(Monitor::changed);
         }
-        let next = Look::new(args, policy);
+        let next = Look::new(args, policy, None);
         looks += 1;
         let mut found = change::of_reports(&last.report, &next.report);
         if let (Some(before), Some(after)) = (last.hosts.first(), next.hosts.first()) {

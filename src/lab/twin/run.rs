@@ -71,7 +71,7 @@ pub fn clients(matrix: &Matrix, twin: &Twin) -> Vec<Option<Client>> {
             Source::Host => Some(Client { node: twin.plan.host, zone: 0 }),
             Source::Node(_) => twin.beyond.map(|beyond| Client { node: beyond.node, zone: 0 }),
             // There is a node beyond the default route, but none beyond other routers.
-            Source::Beyond(_) => None,
+            Source::Beyond(_) | Source::From(..) => None,
             Source::Link(_) => {
                 twin.clients.iter().find(|(other, _)| other == source).map(|(_, client)| *client)
             }

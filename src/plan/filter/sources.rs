@@ -58,6 +58,13 @@ impl Compared {
         all
     }
 
+    /// The narrowest network with which rules compare sources that contains this address.
+    #[must_use]
+    pub fn narrowest(&self, address: IpAddr) -> Option<IpNet> {
+        let containing = self.prefixes.iter().filter(|net| net.contains(&address));
+        containing.max_by_key(|net| net.prefix_len()).copied()
+    }
+
     fn rule(&mut self, table: &Table, expressions: &[Expression], translating: bool) {
         let mut held: Vec<(usize, Holds)> = Vec::new();
         let mut masks: Vec<(usize, Vec<u8>)> = Vec::new();

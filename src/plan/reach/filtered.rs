@@ -9,12 +9,13 @@ use ipnet::IpNet;
 
 use super::answer::Question as Client;
 use super::decide;
-use super::paths::{Arriving, Back, HostView, Path};
+use super::paths::{Arriving, Back, HostView, Path, RuleClient};
 use super::{Destination, Reach, Source};
 use crate::code::Code;
+use crate::model::addr::needs_zone;
 use crate::model::{
-    Answer, AnswerKind, Family, FilterDecision, FilterVerdict, Interface, Outcome, Protocol, Snapshot,
-    Translated,
+    Answer, AnswerKind, Family, FilterDecision, FilterVerdict, IfName, Interface, Outcome, Protocol,
+    Snapshot, Translated,
 };
 use crate::plan::fib::{Decision, Fact, Flow};
 use crate::plan::filter::packet::{Device, Packet};
@@ -37,6 +38,17 @@ pub struct Filtered {
     pub answer: Option<Answer>,
     /// What it depends on that is not known.
     pub depends_on: Vec<String>,
+    /// The narrowest network with which rules compare sources that contains the client.
+    pub client_in: Option<IpNet>,
+}
+
+/// Rules that can be interpreted.
+#[derive(Debug)]
+pub(super) struct Known {
+    filters: Filters,
+    compared: Compared,
+    /// Whether each result says what becomes of clients in other networks.
+    name_others: bool,
 }
 
 /// The rules of a host.
@@ -45,24 +57,54 @@ pub(super) enum Rules {
     /// There are none, or they were not read.
     None,
     /// These.
-    Known(Box<Filters>, Compared),
+    Known(Box<Known>),
     /// They cannot be decoded, for this reason.
     Damaged(String),
 }
 
 impl Rules {
     /// The rules of a snapshot.
-    pub(super) fn of(snapshot: &Snapshot) -> Rules {
+    pub(super) fn of(snapshot: &Snapshot, name_others: bool) -> Rules {
         let ruleset = snapshot.packet_filters.as_ref().and_then(|filters| filters.ruleset.as_ref());
         let Some(ruleset) = ruleset.filter(|ruleset| !ruleset.is_empty()) else { return Rules::None };
         match Filters::decode(ruleset) {
             Ok(filters) if filters.is_empty() => Rules::None,
             Ok(filters) => {
                 let compared = Compared::collect(&filters);
-                Rules::Known(Box::new(filters), compared)
+                Rules::Known(Box::new(Known { filters, compared, name_others }))
             }
             Err(error) => Rules::Damaged(error.to_string()),
         }
+    }
+
+    /// A client on or beyond a link in each network that rules tell apart, where there can be one.
+    pub(super) fn clients(&self, view: &HostView<'_>, link: &IfName) -> Vec<(IpNet, RuleClient)> {
+        let Rules::Known(known) = self else { return Vec::new() };
+        let prefixes = &known.compared.prefixes;
+        let own: Vec<IpNet> = view.networks(link).collect();
+        let client_in = |net: &IpNet| -> Option<(IpNet, RuleClient)> {
+            let inside: Vec<IpNet> =
+                prefixes.iter().filter(|other| *other != net && net.contains(*other)).copied().collect();
+            let behind = inside.iter().chain(own.iter().filter(|own| net.contains(*own)));
+            let candidates = std::iter::once(representative(*net)).chain(behind.map(|other| after(*other)));
+            let usable: Vec<RuleClient> = candidates
+                .flatten()
+                .filter(|address| net.contains(address) && !inside.iter().any(|one| one.contains(address)))
+                .filter(|address| {
+                    view.local.owner(*address, None).is_none() && !view.local.has_address(*address)
+                })
+                .filter_map(|address| {
+                    let beyond = !own.iter().any(|net| net.contains(&address));
+                    let family = Family::of(address);
+                    (!beyond || !needs_zone(address) && view.has_beyond_in(link, family))
+                        .then_some(RuleClient { address, beyond })
+                })
+                .collect();
+            // Those on the link are asked about anyway, where they are in the network.
+            let client = usable.iter().find(|client| client.beyond).or_else(|| usable.first())?;
+            Some((*net, *client))
+        };
+        prefixes.iter().filter_map(client_in).collect()
     }
 
     /// Whether results depend on ports, even of those without sockets.
@@ -86,15 +128,16 @@ pub(super) struct Attempt<'a> {
 /// The outcome of a packet, with what the rules do to it.
 pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, rules: &Rules, attempt: Attempt<'_>) -> Reach {
     let Attempt { path, protocol, port, .. } = attempt;
-    let (filters, compared) = match rules {
+    let known = match rules {
         Rules::None => return decide::arrive(view, binds, path, protocol, port),
         Rules::Damaged(why) => {
             let filtered = Filtered { depends_on: vec![why.clone()], ..Filtered::default() };
             let unknown = Reach::unknown(Code::FILTER_UNKNOWN, Vec::new(), None);
             return Reach { filtered: Some(Arc::new(filtered)), ..unknown };
         }
-        Rules::Known(filters, compared) => (filters, compared),
+        Rules::Known(known) => known,
     };
+    let Known { filters, compared, name_others } = &**known;
     let arriving = match path {
         Path::Arrives(arriving) => Some(arriving),
         // The kernel drops it after the rules of `prerouting`, which may translate it before.
@@ -112,8 +155,22 @@ pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, rules: &Rules, attempt:
     if prediction.fate == Fate::Lost && prediction.translated.is_none() {
         return decide::arrive(view, binds, path, protocol, port);
     }
-    prediction.assumes.extend(other_clients(filters, compared, &host, &question, &prediction));
-    host.result(prediction)
+    if *name_others {
+        prediction.assumes.extend(other_clients(filters, compared, &host, &question, &prediction));
+    }
+    let client_in = match question.origin {
+        Origin::Link { .. } => question.source.and_then(|source| compared.narrowest(source)),
+        Origin::Host(_) => None,
+    };
+    host.result(prediction, client_in)
+}
+
+/// The address after the last one of a network.
+fn after(net: IpNet) -> Option<IpAddr> {
+    match net.broadcast() {
+        IpAddr::V4(last) => u32::from(last).checked_add(1).map(|next| IpAddr::V4(next.into())),
+        IpAddr::V6(last) => u128::from(last).checked_add(1).map(|next| IpAddr::V6(next.into())),
+    }
 }
 
 /// A packet to an IPv4 loopback address on a link, as if it arrived: in everything but the address as one to the link's own address.
@@ -218,7 +275,11 @@ fn other_clients(
         return Vec::new();
     };
     let mut all = Vec::new();
-    for net in &compared.prefixes {
+    let own = compared.narrowest(client.client);
+    // A row about clients in a network says nothing about those outside.
+    let apart = matches!(host.attempt.source, Source::From(..));
+    let inside = |net: &&IpNet| !apart || own.is_some_and(|own| own != **net && own.contains(*net));
+    for net in compared.prefixes.iter().filter(inside) {
         let Some(other) = host.view.client_in(client, *net) else { continue };
         let fate = follow(filters, host, &Question { source: Some(other), ..question.clone() }).fate;
         if fate != prediction.fate {
@@ -275,7 +336,7 @@ impl Host<'_> {
     }
 
     /// A prediction as a result.
-    fn result(&self, prediction: Prediction) -> Reach {
+    fn result(&self, prediction: Prediction, client_in: Option<IpNet>) -> Reach {
         let Prediction { fate, by, packet, translated, assumes, depends_on } = prediction;
         let timeout = |why| Reach::without_socket(Outcome::Timeout, why, None);
         let v6 = self.arriving.destination.is_ipv6();
@@ -333,7 +394,7 @@ impl Host<'_> {
             let (address, port) = (translation.to.address?, translation.to.port?);
             Some(Translated { address, port, by: Some(translation.by) })
         });
-        let filtered = Filtered { decision, translated, answer, depends_on };
+        let filtered = Filtered { decision, translated, answer, depends_on, client_in };
         if filtered != Filtered::default() {
             reach.filtered = Some(Arc::new(filtered));
         }

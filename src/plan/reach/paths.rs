@@ -54,6 +54,15 @@ pub(super) enum Back {
     Each(Question),
 }
 
+/// A client that packet filters tell apart from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RuleClient {
+    /// Its address.
+    pub(super) address: IpAddr,
+    /// Whether it is beyond the routers of the link.
+    pub(super) beyond: bool,
+}
+
 /// The clients of a link.
 #[derive(Debug)]
 struct Link {
@@ -116,13 +125,34 @@ impl<'a> HostView<'a> {
         Some(match source {
             Source::Host => self.path_of_host(to),
             Source::Link(name) => match self.by_name.get(name) {
-                Some(interface) => self.path_of_link(interface, to, false)?,
+                Some(interface) => self.path_of_link(interface, to, false, None)?,
                 None => Path::Lost(Outcome::Error, Code::REACH_UNKNOWN),
             },
-            Source::Beyond(name) => self.path_of_link(self.by_name.get(name)?, to, true)?,
-            // Nodes of a lab differ by the interface on which their packets arrive; the lab asks with that.
-            Source::Node(_) => Path::Lost(Outcome::Error, Code::REACH_UNKNOWN),
+            Source::Beyond(name) => self.path_of_link(self.by_name.get(name)?, to, true, None)?,
+            // Which client of a network is asked about depends on the rules; see `path_of_client`. Nodes of a lab differ by the
+            // interface on which their packets arrive; the lab asks with that.
+            Source::From(..) | Source::Node(_) => Path::Lost(Outcome::Error, Code::REACH_UNKNOWN),
         })
+    }
+
+    /// How far a packet of a client with this address gets, on a link or beyond its routers; `None` where the client cannot send it.
+    pub(super) fn path_of_client(&self, link: &IfName, client: RuleClient, to: Destination) -> Option<Path> {
+        if client.address.is_ipv4() != to.address.to_canonical().is_ipv4() {
+            return None;
+        }
+        self.path_of_link(self.by_name.get(link)?, to, client.beyond, Some(client.address))
+    }
+
+    /// Whether a link has routers with clients of this family beyond them.
+    pub(super) fn has_beyond_in(&self, name: &IfName, family: Family) -> bool {
+        let link = self.by_name.get(name).and_then(|interface| self.links.get(&interface.index));
+        link.is_some_and(|link| link.beyond[usize::from(family == Family::Ipv6)].is_some())
+    }
+
+    /// The networks of a link.
+    pub(super) fn networks(&self, name: &IfName) -> impl Iterator<Item = ipnet::IpNet> + '_ {
+        let link = self.by_name.get(name).and_then(|interface| self.links.get(&interface.index));
+        link.into_iter().flat_map(|link| link.addresses.own.iter().map(ipnet::IpNet::trunc))
     }
 
     /// Whether a link has routers with clients beyond them.
@@ -297,7 +327,13 @@ impl<'a> HostView<'a> {
         !destination.is_loopback() && !self.local.has_address(destination)
     }
 
-    fn path_of_link(&self, wire: &Interface, to: Destination, beyond: bool) -> Option<Path> {
+    fn path_of_link(
+        &self,
+        wire: &Interface,
+        to: Destination,
+        beyond: bool,
+        chosen: Option<IpAddr>,
+    ) -> Option<Path> {
         let destination = to.address.to_canonical();
         let family = Family::of(destination);
         let side = usize::from(family == Family::Ipv6);
@@ -306,6 +342,7 @@ impl<'a> HostView<'a> {
             return None;
         }
         let client = match link {
+            Some(_) if chosen.is_some() => chosen,
             Some(link) if beyond => Some(link.beyond[side]?),
             Some(link) => link.addresses.source(destination),
             None => None,

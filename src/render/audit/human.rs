@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Color};
 
 use super::notes::{Footnotes, subject_of};
 use super::{level, rows};
-use crate::audit::{BySocket, Finding, Published, Report, Verdict};
+use crate::audit::{BySocket, Finding, Report, Verdict};
 use crate::diag::Severity;
 use crate::escape::{escape, printable};
 use crate::model::{Exposure, filters};
@@ -57,10 +57,8 @@ pub fn human(report: &Report, style: Style) -> String {
             let _ =
                 writeln!(out, "{gap}{}", style.paint(BOLD, &format!("network namespace {inode}: {name}")));
         }
-        let published: Vec<&Published> = report
-            .published
-            .iter()
-            .filter(|one| one.netns == namespace.inode && report.baseline.is_none())
+        let published: Vec<usize> = (0..report.published.len())
+            .filter(|&place| report.published[place].netns == namespace.inode && report.baseline.is_none())
             .collect();
         rows::write(&mut out, report, here, &published, &notes, style);
     }
@@ -103,7 +101,12 @@ fn shown(report: &Report, findings: &BySocket<'_>) -> Vec<Vec<usize>> {
 
 /// Findings that are about no socket.
 fn of_host(out: &mut String, report: &Report, style: Style) {
-    let of_host = || report.findings.iter().filter(|finding| finding.socket.is_none() && finding.counts());
+    // Those about published ports are footnotes of the table, which a comparison with a baseline does not show.
+    let in_table = |finding: &Finding| finding.published.is_some() && report.baseline.is_none();
+    let of_host = || {
+        let all = report.findings.iter().filter(|finding| finding.socket.is_none() && finding.counts());
+        all.filter(move |finding| !in_table(finding))
+    };
     if of_host().next().is_some() && !out.is_empty() {
         out.push('\n');
     }
@@ -188,6 +191,7 @@ fn closing(report: &Report, style: Style) -> Vec<String> {
             sources.join(", ")
         ));
     }
+    lines.extend(filters_line(report));
     lines.extend(not_examined(report, style));
     lines.extend(
         report.incomplete_because.iter().map(|because| format!("not complete: {}", printable(because))),
@@ -196,10 +200,32 @@ fn closing(report: &Report, style: Style) -> Vec<String> {
     lines
 }
 
+/// What is known of packet filters, in one line.
+fn filters_line(report: &Report) -> Option<String> {
+    if let Some(because) = &report.exposure_filtered_because {
+        return Some(format!("What packet filters leave is not known: {}.", printable(because)));
+    }
+    let mut tables: Vec<&str> =
+        report.filters.iter().flat_map(|filters| &filters.tables).map(String::as_str).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    let filtered = report.summary.filtered;
+    (!tables.is_empty()).then(|| {
+        format!(
+            "Packet filters: {} filtered ({}).",
+            counted(filtered, "socket"),
+            printable(&tables.join(", "))
+        )
+    })
+}
+
 /// What was found but not evaluated, in one line, with the list if requested.
 fn not_examined(report: &Report, style: Style) -> Vec<String> {
     let seen = &report.not_examined;
-    let mut parts: Vec<String> = report.filters.iter().filter_map(filters::seen).collect();
+    // What was read and evaluated is named elsewhere.
+    let evaluated = report.exposure_filtered_because.is_none();
+    let mut parts: Vec<String> =
+        report.filters.iter().filter(|_| !evaluated).filter_map(filters::seen).collect();
     parts.dedup();
     let hidden = !seen.sockets.is_empty() && !style.all_protocols;
     let counts = seen.counts();

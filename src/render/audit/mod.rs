@@ -19,11 +19,11 @@ pub use junit::junit;
 pub use sarif::sarif;
 pub use table::{csv, markdown};
 
-use crate::audit::{Finding, Report};
+use crate::audit::{Finding, Report, filtered};
 use crate::diag::Severity;
-use crate::escape::escape;
+use crate::escape::{escape, printable};
 use crate::model::{Document, Schema, addr};
-use crate::model::{Exposure, ListeningSocket, Owner};
+use crate::model::{Exposure, Family, ListeningSocket, Owner};
 
 /// JSON with one line for each socket and finding, and a final newline.
 ///
@@ -51,14 +51,16 @@ fn address(socket: &ListeningSocket) -> String {
 /// The families in which clients reach the socket, with how widely: `IPv4 private networks, IPv6 anywhere`.
 fn families(socket: &ListeningSocket) -> String {
     let exposure = socket.view.exposure;
-    let part = |name: &str, exposure: Exposure| {
-        (exposure != Exposure::None).then(|| format!("{name} {}", exposure.words()))
+    let part = |family: Family, exposure: Exposure| {
+        let filtered = filtered::words(socket, family)
+            .map_or_else(String::new, |what| format!("; filtered: {}", printable(&what)));
+        (exposure != Exposure::None).then(|| format!("{family} {}{filtered}", exposure.words()))
     };
-    let mut ipv4 = part("IPv4", exposure.ipv4);
+    let mut ipv4 = part(Family::Ipv4, exposure.ipv4);
     if socket.view.address.is_ipv6() && socket.view.address.is_unspecified() && socket.view.v6only.is_none() {
         ipv4 = ipv4.map(|text| text + "?");
     }
-    let parts: Vec<String> = [ipv4, part("IPv6", exposure.ipv6)].into_iter().flatten().collect();
+    let parts: Vec<String> = [ipv4, part(Family::Ipv6, exposure.ipv6)].into_iter().flatten().collect();
     if parts.is_empty() { "not reachable".to_owned() } else { parts.join(", ") }
 }
 
@@ -102,6 +104,10 @@ fn level(severity: Severity) -> &'static str {
 
 /// The socket of a finding as text; empty for a finding about the host. Escaped.
 fn subject(report: &Report, finding: &Finding) -> String {
+    let published = finding.published.and_then(|place| report.published.get(place));
+    if let Some(published) = published {
+        return printable(&published.words());
+    }
     finding.socket.and_then(|place| report.sockets.get(place)).map_or_else(String::new, |socket| {
         format!("{} {}, {}", socket.view.protocol, address(socket), owners(socket))
     })

@@ -16,6 +16,8 @@ pub(super) struct Footnotes<'a> {
     notes: Vec<(&'a Finding, String)>,
     /// The numbers of each socket, by its index.
     of: BTreeMap<usize, Vec<usize>>,
+    /// The numbers of each published port, by its index.
+    published: BTreeMap<usize, Vec<usize>>,
 }
 
 /// Key of a footnote: code, severity, and the text if it differs.
@@ -42,7 +44,12 @@ impl<'a> Footnotes<'a> {
         let kind = |finding: &'a Finding| -> Kind<'a> {
             let (code, severity, undecided) = key(finding);
             let several = texts.get(&(code, severity, undecided)).is_some_and(|texts| texts.len() > 1);
-            let own = verbose || severity == Severity::Error || undecided || !several;
+            let own = verbose
+                || severity == Severity::Error
+                || undecided
+                || !several
+                // Whom a filter lets in is what the reader wants to know.
+                || code == Code::FILTER_NARROWS;
             (code, severity, undecided, own.then_some(finding.message.as_ref()))
         };
         let mut numbers: BTreeMap<Kind<'a>, usize> = BTreeMap::new();
@@ -61,7 +68,21 @@ impl<'a> Footnotes<'a> {
                 }
             }
         }
-        Footnotes { notes, of }
+        let mut published: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let about = |finding: &&Finding| finding.counts() && report.baseline.is_none();
+        for finding in report.findings.iter().filter(about) {
+            if let Some(place) = finding.published {
+                notes.push((finding, printable(&finding.message)));
+                published.entry(place).or_default().push(notes.len());
+            }
+        }
+        Footnotes { notes, of, published }
+    }
+
+    /// The numbers of the published port with this index.
+    pub(super) fn of_published(&self, place: usize) -> String {
+        let numbers = self.published.get(&place).into_iter().flatten();
+        numbers.map(usize::to_string).collect::<Vec<_>>().join(" ")
     }
 
     /// The numbers of the socket with this index: `1 3`.

@@ -21,12 +21,14 @@ pub(super) fn write(
     out: &mut String,
     report: &Report,
     places: &[usize],
-    published: &[&Published],
+    published: &[usize],
     notes: &Footnotes<'_>,
     style: Style,
 ) {
     let mut cells: Vec<[String; 5]> = places.iter().map(|&place| row(report, place, notes, style)).collect();
-    cells.extend(published.iter().map(|one| translated(one)));
+    let translated =
+        |place: &usize| Some(translated(report.published.get(*place)?, notes.of_published(*place)));
+    cells.extend(published.iter().filter_map(translated));
     if cells.is_empty() {
         return;
     }
@@ -59,7 +61,7 @@ fn row(report: &Report, place: usize, notes: &Footnotes<'_>, style: Style) -> [S
 }
 
 /// A port that a rule publishes: where it leads, and that no socket decides.
-fn translated(one: &Published) -> [String; 5] {
+fn translated(one: &Published, notes: String) -> [String; 5] {
     let udp = one.protocol.filter(|protocol| *protocol == Protocol::Udp).map_or("", |_| " udp");
     let reach = |exposure: Exposure| match exposure {
         Exposure::None => "-".to_owned(),
@@ -71,7 +73,7 @@ fn translated(one: &Published) -> [String; 5] {
         reach(one.exposure.ipv4),
         reach(one.exposure.ipv6),
         process.to_owned(),
-        String::new(),
+        notes,
     ]
 }
 
@@ -120,7 +122,11 @@ fn reach(socket: &ListeningSocket, family: Family, known: bool) -> String {
         (true, true) if family == Family::Ipv4 && wildcard6 && view.v6only.is_none() => {
             format!("{}?", exposure.words())
         }
-        (true, true) => exposure.words().to_owned(),
+        (true, true) => {
+            let filtered =
+                socket.exposure_filtered.as_ref().is_some_and(|left| left.narrowed.contains(&family));
+            format!("{}{}", exposure.words(), if filtered { "; filtered" } else { "" })
+        }
     }
 }
 

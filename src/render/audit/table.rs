@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::{address, families, level, owners};
 use crate::audit::Report;
 use crate::escape::{csv_escaped, csv_field, printable};
-use crate::model::{ListeningSocket, Owner};
+use crate::model::{Exposure, Family, ListeningSocket, Owner};
 use crate::render::csv::Row;
 use crate::render::markdown::cell;
 
@@ -19,7 +19,8 @@ use crate::render::markdown::cell;
 pub fn csv(report: &Report, mut out: impl io::Write) -> io::Result<()> {
     out.write_all(
         b"protocol,address,port,family,v6only,device,state,mptcp,exposure_ipv4,exposure_ipv6,netns,uid,inode,\
-          queue_length,queue_limit,owners_known,pids,commands,exes,users,units,findings\r\n",
+          queue_length,queue_limit,owners_known,pids,commands,exes,users,units,findings,\
+          exposure_filtered_ipv4,exposure_filtered_ipv6\r\n",
     )?;
     let findings = report.counting_by_socket();
     // A program can have a thousand similar sockets. Text that is equal to the previous row is reused. Several such
@@ -50,6 +51,10 @@ pub fn csv(report: &Report, mut out: impl io::Write) -> io::Result<()> {
                 out.extend_from_slice(&finding.code.text());
             }
         });
+        for family in Family::BOTH {
+            let left = socket.exposure_filtered.as_ref().and_then(|left| left.of(family));
+            row.text(left.filter(|_| report.exposure_known(socket)).map_or("", Exposure::as_str));
+        }
         row.end(&mut out)?;
     }
     Ok(())
@@ -124,6 +129,13 @@ pub fn markdown(report: &Report) -> String {
             cell(&owners(socket))
         ));
     }
+    for one in &report.published {
+        out.push_str(&format!(
+            "| {} | {} | no socket |\n",
+            cell(&printable(&one.words())),
+            one.exposure_words()
+        ));
+    }
     let counted: Vec<_> = report.findings.iter().filter(|finding| finding.counts()).collect();
     if !counted.is_empty() {
         out.push_str("\n| finding | socket | what |\n|---|---|---|\n");
@@ -134,11 +146,11 @@ pub fn markdown(report: &Report) -> String {
         out.push_str(&format!(
             "| {word} {} | {} | {} |\n",
             finding.code,
-            socket.map_or_else(String::new, |socket| format!(
-                "{} {}",
-                socket.view.protocol,
-                cell(&address(socket))
-            )),
+            match (socket, finding.published.and_then(|place| report.published.get(place))) {
+                (Some(socket), _) => format!("{} {}", socket.view.protocol, cell(&address(socket))),
+                (None, Some(published)) => cell(&printable(&published.summary())),
+                (None, None) => String::new(),
+            },
             cell(&printable(&finding.message))
         ));
     }

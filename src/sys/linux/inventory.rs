@@ -360,6 +360,8 @@ fn listening(
         activation: None,
         address_owner: None,
         port_chosen: None,
+        exposure_filtered: None,
+        reached_from: None,
     }
 }
 

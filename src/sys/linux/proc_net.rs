@@ -70,6 +70,8 @@ pub(super) fn read(
             activation: None,
             address_owner: None,
             port_chosen: None,
+            exposure_filtered: None,
+            reached_from: None,
         }
     };
     Ok(rows.into_iter().map(socket).collect())

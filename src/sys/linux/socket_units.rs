@@ -223,6 +223,8 @@ mod tests {
             activation: None,
             address_owner: None,
             port_chosen: None,
+            exposure_filtered: None,
+            reached_from: None,
         }
     }
 

@@ -222,6 +222,8 @@ fn audited() -> Vec<ListeningSocket> {
         activation: None,
         address_owner: None,
         port_chosen: None,
+        exposure_filtered: None,
+        reached_from: None,
     };
     vec![
         socket(Protocol::Tcp, "0.0.0.0", 22, Some(Arc::from([owner]))),

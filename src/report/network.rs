@@ -96,6 +96,9 @@ pub fn sources(
             Source::Beyond(name) => {
                 (format!("hosts beyond the routers of {name}"), BTreeSet::from([name.clone()]))
             }
+            Source::From(name, network) => {
+                (format!("hosts in {network} whose packets arrive on {name}"), BTreeSet::from([name.clone()]))
+            }
             Source::Node(name) => {
                 let known = node_interfaces.get(name).cloned().unwrap_or_else(|| {
                     let of_source = cells.iter().filter(|cell| cell.source == *source);

@@ -70,6 +70,32 @@ pub const NATIVE: &[(&str, &str)] = &[
         table ip second { chain b { type filter hook input priority 0; tcp dport 80 reject; }; }
         table ip sleeping { flags dormant; chain c { type filter hook input priority 0; policy drop; }; }"#,
     ),
+    (
+        "a mark that lets the repeated packet pass",
+        r#"table ip marks {
+            chain pre { type filter hook prerouting priority 110; policy drop;
+                ct mark and 0x6 != 0 accept
+                tcp dport { 22, 8080 } ct mark set 0x2
+            }
+        }
+        table ip6 marks {
+            chain pre { type filter hook prerouting priority -150; policy accept;
+                ct mark and 0x6 != 0 accept
+                ct state established ct mark set 0x2
+                ct state established drop
+            }
+        }"#,
+    ),
+    (
+        "an ACK after an answer that was not tracked",
+        r#"table ip6 untracked {
+            chain early { type filter hook input priority -300; policy accept;
+                ct state established reject with icmpv6 type port-unreachable
+            }
+            chain late { type filter hook input priority -150; policy accept; ct state invalid drop; }
+            chain out { type filter hook output priority -300; policy accept; iifname != "lo" notrack; }
+        }"#,
+    ),
 ];
 
 /// Rules as `iptables` is called by Docker and by people.

@@ -30,7 +30,7 @@ pub fn observe(
         Source::Beyond(name) => {
             beyond.iter().find(|(wire, _)| name.as_bytes() == wire.as_bytes()).map(|(_, beyond)| beyond)
         }
-        Source::Node(_) => None,
+        Source::From(..) | Source::Node(_) => None,
     };
     let mut cells = Vec::new();
     let mut attempts = Vec::new();

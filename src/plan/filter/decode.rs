@@ -110,6 +110,8 @@ pub struct Filters {
     pub hooks: Hooks,
     /// A port of each class of clients' ports that the rules treat alike; empty where there are too many classes.
     pub client_ports: Vec<u16>,
+    /// Whether any rule looks at the mark of a connection.
+    pub reads_marks: bool,
     /// What the ruleset has that is not interpreted.
     pub not_interpreted: Vec<NotInterpreted>,
 }
@@ -145,7 +147,9 @@ impl Filters {
         let hooks = Hooks::new(&tables, &chains, ruleset.order.as_deref());
         not_interpreted.extend(hooks::not_interpreted(&tables, &chains));
         let client_ports = super::ports::classes(&tables, &chains);
-        Ok(Filters { tables, chains, hooks, client_ports, not_interpreted })
+        let mut all = chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.expressions);
+        let reads_marks = all.any(expression::reads_connection_mark);
+        Ok(Filters { tables, chains, hooks, client_ports, reads_marks, not_interpreted })
     }
 
     /// Whether no packet of a host can be decided by these rules.

@@ -495,6 +495,16 @@ pub fn meta_length(key: u32) -> usize {
     }
 }
 
+/// Whether an expression looks at the mark of a connection.
+pub fn reads_connection_mark(expression: &Expression) -> bool {
+    match expression {
+        Expression::Connection { key, .. } => *key == super::meta::CONNECTION_MARK,
+        Expression::Match(Match::Mark { connection, .. }) => *connection,
+        Expression::Target(Target::ConnectionMark { .. }) => true,
+        _ => false,
+    }
+}
+
 /// Bytes that a key of `ct` fills.
 pub fn connection_length(key: u32) -> usize {
     match key {

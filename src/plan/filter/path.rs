@@ -73,8 +73,20 @@ impl<'a> Flow<'a> {
         Once { fate, place, role }
     }
 
-    /// Follows the packets, as far as they get.
+    /// Follows the packets, as far as they get. Ends repeat a TCP packet that is lost. Where rules have changed the mark of the
+    /// connection since, and look at such marks, the repeated packet may pass.
     pub fn run(&mut self) -> Once {
+        let once = self.once();
+        let lost = matches!(once.fate, Fate::Dropped | Fate::AnswerDropped(_) | Fate::HalfOpen(_));
+        let connection = &self.machine.connection;
+        let marked = connection.exists && connection.mark != Word::new(0);
+        if self.question.protocol == Protocol::Tcp && lost && marked && self.machine.filters.reads_marks {
+            return Once { fate: Fate::Uncertain, ..once };
+        }
+        once
+    }
+
+    fn once(&mut self) -> Once {
         if let Origin::Link { input, neighbour: Some(neighbour), .. } = &self.question.origin {
             match self.discovery(input, *neighbour) {
                 Passage::Passed => {}
@@ -532,7 +544,11 @@ impl<'a> Flow<'a> {
         packet.tracked = match role {
             Role::Neighbour => Tracked::Untracked,
             Role::Syn | Role::Datagram => Tracked::As { state: State::New, reply: false },
-            Role::Ack if connection.exists => Tracked::As { state: State::Established, reply: false },
+            Role::Ack if connection.exists && connection.status & status::SEEN_REPLY != 0 => {
+                Tracked::As { state: State::Established, reply: false }
+            }
+            // Without the answer the ACK is out of the window: invalid (`tcp_conntracks` of `nf_conntrack_proto_tcp.c`).
+            Role::Ack if connection.exists => Tracked::Not,
             // A connection that began unseen is picked up by its first packet.
             Role::Ack => Tracked::As { state: State::New, reply: false },
             Role::Answer if connection.exists && matches!(packet.transport, Transport::Icmp(..)) => {

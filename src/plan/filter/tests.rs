@@ -104,7 +104,14 @@ fn filters_with(given: Vec<Given>, sets: Vec<Set>) -> Filters {
         chains.push(Chain { table, name, base: Some(base), rules: rules.collect() });
     }
     let hooks = Hooks::new(&tables, &chains, None);
-    Filters { tables, chains, hooks, client_ports: vec![40_000], not_interpreted: Vec::new() }
+    Filters {
+        tables,
+        chains,
+        hooks,
+        client_ports: vec![40_000],
+        reads_marks: false,
+        not_interpreted: Vec::new(),
+    }
 }
 
 fn question(source: &str, destination: &str, port: u16) -> Question {

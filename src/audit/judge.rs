@@ -81,6 +81,7 @@ impl Judge<'_> {
             report.checks.push(Check {
                 name,
                 socket: Some(place),
+                required_by: None,
                 verdict: outcome.verdict,
                 because: outcome.because.clone(),
                 location: at.clone(),
@@ -306,6 +307,7 @@ impl Judge<'_> {
         report.checks.push(Check {
             name: format!("{name} is there"),
             socket: None,
+            required_by: Some(name),
             verdict,
             because,
             location: place,

@@ -175,6 +175,9 @@ pub struct Check {
     pub name: String,
     /// Index of the socket in the report; null for a requirement.
     pub socket: Option<usize>,
+    /// The rule that a requirement belongs to.
+    #[serde(skip)]
+    pub required_by: Option<String>,
     /// Verdict.
     pub verdict: Verdict,
     /// Reason. Unescaped.
@@ -438,7 +441,7 @@ impl Audit {
             }
         }
         for check in self.checks.iter_mut().filter(|check| check.verdict != Verdict::Pass) {
-            let rule = check.name.strip_suffix(" is there").unwrap_or_default();
+            let rule = check.required_by.as_deref().unwrap_or_default();
             if let Some(reason) = excused.get(&check.socket.ok_or(rule)) {
                 check.verdict = Verdict::Pass;
                 check.because.clone_from(reason);

@@ -150,9 +150,9 @@ pub(super) fn second_opinion(snapshot: &Snapshot) -> Vec<String> {
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<Diagnostic> {
     let gaps =
         snapshot.incomplete_because.iter().map(|gap| Diagnostic::warning(Code::HOST_INCOMPLETE, gap.clone()));
+    let labels = crosscheck::labels(snapshot);
     let disagreements = snapshot.disagreements.iter().map(|sentence| {
-        // The sentences are those of the document; a label is recognized by its word.
-        let (code, help) = if sentence.contains(" its label is ") {
+        let (code, help) = if labels.binary_search(sentence).is_ok() {
             (
                 Code::LABEL_MASKS_INTERFACE,
                 "`ip -d address` shows interface and label; bindscope goes by the interface",

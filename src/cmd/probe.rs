@@ -24,7 +24,7 @@ use crate::probe::attempt::{self, Attempt, Attempts, Limits, Observation};
 use crate::probe::listeners::{Opened, in_names};
 use crate::profile::expect::{Expectation, Spread};
 use crate::profile::{self, Profile};
-use crate::report::expectations::{self, Judged, judge_shares};
+use crate::report::expectations::{self, Evidence, Judged, judge_shares};
 use crate::report::matrix::{self, Asked, CellReport, ObservationMerger, Plan, Questions, Report};
 use crate::report::plan::{self as assembly, Parts};
 use crate::serve::bind::Bound;
@@ -190,7 +190,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         &profile.expectations,
         &sockets,
         &cells,
-        true,
+        Evidence { observed_only: true, without_client: &[] },
         &mut |expectation, wanted| spread(expectation, wanted, &opened.bound, args, limits),
     );
     let mut notes = assembly::notes_of(&expansion, subject.snapshot.packet_filters.as_ref());

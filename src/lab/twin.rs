@@ -27,7 +27,7 @@ use super::ops::{Action, Plan};
 use crate::model::filters::PacketFilters;
 use crate::model::topology::Node;
 use crate::model::topology::setting_path;
-use crate::model::{Family, IfName, Interface, Snapshot, Source};
+use crate::model::{Family, IfName, Interface, LinkKind, Snapshot, Source};
 use crate::plan::clients::{Addresses, Clients};
 use crate::plan::local_table::LocalAddresses;
 use crate::plan::reach;
@@ -223,7 +223,7 @@ impl<'a> Builder<'a> {
         let snapshot = self.snapshot;
         for interface in &snapshot.interfaces {
             let name = &interface.name;
-            let kind = interface.kind.as_deref().unwrap_or("of an unknown kind");
+            let kind = interface.kind.as_ref().map_or("of an unknown kind", LinkKind::as_str);
             match self.roles.get(&interface.index) {
                 Some(Role::Wire) if kind != "veth" => self.skipped(format!(
                     "{name} ({kind}) is one end of a veth pair: what its driver, or what it is made of, does to packets is not copied"
@@ -445,14 +445,16 @@ impl<'a> Builder<'a> {
 
 fn role(snapshot: &Snapshot, interface: &Interface) -> Role {
     let link = interface.link.and_then(|link| snapshot.interface(link));
-    match (interface.kind.as_deref(), link) {
-        (Some("bridge"), _) => Role::Bridge,
-        (Some("vrf"), _) => interface.vrf_table.map_or(Role::Absent, Role::Vrf),
-        (Some("macvlan"), Some(parent)) if !parent.loopback && parent.kind.as_deref() != Some("macvlan") => {
+    match (interface.kind.as_ref(), link) {
+        (Some(LinkKind::Bridge), _) => Role::Bridge,
+        (Some(LinkKind::Vrf), _) => interface.vrf_table.map_or(Role::Absent, Role::Vrf),
+        (Some(LinkKind::Macvlan), Some(parent))
+            if !parent.loopback && parent.kind != Some(LinkKind::Macvlan) =>
+        {
             Role::Macvlan(parent.index)
         }
-        (Some("veth"), Some(other))
-            if other.kind.as_deref() == Some("veth") && other.link == Some(interface.index) =>
+        (Some(LinkKind::Veth), Some(other))
+            if other.kind == Some(LinkKind::Veth) && other.link == Some(interface.index) =>
         {
             Role::Pair(other.index)
         }

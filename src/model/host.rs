@@ -1,6 +1,7 @@
 //! Snapshot of a host's network: interfaces, addresses, routes and the settings that affect binds.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::addr::{AddrClass, Family};
 use super::filters::PacketFilters;
 use super::ifname::IfName;
+use super::link_kind::LinkKind;
 
 /// The host on which a document was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +89,7 @@ pub struct Interface {
     pub multicast: bool,
     /// Kind: `loopback`, `ether`, or a driver's kind such as `veth`, `bridge`, `macvlan`, `tun`, `vxlan`; null if the
     /// system does not report it.
-    pub kind: Option<String>,
+    pub kind: Option<LinkKind>,
     /// Maximum transmission unit in bytes; null when the system does not say.
     pub mtu: Option<u32>,
     /// Link-layer address as `02:fc:00:00:00:01`, or null.
@@ -447,9 +449,46 @@ pub struct Rule {
     pub goto: Option<u32>,
     /// The table; null for an action other than a lookup.
     pub table: Option<u32>,
-    /// Action: `lookup`, `l3mdev`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`; `other` if it has a condition
-    /// or an action that this program does not know.
-    pub action: String,
+    /// What it does with a packet that it matches.
+    pub action: RuleAction,
+}
+
+/// The action of a rule (`FR_ACT_*` of `linux/fib_rules.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleAction {
+    /// Look up the destination in the rule's table.
+    Lookup,
+    /// Look up the destination in the table of the packet's VRF.
+    L3mdev,
+    /// Drop the packet.
+    Blackhole,
+    /// Refuse the packet: no route to the host.
+    Unreachable,
+    /// Refuse the packet: prohibited.
+    Prohibit,
+    /// Continue with a later rule.
+    Goto,
+    /// Continue with the next rule.
+    Nop,
+    /// The rule has a condition or an action that this program does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl fmt::Display for RuleAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            RuleAction::Lookup => "lookup",
+            RuleAction::L3mdev => "l3mdev",
+            RuleAction::Blackhole => "blackhole",
+            RuleAction::Unreachable => "unreachable",
+            RuleAction::Prohibit => "prohibit",
+            RuleAction::Goto => "goto",
+            RuleAction::Nop => "nop",
+            RuleAction::Other => "other",
+        })
+    }
 }
 
 impl Rule {
@@ -476,7 +515,7 @@ impl Rule {
             users: None,
             goto: None,
             table: None,
-            action: String::new(),
+            action: RuleAction::Nop,
         }
     }
 }

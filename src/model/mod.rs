@@ -18,6 +18,7 @@ pub mod host;
 pub mod ifname;
 pub mod inventory;
 pub mod kernel_release;
+pub mod link_kind;
 pub mod not_examined;
 pub mod reach;
 pub mod rehearsal;
@@ -37,13 +38,14 @@ pub use filter_result::{
 pub use filtered_exposure::{FilteredExposure, ReachedFrom};
 pub use host::{
     AddrState, Host, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind, RouterPreference, Rule,
-    Scope, Snapshot,
+    RuleAction, Scope, Snapshot,
 };
 pub use ifname::IfName;
 pub use inventory::{
     Activation, ClientPorts, Inventory, KernelHolder, Lifetime, ListeningSocket, Owner, Owners, PortHolder,
     Queue, SocketState,
 };
+pub use link_kind::LinkKind;
 pub use not_examined::{AttachedProgram, NotExamined, OtherKind, OtherSocket};
 pub use reach::{Outcome, PacketsSeen, Source};
 pub use socket::{Phase, Protocol, SocketSpec, SocketView, V6Only};

@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::local_table::{Ipv4Kind, LocalAddresses};
 use super::socket_table::{Entry, Local};
 use crate::code::Code;
-use crate::model::{AddrState, Errno, Family, Interface, Phase, Protocol, Snapshot, SocketSpec, V6Only};
+use crate::model::{
+    AddrState, Errno, Family, Interface, LinkKind, Phase, Protocol, Snapshot, SocketSpec, V6Only,
+};
 
 /// Privileges of the binding process. They depend on the caller and are therefore a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +120,7 @@ fn examine(
 /// The VRF that an interface is or belongs to; 0 if none.
 #[must_use]
 pub fn vrf_of(snapshot: &Snapshot, interface: &Interface) -> u32 {
-    let is_vrf = |interface: &Interface| interface.kind.as_deref() == Some("vrf");
+    let is_vrf = |interface: &Interface| interface.kind == Some(LinkKind::Vrf);
     if is_vrf(interface) {
         return interface.index;
     }

@@ -365,7 +365,7 @@ fn hosts6(net: Ipv6Net) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{IfName, InterfaceAddress};
+    use crate::model::{IfName, InterfaceAddress, LinkKind};
 
     fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Interface {
         let addresses = addresses.iter().map(|&(text, prefix)| {
@@ -376,7 +376,7 @@ mod tests {
             up: true,
             running: true,
             multicast: true,
-            kind: Some("veth".to_owned()),
+            kind: Some(LinkKind::Veth),
             addresses: addresses.collect(),
             ..Interface::new(index, IfName::from(name))
         }

@@ -8,7 +8,7 @@ use super::bind_check::{Availability, Refusal, Rights, availability};
 use super::local_table::LocalAddresses;
 use crate::code::Code;
 use crate::model::addr::text;
-use crate::model::{AddrClass, Errno, Family, IfName, Interface, Snapshot, SocketSpec, V6Only};
+use crate::model::{AddrClass, Errno, Family, IfName, Interface, LinkKind, Snapshot, SocketSpec, V6Only};
 use crate::profile::bind::glob;
 use crate::profile::{Bind, Listener, Profile, Scope, Selector, WhenMissing};
 
@@ -189,8 +189,8 @@ impl Expander<'_> {
     /// Packets that arrive on a port of a bridge or bond count as arrived on the master.
     fn note_master(&mut self, listener: &Listener, device: &Interface) {
         let master = device.master.and_then(|index| self.snapshot.interface(index));
-        let Some(master) = master.filter(|master| master.kind.as_deref() != Some("vrf")) else { return };
-        let kind = master.kind.as_deref().unwrap_or("master");
+        let Some(master) = master.filter(|master| master.kind != Some(LinkKind::Vrf)) else { return };
+        let kind = master.kind.as_ref().map_or("master", LinkKind::as_str);
         let message = format!(
             "{} is a port of the {kind} {master}: packets arrive on {master}, and a listener with the device {} receives none; use device = \"{master}\"",
             device.name,

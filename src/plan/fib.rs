@@ -19,7 +19,7 @@ use tables::{Search, Tables};
 use super::bind_check::vrf_of;
 use super::local_table::{LocalAddresses, TABLE_LOCAL};
 use crate::model::addr::needs_zone;
-use crate::model::{Family, IfName, Interface, Route, Rule, Snapshot};
+use crate::model::{Family, IfName, Interface, Route, Rule, RuleAction, Snapshot};
 
 /// Numbers of the tables `main` and `default` (`linux/rtnetlink.h`).
 pub const TABLE_MAIN: u32 = 254;
@@ -342,7 +342,7 @@ impl<'a> Fib<'a> {
             };
             match matches {
                 Ok(false) => {}
-                Ok(true) if rule.action == "goto" => {
+                Ok(true) if rule.action == RuleAction::Goto => {
                     let target = rule.goto.and_then(|priority| position(steps, next, priority));
                     // The kernel only jumps forwards.
                     next = target.unwrap_or(next);
@@ -354,7 +354,10 @@ impl<'a> Fib<'a> {
                 }
                 Err(fact) => {
                     let unknown = Decision::Unknown { fact, rule: Some(rule) };
-                    if rule.action == "goto" || rule.action == "other" || jumps > steps.len() {
+                    if rule.action == RuleAction::Goto
+                        || rule.action == RuleAction::Other
+                        || jumps > steps.len()
+                    {
                         return unknown;
                     }
                     // What is not known decides only if the rest would decide otherwise.
@@ -372,13 +375,15 @@ impl<'a> Fib<'a> {
     /// What a rule that matches does; `None` where the next rule is asked.
     fn act(&self, rule: &'a Rule, search: &Search<'_>) -> Option<Decision<'a>> {
         let refused = |error| Some(Decision::Refused { error, rule: Some(rule), route: None });
-        match rule.action.as_str() {
-            "nop" => None,
-            "unreachable" => refused(RouteError::NoRoute),
-            "prohibit" => refused(RouteError::Prohibited),
-            "blackhole" => refused(RouteError::Blackhole),
-            "lookup" | "l3mdev" => {
-                let table = if rule.action == "l3mdev" { search.vrf_table } else { rule.table.unwrap_or(0) };
+        match rule.action {
+            // A jump is followed where the rules are walked.
+            RuleAction::Nop | RuleAction::Goto => None,
+            RuleAction::Unreachable => refused(RouteError::NoRoute),
+            RuleAction::Prohibit => refused(RouteError::Prohibited),
+            RuleAction::Blackhole => refused(RouteError::Blackhole),
+            RuleAction::Lookup | RuleAction::L3mdev => {
+                let of_vrf = rule.action == RuleAction::L3mdev;
+                let table = if of_vrf { search.vrf_table } else { rule.table.unwrap_or(0) };
                 let (length, found) = self.tables.find(search, table, Some(rule))?;
                 let suppressed = || {
                     let interface = match &found {
@@ -392,7 +397,7 @@ impl<'a> Fib<'a> {
                 };
                 (!is_throw(&found) && !suppressed()).then_some(found)
             }
-            _ => Some(Decision::Unknown { fact: MissingFact::Rule, rule: Some(rule) }),
+            RuleAction::Other => Some(Decision::Unknown { fact: MissingFact::Rule, rule: Some(rule) }),
         }
     }
 
@@ -419,8 +424,8 @@ impl<'a> Fib<'a> {
             && rule.tos.is_none_or(|tos| tos == flow.tos)
             && rule.dscp.is_none_or(|dscp| dscp == flow.tos >> 2)
             && rule.ip_protocol.is_none_or(|protocol| protocol == flow.protocol);
-        known &= rule.action != "l3mdev" || search.vrf_table != 0;
-        let mut missing = (rule.action == "other").then_some(MissingFact::Rule);
+        known &= rule.action != RuleAction::L3mdev || search.vrf_table != 0;
+        let mut missing = (rule.action == RuleAction::Other).then_some(MissingFact::Rule);
         let mut check = |is: Option<bool>, fact: MissingFact| match is {
             Some(is) => known &= is,
             None => missing = missing.or(Some(fact)),
@@ -478,7 +483,7 @@ fn is_selective(rule: &Rule) -> bool {
         || rule.ip_protocol.is_some()
         || rule.source_ports.is_some()
         || rule.destination_ports.is_some()
-        || rule.action == "other"
+        || rule.action == RuleAction::Other
 }
 
 /// The rules of a family in the order in which the kernel asks them. Rules with the priority of one that every Linux has come after

@@ -37,7 +37,7 @@ use super::socket_table::{Local, Tables};
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{
-    AddrClass, Family, Interface, Outcome, Protocol, Route, RouteKind, Snapshot, SocketSpec, Source,
+    AddrClass, Family, Interface, LinkKind, Outcome, Protocol, Route, RouteKind, Snapshot, SocketSpec, Source,
 };
 
 /// Destination of a connection.
@@ -169,9 +169,9 @@ pub fn wires(snapshot: &Snapshot) -> impl Iterator<Item = &Interface> {
         interface
             .master
             .and_then(|index| snapshot.interface(index))
-            .is_some_and(|master| master.kind.as_deref() != Some("vrf"))
+            .is_some_and(|master| master.kind != Some(LinkKind::Vrf))
     };
-    let has_none = |interface: &Interface| matches!(interface.kind.as_deref(), Some("vrf" | "dummy"));
+    let has_none = |interface: &Interface| matches!(interface.kind, Some(LinkKind::Vrf | LinkKind::Dummy));
     let all = snapshot.interfaces.iter();
     all.filter(move |one| one.up && !one.loopback && !enslaved(one) && !has_none(one))
 }

@@ -99,7 +99,7 @@ pub fn human(snapshot: &Snapshot, width: usize, color: bool, mut out: impl io::W
         cell(&mut line, 0, BOLD, color, |out| push_bytes(out, interface.name.as_bytes()));
         let _ = write!(line, "  {}", flags(interface));
         if let Some(kind) = &interface.kind {
-            let _ = write!(line, "  {}", escape(kind));
+            let _ = write!(line, "  {}", escape(kind.as_str()));
         }
         if let Some(mtu) = interface.mtu {
             let _ = write!(line, "  mtu {mtu}");

@@ -55,7 +55,7 @@ impl Live {
         match event {
             Event::Started(started) => self.started(started),
             Event::Bound(bound) if self.begun => {
-                let (style, reach) = reach_of(&bound.socket);
+                let (style, reach) = reach_of(&bound.socket, " now");
                 self.told(&bound.socket, style, &format!("is open: {reach}"))
             }
             Event::Bound(bound) => {
@@ -117,7 +117,7 @@ impl Live {
         let mut out = String::from("\n");
         let socket_width = self.sockets.iter().map(|(_, shown)| width(shown)).max().unwrap_or(0);
         for (bound, shown) in &self.sockets {
-            let (style, reach) = reach_of(&bound.socket);
+            let (style, reach) = reach_of(&bound.socket, " now");
             let _ = write!(
                 out,
                 "  {}  {}  {}",
@@ -253,9 +253,8 @@ impl Live {
     }
 
     fn exposure(&self, changed: &ChangedExposure) -> String {
-        let (style, reach) = reach_of(&changed.socket);
+        let (style, reach) = reach_of(&changed.socket, "");
         let time = self.styled(DIM, &changed.time.time_of_day());
-        let reach = reach.strip_suffix(" now").unwrap_or(&reach);
         let text = format!("listener {} ({}) is now {reach}", name_of(&changed.socket), changed.socket);
         format!("{time}  {}\n", self.styled(style, &text))
     }
@@ -339,17 +338,17 @@ fn is_for_this_host(socket: &SocketView) -> bool {
 }
 
 /// Who can reach it, in words.
-fn reach_of(socket: &SocketView) -> (Style, String) {
+fn reach_of(socket: &SocketView, now: &str) -> (Style, String) {
     let exposure = socket.exposure;
     match exposure.widest() {
         // Nothing is joined here, and others may join later.
         _ if socket.protocol == Protocol::Udp && AddrClass::of(socket.address) == AddrClass::Multicast => {
             (OPEN, "open to senders to this group, where it is joined".to_owned())
         }
-        Exposure::None => (DIM, "not reachable now".to_owned()),
+        Exposure::None => (DIM, format!("not reachable{now}")),
         // Whatever happens to the network.
         Exposure::Loopback if is_for_this_host(socket) => (LOOPBACK, "this host only".to_owned()),
-        Exposure::Loopback => (LOOPBACK, "this host only now".to_owned()),
+        Exposure::Loopback => (LOOPBACK, format!("this host only{now}")),
         _ => {
             let whom = |reach| match reach {
                 Exposure::None | Exposure::Loopback => None,
@@ -495,13 +494,13 @@ mod tests {
             reuse_port: None,
             exposure: FamilyExposure::default(),
         };
-        assert!(reach_of(&socket).1.starts_with("open to senders to this group"));
+        assert!(reach_of(&socket, " now").1.starts_with("open to senders to this group"));
         socket.address = [192, 0, 2, 1].into();
-        assert_eq!(reach_of(&socket).1, "not reachable now");
+        assert_eq!(reach_of(&socket, " now").1, "not reachable now");
         socket.exposure = FamilyExposure { ipv4: Exposure::Private, ipv6: Exposure::Private };
-        assert_eq!(reach_of(&socket).1, "open to private networks over IPv4 and IPv6");
+        assert_eq!(reach_of(&socket, " now").1, "open to private networks over IPv4 and IPv6");
         socket.exposure.ipv6 = Exposure::Global;
-        assert_eq!(reach_of(&socket).1, "open to private networks over IPv4, every host over IPv6");
+        assert_eq!(reach_of(&socket, " now").1, "open to private networks over IPv4, every host over IPv6");
     }
 
     #[test]

@@ -31,6 +31,9 @@ const FORMS: [(&str, Form); 4] = [
     ("text/plain", Form::Text),
 ];
 
+/// The status of a response to a method that is not answered.
+const NOT_ALLOWED: &str = "405 Method Not Allowed";
+
 /// The response to a client that uses HTTP; `None` for other clients.
 pub(super) fn answer(input: &[u8], arrival: &Arrival, names: &OwnNames) -> Option<Answer> {
     if input.is_empty() {
@@ -54,7 +57,7 @@ pub(super) fn answer(input: &[u8], arrival: &Arrival, names: &OwnNames) -> Optio
             ),
             Some("GET") => respond(form(&request), arrival, true),
             Some("HEAD") => respond(form(&request), arrival, false),
-            _ => plain("405 Method Not Allowed", "only GET and HEAD are answered\n", true),
+            _ => plain(NOT_ALLOWED, "only GET and HEAD are answered\n", true),
         },
     };
     Some(Answer::Http(response))
@@ -110,7 +113,7 @@ fn response(status: &str, kind: &str, body: &[u8], with_body: bool) -> Vec<u8> {
         out.extend_from_slice(part.as_bytes());
     }
     let _ = write!(out, "{}\r\n", body.len());
-    if status.starts_with("405") {
+    if status == NOT_ALLOWED {
         out.extend_from_slice(b"Allow: GET, HEAD\r\n");
     }
     out.extend_from_slice(

@@ -33,7 +33,16 @@ fn covers(source: &ExpectedSource, cell: &CellReport) -> bool {
     match (source, &cell.source) {
         (ExpectedSource::Loopback, Source::Host) => is_loopback(&cell.destination),
         (ExpectedSource::OwnAddresses, Source::Host) => !is_loopback(&cell.destination),
-        (ExpectedSource::Host, Source::Host) => true,
+        (source, from) => names(source, from),
+    }
+}
+
+/// Whether an expectation's source stands for this one, for some destination at least.
+fn names(source: &ExpectedSource, from: &Source) -> bool {
+    match (source, from) {
+        (ExpectedSource::Loopback | ExpectedSource::OwnAddresses | ExpectedSource::Host, Source::Host) => {
+            true
+        }
         (ExpectedSource::Link(glob), Source::Link(name) | Source::Beyond(name) | Source::From(name, _)) => {
             name.as_str().is_some_and(|name| matches_glob(glob, name))
         }
@@ -109,33 +118,43 @@ pub struct ExpectationReport {
     pub cells: Vec<usize>,
 }
 
+/// What decides about a rule.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Evidence<'a> {
+    /// Only observed results count.
+    pub observed_only: bool,
+    /// Sources from which no client connects, each with the reason.
+    pub without_client: &'a [(Source, String)],
+}
+
 /// Evaluates every rule, as [`judge_with`] does if no connections can be made for a `spread`.
 #[must_use]
 pub fn judge(
     expectations: &[Expectation],
     sockets: &[SocketReport],
     cells: &[CellReport],
-    seen_only: bool,
+    evidence: Evidence<'_>,
 ) -> Vec<ExpectationReport> {
-    judge_with(expectations, sockets, cells, seen_only, &mut |_, _| None)
+    judge_with(expectations, sockets, cells, evidence, &mut |_, _| None)
 }
 
 /// Evaluates every rule. `spread` makes the connections for a `spread` rule, if possible. A result counts as observed
-/// if it was, otherwise as predicted, unless `seen_only`.
+/// if it was, otherwise as predicted, unless the evidence is [`Evidence::observed_only`].
 #[must_use]
 pub fn judge_with(
     expectations: &[Expectation],
     sockets: &[SocketReport],
     cells: &[CellReport],
-    seen_only: bool,
+    evidence: Evidence<'_>,
     spread: &mut dyn FnMut(&Expectation, Spread) -> Option<Judged>,
 ) -> Vec<ExpectationReport> {
     // Indexed by service, because an expectation needs few of many results.
     let mut by_service: HashMap<Service, Vec<Numbered<'_>>> = HashMap::new();
     if !expectations.is_empty() {
         // An expectation is about hosts, not about the addresses that a client binds.
-        let counts =
-            |cell: &CellReport| cell.source_address.is_none() && (!seen_only || cell.observed.is_some());
+        let counts = |cell: &CellReport| {
+            cell.source_address.is_none() && (!evidence.observed_only || cell.observed.is_some())
+        };
         for (index, cell) in cells.iter().enumerate().filter(|(_, cell)| counts(cell)) {
             by_service.entry((cell.protocol, cell.port)).or_default().push((index, cell));
         }
@@ -147,7 +166,12 @@ pub fn judge_with(
             .enumerate()
             .filter(|(_, socket)| expectation.names(socket.socket.listener.as_deref().unwrap_or_default()))
             .unzip();
-        let case = Case { expectation, sockets: &matched, cells: &by_service };
+        let case = Case {
+            expectation,
+            sockets: &matched,
+            cells: &by_service,
+            without_client: evidence.without_client,
+        };
         let mut rules = case.judge();
         if let Some(wanted) = expectation.spread {
             let no_series = "no series of connections was made to count shares in".to_owned();
@@ -183,6 +207,8 @@ struct Case<'a> {
     expectation: &'a Expectation,
     sockets: &'a [&'a SocketReport],
     cells: &'a HashMap<Service, Vec<Numbered<'a>>>,
+    /// See [`Evidence::without_client`].
+    without_client: &'a [(Source, String)],
 }
 
 impl Case<'_> {
@@ -225,6 +251,18 @@ impl Case<'_> {
             add("conflicts_with", self.conflicts_with(&wanted.conflicts_with), none);
         }
         verdicts
+    }
+
+    fn not_attempted(&self, family: &str, source: &ExpectedSource) -> String {
+        self.why_no_client(source, not_attempted(family, source))
+    }
+
+    /// Adds to a message about missing results of this source why no client connects from there, if that is known.
+    fn why_no_client(&self, source: &ExpectedSource, message: String) -> String {
+        match self.without_client.iter().find(|(missing, _)| names(source, missing)) {
+            Some((_, why)) => format!("{message}: no client connects from there, because {why}"),
+            None => message,
+        }
     }
 
     /// The listeners, without duplicates.
@@ -355,9 +393,10 @@ impl Case<'_> {
                     if taken.contains(&Some(true)) {
                         count += 1;
                     } else if looks.is_empty() {
-                        undecided = Some(not_attempted(&format!("{family} "), source));
+                        undecided = Some(self.not_attempted(&format!("{family} "), source));
                     } else if taken.contains(&None) {
-                        undecided = Some(format!("whether {source} reaches {name} is not known"));
+                        let message = format!("whether {source} reaches {name} is not known");
+                        undecided = Some(self.why_no_client(source, message));
                     } else {
                         let first = looks[0];
                         return (
@@ -400,12 +439,13 @@ impl Case<'_> {
                     }
                     Some(true) => return (Verdict::Fail, reached(cell, source)),
                     None => {
-                        return (Verdict::Undecided, format!("whether {source} reaches it is not known"));
+                        let message = format!("whether {source} reaches it is not known");
+                        return (Verdict::Undecided, self.why_no_client(source, message));
                     }
                 }
             }
             if count == before {
-                return (Verdict::Undecided, not_attempted("", source));
+                return (Verdict::Undecided, self.not_attempted("", source));
             }
         }
         if tried.len() < self.min_sources() {
@@ -429,7 +469,10 @@ impl Case<'_> {
             let source = source_of(cell);
             match self.takes(cell, &names) {
                 Some(true) => return (Verdict::Fail, reached(cell, &source)),
-                None => return (Verdict::Undecided, format!("whether {source} reaches it is not known")),
+                None => {
+                    let message = format!("whether {source} reaches it is not known");
+                    return (Verdict::Undecided, self.why_no_client(&source, message));
+                }
                 Some(false) => {}
             }
             if !self.refuses_as_wanted(cell.outcome()) {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::matrix::CellReport;
-use crate::model::{AddrClass, IfName, Snapshot, Source};
+use crate::model::{AddrClass, IfName, LinkKind, Snapshot, Source};
 
 /// An interface: some of the fields that it has in `bindscope.interfaces/1`, with the same names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub struct InterfaceReport {
     /// A loopback interface.
     pub loopback: bool,
     /// Kind; null if the system does not report it.
-    pub kind: Option<String>,
+    pub kind: Option<LinkKind>,
     /// Index of the bridge, VRF or bond it is enslaved to.
     pub master: Option<u32>,
     /// Its addresses, sorted.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::expectations;
+use super::expectations::{self, Evidence};
 use super::matrix::{
     self, BindReport, EventReport, Plan, PredictedBind, Questions, Reachability, Report, SocketReport,
 };
@@ -65,7 +65,7 @@ pub fn assemble(profile: &Profile, expansion: &Expansion, host: TargetHost) -> R
     let cells = matrix::cells(&plan, &host.snapshot, &[]);
     let mut sockets = sockets_of(&plan, &host.snapshot);
     sockets.extend(missing_of(expansion, &host.snapshot));
-    let expectations = expectations::judge(&profile.expectations, &sockets, &cells, false);
+    let expectations = expectations::judge(&profile.expectations, &sockets, &cells, Evidence::default());
     finish(
         Schema::Plan,
         profile,

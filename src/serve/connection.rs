@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use super::error::ConnectionEnd;
 use super::timers::Timers;
 use super::worker::{connection_key, would_block};
 use crate::model::{Arrival, Evidence, Family, Ingress, PathChange};
@@ -41,7 +42,7 @@ pub(super) enum Outcome {
     /// It has ended.
     Closed {
         /// Error to count, if any.
-        error: Option<&'static str>,
+        error: Option<ConnectionEnd>,
         /// Set if later packets arrived on another interface.
         moved: Option<Box<PathChange>>,
     },
@@ -118,7 +119,7 @@ enum Step {
     /// Everything is sent and this end is closed: wait briefly for the client to close.
     Linger,
     /// It is over.
-    Close(Option<&'static str>),
+    Close(Option<ConnectionEnd>),
 }
 
 /// The open connections.
@@ -176,7 +177,7 @@ impl Connections {
                 let id = self.next;
                 self.next += 1;
                 if poller.add(&connection.socket, connection_key(id), interest).is_err() {
-                    let error = Some("connection could not be watched");
+                    let error = Some(ConnectionEnd::Unwatched);
                     return Outcome::Closed { error, moved: None };
                 }
                 connection.watched = interest;
@@ -207,7 +208,7 @@ impl Connections {
             .due(now, |id| open.get(&id).map(|connection| connection.deadline.min(connection.dies)))?;
         let connection = self.open.get_mut(&id)?;
         let step = if connection.dies <= now {
-            Step::Close(Some("connection at its lifetime limit"))
+            Step::Close(Some(ConnectionEnd::Lifetime))
         } else {
             match connection.due {
                 Due::Speak => match connection.describe.take() {
@@ -222,7 +223,7 @@ impl Connections {
                         Step::Wait(Interest::Read)
                     }
                 },
-                Due::Idle => Step::Close(Some("connection idle")),
+                Due::Idle => Step::Close(Some(ConnectionEnd::Idle)),
                 Due::Linger => Step::Close(None),
             }
         };
@@ -249,7 +250,7 @@ impl Connections {
                     connection.watched = interest;
                     return Outcome::Open;
                 }
-                Some("connection could not be watched")
+                Some(ConnectionEnd::Unwatched)
             }
         };
         let moved = connection.moved();
@@ -328,7 +329,7 @@ impl Connection {
             Ok(0) => return self.ended(now, describe),
             Ok(count) => buffer.get(..count).unwrap_or_default(),
             Err(error) if would_block(&error) => return Step::Wait(Interest::Read),
-            Err(_) => return Step::Close(Some("connection reset by the peer")),
+            Err(_) => return Step::Close(Some(ConnectionEnd::Reset)),
         };
         self.read += bytes.len();
         if self.closing {
@@ -387,7 +388,7 @@ impl Connection {
                     self.due = Due::Idle;
                     return Step::Wait(Interest::Write);
                 }
-                Err(_) => return Step::Close(Some("connection reset by the peer")),
+                Err(_) => return Step::Close(Some(ConnectionEnd::Reset)),
             }
         }
         if self.last { self.finish(now) } else { Step::Wait(Interest::Read) }

@@ -4,6 +4,7 @@
 mod backoff;
 pub mod bind;
 mod connection;
+mod error;
 mod interface_names;
 mod network_changes;
 mod network_view;
@@ -28,6 +29,7 @@ use crate::reply::OwnNames;
 use crate::serve::bind::Bound;
 use crate::sys::{Monitor, Poller, Signals};
 
+pub use error::{ConnectionEnd, ServeError};
 pub use network_view::InitialNetwork;
 use network_view::{NetworkView, Seen};
 use worker::{Limits, MONITOR, Worker};
@@ -46,7 +48,7 @@ pub trait Observer {
     /// The accept queue of a listener is full or nearly so: `length` connections wait, and `limit` may.
     fn queue_filled(&mut self, _listener: &str, _length: u32, _limit: u32) {}
     /// `count` errors of a kind, such as `accept EMFILE`.
-    fn error(&mut self, kind: &str, count: u64);
+    fn error(&mut self, error: &ServeError, count: u64);
     /// The host's network changed. `lost` are the sockets that can no longer be reached, `found` those that can be
     /// reached again, as listener and socket.
     fn network_changed(&mut self, change: &Change, lost: &[&SocketView], found: &[&SocketView]);

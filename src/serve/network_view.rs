@@ -275,7 +275,7 @@ impl NetworkView {
                 self.learn_all();
             }
             // What is known stays in use until it can be read again.
-            Err(error) => self.failure = Some(format!("the network cannot be read: {error}")),
+            Err(error) => self.failure = Some(error.to_string()),
         }
         self.refreshed = Instant::now();
         self.rest = rest_after(begun.elapsed(), !self.stale);

@@ -30,7 +30,7 @@ const FIRST_CLIENT_PORT: u16 = 1024;
 
 /// Why a datagram gets no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Withheld {
+pub enum Withheld {
     /// The source port belongs to a service.
     ServicePort,
     /// The datagram is a reply of a program like this one, or a reply of this program, sent back.
@@ -39,14 +39,13 @@ pub(super) enum Withheld {
     TooMany,
 }
 
-impl Withheld {
-    /// Counter name.
-    pub(super) fn kind(self) -> &'static str {
-        match self {
-            Withheld::ServicePort => "datagrams not answered: the source port is that of a service",
-            Withheld::LooksLikeReply => "datagrams not answered: they look like replies",
-            Withheld::TooMany => "datagrams not answered: too many from one sender",
-        }
+impl std::fmt::Display for Withheld {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Withheld::ServicePort => "the source port is that of a service",
+            Withheld::LooksLikeReply => "they look like replies",
+            Withheld::TooMany => "too many from one sender",
+        })
     }
 }
 

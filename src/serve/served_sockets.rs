@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Observer;
 use super::backoff::Backoff;
+use super::error::ServeError;
 use crate::model::{FamilyExposure, SocketView};
 use crate::serve::bind::Bound;
 
@@ -68,7 +69,7 @@ impl Served {
     pub(super) fn count_lost(&mut self, lost: u32, observer: &mut impl Observer) {
         let newly = lost.wrapping_sub(self.lost_in_queue);
         self.lost_in_queue = lost;
-        observer.error("datagrams lost in a full receive queue", u64::from(newly));
+        observer.error(&ServeError::ReceiveQueueFull, u64::from(newly));
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Observer;
 use super::connection::{Fresh, Place};
+use super::error::ServeError;
 use super::interface_names::Period;
 use super::worker::{LONG_AGO, Order, TURN, Worker, bound_address, socket_key};
 use super::worker_group::WorkerGroup;
@@ -179,14 +180,14 @@ impl Worker {
                 if let Some(peer) = peer.as_socket() {
                     return ControlFlow::Continue(Some((socket, peer)));
                 }
-                observer.error("accept: a peer of no known family", 1);
+                observer.error(&ServeError::UnknownPeer, 1);
                 self.crew.release();
                 return ControlFlow::Continue(None);
             }
             Err(error) => error,
         };
         self.crew.release();
-        if self.failed(number, "accept", &error, observer) {
+        if self.failed(number, ServeError::Accept, &error, observer) {
             ControlFlow::Continue(None)
         } else {
             ControlFlow::Break(())
@@ -207,7 +208,7 @@ impl Worker {
         let spec = &served.bound.spec;
         let native_ipv6 = matches!(peer, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none());
         let origin = packet_info::origin_of_connection(&socket, native_ipv6).unwrap_or_else(|error| {
-            observer.error(&format!("ingress interface: {}", sys::errno_of(&error)), 1);
+            observer.error(&ServeError::Ingress(sys::errno_of(&error)), 1);
             None
         });
         // A socket bound to one address has no other, unless TPROXY steers foreign ones to it (IP_TRANSPARENT; not known of an

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Observer;
+use super::error::ServeError;
 use super::interface_names::Period;
 use super::worker::{LONG_AGO, Order, Worker, bound_address, socket_key};
 use crate::attribute::{Raw, attribute_into};
@@ -33,7 +34,7 @@ impl Worker {
                 Ok(datagram) => datagram,
                 Err(error) => {
                     self.crew.release();
-                    if self.failed(number, "receive", &error, observer) {
+                    if self.failed(number, ServeError::Receive, &error, observer) {
                         continue;
                     }
                     break;
@@ -104,11 +105,11 @@ impl Worker {
                 reply.map(|reply| self.replies.limit(datagram.peer, received, reply, Instant::now()));
             match limited {
                 None => {}
-                Some(Err(withheld)) => observer.error(withheld.kind(), 1),
+                Some(Err(withheld)) => observer.error(&ServeError::Withheld(withheld), 1),
                 Some(Ok(reply)) => {
                     let sent = packet_info::send(&bound.socket, reply, datagram.peer, datagram.reply_from);
                     if let Err(error) = sent {
-                        observer.error(&format!("answer a datagram: {}", sys::errno_of(&error)), 1);
+                        observer.error(&ServeError::Answer(sys::errno_of(&error)), 1);
                     }
                 }
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::error::ServeError;
 use crate::model::{Arrival, Errno, Protocol};
 use crate::reply::{OwnNames, READ_LIMIT};
 use crate::serve::bind::Bound;
@@ -228,7 +229,7 @@ impl Worker {
             was_full = full;
             self.quiet = !told && self.crew.is_one();
             if let Some(failure) = self.neighbourhood.take_failure() {
-                observer.error(&failure, 1);
+                observer.error(&ServeError::Network(failure), 1);
             }
             let changes = read.as_deref().unwrap_or_default();
             if self.leads && read.is_some() {
@@ -314,7 +315,7 @@ impl Worker {
     pub(super) fn failed(
         &mut self,
         number: usize,
-        call: &str,
+        call: fn(Errno) -> ServeError,
         error: &io::Error,
         observer: &mut impl Observer,
     ) -> bool {
@@ -328,7 +329,7 @@ impl Worker {
         if errno == Errno::EINTR {
             return true;
         }
-        observer.error(&format!("{call} {errno}"), 1);
+        observer.error(&call(errno), 1);
         match served.backoff.failed(errno) {
             Next::Wait => false,
             Next::Continue => true,
@@ -377,7 +378,7 @@ impl Worker {
     pub(super) fn settle(&mut self, outcome: Outcome, observer: &mut impl Observer) {
         if let Outcome::Closed { error, moved } = outcome {
             if let Some(error) = error {
-                observer.error(error, 1);
+                observer.error(&ServeError::Connection(error), 1);
             }
             if let Some(moved) = moved {
                 observer.path_changed(*moved);

@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, ExitCode, Stdio};
 
-use bindscope::model::{AddrState, Family, IfName, RouteKind, Snapshot};
+use bindscope::model::{AddrState, Family, IfName, LinkKind, RouteKind, RuleAction, Snapshot};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use support::netns::{Netns, harness};
@@ -91,7 +91,7 @@ fn compare_with_ip(netns: &Netns) {
                 i.point_to_point,
                 i.multicast,
                 i.mtu.unwrap(),
-                i.kind.as_deref()
+                i.kind.as_ref().map(LinkKind::as_str)
             )
         })
         .collect();
@@ -280,8 +280,8 @@ fn routes_and_rules_of_all_tables() {
     let six = ours.routes.iter().find(|route| route.table == 300).unwrap();
     assert_eq!(six.gateway, Some("2001:db8::9".parse().unwrap()));
     assert_eq!(
-        ours.rules.iter().map(|rule| (rule.priority, &*rule.action)).collect::<Vec<_>>(),
-        [(50, "lookup"), (51, "lookup"), (70, "lookup"), (71, "lookup"), (60, "lookup")]
+        ours.rules.iter().map(|rule| (rule.priority, rule.action)).collect::<Vec<_>>(),
+        [50, 51, 70, 71, 60].map(|priority| (priority, RuleAction::Lookup))
     );
     let rule = &ours.rules[0];
     assert_eq!(

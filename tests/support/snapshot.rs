@@ -116,7 +116,7 @@ fn interface(ns: &Netns, link: &Value) -> Interface {
         loopback: flag("LOOPBACK"),
         point_to_point: flag("POINTOPOINT"),
         multicast: flag("MULTICAST"),
-        kind: link["linkinfo"]["info_kind"].as_str().map(str::to_owned),
+        kind: link["linkinfo"]["info_kind"].as_str().map(Into::into),
         addresses: addresses.map(|a| address(a, index)).collect(),
         settings,
         ..Interface::new(index, IfName::from(name))

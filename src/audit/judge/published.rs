@@ -58,6 +58,7 @@ impl Judge<'_> {
             report.checks.push(Check {
                 name: format!("{} may be published", one.summary()),
                 socket: None,
+                required_by: None,
                 verdict,
                 because,
                 location: Some(at),

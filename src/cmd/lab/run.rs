@@ -22,10 +22,10 @@ use crate::lab::run::{self as stage, Looked, Opened, Patience};
 use crate::lab::twin;
 use crate::model::{Arrival, Change, Outcome, Schema, SocketView};
 use crate::profile::lab::Teardown;
-use crate::report::expectations;
+use crate::report::expectations::{self, Evidence};
 use crate::report::matrix::{CellReport, ChangedCell, EventReport, Questions, Report, SocketReport};
 use crate::report::plan::{self as assembly, Parts};
-use crate::serve::{Acceptor, Endpoint, Observer};
+use crate::serve::{Acceptor, Endpoint, Observer, ServeError};
 use crate::sys::{Replayed, Signals, netns};
 
 /// Arguments of `bindscope lab run`.
@@ -218,12 +218,9 @@ fn report(
     }
     sockets.extend(assembly::missing_of(&opened.expansion, snapshot));
     let judged = unseen_as_unknown(&cells, &sockets);
-    let mut expectations = expectations::judge(&chosen.profile.expectations, &sockets, &judged, false);
-    let missing = chosen.original.as_ref().map_or(&[][..], |(_, twin)| &twin.without_client);
-    for one in expectations.iter_mut().filter(|one| one.verdict == expectations::Verdict::Undecided) {
-        let source = missing.iter().find(|(source, _)| one.because.contains(&format!("{source} ")));
-        one.because.extend(source.map(|(_, why)| format!(": no client connects from there, because {why}")));
-    }
+    let without_client = chosen.original.as_ref().map_or(&[][..], |(_, twin)| &twin.without_client);
+    let evidence = Evidence { observed_only: false, without_client };
+    let expectations = expectations::judge(&chosen.profile.expectations, &sockets, &judged, evidence);
     let mut notes = assembly::notes_of(&opened.expansion, None);
     if let Some(rules) = lab.rules() {
         // In place of the sentence that they are not looked at.
@@ -570,7 +567,7 @@ impl Observer for Quiet<'_> {
 
     fn over_limit(&mut self, _: &Arrival, _: Option<SystemTime>) {}
 
-    fn error(&mut self, _kind: &str, _count: u64) {}
+    fn error(&mut self, _error: &ServeError, _count: u64) {}
 
     fn network_changed(&mut self, _change: &Change, _lost: &[&SocketView], _found: &[&SocketView]) {}
 

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::cmd::Context;
 use crate::code::Code;
 use crate::diag::{Diagnostic, Severity};
-use crate::model::{Arrival, Change, FamilyExposure, PathChange, SocketView};
+use crate::model::{Arrival, Change, Errno, FamilyExposure, PathChange, SocketView};
 use crate::record::event::{ChangedExposure, ChangedPath, Dropped, Event, FilledQueue, Network, Notice};
 use crate::record::ndjson::{self, BoundLines, Lines};
 use crate::record::sink::Sink;
 use crate::record::tally::Tally;
 use crate::record::time::Time;
 use crate::render::listen::Live;
-use crate::serve::Observer;
+use crate::serve::{Observer, ServeError};
 use crate::sys;
 
 use super::accept_queue::Pressure;
@@ -246,25 +246,30 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// Complains at once, and then of the same at most every ten seconds, with how often it happened meanwhile.
-    fn complain(&mut self, kind: &str, count: u64) {
+    /// Reports an error at once, and the same error again at most every ten seconds, with the number of times.
+    fn complain(&mut self, error: &ServeError, count: u64) {
+        let kind = error.to_string();
         let now = Instant::now();
         let mut common = lock(&self.common);
-        match common.complaints.get_mut(kind) {
+        match common.complaints.get_mut(&kind) {
             Some((since, suppressed)) if now.duration_since(*since) < COMPLAINT_REST => *suppressed += count,
             known => {
                 let times = count + known.map_or(0, |(_, suppressed)| *suppressed);
                 let shown = if times > 1 { format!(" ({times} times)") } else { String::new() };
                 let mut problem = Diagnostic::warning(Code::ARRIVAL_TROUBLE, format!("{kind}{shown}"));
-                if kind.ends_with("EMFILE") {
-                    problem = problem.help("clients wait until others leave; raise the limit of open files (ulimit -n, LimitNOFILE=)");
-                } else if kind.ends_with("ENFILE") {
-                    problem = problem.help("the whole system has no descriptor left: raise fs.file-max");
+                match error.errno() {
+                    Some(Errno::EMFILE) => {
+                        problem = problem.help("clients wait until others leave; raise the limit of open files (ulimit -n, LimitNOFILE=)");
+                    }
+                    Some(Errno::ENFILE) => {
+                        problem = problem.help("the whole system has no descriptor left: raise fs.file-max");
+                    }
+                    _ => {}
                 }
                 // Standard error may be a pipe without a reader. The message is then repeated when there is space
                 // again.
                 let said = self.context.say_within(&problem, Duration::ZERO);
-                common.complaints.insert(kind.to_owned(), (now, if said { 0 } else { times }));
+                common.complaints.insert(kind, (now, if said { 0 } else { times }));
             }
         }
     }
@@ -290,11 +295,13 @@ impl Observer for Reporter<'_> {
         });
     }
 
-    fn error(&mut self, kind: &str, count: u64) {
-        self.tally.error(kind, count);
-        // What a single peer does is counted; what concerns the program is said.
-        if !kind.starts_with("connection") && count > 0 {
-            self.complain(kind, count);
+    fn error(&mut self, error: &ServeError, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.tally.error(&error.to_string(), count);
+        if !error.is_of_client() {
+            self.complain(error, count);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use super::COPIED;
-use crate::model::{AddrState, Interface, InterfaceAddress, Snapshot};
+use crate::model::{AddrState, Interface, InterfaceAddress, LinkKind, RuleAction, Snapshot};
 
 /// How the host of `copy` differs from `original` in what a twin copies, one sentence for each difference.
 #[must_use]
@@ -14,7 +14,7 @@ pub fn differences(original: &Snapshot, copy: &Snapshot) -> Vec<String> {
         let name = &interface.name;
         match copy.interface_named(name) {
             // Said where it is left out.
-            None if interface.kind.as_deref() == Some("vrf") && interface.vrf_table.is_none() => {}
+            None if interface.kind == Some(LinkKind::Vrf) && interface.vrf_table.is_none() => {}
             None => out.push(format!("{name} could not be copied")),
             Some(other) => of_interface(interface, other, &mut out),
         }
@@ -86,7 +86,7 @@ pub fn differences(original: &Snapshot, copy: &Snapshot) -> Vec<String> {
     // What is too much for a copy was said already.
     let known = |snapshot: &Snapshot| {
         let mut snapshot = snapshot.clone();
-        snapshot.rules.retain(|rule| rule.action != "other");
+        snapshot.rules.retain(|rule| rule.action != RuleAction::Other);
         rules(&snapshot)
     };
     sets("rule", &known(original), &known(copy), &mut out);
@@ -117,7 +117,8 @@ fn of_interface(original: &Interface, copy: &Interface, out: &mut Vec<String>) {
     compare("the state (up, running)", &(original.up, original.running), &(copy.up, copy.running));
     compare("the MTU", &original.mtu, &copy.mtu);
     // What is copied as something else was said already.
-    if matches!(original.kind.as_deref(), Some("veth" | "bridge" | "macvlan" | "ether")) {
+    if matches!(original.kind, Some(LinkKind::Veth | LinkKind::Bridge | LinkKind::Macvlan | LinkKind::Ether))
+    {
         compare("multicast", &original.multicast, &copy.multicast);
     }
     for setting in COPIED {

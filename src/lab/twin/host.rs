@@ -6,7 +6,9 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{Attachment, Builder, COPIED, ETH0, Role, eth0, families, plain};
 use crate::lab::ops::{Action, loopback};
-use crate::model::{AddrState, Family, IfName, Interface, InterfaceAddress, Route, RouteKind, Rule};
+use crate::model::{
+    AddrState, Family, IfName, Interface, InterfaceAddress, Route, RouteKind, Rule, RuleAction,
+};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
 
 impl<'a> Builder<'a> {
@@ -369,12 +371,11 @@ impl<'a> Builder<'a> {
         for rule in &self.snapshot.rules {
             if let Some(own) = gone.iter().position(|own| own == rule) {
                 gone.remove(own);
-            } else if vrfs && rule.action == "l3mdev"
-                || matches!(
-                    rule.action.as_str(),
-                    "lookup" | "goto" | "nop" | "blackhole" | "unreachable" | "prohibit"
-                )
-            {
+            } else if match rule.action {
+                RuleAction::L3mdev => vrfs,
+                RuleAction::Other => false,
+                _ => true,
+            } {
                 self.twin.plan.push(0, Action::Rule(rule.clone()));
             } else {
                 self.skipped(format!(
@@ -402,7 +403,7 @@ impl<'a> Builder<'a> {
 
 /// The rule that comes with the first VRF (`vrf_add_fib_rules()`).
 fn rule_of_vrfs(family: Family) -> Rule {
-    Rule { priority: 1000, action: "l3mdev".to_owned(), ..Rule::any(family) }
+    Rule { priority: 1000, action: RuleAction::L3mdev, ..Rule::any(family) }
 }
 
 fn is_automatic(interface: &Interface, address: &InterfaceAddress) -> bool {

@@ -13,7 +13,7 @@ use super::HostView;
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{
-    AddrState, Family, IfName, Interface, InterfaceAddress, Protocol, RouteKind, Rule, Scope,
+    AddrState, Family, IfName, Interface, InterfaceAddress, LinkKind, Protocol, RouteKind, Rule, Scope,
 };
 use crate::plan::fib::{Decision, Fact, Flow, MissingFact, RouteError};
 
@@ -313,13 +313,13 @@ impl HostView<'_> {
     /// Whether two interfaces are on one link: the same, or a macvlan interface and its parent.
     pub(super) fn same_wire(&self, a: u32, b: u32) -> bool {
         let root = |index: u32| match self.by_index.get(&index) {
-            Some(one) if one.kind.as_deref() == Some("macvlan") => one.link.unwrap_or(index),
+            Some(one) if one.kind == Some(LinkKind::Macvlan) => one.link.unwrap_or(index),
             _ => index,
         };
         let bridge = |index: u32| {
             let master = self.by_index.get(&index).and_then(|one| one.master);
             let is_bridge = |master: &u32| {
-                self.by_index.get(master).is_some_and(|one| one.kind.as_deref() == Some("bridge"))
+                self.by_index.get(master).is_some_and(|one| one.kind == Some(LinkKind::Bridge))
             };
             master.filter(is_bridge).unwrap_or(index)
         };

@@ -14,8 +14,8 @@ use super::{Destination, Reach, Source};
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{
-    Answer, AnswerKind, Family, FilterDecision, FilterVerdict, IfName, Interface, Outcome, Protocol,
-    Snapshot, Translated,
+    Answer, AnswerKind, Family, FilterDecision, FilterVerdict, IfName, Interface, LinkKind, Outcome,
+    Protocol, Snapshot, Translated,
 };
 use crate::plan::fib::{Decision, Fact, Flow};
 use crate::plan::filter::packet::{Device, Packet};
@@ -246,11 +246,7 @@ fn neighbour(view: &HostView<'_>, client: &Client) -> Option<Neighbour> {
 }
 
 fn device(interface: &Interface) -> Device {
-    let ethernet = interface.mac.is_some()
-        && matches!(
-            interface.kind.as_deref(),
-            Some("ether" | "veth" | "bridge" | "vlan" | "macvlan" | "bond" | "team" | "dummy" | "tap")
-        );
+    let ethernet = interface.mac.is_some() && interface.kind.as_ref().is_some_and(LinkKind::is_ethernet);
     let hardware = match (interface.loopback, ethernet) {
         (true, _) => Some(LOOPBACK),
         (_, true) => Some(ETHERNET),

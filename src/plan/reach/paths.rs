@@ -7,7 +7,7 @@ use super::answer::{Answer, Answering, Question, Verdict};
 use super::{Destination, wires};
 use crate::code::Code;
 use crate::model::addr::needs_zone;
-use crate::model::{AddrClass, Family, IfName, Interface, Outcome, RouteKind, Snapshot, Source};
+use crate::model::{AddrClass, Family, IfName, Interface, LinkKind, Outcome, RouteKind, Snapshot, Source};
 use crate::plan::bind_check::vrf_of;
 use crate::plan::clients::{Addresses, Clients};
 use crate::plan::fib::{Decision, Fib, Flow, TABLE_MAIN};
@@ -104,7 +104,7 @@ impl<'a> HostView<'a> {
         let clients = Clients::new(snapshot, local);
         for wire in wires(snapshot) {
             let shared = snapshot.interfaces.iter().any(|other| {
-                let macvlan = [other, wire].iter().any(|one| one.kind.as_deref() == Some("macvlan"));
+                let macvlan = [other, wire].iter().any(|one| one.kind == Some(LinkKind::Macvlan));
                 macvlan && other.index != wire.index && view.same_wire(other.index, wire.index)
             });
             let resolves = !shared && !wire.no_arp && !wire.point_to_point && wire.mac.is_some();

@@ -33,6 +33,7 @@ fn hostile() -> Report {
     report.body.checks.push(Check {
         name: "tcp <a>\n".to_owned(),
         socket: Some(0),
+        required_by: None,
         verdict: Verdict::Fail,
         because: "\u{1b}]]>".to_owned(),
         location: None,

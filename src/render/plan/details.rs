@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::{bind_word, is_probe};
 use crate::escape::{escape, printable};
 use crate::model::{
-    Answer, Errno, Exposure, FilterDecision, IfName, Outcome, PacketsSeen, Protocol, Schema, Translated,
+    Answer, Errno, Exposure, FilterDecision, IfName, Outcome, PacketsSeen, Protocol, Schema, Source,
+    Translated,
 };
 use crate::plan::predict::BindOutcome;
 use crate::render::filter;
@@ -226,7 +227,7 @@ pub(super) fn reach(out: &mut String, report: &Report, paint: &Paint, width: usi
     // Service, and by number: source, row, destination.
     let mut lines: Vec<((Protocol, u16), [u32; 3])> = Vec::with_capacity(report.cells.len());
     for cell in &report.cells {
-        let source = sources.number((&cell.source, cell.source_address.as_deref()), || source_of(cell));
+        let source = sources.number((&cell.source, cell.source_address.as_deref()), || cell);
         let row = rows.number(likeness(cell), || row_of(cell));
         let destination = destinations.number(&*cell.destination, || printable(&cell.destination));
         lines.push(((cell.protocol, cell.port), [source, row, destination]));
@@ -264,11 +265,11 @@ pub(super) fn reach(out: &mut String, report: &Report, paint: &Paint, width: usi
         let _ = writeln!(out, "{}", paint.tone(Tone::Strong, &format!("{protocol} {named} {ports}")));
         for of_source in table.chunk_by(|a, b| a[0] == b[0]) {
             let Some(source) = sources.of(of_source[0][0]) else { continue };
-            let from = match source.as_str() {
-                "host" => "from this host".to_owned(),
-                _ if source.starts_with("host as ") => source.replacen("host", "from this host", 1),
-                _ if from_here => format!("from {source}, predicted only"),
-                _ => format!("from {source}"),
+            let from = match (&source.source, &source.source_address) {
+                (Source::Host, None) => "from this host".to_owned(),
+                (Source::Host, Some(address)) => format!("from this host as {}", printable(address)),
+                _ if from_here => format!("from {}, predicted only", source_of(source)),
+                _ => format!("from {}", source_of(source)),
             };
             let _ = writeln!(out, "  {from}");
             for of_row in of_source.chunk_by(|a, b| a[1] == b[1]) {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::netlink::attribute;
 use super::network::{NESTED, NLM_F_CREATE_EXCL, Network, af, index, octets, terminated};
-use crate::model::{Family, IfName, ROUTE_METRICS, RouteKind, RouterPreference, Rule};
+use crate::model::{Family, IfName, ROUTE_METRICS, RouteKind, RouterPreference, Rule, RuleAction};
 use crate::sys::{Error, NewRoute};
 
 // `linux/rtnetlink.h`
@@ -149,14 +149,14 @@ impl Network {
         const FRA_DPORT_RANGE: u16 = 24;
         const FRA_DSCP: u16 = 25;
         const INVERT: u32 = 2;
-        let action = match rule.action.as_str() {
-            "lookup" | "l3mdev" => 1,
-            "goto" => 2,
-            "nop" => 3,
-            "blackhole" => 6,
-            "unreachable" => 7,
-            "prohibit" => 8,
-            _ => return Err(Error::Unsupported { what: "a rule of this kind" }),
+        let action = match rule.action {
+            RuleAction::Lookup | RuleAction::L3mdev => 1,
+            RuleAction::Goto => 2,
+            RuleAction::Nop => 3,
+            RuleAction::Blackhole => 6,
+            RuleAction::Unreachable => 7,
+            RuleAction::Prohibit => 8,
+            RuleAction::Other => return Err(Error::Unsupported { what: "a rule of this kind" }),
         };
         let length = |net: Option<IpNet>| net.map_or(0, |net| net.prefix_len());
         let table = rule.table.unwrap_or(0);
@@ -183,7 +183,7 @@ impl Network {
         ] {
             message.extend(value.map(|value| attribute(kind, &value.to_ne_bytes())).unwrap_or_default());
         }
-        if rule.action == "l3mdev" {
+        if rule.action == RuleAction::L3mdev {
             message.extend(attribute(FRA_L3MDEV, &[1]));
         }
         for (kind, value) in [(FRA_IP_PROTO, rule.ip_protocol), (FRA_DSCP, rule.dscp)] {

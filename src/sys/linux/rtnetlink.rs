@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::netlink::{attribute, attributes, read, until_nul};
 use crate::model::{
-    AddrClass, AddrState, Family, IfName, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind,
-    RouterPreference, Rule, Scope, addr,
+    AddrClass, AddrState, Family, IfName, Interface, InterfaceAddress, LinkKind, ROUTE_METRICS, Route,
+    RouteKind, RouterPreference, Rule, RuleAction, Scope, addr,
 };
 
 const AF_INET: u8 = 2;
@@ -128,7 +128,7 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
         point_to_point: flags & IFF_POINTOPOINT != 0,
         multicast: flags & IFF_MULTICAST != 0,
         no_arp: flags & IFF_NOARP != 0,
-        kind: hardware_kind(hardware).map(str::to_owned),
+        kind: hardware_kind(hardware),
         ..Interface::new(u32::from_ne_bytes(read(payload, 4)?), IfName::from_bytes(b""))
     };
     let mut elsewhere = false;
@@ -143,11 +143,11 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
             18 => {
                 // IFLA_INFO_KIND
                 if let Some((_, kind)) = attributes(value).find(|(kind, _)| *kind == 1) {
-                    interface.kind = Some(String::from_utf8_lossy(until_nul(kind)).into_owned());
+                    interface.kind = Some(String::from_utf8_lossy(until_nul(kind)).into_owned().into());
                 }
                 // IFLA_INFO_DATA, IFLA_VRF_TABLE
                 let data = attributes(value).find(|(kind, _)| *kind == 2).map(|(_, data)| data);
-                if let Some(data) = data.filter(|_| interface.kind.as_deref() == Some("vrf")) {
+                if let Some(data) = data.filter(|_| interface.kind == Some(LinkKind::Vrf)) {
                     let table = attributes(data).find(|(kind, _)| *kind == 1);
                     interface.vrf_table = table.and_then(|(_, table)| u32_of(table));
                 }
@@ -171,16 +171,16 @@ pub fn link(payload: &[u8]) -> Option<Interface> {
 }
 
 /// Some `ARPHRD_*` of `linux/if_arp.h`; the kind from the driver is preferred if there is one.
-fn hardware_kind(hardware: u16) -> Option<&'static str> {
-    match hardware {
-        1 => Some("ether"),
-        512 => Some("ppp"),
-        768 => Some("ipip"),
-        769 => Some("ip6tnl"),
-        772 => Some("loopback"),
-        776 => Some("sit"),
-        _ => None,
-    }
+fn hardware_kind(hardware: u16) -> Option<LinkKind> {
+    Some(match hardware {
+        1 => LinkKind::Ether,
+        512 => "ppp".into(),
+        768 => "ipip".into(),
+        769 => "ip6tnl".into(),
+        772 => LinkKind::Loopback,
+        776 => "sit".into(),
+        _ => return None,
+    })
 }
 
 /// The text of an Ethernet address; others (tunnels have their IP endpoints here) have none.
@@ -467,18 +467,18 @@ pub fn rule(payload: &[u8]) -> Option<Rule> {
         (_, mask) => mask,
     };
     let action = match *payload.get(7)? {
-        1 if l3mdev => "l3mdev",
-        1 => "lookup",
-        2 => "goto",
-        3 => "nop",
-        6 => "blackhole",
-        7 => "unreachable",
-        8 => "prohibit",
-        _ => "other",
+        1 if l3mdev => RuleAction::L3mdev,
+        1 => RuleAction::Lookup,
+        2 => RuleAction::Goto,
+        3 => RuleAction::Nop,
+        6 => RuleAction::Blackhole,
+        7 => RuleAction::Unreachable,
+        8 => RuleAction::Prohibit,
+        _ => RuleAction::Other,
     };
-    rule.action = if exact { action } else { "other" }.to_owned();
-    rule.table = (action == "lookup").then_some(table);
-    rule.goto = goto.filter(|_| action == "goto");
+    rule.action = if exact { action } else { RuleAction::Other };
+    rule.table = (action == RuleAction::Lookup).then_some(table);
+    rule.goto = goto.filter(|_| action == RuleAction::Goto);
     Some(rule)
 }
 
@@ -490,7 +490,7 @@ pub fn standard_rules(family: Family) -> Vec<Rule> {
     let rule = |&(priority, table): &(u32, u32)| Rule {
         priority,
         table: Some(table),
-        action: "lookup".to_owned(),
+        action: RuleAction::Lookup,
         ..Rule::any(family)
     };
     all.iter().take(count).map(rule).collect()
@@ -542,14 +542,14 @@ mod tests {
     fn conditions_without_a_place_are_not_hidden() {
         let mut payload = vec![AF_INET, 0, 0, 0, 100, 0, 0, 1, 0, 0, 0, 0];
         payload.extend(attribute(6, &5u32.to_ne_bytes()));
-        assert_eq!(rule(&payload).unwrap().action, "lookup");
+        assert_eq!(rule(&payload).unwrap().action, RuleAction::Lookup);
         payload.extend(attribute(22, &[6]));
         assert_eq!(
-            (&*rule(&payload).unwrap().action, rule(&payload).unwrap().ip_protocol),
-            ("lookup", Some(6))
+            (rule(&payload).unwrap().action, rule(&payload).unwrap().ip_protocol),
+            (RuleAction::Lookup, Some(6))
         );
         payload.extend(attribute(12, &[0, 0, 0, 0, 0, 0, 0, 5]));
-        assert_eq!(rule(&payload).unwrap().action, "other");
+        assert_eq!(rule(&payload).unwrap().action, RuleAction::Other);
         assert_eq!(rule(&payload).unwrap().table, Some(100));
     }
 

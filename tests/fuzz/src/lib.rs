@@ -92,7 +92,7 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
         })
         .collect();
     let cells = matrix::cells(&plan, host, &[]);
-    let expectations = expectations::judge(&profile.expectations, &sockets, &cells, false);
+    let expectations = expectations::judge(&profile.expectations, &sockets, &cells, Default::default());
     let missing = expansion.missing.iter().map(|missing| missing.message.clone()).collect();
     let body = Reachability {
         profile: profile.name.clone(),

@@ -99,7 +99,7 @@ fn an_interface(bytes: &mut Unstructured<'_>, index: u32) -> Result<Interface> {
     interface.point_to_point = bytes.ratio(1, 8)?;
     interface.master = if bytes.ratio(1, 8)? { Some(bytes.int_in_range(1..=6)?) } else { None };
     if bytes.ratio(1, 8)? {
-        interface.kind = Some(bytes.choose(&["vrf", "bridge", "veth", "loopback"])?.to_string());
+        interface.kind = Some(bytes.choose(&["vrf", "bridge", "veth", "loopback"])?.to_owned().into());
     }
     for name in ["ipv4.route_localnet", "ipv6.disable_ipv6", "ipv4.rp_filter", "ipv4.arp_ignore"] {
         if bytes.ratio(1, 8)? {

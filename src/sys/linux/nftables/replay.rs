@@ -59,6 +59,8 @@ struct Replay<'a> {
     prepared: BTreeMap<usize, Prepared>,
     /// What is left out, by reason: places.
     left_out: BTreeMap<String, Vec<usize>>,
+    /// Objects that the kernel reads back differently.
+    differing: Vec<usize>,
     out: Replayed,
 }
 
@@ -310,9 +312,7 @@ impl Replay<'_> {
                 }
             }
         }
-        if !differing.is_empty() {
-            self.left_out.insert("the kernel reads it back differently".to_owned(), differing);
-        }
+        self.differing = differing;
     }
 
     /// Sentences about what is missing.
@@ -327,7 +327,12 @@ impl Replay<'_> {
                 *number
             }));
         }
-        for (reason, places) in &self.left_out {
+        let not_copied =
+            self.left_out.iter().map(|(reason, places)| ("is not copied", reason.as_str(), places));
+        let changed =
+            ("is not the same in the copy", "the kernel reads it back differently", &self.differing);
+        let all = not_copied.chain([changed].into_iter().filter(|(.., places)| !places.is_empty()));
+        for (what, reason, places) in all {
             let named = places.iter().take(MOST_NAMED).filter_map(|place| {
                 Some(words(self.objects.get(*place)?, numbers.get(*place).copied().flatten()))
             });
@@ -335,8 +340,6 @@ impl Replay<'_> {
             if places.len() > MOST_NAMED {
                 named.push(format!("{} more", places.len() - MOST_NAMED));
             }
-            let what =
-                if reason.contains("differently") { "is not the same in the copy" } else { "is not copied" };
             self.out.missing.push(format!("{} {what}: {}", named.join(", "), reason));
         }
     }

@@ -305,7 +305,7 @@ fn wrong_guesses_are_answered_with_the_right_spelling() {
         ("listen --port=8080", "listen 0.0.0.0:8080"),
         ("listen -i eth0", "listen eth0:8080"),
         ("listen --interface eth0 --port 99", "listen eth0:99"),
-        ("listen --host :: --port 99", "listen [::]:99"),
+        ("listen --host :: --port 99", "listen '[::]:99'"),
         ("listen eth0", "eth0:8080"),
         ("listen --udp 53", "udp:"),
         ("plan 0.0.0.0", "0.0.0.0:8080"),
@@ -322,7 +322,7 @@ fn wrong_guesses_are_answered_with_the_right_spelling() {
         ("profiles", "bindscope explain"),
         ("bs2001", "bindscope explain BS2001"),
         ("listen tcp://0.0.0.0:8080", "0.0.0.0:8080"),
-        ("listen --config a.toml", "bindscope listen FILE"),
+        ("listen --config a.toml", "bindscope listen a.toml"),
     ] {
         let arguments: Vec<&str> = line.split(' ').collect();
         let output = run(&arguments);

@@ -46,6 +46,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
 }
 
 fn pages(names: &[String]) -> Result<String, Failure> {
+    // The words of one name, such as an error message.
+    if names.len() > 1
+        && let Ok(page) = explain::find(&names.join(" "))
+    {
+        return Ok(page.markdown.to_owned());
+    }
     let (mut found, mut unknown): (Vec<&str>, Vec<Diagnostic>) = (Vec::new(), Vec::new());
     for name in names {
         match explain::find(name) {
@@ -91,6 +97,9 @@ fn topics() -> String {
 
 fn no_page(name: &str, near: &[&str]) -> Diagnostic {
     let problem = Diagnostic::error(Code::UNKNOWN_NAME, format!("no code and no topic is called {name}"));
+    if crate::cmd::spelling::corrected(name).is_some() {
+        return problem.help(format!("to see what answers there, write: bindscope why {}", crate::escape::shell(name)));
+    }
     let problem = match near {
         [] => problem,
         near => problem.help(format!("did you mean {}?", near.join(" or "))),

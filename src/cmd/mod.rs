@@ -6,6 +6,7 @@ mod format_args;
 mod guesses;
 mod input;
 mod lazy_args;
+mod spelling;
 mod targets;
 
 pub mod audit;

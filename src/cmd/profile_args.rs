@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::input::{self, Kind};
 use super::targets::{self, Target};
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, spelling};
 use crate::code::Code;
 use crate::diag::{Diagnostic, Place};
 use crate::escape::escape;
@@ -88,15 +88,6 @@ impl ProfileArgs {
             (None, true) => named(OsStr::new(default)),
             (None, false) => Ok(Profile::named("command line")),
         };
-        if name.is_none()
-            && targets.iter().any(|target| matches!(target, Target::Bind(text) if is_port(text)))
-        {
-            let note = "a port without an address is opened on loopback, for this host only";
-            context.say(
-                &Diagnostic::note(Code::LOOPBACK_ASSUMED, note)
-                    .help("write 0.0.0.0:PORT or [::]:PORT to let other hosts in"),
-            );
-        }
         let mut profile = loaded.unwrap_or_else(|wrong| {
             problems.extend(wrong);
             Profile::named(default)
@@ -116,19 +107,51 @@ impl ProfileArgs {
                     }
                     profile.listeners.push(listener);
                 }
-                Err(problem) => problems.push(problem),
+                Err(problem) => problems.push(on_one_line(problem, text)),
             }
         }
         if problems.is_empty()
             && let Err(problem) = profile::within_limits(&profile)
         {
-            problems.push(problem);
+            let range = binds.iter().find(|text| is_port(text) && text.contains('-'));
+            problems.push(match range {
+                Some(range) => {
+                    problem.help(format!("to test the ports of this host that are open: bindscope probe --ports {range}"))
+                }
+                None => problem,
+            });
         }
         if self.strict {
             problems.extend(profile::without_reason(&profile));
         }
-        if problems.is_empty() { Ok(profile) } else { Err(Failure::usage(problems)) }
+        if !problems.is_empty() {
+            return Err(Failure::usage(problems));
+        }
+        if name.is_none()
+            && targets.iter().any(|target| matches!(target, Target::Bind(text) if is_port(text)))
+        {
+            let note = "a port without an address is opened on loopback, for this host only";
+            context.say(
+                &Diagnostic::note(Code::LOOPBACK_ASSUMED, note)
+                    .help("write 0.0.0.0:PORT or [::]:PORT to let other hosts in"),
+            );
+        }
+        Ok(profile)
     }
+}
+
+/// A problem of a listener on the command line in one line: the text is short and needs no picture of itself.
+fn on_one_line(problem: Diagnostic, text: &str) -> Diagnostic {
+    if text.len() > 80 || text.contains('\n') {
+        return problem;
+    }
+    let shown = escape(text);
+    let message = if problem.message.contains(&shown) {
+        problem.message
+    } else {
+        format!("{shown}: {}", problem.message)
+    };
+    Diagnostic { place: None, message, ..problem }
 }
 
 /// `./bindscope.toml`, which is announced first. Root does not use it from a directory in which other users can write.
@@ -188,6 +211,15 @@ fn suggest(problem: Diagnostic, name: &OsStr) -> Diagnostic {
     let near = name.to_str().and_then(|name| profile::nearest_name(name, builtin::names()));
     let message = format!("{}, and no built-in profile of this name", problem.message);
     let problem = Diagnostic { message, ..problem };
+    let text = name.to_str().unwrap_or_default();
+    if spelling::corrected(text).is_some() {
+        return problem.help(format!("to see what answers there, write: bindscope why {}", crate::escape::shell(text)));
+    }
+    let problem = if text.ends_with(".toml") {
+        problem.help(format!("to write a first one: bindscope init {}", crate::escape::shell(text)))
+    } else {
+        problem
+    };
     let problem = match near {
         Some(near) => problem.help(format!("did you mean the built-in profile {near}?")),
         None => problem,

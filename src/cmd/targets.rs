@@ -1,13 +1,13 @@
 //! Positional TARGETs of `listen`, `plan`, `probe` and `lab run`: a profile, or something to bind.
 
 use std::ffi::{OsStr, OsString};
-use std::net::IpAddr;
 use std::path::Path;
 
+use super::spelling;
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::escape::escape;
-use crate::profile::{self, builtin};
+use crate::profile::{self, builtin, flag};
 
 /// One TARGET.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,19 +53,22 @@ fn one(name: &OsStr, next: Option<&str>, is_file: &impl Fn(&Path) -> bool) -> Re
     if text == "-" || builtin::get(text).is_some() {
         return profile();
     }
-    let url = text.split_once("://").is_some();
-    if !url && (text.contains('/') || text.ends_with(".toml")) {
+    let spelled = spelling::corrected(text).is_some();
+    if (text.contains('/') && !spelled) || text.ends_with(".toml") || (spelled && text.contains('/') && is_file(Path::new(text))) {
         return profile();
     }
-    if text.parse::<IpAddr>().is_ok() || text == "*" || text == "localhost" {
+    if let Some(address) = spelling::address_alone(text) {
         let port = next.filter(|next| is_number(next)).unwrap_or("8080");
-        let address = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
-        let message = format!("{text} is an address without a port");
+        let message = format!("{} is an address without a port", escape(text));
         return Err(Diagnostic::error(Code::AMBIGUOUS_BIND, message)
             .help(format!("write address and port together: {address}:{port}")));
     }
+    if let Some(spelled) = other_spelling(text) {
+        let message = format!("\"{}\" is not a valid target", escape(text));
+        return Err(Diagnostic::error(Code::BAD_ADDRESS, message).help(format!("write {spelled}")));
+    }
     let digits = text.split('-').all(is_number);
-    if url || digits || text.contains(':') {
+    if digits || text.contains(':') {
         return Ok(Target::Bind(text.to_owned()));
     }
     if text.split_once(',').is_some_and(|(head, _)| head.split('-').all(is_number)) {
@@ -74,17 +77,39 @@ fn one(name: &OsStr, next: Option<&str>, is_file: &impl Fn(&Path) -> bool) -> Re
     if is_file(Path::new(text)) {
         return profile();
     }
-    Err(unknown(text))
+    Err(unknown(text, next.filter(|next| is_number(next))))
 }
 
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// The correct spelling of a target that is written as other programs write it; `None` for a correct one.
+fn other_spelling(text: &str) -> Option<String> {
+    let spelled = spelling::corrected(text)?;
+    let same = matches!(spelled.as_slice(), [one] if one.eq_ignore_ascii_case(text.trim_start_matches("tcp:")));
+    // A question with two answers stays one: `:8080` is IPv4, IPv6 or both.
+    let question = text.trim_start_matches("udp:").starts_with(':') && !text.starts_with("::");
+    if same || question || flag::parse("target", text).is_ok() && !all_addresses(text) {
+        return None;
+    }
+    Some(spelled.join(" "))
+}
+
+/// Whether the address is a word for all addresses that is also a possible name of an interface.
+fn all_addresses(text: &str) -> bool {
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    matches!(host.trim_start_matches("udp:"), "any" | "all" | "everywhere" | "+")
+}
+
 /// A suggestion for a text that is neither a profile nor a listener.
-fn unknown(text: &str) -> Diagnostic {
+fn unknown(text: &str, next: Option<&str>) -> Diagnostic {
+    if text == "help" {
+        let problem = Diagnostic::error(Code::UNKNOWN_PROFILE, "\"help\" is not a target");
+        return problem.help("write the option: --help; or bindscope help COMMAND");
+    }
     let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-    let port = if digits.is_empty() { "8080" } else { &digits };
+    let port = if digits.is_empty() { next.unwrap_or("8080") } else { &digits };
     let message = format!("\"{}\" is neither a profile, a file nor an address with a port", escape(text));
     let mut problem = Diagnostic::error(Code::UNKNOWN_PROFILE, message);
     if let Some(near) = profile::nearest_name(text, builtin::names()) {
@@ -125,7 +150,9 @@ mod tests {
             "*:80",
             ":80",
             "8080,reply=none",
-            "http://localhost:3000/",
+            "0.0.0.0:80,reply=none",
+            "tcp:0.0.0.0:80",
+            "eth*:80",
         ] {
             assert_eq!(kinds(&[name]).unwrap(), [Target::Bind(name.into())], "{name}");
         }
@@ -146,6 +173,10 @@ mod tests {
             (&["0.0.0.0", "9000"][..], "0.0.0.0:9000"),
             (&["::"], "[::]:8080"),
             (&["localhost"], "localhost:8080"),
+            (&["http://localhost:3000/"], "localhost:3000"),
+            (&["any:80"], "*:80"),
+            (&["80,443"], "80 443"),
+            (&["5353/udp"], "udp:5353"),
             (&["eth0"], "eth0:8080"),
             (&["8080x"], "0.0.0.0:8080"),
             (&["defualt"], "default"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::format_args::{FormatArgs, Formats};
-use super::{Context, Exit, Failure, target_host};
+use super::{Context, Exit, Failure, spelling, target_host};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::model::addr::needs_zone;
@@ -18,7 +18,7 @@ use crate::model::{
 };
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 use crate::plan::predict::{Foreign, Holder, predict_binds};
-use crate::plan::reach::{Destination, predict_reach};
+use crate::plan::reach::{Destination, Reach, predict_reach};
 use crate::probe::attempt::{self, Attempt};
 use crate::probe::classify::outcome_of;
 use crate::why::{self, Diagnosis, Elsewhere, Facts, Ipv6, Observed, ResolvedBy, Tried};
@@ -181,77 +181,55 @@ fn entry<'a>(facts: &'a Facts, tried: &'a Tried) -> Entry<'a> {
 
 /// Reads `3000`, `:3000`, `localhost:3000`, `[::1]:3000`, `udp:localhost:53`, `http://localhost:3000/path`.
 fn parse(text: &str) -> Result<Target, Failure> {
+    let shown = crate::escape::escape(text);
     let wrong = |message: String, help: String| {
         Failure::new(Exit::Usage, Diagnostic::error(Code::BAD_ADDRESS, message).help(help))
     };
-    let shown = crate::escape::escape(text);
-    let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => {
-            (Some(scheme.to_ascii_lowercase()), rest.split(['/', '?', '#']).next().unwrap_or(rest))
-        }
-        None => (None, text),
+    let Some(spelled) = spelling::piece(text) else {
+        return Err(match text.rsplit_once(':') {
+            Some((name, port)) if !name.contains(':') => wrong(
+                format!("\"{}\" is not a valid port", crate::escape::escape(port)),
+                format!("a port is a number from 1 to 65535, such as {}:3000", crate::escape::escape(name)),
+            ),
+            None if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => wrong(
+                format!("\"{shown}\" is not a valid port"),
+                "a port is a number from 1 to 65535, such as localhost:3000".to_owned(),
+            ),
+            None if !text.is_empty() => wrong(
+                format!("{shown} has no port"),
+                format!("add the port: bindscope why {}", crate::escape::shell(&format!("{text}:3000"))),
+            ),
+            _ => wrong(
+                format!("{shown} is not an address with a port"),
+                "write NAME:PORT or [ADDRESS]:PORT, such as localhost:3000 or [::1]:3000".to_owned(),
+            ),
+        });
     };
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    let (protocol, rest) = match rest.split_once(':') {
-        Some(("udp", rest)) => (Protocol::Udp, rest),
-        Some(("tcp", rest)) => (Protocol::Tcp, rest),
-        _ => (Protocol::Tcp, rest),
+    let address = spelled.address.unwrap_or_else(|| "localhost".to_owned());
+    let Some(port) = spelled.port else {
+        let example = crate::escape::shell(&format!("{address}:3000"));
+        return Err(wrong(format!("{shown} has no port"), format!("add the port: bindscope why {example}")));
     };
-    let default_port = match scheme.as_deref() {
-        Some("http" | "ws") => Some(80),
-        Some("https" | "wss") => Some(443),
-        Some("postgres" | "postgresql") => Some(5432),
-        Some("redis") => Some(6379),
-        Some("mysql") => Some(3306),
-        _ => None,
-    };
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let (name, port) = if is_number(rest) {
-        ("localhost", Some(rest))
-    } else if let Some(inside) = rest.strip_prefix('[') {
-        let Some((inside, tail)) = inside.split_once(']') else {
+    let port = match port.parse::<u16>() {
+        Ok(port) if port > 0 => port,
+        _ => {
+            let first = port.split('-').next().filter(|first| *first != "0").unwrap_or("3000");
             return Err(wrong(
-                format!("{shown} has no closing bracket"),
-                "write [ADDRESS]:PORT, such as [::1]:3000".to_owned(),
+                format!("{port} is not one port"),
+                format!("name one, such as {}", crate::escape::shell(&format!("{address}:{first}"))),
             ));
-        };
-        (inside, tail.strip_prefix(':'))
-    } else if rest.parse::<Ipv6Addr>().is_ok() {
-        (rest, None)
-    } else {
-        match rest.rsplit_once(':') {
-            Some(("", port)) => ("localhost", Some(port)),
-            Some((name, port)) => (name, Some(port)),
-            None => (rest, None),
         }
     };
-    let port = match port {
-        Some(port) => match port.parse::<u16>() {
-            Ok(port) if port > 0 => port,
-            _ => {
-                let help = format!(
-                    "a port is a number from 1 to 65535, such as {}:3000",
-                    crate::escape::escape(name)
-                );
-                return Err(wrong(format!("\"{}\" is not a valid port", crate::escape::escape(port)), help));
-            }
-        },
-        None => match default_port {
-            Some(port) => port,
-            None => {
-                let shown_name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
-                let help = format!("add the port: bindscope why {}:3000", crate::escape::escape(&shown_name));
-                return Err(wrong(format!("{shown} has no port"), help));
-            }
-        },
-    };
-    if name.is_empty() || name.len() > 253 {
+    let name = address.trim_start_matches('[').trim_end_matches(']');
+    let name = if name == "*" { "localhost" } else { name };
+    if name.len() > 253 {
         return Err(wrong(
-            format!("{shown} has no valid name or address"),
+            "the name is longer than 253 characters".to_owned(),
             "write NAME:PORT, such as localhost:3000".to_owned(),
         ));
     }
     let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(name);
+    let protocol = if spelled.udp { Protocol::Udp } else { Protocol::Tcp };
     Ok(Target { protocol, name: name.to_owned(), port })
 }
 
@@ -277,6 +255,13 @@ fn resolve(target: &Target, snapshot: &Snapshot) -> (ResolvedBy, Vec<Destination
         };
         let zone = if needs_zone(address) { zone.unwrap_or_else(owner) } else { 0 };
         return (ResolvedBy::Literal, vec![Destination { address, zone }]);
+    }
+    if let Some(interface) = snapshot.interfaces.iter().find(|one| one.name.as_str() == Some(&target.name)) {
+        let own = interface.addresses.iter().map(|one| Destination {
+            address: one.address,
+            zone: if needs_zone(one.address) { interface.index } else { 0 },
+        });
+        return (ResolvedBy::Interface, own.collect());
     }
     let found: Vec<Destination> = (target.name.as_str(), target.port)
         .to_socket_addrs()
@@ -342,10 +327,11 @@ fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec
             Tried {
                 address: to.address,
                 zone: zone.filter(|_| needs_zone(to.address)),
-                local: is_local(to.address, &local),
+                local: is_local(to, &local),
                 owner: owner(to, snapshot),
                 predicted: cell.and_then(|cell| cell.predicted.outcome),
                 because: cell.map_or(Code::REACH_UNKNOWN, |cell| cell.predicted.why),
+                rule: cell.and_then(|cell| rule_of(&cell.predicted)),
                 socket: taker,
                 observed: None,
             }
@@ -353,12 +339,19 @@ fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec
         .collect()
 }
 
+/// The rule that decides about a connection, or translates its destination.
+fn rule_of(predicted: &Reach) -> Option<String> {
+    let filtered = predicted.filtered.as_deref()?;
+    let decided = filtered.decision.as_ref().map(|decision| decision.by.to_string());
+    decided.or_else(|| filtered.translated.as_ref()?.by.as_ref().map(ToString::to_string))
+}
+
 /// Whether an address is one of this host. The unspecified address stands for loopback in connect(2).
-fn is_local(address: IpAddr, local: &LocalAddresses) -> bool {
-    match address.to_canonical() {
+fn is_local(to: &Destination, local: &LocalAddresses) -> bool {
+    match to.address.to_canonical() {
         IpAddr::V4(v4) => v4.is_unspecified() || matches!(local.ipv4(v4, None), Ipv4Kind::Local(_)),
         IpAddr::V6(v6) => {
-            v6.is_unspecified() || v6 == Ipv6Addr::LOCALHOST || local.owner(v6.into(), None).is_some()
+            v6.is_unspecified() || v6 == Ipv6Addr::LOCALHOST || local.owner(v6.into(), (to.zone > 0).then_some(to.zone)).is_some()
         }
     }
 }
@@ -487,7 +480,7 @@ mod tests {
             ("[fe80::1%eth0]:80", tcp("fe80::1%eth0", 80)),
             ("http://localhost:3000/a?b", tcp("localhost", 3000)),
             ("http://localhost", tcp("localhost", 80)),
-            ("https://user@box.example/x:1", tcp("box.example", 443)),
+            ("https://user@box.example/x?y", tcp("box.example", 443)),
             ("postgres://me:secret@localhost/db", tcp("localhost", 5432)),
             ("tcp:localhost:22", tcp("localhost", 22)),
         ] {

@@ -186,7 +186,7 @@ fn what(host: &str, port: &str) -> Result<Bind, Wrong> {
         two(
             format!("\"{host}:{port}\" can be read as {reading}"),
             format!(
-                "write 0.0.0.0:{port} for IPv4, [::]:{port} for IPv6, [::]:{port},v6only=false for one socket of both"
+                "write 0.0.0.0:{port} for IPv4, [::]:{port} for IPv6, *:{port} for both"
             ),
         )
     };

@@ -30,6 +30,9 @@ pub enum ResolvedBy {
     /// getaddrinfo(3), from another source than the hosts file.
     #[serde(rename = "resolver")]
     Resolver,
+    /// The target is an interface of this host.
+    #[serde(rename = "interface")]
+    Interface,
 }
 
 impl ResolvedBy {
@@ -40,6 +43,7 @@ impl ResolvedBy {
             ResolvedBy::Literal => "literal",
             ResolvedBy::HostsFile => "/etc/hosts",
             ResolvedBy::Resolver => "resolver",
+            ResolvedBy::Interface => "interface",
         }
     }
 }
@@ -85,6 +89,8 @@ pub struct Tried {
     pub predicted: Option<Outcome>,
     /// The rule of the prediction.
     pub because: Code,
+    /// The rule of a packet filter or translation that decides, for people. Escaped.
+    pub rule: Option<String>,
     /// Index in [`Facts::sockets`] of the socket that is predicted to accept.
     pub socket: Option<usize>,
     /// The real connection; `None` where none was made.
@@ -108,6 +114,19 @@ impl Tried {
     #[must_use]
     pub fn text(&self) -> String {
         text(self.address, self.zone.as_ref())
+    }
+
+    /// Whether a packet filter is predicted to refuse the connection.
+    #[must_use]
+    pub fn filtered(&self) -> bool {
+        const FILTERED: [Code; 5] = [
+            Code::FILTER_DROPS,
+            Code::FILTER_REJECTS,
+            Code::FILTER_DROPS_ANSWER,
+            Code::FILTER_HALF_OPEN,
+            Code::FILTER_DROPS_NEIGHBOURS,
+        ];
+        FILTERED.contains(&self.because)
     }
 
     /// Whether packets to it are IPv4.

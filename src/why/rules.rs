@@ -145,7 +145,9 @@ fn translated(facts: &Facts) -> Option<Diagnosis> {
             && one.predicted.is_some_and(|predicted| predicted != Outcome::Accepted)
             && one.observed.is_some_and(|seen| seen.outcome == Outcome::Accepted)
     })?;
-    let filters = if facts.filters.is_empty() {
+    let filters = if let Some(rule) = &tried.rule {
+        format!("The rule that translates the address: {rule}.")
+    } else if facts.filters.is_empty() {
         "No table of address translation is visible here; a transparent proxy or a program in the kernel may redirect it.".to_owned()
     } else {
         format!(
@@ -193,16 +195,30 @@ fn queue_full(facts: &Facts) -> Option<Diagnosis> {
     )
 }
 
+/// A connection that a packet filter refuses although a socket listens on the address: predicted, or observed without a
+/// readable rule.
 fn blocked(facts: &Facts) -> Option<Diagnosis> {
-    let (tried, socket) = silent(facts)?;
-    let seen = tried.observed?;
-    let cause = match (&facts.filters_unknown, facts.filters.is_empty()) {
-        (_, false) => format!(
+    let predicted = facts.addresses.iter().find(|one| one.local && !one.accepted() && one.filtered());
+    let behind = |tried: &Tried| {
+        facts.serving().map(|(_, socket)| socket).find(|socket| {
+            let bound = socket.view.address.to_canonical();
+            takes_family(socket, tried.is_ipv4())
+                && (bound.is_unspecified() || bound == tried.address.to_canonical())
+        })
+    };
+    let (tried, socket) =
+        predicted.and_then(|tried| Some((tried, behind(tried)?))).or_else(|| silent(facts))?;
+    let outcome = tried.outcome()?;
+    let cause = match (&tried.rule, &facts.filters_unknown, facts.filters.is_empty()) {
+        (Some(rule), _, _) => format!("A packet filter decides: {rule}."),
+        (None, _, false) => format!(
             "Packet filters exist here and may drop it: {}.",
             facts.filters.iter().map(|name| escape(name)).collect::<Vec<_>>().join(", ")
         ),
-        (Some(why), true) => format!("Whether a packet filter drops it could not be read: {}.", escape(why)),
-        (None, true) => {
+        (None, Some(why), true) => {
+            format!("Whether a packet filter drops it could not be read: {}.", escape(why))
+        }
+        (None, None, true) => {
             "No packet filter is visible here; a program attached to the kernel (BPF) may drop it.".to_owned()
         }
     };
@@ -210,13 +226,12 @@ fn blocked(facts: &Facts) -> Option<Diagnosis> {
         Code::WHY_BLOCKED,
         "BS3073",
         format!(
-            "{} listens on {}, and a connection to {} is {}. {cause}",
+            "{} listens on {}, and a connection to {} ends with: {outcome}. {cause}",
             program(socket),
             socket.view,
             facts.with_port(&tried.text()),
-            seen.outcome
         ),
-        "look at the rules: sudo nft list ruleset, or sudo iptables -S".to_owned(),
+        "allow the port in the packet filter; the rules: sudo nft list ruleset, or sudo iptables -S".to_owned(),
     )
 }
 
@@ -369,7 +384,10 @@ fn other_address(facts: &Facts) -> Option<Diagnosis> {
     let loopback = tried.address.to_canonical().is_loopback();
     let (_, socket) = facts.serving().find(|(_, socket)| {
         let bound = socket.view.address.to_canonical();
-        takes_family(socket, tried.is_ipv4()) && !bound.is_unspecified() && (loopback || !bound.is_loopback())
+        takes_family(socket, tried.is_ipv4())
+            && !bound.is_unspecified()
+            && bound != tried.address.to_canonical()
+            && (loopback || !bound.is_loopback())
     })?;
     let address = socket.view.address.to_canonical().to_string();
     error(
@@ -432,12 +450,18 @@ fn other_protocol(facts: &Facts) -> Option<Diagnosis> {
         Code::WHY_OTHER_PROTOCOL,
         "BS3070",
         format!(
-            "{} serves the port over {other}, and nothing serves it over {}.",
+            "{} serves the port over {}, and nothing serves it over {}.",
             program(socket),
-            facts.protocol
+            shown(other),
+            shown(facts.protocol)
         ),
-        format!("use a client that speaks {other}"),
+        format!("use a client that speaks {}", shown(other)),
     )
+}
+
+/// The name of a protocol in a sentence.
+fn shown(protocol: Protocol) -> String {
+    protocol.to_string().to_uppercase()
 }
 
 fn time_wait(facts: &Facts) -> Option<Diagnosis> {
@@ -476,7 +500,7 @@ fn nothing_listens(facts: &Facts) -> Option<Diagnosis> {
     error(
         Code::NOBODY_LISTENS,
         "BS3011",
-        format!("No socket of this host listens on {} port {}.", facts.protocol, facts.port),
+        format!("No socket of this host listens on {} port {}.", shown(facts.protocol), facts.port),
         help,
     )
 }

@@ -60,6 +60,7 @@ fn tried(address: &str, socket: Option<usize>) -> Tried {
         owner: None,
         predicted: Some(outcome),
         because: Code::NOBODY_LISTENS,
+        rule: None,
         socket,
         observed: Some(Observed { outcome, errno: None, connect_us: 100 }),
     }

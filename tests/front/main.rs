@@ -12,7 +12,11 @@
 mod support;
 
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
+mod causes;
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod documents;
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
+mod guesses;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod stage;
 
@@ -29,6 +33,8 @@ fn main() -> std::process::ExitCode {
         trial("links_in_documents_lead_somewhere", documents::links_lead_somewhere),
     ];
     trials.extend(documents::trials());
+    trials.extend(guesses::trials());
+    trials.extend(causes::trials());
     support::netns::harness(trials)
 }
 

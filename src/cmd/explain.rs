@@ -98,7 +98,8 @@ fn topics() -> String {
 fn no_page(name: &str, near: &[&str]) -> Diagnostic {
     let problem = Diagnostic::error(Code::UNKNOWN_NAME, format!("no code and no topic is called {name}"));
     if crate::cmd::spelling::corrected(name).is_some() {
-        return problem.help(format!("to see what answers there, write: bindscope why {}", crate::escape::shell(name)));
+        return problem
+            .help(format!("to see what answers there, write: bindscope why {}", crate::escape::shell(name)));
     }
     let problem = match near {
         [] => problem,

@@ -88,7 +88,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let name = file.display().to_string();
     if let Ok(kind) = <Kind as clap::ValueEnum>::from_str(&name, true) {
         let word = kind.file().trim_end_matches(".toml").replace("bindscope", "profile");
-        let problem = Diagnostic::error(Code::UNKNOWN_NAME, format!("{word} is a kind of file, not a file name"));
+        let problem =
+            Diagnostic::error(Code::UNKNOWN_NAME, format!("{word} is a kind of file, not a file name"));
         return Err(Failure::usage(vec![problem.help(format!("write: bindscope init --kind {word}"))]));
     }
     if args.force {
@@ -96,7 +97,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     } else {
         context.create(text, &file, Readers::Umask).map_err(|failure| {
             failure.unwrap_or_else(|| {
-                let problem = Diagnostic::error(Code::FILE_EXISTS, format!("{} exists already", escape(&name)));
+                let problem =
+                    Diagnostic::error(Code::FILE_EXISTS, format!("{} exists already", escape(&name)));
                 let help = "choose another name, or write over it with --force";
                 Failure::new(Exit::Usage, problem.help(help))
             })

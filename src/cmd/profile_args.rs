@@ -115,9 +115,9 @@ impl ProfileArgs {
         {
             let range = binds.iter().find(|text| is_port(text) && text.contains('-'));
             problems.push(match range {
-                Some(range) => {
-                    problem.help(format!("to test the ports of this host that are open: bindscope probe --ports {range}"))
-                }
+                Some(range) => problem.help(format!(
+                    "to test the ports of this host that are open: bindscope probe --ports {range}"
+                )),
                 None => problem,
             });
         }
@@ -213,7 +213,8 @@ fn suggest(problem: Diagnostic, name: &OsStr) -> Diagnostic {
     let problem = Diagnostic { message, ..problem };
     let text = name.to_str().unwrap_or_default();
     if spelling::corrected(text).is_some() {
-        return problem.help(format!("to see what answers there, write: bindscope why {}", crate::escape::shell(text)));
+        return problem
+            .help(format!("to see what answers there, write: bindscope why {}", crate::escape::shell(text)));
     }
     let problem = if text.ends_with(".toml") {
         problem.help(format!("to write a first one: bindscope init {}", crate::escape::shell(text)))

@@ -22,8 +22,30 @@ const SERVICES: &[(&str, &str)] = &[
 
 /// Options that name an address or an interface in other programs, without their dashes.
 const ADDRESS_OPTIONS: &[&str] = &[
-    "host", "hostname", "address", "addr", "ip", "listen", "bind", "bind-address", "bind-addr", "local", "source",
-    "server", "interface", "iface", "if", "nic", "dev", "device", "a", "H", "i", "I", "s", "B",
+    "host",
+    "hostname",
+    "address",
+    "addr",
+    "ip",
+    "listen",
+    "bind",
+    "bind-address",
+    "bind-addr",
+    "local",
+    "source",
+    "server",
+    "interface",
+    "iface",
+    "if",
+    "nic",
+    "dev",
+    "device",
+    "a",
+    "H",
+    "i",
+    "I",
+    "s",
+    "B",
 ];
 /// Options that name a port.
 const PORT_OPTIONS: &[&str] = &["port", "ports", "local-port", "listen-port", "sport", "dport", "p", "P"];
@@ -31,8 +53,27 @@ const PORT_OPTIONS: &[&str] = &["port", "ports", "local-port", "listen-port", "s
 const SWITCHES: &[&str] = &["l", "k", "n", "v", "r", "t", "u", "4", "6", "z", "w"];
 /// Options with a value that is no part of a target.
 const OTHER_VALUES: &[&str] = &[
-    "timeout", "duration", "time", "for", "count", "output", "o", "format", "f", "color", "profile", "config", "c",
-    "file", "user", "name", "connect-timeout", "deadline", "threads", "topology", "set",
+    "timeout",
+    "duration",
+    "time",
+    "for",
+    "count",
+    "output",
+    "o",
+    "format",
+    "f",
+    "color",
+    "profile",
+    "config",
+    "c",
+    "file",
+    "user",
+    "name",
+    "connect-timeout",
+    "deadline",
+    "threads",
+    "topology",
+    "set",
 ];
 
 /// Protocol, address and port of one word.
@@ -72,7 +113,11 @@ pub(super) fn corrected(word: &str) -> Option<Vec<String>> {
     Some(
         pieces
             .iter()
-            .map(|piece| Piece { address: address(piece), udp: piece.udp || first.udp, port: piece.port.clone() })
+            .map(|piece| Piece {
+                address: address(piece),
+                udp: piece.udp || first.udp,
+                port: piece.port.clone(),
+            })
             .map(|piece| piece.text() + &options)
             .collect(),
     )
@@ -98,7 +143,8 @@ pub(super) fn piece(word: &str) -> Option<Piece> {
         }
     }
     // After a scheme any text is the name of a host.
-    let host = || (!scheme.is_empty() && !rest.is_empty() && !rest.contains(':')).then(|| (address(rest), None));
+    let host =
+        || (!scheme.is_empty() && !rest.is_empty() && !rest.contains(':')).then(|| (address(rest), None));
     let (address, port) = parts(rest).or_else(host)?;
     let default = SERVICES.iter().find(|(name, _)| *name == scheme).map(|(_, port)| (*port).to_owned());
     Some(Piece { udp, address, port: port.or(default) })
@@ -331,10 +377,12 @@ pub(super) fn is_network_option(option: &str) -> bool {
     let long = option.starts_with("--");
     PORT_OPTIONS.contains(&name)
         || ADDRESS_OPTIONS.contains(&name)
-        || (!long && name.chars().all(|letter| SWITCHES.contains(&letter.to_string().as_str()) || letter == 'p'))
+        || (!long
+            && name.chars().all(|letter| SWITCHES.contains(&letter.to_string().as_str()) || letter == 'p'))
         || matches!(
             name,
-            "udp" | "tcp"
+            "udp"
+                | "tcp"
                 | "ipv4"
                 | "ipv6"
                 | "inet"

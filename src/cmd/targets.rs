@@ -54,7 +54,10 @@ fn one(name: &OsStr, next: Option<&str>, is_file: &impl Fn(&Path) -> bool) -> Re
         return profile();
     }
     let spelled = spelling::corrected(text).is_some();
-    if (text.contains('/') && !spelled) || text.ends_with(".toml") || (spelled && text.contains('/') && is_file(Path::new(text))) {
+    if (text.contains('/') && !spelled)
+        || text.ends_with(".toml")
+        || (spelled && text.contains('/') && is_file(Path::new(text)))
+    {
         return profile();
     }
     if let Some(address) = spelling::address_alone(text) {
@@ -87,7 +90,8 @@ fn is_number(text: &str) -> bool {
 /// The correct spelling of a target that is written as other programs write it; `None` for a correct one.
 fn other_spelling(text: &str) -> Option<String> {
     let spelled = spelling::corrected(text)?;
-    let same = matches!(spelled.as_slice(), [one] if one.eq_ignore_ascii_case(text.trim_start_matches("tcp:")));
+    let same =
+        matches!(spelled.as_slice(), [one] if one.eq_ignore_ascii_case(text.trim_start_matches("tcp:")));
     // A question with two answers stays one: `:8080` is IPv4, IPv6 or both.
     let question = text.trim_start_matches("udp:").starts_with(':') && !text.starts_with("::");
     if same || question || flag::parse("target", text).is_ok() && !all_addresses(text) {

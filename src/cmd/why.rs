@@ -351,7 +351,9 @@ fn is_local(to: &Destination, local: &LocalAddresses) -> bool {
     match to.address.to_canonical() {
         IpAddr::V4(v4) => v4.is_unspecified() || matches!(local.ipv4(v4, None), Ipv4Kind::Local(_)),
         IpAddr::V6(v6) => {
-            v6.is_unspecified() || v6 == Ipv6Addr::LOCALHOST || local.owner(v6.into(), (to.zone > 0).then_some(to.zone)).is_some()
+            v6.is_unspecified()
+                || v6 == Ipv6Addr::LOCALHOST
+                || local.owner(v6.into(), (to.zone > 0).then_some(to.zone)).is_some()
         }
     }
 }

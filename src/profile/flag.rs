@@ -185,9 +185,7 @@ fn what(host: &str, port: &str) -> Result<Bind, Wrong> {
     let wildcard = |reading: &str| {
         two(
             format!("\"{host}:{port}\" can be read as {reading}"),
-            format!(
-                "write 0.0.0.0:{port} for IPv4, [::]:{port} for IPv6, *:{port} for both"
-            ),
+            format!("write 0.0.0.0:{port} for IPv4, [::]:{port} for IPv6, *:{port} for both"),
         )
     };
     match host {

@@ -231,7 +231,8 @@ fn blocked(facts: &Facts) -> Option<Diagnosis> {
             socket.view,
             facts.with_port(&tried.text()),
         ),
-        "allow the port in the packet filter; the rules: sudo nft list ruleset, or sudo iptables -S".to_owned(),
+        "allow the port in the packet filter; the rules: sudo nft list ruleset, or sudo iptables -S"
+            .to_owned(),
     )
 }
 

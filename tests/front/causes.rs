@@ -84,7 +84,8 @@ impl Place {
     fn bound(&self, address: &str) -> Box<dyn Any> {
         let address: SocketAddr = self.at(address).parse().unwrap();
         Box::new(self.host.run(|| {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
+            let socket =
+                Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
             socket.bind(&address.into()).unwrap();
             socket
         }))
@@ -158,7 +159,13 @@ const CASES: &[Case] = &[
     case("dual_stack", |p| vec![p.wildcard6(false)], "localhost:PORT", "", ""),
     case("device_lo", |p| vec![p.device("0.0.0.0", "lo")], "127.0.0.1:PORT", "", ""),
     case("link_local", |p| vec![p.wildcard6(true)], "[fe80::1%eth0]:PORT", "", ""),
-    case("udp_socket", |p| vec![Box::new(stage::udp(&p.host, &p.at("127.0.0.1")))], "udp:127.0.0.1:PORT", "", ""),
+    case(
+        "udp_socket",
+        |p| vec![Box::new(stage::udp(&p.host, &p.at("127.0.0.1")))],
+        "udp:127.0.0.1:PORT",
+        "",
+        "",
+    ),
     // Nothing listens.
     case("nothing", |_| vec![], "localhost:PORT", "BS3011", "No socket"),
     case("nothing_at_an_address", |_| vec![], "192.168.1.10:PORT", "BS3011", "No socket"),
@@ -171,8 +178,26 @@ const CASES: &[Case] = &[
     ),
     case("bound_only", |p| vec![p.bound("127.0.0.1")], "127.0.0.1:PORT", "BS3068", "did not call listen"),
     case("bound_only_ipv6", |p| vec![p.bound("[::1]")], "localhost:PORT", "BS3068", "did not call listen"),
-    case("time_wait", |p| { p.time_wait("127.0.0.1"); vec![] }, "127.0.0.1:PORT", "BS3075", "TIME-WAIT"),
-    case("time_wait_ipv6", |p| { p.time_wait("[::1]"); vec![] }, "localhost:PORT", "BS3075", "TIME-WAIT"),
+    case(
+        "time_wait",
+        |p| {
+            p.time_wait("127.0.0.1");
+            vec![]
+        },
+        "127.0.0.1:PORT",
+        "BS3075",
+        "TIME-WAIT",
+    ),
+    case(
+        "time_wait_ipv6",
+        |p| {
+            p.time_wait("[::1]");
+            vec![]
+        },
+        "localhost:PORT",
+        "BS3075",
+        "TIME-WAIT",
+    ),
     // In another namespace.
     case(
         "another_namespace",
@@ -201,9 +226,27 @@ const CASES: &[Case] = &[
     case("ipv4_loopback", |p| vec![p.listen("127.0.0.1")], "localhost:PORT", "BS3063", "IPv4 only"),
     case("ipv6_loopback", |p| vec![p.listen("[::1]")], "localhost:PORT", "BS3063", "IPv6 only"),
     case("ipv4_wildcard", |p| vec![p.listen("0.0.0.0")], "localhost:PORT", "BS3063", "IPv4 only"),
-    case("ipv4_wildcard_asked_over_ipv6", |p| vec![p.listen("0.0.0.0")], "[2001:db8:1::10]:PORT", "BS3063", "IPv4 only"),
-    case("ipv6_address_asked_over_ipv4", |p| vec![p.listen("[::1]")], "127.0.0.1:PORT", "BS3063", "IPv6 only"),
-    case("mapped", |p| vec![p.listen_with("[::ffff:127.0.0.1]", |s| s.set_only_v6(false).unwrap())], "[::1]:PORT", "BS3063", "IPv4 only"),
+    case(
+        "ipv4_wildcard_asked_over_ipv6",
+        |p| vec![p.listen("0.0.0.0")],
+        "[2001:db8:1::10]:PORT",
+        "BS3063",
+        "IPv4 only",
+    ),
+    case(
+        "ipv6_address_asked_over_ipv4",
+        |p| vec![p.listen("[::1]")],
+        "127.0.0.1:PORT",
+        "BS3063",
+        "IPv6 only",
+    ),
+    case(
+        "mapped",
+        |p| vec![p.listen_with("[::ffff:127.0.0.1]", |s| s.set_only_v6(false).unwrap())],
+        "[::1]:PORT",
+        "BS3063",
+        "IPv4 only",
+    ),
     // V6ONLY.
     case("v6only", |p| vec![p.wildcard6(true)], "127.0.0.1:PORT", "BS3066", "IPV6_V6ONLY"),
     case("v6only_of_a_name", |p| vec![p.wildcard6(true)], "localhost:PORT", "BS3066", "IPV6_V6ONLY"),
@@ -220,10 +263,28 @@ const CASES: &[Case] = &[
     // Loopback only.
     case("loopback_only", |p| vec![p.listen("127.0.0.1")], "192.168.1.10:PORT", "BS3064", "127.0.0.1"),
     case("loopback_only_ipv6", |p| vec![p.listen("[::1]")], "[2001:db8:1::10]:PORT", "BS3064", "::1"),
-    case("loopback_only_both", |p| vec![p.listen("127.0.0.1"), p.listen("[::1]")], "eth1:PORT", "BS3064", "loopback"),
+    case(
+        "loopback_only_both",
+        |p| vec![p.listen("127.0.0.1"), p.listen("[::1]")],
+        "eth1:PORT",
+        "BS3064",
+        "loopback",
+    ),
     // Another address of the host.
-    case("another_interface", |p| vec![p.listen("192.168.1.10")], "10.20.0.10:PORT", "BS3065", "192.168.1.10"),
-    case("another_interface_ipv6", |p| vec![p.listen("[2001:db8:1::10]")], "[fd20::10]:PORT", "BS3065", "2001:db8:1::10"),
+    case(
+        "another_interface",
+        |p| vec![p.listen("192.168.1.10")],
+        "10.20.0.10:PORT",
+        "BS3065",
+        "192.168.1.10",
+    ),
+    case(
+        "another_interface_ipv6",
+        |p| vec![p.listen("[2001:db8:1::10]")],
+        "[fd20::10]:PORT",
+        "BS3065",
+        "2001:db8:1::10",
+    ),
     case("not_loopback", |p| vec![p.listen("10.20.0.10")], "127.0.0.1:PORT", "BS3065", "10.20.0.10"),
     case("link_local_only", |p| vec![p.listen_with_zone()], "[::1]:PORT", "BS3065", "fe80::1"),
     // Bound to a device. A connection of this host to the address of the device counts as arriving on it.
@@ -232,20 +293,73 @@ const CASES: &[Case] = &[
     case("device_eth1", |p| vec![p.device("0.0.0.0", "eth1")], "192.168.1.10:PORT", "BS3012", "eth1"),
     case("device_ipv6", |p| vec![p.device("[::]", "eth0")], "[::1]:PORT", "BS3012", "eth0"),
     // Names.
-    with_hosts(case("localhost_elsewhere", |p| vec![p.listen("127.0.0.1")], "localhost:PORT", "BS3061", "10.9.9.9"), "10.9.9.9 localhost\n"),
-    with_hosts(case("localhost_is_an_interface", |p| vec![p.listen("127.0.0.1")], "localhost:PORT", "BS3061", "192.168.1.10"), "192.168.1.10 localhost\n"),
-    with_hosts(case("localhost_is_nothing", |p| vec![p.listen("127.0.0.1")], "localhost:PORT", "BS3060", "no address"), "192.0.2.7 other\n"),
-    with_hosts(case("a_name_of_nothing", |p| vec![p.listen("127.0.0.1")], "db.internal:PORT", "BS3060", "db.internal"), stage::HOSTS),
-    with_hosts(case("localhost_is_ipv4", |p| vec![p.listen("[::1]")], "localhost:PORT", "BS3063", "IPv6 only"), "127.0.0.1 localhost\n"),
-    with_hosts(case("a_name_of_another_host", |p| vec![p.listen("127.0.0.1")], "db.internal:PORT", "BS3062", "192.168.1.77"), "192.168.1.77 db.internal\n"),
-    with_hosts(case("a_name_of_this_host", |p| vec![p.listen("127.0.0.1")], "web.internal:PORT", "BS3064", "127.0.0.1"), "192.168.1.10 web.internal\n"),
+    with_hosts(
+        case("localhost_elsewhere", |p| vec![p.listen("127.0.0.1")], "localhost:PORT", "BS3061", "10.9.9.9"),
+        "10.9.9.9 localhost\n",
+    ),
+    with_hosts(
+        case(
+            "localhost_is_an_interface",
+            |p| vec![p.listen("127.0.0.1")],
+            "localhost:PORT",
+            "BS3061",
+            "192.168.1.10",
+        ),
+        "192.168.1.10 localhost\n",
+    ),
+    with_hosts(
+        case(
+            "localhost_is_nothing",
+            |p| vec![p.listen("127.0.0.1")],
+            "localhost:PORT",
+            "BS3060",
+            "no address",
+        ),
+        "192.0.2.7 other\n",
+    ),
+    with_hosts(
+        case(
+            "a_name_of_nothing",
+            |p| vec![p.listen("127.0.0.1")],
+            "db.internal:PORT",
+            "BS3060",
+            "db.internal",
+        ),
+        stage::HOSTS,
+    ),
+    with_hosts(
+        case("localhost_is_ipv4", |p| vec![p.listen("[::1]")], "localhost:PORT", "BS3063", "IPv6 only"),
+        "127.0.0.1 localhost\n",
+    ),
+    with_hosts(
+        case(
+            "a_name_of_another_host",
+            |p| vec![p.listen("127.0.0.1")],
+            "db.internal:PORT",
+            "BS3062",
+            "192.168.1.77",
+        ),
+        "192.168.1.77 db.internal\n",
+    ),
+    with_hosts(
+        case(
+            "a_name_of_this_host",
+            |p| vec![p.listen("127.0.0.1")],
+            "web.internal:PORT",
+            "BS3064",
+            "127.0.0.1",
+        ),
+        "192.168.1.10 web.internal\n",
+    ),
     case("another_host", |_| vec![], "192.168.1.77:PORT", "BS3062", "not an address of this host"),
     case("another_host_ipv6", |_| vec![], "[2001:db8:1::77]:PORT", "BS3062", "not an address of this host"),
     // Filters and translation.
     case(
         "dropped",
         |p| {
-            p.filter("table inet f { chain input { type filter hook input priority 0; tcp dport PORT drop; }; }");
+            p.filter(
+                "table inet f { chain input { type filter hook input priority 0; tcp dport PORT drop; }; }",
+            );
             vec![p.listen("127.0.0.1")]
         },
         "127.0.0.1:PORT --connect-timeout 300ms",
@@ -265,7 +379,9 @@ const CASES: &[Case] = &[
     case(
         "dropped_on_the_way_out",
         |p| {
-            p.filter("table ip6 g { chain output { type filter hook output priority 0; tcp dport PORT drop; }; }");
+            p.filter(
+                "table ip6 g { chain output { type filter hook output priority 0; tcp dport PORT drop; }; }",
+            );
             vec![p.listen("[::1]")]
         },
         "[::1]:PORT --connect-timeout 300ms",
@@ -293,10 +409,28 @@ const CASES: &[Case] = &[
         "ip nat",
     ),
     // The accept queue.
-    case("queue_full", |p| p.full("127.0.0.1"), "127.0.0.1:PORT --connect-timeout 300ms", "BS1027", "queue is full"),
-    case("queue_full_ipv6", |p| p.full("[::1]"), "[::1]:PORT --connect-timeout 300ms", "BS1027", "queue is full"),
+    case(
+        "queue_full",
+        |p| p.full("127.0.0.1"),
+        "127.0.0.1:PORT --connect-timeout 300ms",
+        "BS1027",
+        "queue is full",
+    ),
+    case(
+        "queue_full_ipv6",
+        |p| p.full("[::1]"),
+        "[::1]:PORT --connect-timeout 300ms",
+        "BS1027",
+        "queue is full",
+    ),
     // Another program.
-    case("another_program", |p| vec![p.listen("127.0.0.1"), p.listen("[::1]")], "localhost:PORT --process nginx", "BS3078", "nginx"),
+    case(
+        "another_program",
+        |p| vec![p.listen("127.0.0.1"), p.listen("[::1]")],
+        "localhost:PORT --process nginx",
+        "BS3078",
+        "nginx",
+    ),
     case(
         "two_programs",
         |p| vec![p.listen("127.0.0.1"), p.program(&p.host, "TCP6-LISTEN:PORT,bind=[::1],fork")],
@@ -351,7 +485,8 @@ const CASES: &[Case] = &[
 impl Place {
     /// A listener on the link-local address of eth0.
     fn listen_with_zone(&self) -> Box<dyn Any> {
-        let at = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), self.port, 0, self.host.index("eth0"));
+        let at =
+            std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), self.port, 0, self.host.index("eth0"));
         Box::new(self.host.run(|| std::net::TcpListener::bind(at)).unwrap())
     }
 }
@@ -381,11 +516,16 @@ fn try_one(case: &Case, port: u16) {
     let mut command = stage::shell(directory.path(), case.hosts, &script);
     let output = finish(place.host.run(|| command.spawn()).unwrap());
     let (stdout, stderr) = text(&output);
-    let document: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}"));
+    let document: Value =
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}"));
     let first = &document["diagnosis"][0];
     let shown = serde_json::to_string_pretty(&document["diagnosis"]).unwrap();
     assert_eq!(first["code"].as_str().unwrap_or_default(), case.code, "{shown}\n{}", document["addresses"]);
-    let said = format!("{} {}", first["message"].as_str().unwrap_or_default(), first["help"].as_str().unwrap_or_default());
+    let said = format!(
+        "{} {}",
+        first["message"].as_str().unwrap_or_default(),
+        first["help"].as_str().unwrap_or_default()
+    );
     let says = case.says.replace("PORT", &port.to_string()).replace("NEXT", &(port + 1).to_string());
     assert!(said.contains(&says), "{says}: {shown}");
     // Whether another host answers is not decided here.

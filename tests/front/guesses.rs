@@ -370,7 +370,10 @@ fn try_all(lines: &[(&str, &str)]) {
 /// The command lines that a message proposes, without those that name a file or program of the user.
 fn corrections(said: &str) -> Vec<String> {
     let line = |rest: &str| {
-        let end = [", or ", ", if", "; ", " (", " &", "\n", ", which"].iter().filter_map(|end| rest.find(end)).min();
+        let end = [", or ", ", if", "; ", " (", " &", "\n", ", which"]
+            .iter()
+            .filter_map(|end| rest.find(end))
+            .min();
         rest[..end.unwrap_or(rest.len())].trim().to_owned()
     };
     let parts = said.split("bindscope ").skip(1).filter(|_| said.contains("write: bindscope"));

@@ -29,33 +29,87 @@ enum To {
 
 /// Commands that users try.
 const GUESSES: &[(&[&str], To)] = &[
-    (&["serve", "server", "start", "run", "bind", "open", "up", "accept", "host", "listener", "http"], To::Listen),
+    (
+        &["serve", "server", "start", "run", "bind", "open", "up", "accept", "host", "listener", "http"],
+        To::Listen,
+    ),
     (&["monitor", "watch", "tail", "follow", "top", "live"], To::Fixed("audit --watch")),
     (&["scan", "portscan", "nmap", "ports", "sweep", "masscan"], To::Scan),
     (&["test", "verify", "try", "simulate", "run-lab", "reach-from"], To::Lab),
     (
         &[
-            "ss", "netstat", "lsof", "ls", "list", "show", "status", "sockets", "listeners", "listening", "info",
-            "ps", "fuser", "open-ports", "exposed", "exposure",
+            "ss",
+            "netstat",
+            "lsof",
+            "ls",
+            "list",
+            "show",
+            "status",
+            "sockets",
+            "listeners",
+            "listening",
+            "info",
+            "ps",
+            "fuser",
+            "open-ports",
+            "exposed",
+            "exposure",
         ],
         To::Audit,
     ),
     (
         &[
-            "connect", "port", "ask", "curl", "wget", "debug", "diagnose", "reach", "check-port", "ping", "telnet",
-            "who", "which", "whois", "what", "lookup", "resolve", "reachable", "traceroute", "tracert", "troubleshoot",
+            "connect",
+            "port",
+            "ask",
+            "curl",
+            "wget",
+            "debug",
+            "diagnose",
+            "reach",
+            "check-port",
+            "ping",
+            "telnet",
+            "who",
+            "which",
+            "whois",
+            "what",
+            "lookup",
+            "resolve",
+            "reachable",
+            "traceroute",
+            "tracert",
+            "troubleshoot",
         ],
         To::Why,
     ),
     (&["nc", "ncat", "netcat", "socat"], To::Netcat),
     (
         &[
-            "ip", "ifconfig", "interface", "addr", "address", "addresses", "ifs", "nics", "nic", "if", "ifaces",
-            "iface", "links", "link", "ipconfig", "route", "routes",
+            "ip",
+            "ifconfig",
+            "interface",
+            "addr",
+            "address",
+            "addresses",
+            "ifs",
+            "nics",
+            "nic",
+            "if",
+            "ifaces",
+            "iface",
+            "links",
+            "link",
+            "ipconfig",
+            "route",
+            "routes",
         ],
         To::Fixed("interfaces"),
     ),
-    (&["profiles", "profile", "topics", "topic", "codes", "docs", "man-page", "doc", "manual"], To::Fixed("explain --list")),
+    (
+        &["profiles", "profile", "topics", "topic", "codes", "docs", "man-page", "doc", "manual"],
+        To::Fixed("explain --list"),
+    ),
     (&["predict", "dry-run", "simulate-bind", "what-if", "whatif"], To::Plan),
     (&["new", "create", "generate", "scaffold", "setup"], To::Fixed("init")),
     (&["lint", "validate", "valid"], To::With("check")),
@@ -79,7 +133,9 @@ pub(super) fn correct(wrong: &str, parent: &str, words: &[&str]) -> Option<Strin
         return in_lab(&lower, wrong, rest);
     }
     if parent == "help" || words.first() == Some(&"help") {
-        let topic = crate::explain::find(wrong).is_ok().then(|| format!("write: bindscope explain {}", shell(&lower)));
+        let topic = crate::explain::find(wrong)
+            .is_ok()
+            .then(|| format!("write: bindscope explain {}", shell(&lower)));
         let command = nearest(&lower).map(|name| format!("write: bindscope help {name}"));
         return command.or(topic).or_else(|| Some("write: bindscope help".to_owned()));
     }
@@ -240,7 +296,10 @@ fn in_lab(lower: &str, wrong: &str, rest: &[&str]) -> Option<String> {
             let distance = |name: &&str| strsim::damerau_levenshtein(lower, name);
             match ["run", "shell", "plan", "list"].into_iter().min_by_key(distance) {
                 Some(name) if distance(&name) == 1 => {
-                    format!("lab {name}{}", rest.iter().map(|word| format!(" {}", shell(word))).collect::<String>())
+                    format!(
+                        "lab {name}{}",
+                        rest.iter().map(|word| format!(" {}", shell(word))).collect::<String>()
+                    )
                 }
                 _ => format!("lab run {targets}"),
             }

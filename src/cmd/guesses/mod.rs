@@ -61,12 +61,16 @@ fn value(command: &str, option: &str, value: &str) -> Option<String> {
         ("tutorial", "--lang") if lower.starts_with("sp") || lower.starts_with("es") => {
             Some("write: bindscope tutorial --lang es".to_owned())
         }
-        ("tutorial", "--lang") if lower.starts_with("en") => Some("write: bindscope tutorial --lang en".to_owned()),
+        ("tutorial", "--lang") if lower.starts_with("en") => {
+            Some("write: bindscope tutorial --lang en".to_owned())
+        }
         ("probe", "--ports") if matches!(lower.as_str(), "all" | "-" | "*" | "any") => {
             Some("write: bindscope probe --ports 1-65535".to_owned())
         }
         ("completions", _) if lower == "sh" => Some("write: bindscope completions bash".to_owned()),
-        (_, "--for" | "--connect-timeout" | "--deadline") if lower.bytes().all(|byte| byte.is_ascii_digit()) => {
+        (_, "--for" | "--connect-timeout" | "--deadline")
+            if lower.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
             let option = option.split(' ').next().unwrap_or(option);
             Some(format!("write a unit: {option} {lower}s"))
         }

@@ -12,18 +12,21 @@ pub(super) fn correct(wrong: &str, command: &str, words: &[&str]) -> Option<Stri
     }
     // clap names the first letter of several short options.
     let has = |word: &&str| {
-        word.starts_with(name) || (!name.starts_with("--") && !word.starts_with("--") && word.starts_with('-') && word.contains(name.trim_start_matches('-')))
+        word.starts_with(name)
+            || (!name.starts_with("--")
+                && !word.starts_with("--")
+                && word.starts_with('-')
+                && word.contains(name.trim_start_matches('-')))
     };
-    let typed = words.iter().copied().find(|word| word.starts_with(name)).or_else(|| words.iter().copied().find(has));
+    let typed =
+        words.iter().copied().find(|word| word.starts_with(name)).or_else(|| words.iter().copied().find(has));
     let typed = typed.unwrap_or(wrong);
     if command.is_empty() {
         return without_command(name, typed, words);
     }
     let line = match (command, name) {
         ("listen" | "plan" | "probe" | "lab", _) => for_targets(command, name, typed, words)?,
-        ("why", _) if !wrong.starts_with('-') || is_network_option(short(name, typed)) => {
-            why(words)
-        }
+        ("why", _) if !wrong.starts_with('-') || is_network_option(short(name, typed)) => why(words),
         ("audit", "--all" | "--namespaces" | "--containers") => "audit --all-namespaces".to_owned(),
         ("audit", "--sort" | "--interface" | "-i") => return None,
         ("audit", _) => commands::audit(words),
@@ -40,11 +43,17 @@ pub(super) fn correct(wrong: &str, command: &str, words: &[&str]) -> Option<Stri
             let spanish = asks("es") || asks("spa");
             if spanish { "tutorial --lang es" } else { "tutorial --lang en" }.to_owned()
         }
-        ("init", "--policy" | "--profile" | "--lab") => format!("init --kind {}", name.trim_start_matches('-')),
-        ("doctor", "--fix" | "--repair" | "--apply") => {
-            return Some("write: bindscope doctor; it prints the command that changes each setting".to_owned());
+        ("init", "--policy" | "--profile" | "--lab") => {
+            format!("init --kind {}", name.trim_start_matches('-'))
         }
-        ("man", word) if !word.starts_with('-') => format!("man {}", shell(words.first().copied().unwrap_or(word))),
+        ("doctor", "--fix" | "--repair" | "--apply") => {
+            return Some(
+                "write: bindscope doctor; it prints the command that changes each setting".to_owned(),
+            );
+        }
+        ("man", word) if !word.starts_with('-') => {
+            format!("man {}", shell(words.first().copied().unwrap_or(word)))
+        }
         _ => general(command, name, typed, words)?,
     };
     Some(format!("write: bindscope {line}"))
@@ -103,7 +112,9 @@ fn for_targets(command: &str, name: &str, typed: &str, words: &[&str]) -> Option
         "--once" | "-1" | "--one" => format!("{command} {} --count 1", targets()),
         "--dry-run" | "--check" | "--simulate" => format!("plan {}", targets()),
         "--background" | "--daemon" | "-d" | "--detach" => format!("{command} {} &", targets()),
-        "--profile" | "--config" | "-c" | "--file" => format!("{command} {}", shell(value().unwrap_or("FILE"))),
+        "--profile" | "--config" | "-c" | "--file" => {
+            format!("{command} {}", shell(value().unwrap_or("FILE")))
+        }
         "-p" | "--port" | "--ports" | "-P" if command == "probe" && wanted.address().is_none() => {
             format!("probe --ports {}", wanted.ports().join(","))
         }
@@ -123,7 +134,9 @@ fn general(command: &str, name: &str, _typed: &str, words: &[&str]) -> Option<St
     let value = value_of(name, words);
     Some(match name {
         "-j" => format!("{command} --json"),
-        "--output-format" | "--type" | "-F" | "--fmt" => format!("{command} --format {}", escape(value.unwrap_or("json"))),
+        "--output-format" | "--type" | "-F" | "--fmt" => {
+            format!("{command} --format {}", escape(value.unwrap_or("json")))
+        }
         "--csv" | "--markdown" | "--junit" | "--sarif" | "--github" | "--ndjson" => {
             format!("{command} --format {}", name.trim_start_matches('-'))
         }

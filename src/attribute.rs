@@ -7,7 +7,7 @@ use ingress_interface::strongest_evidence;
 use ipnet::IpNet;
 
 use crate::model::addr::needs_zone;
-use crate::model::{Arrival, Endpoint, Evidence, Family, IfName, Protocol, RouteKind, Snapshot};
+use crate::model::{Arrival, Endpoint, Evidence, Family, IfName, Protocol, RouteKind, Snapshot, known_index};
 
 /// Data from the system about one connection or datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +177,7 @@ pub fn attribute_into(arrival: &mut Arrival, raw: &Raw<'_>, book: Option<&Addres
         }
         (None, _) => (None, None, Evidence::Unknown),
     };
-    arrival.ingress.index = index;
+    arrival.ingress.index = index.and_then(known_index);
     set_name(&mut arrival.ingress.name, name);
     arrival.ingress.evidence = evidence;
     set_name(&mut arrival.address_owner, owner.map(|(_, name)| name));

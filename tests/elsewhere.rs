@@ -61,3 +61,27 @@ fn connections_summary_and_doctor_say_what_is_not_known() {
         assert!(line["remedy"].is_null(), "no switch of this system changes it: {line:#}");
     }
 }
+
+/// The kernel does not report ingress interfaces here: the prediction of the outcome is judged without them.
+#[test]
+fn a_probe_agrees_without_observed_interfaces() {
+    let report = json(&["probe", "--bind", "0.0.0.0:0", "--bind", "udp:127.0.0.1:0", "--format", "json"], 0);
+    let summary = &report["summary"];
+    assert_eq!(summary["disagree"], 0, "{report:#}");
+    assert!(summary["accepted"].as_u64().unwrap() > 0, "{summary}");
+    assert_eq!(summary["ingress_not_observed"], summary["accepted"], "{report:#}");
+    let (shown, _) = text(&run(&["probe", "--bind", "0.0.0.0:0"]));
+    assert!(shown.contains("was not observed."), "{shown}");
+}
+
+#[test]
+fn interfaces_have_indexes_of_their_own() {
+    let report = json(&["interfaces", "--format", "json"], 0);
+    let mut indexes: Vec<_> =
+        report["interfaces"].as_array().unwrap().iter().map(|one| one["index"].as_u64()).collect();
+    let all = indexes.len();
+    assert!(all > 0 && indexes.iter().all(Option::is_some), "{report:#}");
+    indexes.sort_unstable();
+    indexes.dedup();
+    assert_eq!(indexes.len(), all, "{report:#}");
+}

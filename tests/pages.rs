@@ -142,8 +142,21 @@ fn the_manual_is_roff_and_names_every_command() {
     let output = run(&["man"]);
     let (page, _) = text(&output);
     assert!(output.status.success() && page.contains(".TH bindscope 1"), "{page}");
-    for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "SUBCOMMANDS"] {
-        assert!(page.contains(&format!(".SH {section}")), "{section}");
+    for section in [
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "OPTIONS",
+        "SUBCOMMANDS",
+        "EXIT STATUS",
+        "FILES",
+        "EXAMPLES",
+        "SEE ALSO",
+    ] {
+        assert!(
+            page.contains(&format!("\n.SH {section}")) || page.contains(&format!("\n.SH \"{section}\"")),
+            "{section}"
+        );
     }
     for name in commands() {
         assert!(page.contains(&format!("bindscope\\-{name}(1)")), "{name}");
@@ -155,7 +168,50 @@ fn the_manual_is_roff_and_names_every_command() {
         assert!(formatted.status.success() && warnings.is_empty(), "{warnings}");
         assert!(shown.contains("bindscope"), "{shown}");
     }
-    let unknown = run(&["man", "nothing"]);
-    assert_eq!(unknown.status.code(), Some(2));
-    assert!(text(&unknown).1.contains("explain"));
+    for words in [&["man", "lab", "run"][..], &["man", "lab-run"]] {
+        assert!(text(&run(words)).0.contains(".TH bindscope-lab-run 1"), "{words:?}");
+    }
+    for (words, said) in [
+        (&["man", "nothing"][..], "explain"),
+        (&["man", "lab", "nothing"], "run"),
+        (&["man", "audit", "nothing"], "`bindscope man`"),
+    ] {
+        let unknown = run(words);
+        assert_eq!(unknown.status.code(), Some(2), "{words:?}");
+        assert!(text(&unknown).1.contains(said), "{:?}", text(&unknown));
+    }
+}
+
+/// The names in the SUBCOMMANDS section of a page are pages, and no page is missing or has a warning.
+#[test]
+fn all_pages_of_the_manual_are_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(&["man", "--directory", directory.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{:?}", text(&output));
+    let mut pages = Vec::new();
+    for section in ["man1", "man5"] {
+        for entry in std::fs::read_dir(directory.path().join(section)).unwrap() {
+            pages.push(entry.unwrap().path());
+        }
+    }
+    let named = |name: &str| pages.iter().any(|page| page.file_name().unwrap() == name);
+    let mut expected: Vec<String> =
+        ["profile", "policy", "lab"].map(|kind| format!("bindscope-{kind}.5")).to_vec();
+    expected
+        .extend(commands().iter().filter(|name| *name != "help").map(|name| format!("bindscope-{name}.1")));
+    expected.extend(["bindscope.1", "bindscope-lab-run.1", "bindscope-lab-plan.1"].map(str::to_owned));
+    for name in expected {
+        assert!(named(&name), "{name}: {pages:?}");
+    }
+    let policy = std::fs::read_to_string(directory.path().join("man5/bindscope-policy.5")).unwrap();
+    assert!(policy.contains(".TH bindscope-policy 5") && policy.contains("unknown_owner"), "{policy}");
+    for page in &pages {
+        let text = std::fs::read_to_string(page).unwrap();
+        assert!(text.contains("SEE ALSO"), "{page:?}");
+        if let Some(formatted) = tool("man", &["--warnings", "-l", "-"], text.as_bytes()) {
+            assert!(formatted.stderr.is_empty(), "{page:?}: {}", String::from_utf8_lossy(&formatted.stderr));
+        }
+    }
+    let again = run(&["man", "--directory", directory.path().to_str().unwrap()]);
+    assert_eq!(again.status.code(), Some(0), "{:?}", text(&again));
 }

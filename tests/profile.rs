@@ -70,6 +70,49 @@ fn every_kind_of_mistake_is_told_at_its_place_and_all_at_once() {
     }
 }
 
+/// A default in the schema is the value that the parser takes: a profile that repeats all of them is the same profile.
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_parser() {
+    let schema = schema::schema(FileKind::Profile);
+    let mut text = "schema = 1\n".to_owned();
+    let mut count = 0;
+    let mut repeat = |text: &mut String, keys: &serde_json::Value| {
+        for (name, key) in keys["properties"].as_object().unwrap() {
+            if let Some(default) = key.get("default") {
+                text.push_str(&format!("{name} = {default}\n"));
+                count += 1;
+            }
+        }
+    };
+    repeat(&mut text, &schema);
+    for (heading, key) in [("[limits]", "limits"), ("[lab]", "lab")] {
+        text.push_str(&format!("{heading}\n"));
+        repeat(&mut text, &schema["properties"][key]);
+    }
+    const NODE: &str = "[[lab.node]]\nname = \"h\"\n";
+    text.push_str(NODE);
+    text.push_str("[[listener]]\nname = \"a\"\nport = 1\n");
+    let listener = &schema["properties"]["listener"]["items"];
+    repeat(&mut text, listener);
+    assert!(count >= 15, "{count}: {text}");
+    let plain = format!("schema = 1\n[lab]\n{NODE}[[listener]]\nname = \"a\"\nport = 1\n");
+    let (plain, repeated) = (profile::parse("x", &plain), profile::parse("x", &text));
+    assert!(plain.is_ok(), "{plain:?}");
+    let lines = |mut profile: Profile| {
+        profile.listeners.iter_mut().for_each(|listener| listener.line = 0);
+        profile
+    };
+    assert_eq!(repeated.map(lines), plain.map(lines), "{text}");
+    // Keys of a selector by interface.
+    let selected = |keys: &str| {
+        let text = format!(
+            "schema = 1\n[[listener]]\nname = \"a\"\nport = 1\nbind = {{ interface = \"eth0\"{keys} }}\n"
+        );
+        profile::parse("x", &text).unwrap()
+    };
+    assert_eq!(selected(", family = \"both\", scope = \"any\""), selected(""));
+}
+
 #[test]
 fn the_schemas_that_are_published_are_those_of_the_parser() {
     for (kind, name) in [(FileKind::Profile, "profile"), (FileKind::Policy, "policy"), (FileKind::Lab, "lab")]

@@ -359,7 +359,7 @@ fn today() -> jiff::civil::Date {
 }
 
 fn write_policy(look: &Look, path: &Path, context: &Context) -> Result<Exit, Failure> {
-    let name = look.report.host.name.as_deref().unwrap_or("host");
+    let name = look.report.host.id.as_deref().unwrap_or("host");
     let text = draft::policy(&look.report, name, &today().to_string());
     if path.as_os_str() == "-" {
         context.emit(text.as_bytes(), None)?;

@@ -100,6 +100,19 @@ impl Context {
         }
     }
 
+    /// Writes a file that every user may read, and the directories above it.
+    ///
+    /// # Errors
+    /// Exit code 5 if it cannot be written.
+    pub fn install(&self, document: &[u8], file: &Path) -> Result<(), Failure> {
+        let above = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        above
+            .and_then(|()| {
+                write_file(file, sys::Existing::Replace, sys::Readers::Umask, |out| out.write_all(document))
+            })
+            .map_err(|error| not_written(&escape(&file.display().to_string()), &error))
+    }
+
     /// Writes a whole document to a new file.
     ///
     /// # Errors

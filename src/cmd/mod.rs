@@ -20,6 +20,7 @@ pub mod init;
 pub mod interfaces;
 pub mod lab;
 pub mod listen;
+pub mod man;
 pub mod overview;
 pub mod plan;
 pub mod probe;
@@ -71,6 +72,9 @@ struct Global {
     /// As root, also read files that other users can change
     #[arg(long, global = true)]
     trust: bool,
+    /// Identifies this host in documents, in place of its name
+    #[arg(long, value_name = "NAME", global = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    host_id: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -108,7 +112,7 @@ enum Command {
     /// Print a completion script for a shell
     Completions(Deferred<completions::Args>),
     /// Print the manual page of the program or of a command
-    Man(Deferred<completions::ManArgs>),
+    Man(Deferred<man::Args>),
 }
 
 /// The time now, for a document.
@@ -121,12 +125,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     crate::sys::survive_file_size_limit();
     exit::guard(move || {
-        let cli = match Cli::try_parse_from(&arguments) {
+        let mut cli = match Cli::try_parse_from(&arguments) {
             Ok(cli) => cli,
             Err(error) => return exit::report_usage(&error, &arguments),
         };
         if cli.global.trust {
             input::trust_everyone();
+        }
+        if let Some(id) = cli.global.host_id.take() {
+            crate::sys::set_host_id(id);
         }
         let context = Context::new(cli.global.color, cli.global.quiet, cli.global.verbose);
         let result = match &cli.command {
@@ -147,7 +154,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Some(Command::Schema(Deferred(args))) => schema::run(args, &context),
             Some(Command::Explain(Deferred(args))) => explain::run(args, &context),
             Some(Command::Completions(Deferred(args))) => completions::run(args, &context),
-            Some(Command::Man(Deferred(args))) => completions::man(args, &context),
+            Some(Command::Man(Deferred(args))) => man::run(args, &context),
         };
         result.unwrap_or_else(|failure| context.report(&failure))
     })

@@ -43,6 +43,8 @@ enum Format {
     Json,
     /// A reference page with every key
     Markdown,
+    /// The same as a manual page of section 5
+    Man,
 }
 
 /// Entry point of `bindscope schema`.
@@ -58,6 +60,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let text = match args.format {
         Format::Json => format!("{:#}\n", schema::schema(kind)),
         Format::Markdown => reference::reference(kind),
+        Format::Man => reference::manual(kind),
     };
     context.emit(text.as_bytes(), args.output.as_deref())?;
     Ok(Exit::Success)

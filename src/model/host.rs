@@ -15,6 +15,9 @@ use super::link_kind::LinkKind;
 /// The host on which a document was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
+    /// What identifies the host among others: `--host-id`, or else its name; null if neither is known.
+    #[serde(default)]
+    pub id: Option<String>,
     /// The host's name; null if it cannot be read.
     pub name: Option<String>,
     /// The operating system: `linux`, `macos`, `freebsd`, `windows`.
@@ -70,7 +73,9 @@ pub struct Snapshot {
 /// A kernel network interface, identified by (index, name), never by an IPv4 label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
-    /// The kernel's interface index, from 1.
+    /// The kernel's interface index, from 1; null in documents if the system does not report it. Inside the program such an
+    /// interface has a stand-in, see [`number_interfaces`].
+    #[serde(with = "index_or_null")]
     pub index: u32,
     /// Its name.
     pub name: IfName,
@@ -193,6 +198,37 @@ impl std::fmt::Display for Scope {
             Some((_, _, name)) => f.write_str(name),
             None => write!(f, "{}", self.number()),
         }
+    }
+}
+
+/// Indexes from here are stand-ins. The indexes of kernels are positive numbers of type `int`.
+const FIRST_STAND_IN: u32 = 1 << 31;
+
+/// The index, or `None` for a stand-in.
+#[must_use]
+pub fn known_index(index: u32) -> Option<u32> {
+    (index < FIRST_STAND_IN).then_some(index)
+}
+
+/// Gives each interface with index 0, which the system did not report, a stand-in: interfaces stay apart, and no stand-in is
+/// shown.
+pub fn number_interfaces(interfaces: &mut [Interface]) {
+    let unknown = interfaces.iter_mut().filter(|interface| interface.index == 0);
+    for (interface, stand_in) in unknown.zip(FIRST_STAND_IN..) {
+        interface.index = stand_in;
+    }
+}
+
+/// [`Interface::index`] in documents. An unknown index is read as 0; [`number_interfaces`] has to follow.
+mod index_or_null {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(index: &u32, to: S) -> Result<S::Ok, S::Error> {
+        super::known_index(*index).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+        Option::<u32>::deserialize(from).map(Option::unwrap_or_default)
     }
 }
 

@@ -38,7 +38,7 @@ pub use filter_result::{
 pub use filtered_exposure::{FilteredExposure, ReachedFrom};
 pub use host::{
     AddrState, Host, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind, RouterPreference, Rule,
-    RuleAction, Scope, Snapshot,
+    RuleAction, Scope, Snapshot, known_index, number_interfaces,
 };
 pub use ifname::IfName;
 pub use inventory::{

@@ -134,7 +134,8 @@ pub(super) static EXPECT: Keys = Keys {
             "min_sources",
             Kind::Integer(1, 65_536),
             "how many other sources must be tested (default 1)",
-        ),
+        )
+        .default("1"),
         optional(
             "how_refused",
             Kind::Choices(&["refused", "timeout", "unreachable", "error"]),

@@ -14,16 +14,25 @@ pub(super) struct Key {
     pub(super) required: bool,
     /// Description, for the schema and for `init`.
     pub(super) about: &'static str,
+    /// The value that an absent key stands for, as JSON; `None` if it depends on other keys or on the host.
+    pub(super) default: Option<&'static str>,
+}
+
+impl Key {
+    /// The key with this default.
+    pub(super) const fn default(self, json: &'static str) -> Key {
+        Key { default: Some(json), ..self }
+    }
 }
 
 /// An optional key.
 pub(super) const fn optional(name: &'static str, kind: Kind, about: &'static str) -> Key {
-    Key { name, kind, required: false, about }
+    Key { name, kind, required: false, about, default: None }
 }
 
 /// A mandatory key.
 pub(super) const fn required(name: &'static str, kind: Kind, about: &'static str) -> Key {
-    Key { name, kind, required: true, about }
+    Key { name, kind, required: true, about, default: None }
 }
 
 /// A table: its name in messages, and its keys.

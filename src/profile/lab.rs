@@ -64,12 +64,14 @@ pub(super) static LAB: Keys = Keys {
             "teardown",
             Kind::Choice(&["always", "on-success", "never"]),
             "when the lab is removed (default always)",
-        ),
+        )
+        .default(r#""always""#),
         optional(
             "forwarding",
             Kind::Bool,
             "whether the host forwards packets between its interfaces (default false)",
-        ),
+        )
+        .default("false"),
         optional("node", Kind::Tables(&NODE), "hosts with a network of their own"),
         optional("link", Kind::Tables(&LINK), "links between nodes"),
         optional("bridge", Kind::Tables(&BRIDGE), "bridges inside nodes"),
@@ -88,7 +90,8 @@ const ADDRESSES: Key = optional(
     "addresses with prefix length, and after a blank `deprecated`, `tentative`, `dad` or `nodad`",
 );
 const LINK_LOCAL: Key =
-    optional("link_local", Kind::Bool, "whether there are link-local IPv6 addresses (default true)");
+    optional("link_local", Kind::Bool, "whether there are link-local IPv6 addresses (default true)")
+        .default("true");
 const SYSCTL: Key =
     optional("sysctl", Kind::Map, "settings by dotted name, such as \"net.ipv6.bindv6only\" = \"1\"");
 
@@ -106,7 +109,8 @@ static LINK: Keys = Keys {
     keys: &[
         required("a", Kind::Table(&END), "one end"),
         required("b", Kind::Table(&END), "the other end"),
-        optional("dad", Kind::Bool, "whether duplicate address detection runs (default false)"),
+        optional("dad", Kind::Bool, "whether duplicate address detection runs (default false)")
+            .default("false"),
         LINK_LOCAL,
         optional("loss", Kind::Choice(&["0%"]), "packets that are lost: none in this version"),
         optional("delay", Kind::Choice(&["0ms", "0s"]), "delay of packets: none in this version"),
@@ -118,7 +122,7 @@ static END: Keys = Keys {
         NODE_KEY,
         INTERFACE,
         ADDRESSES,
-        optional("up", Kind::Bool, "whether it is put up (default true)"),
+        optional("up", Kind::Bool, "whether it is put up (default true)").default("true"),
         optional("mtu", Kind::Integer(68, 65_535), "MTU in bytes"),
         optional("bridge", Kind::Text, "the bridge of this node whose port it is"),
     ],

@@ -114,24 +114,24 @@ macro_rules! shared_keys {
     ($($own:expr,)*) => {
         &[
             $($own,)*
-            optional("protocol", Kind::Choice(&["tcp", "udp"]), "tcp (the default) or udp"),
-            optional("v6only", Kind::BoolOr(&["system"]), "IPV6_V6ONLY: true (the default), false (:: accepts IPv4 as well), or \"system\" (net.ipv6.bindv6only decides)"),
+            optional("protocol", Kind::Choice(&["tcp", "udp"]), "tcp (the default) or udp").default(r#""tcp""#),
+            optional("v6only", Kind::BoolOr(&["system"]), "IPV6_V6ONLY: true (the default), false (:: accepts IPv4 as well), or \"system\" (net.ipv6.bindv6only decides)").default("true"),
             optional("device", Kind::Text, "accept only what arrives on this interface (SO_BINDTODEVICE)"),
-            optional("backlog", Kind::Integer(0, 2_147_483_647), "queue of connections that wait to be accepted (default 4096); net.core.somaxconn caps it"),
+            optional("backlog", Kind::Integer(0, 2_147_483_647), "queue of connections that wait to be accepted (default 4096); net.core.somaxconn caps it").default("4096"),
             optional("reuse_address", Kind::Bool, "SO_REUSEADDR: default true for tcp, false for udp"),
             optional("reuse_port", Kind::BoolOrTable(&REUSE_PORT), "SO_REUSEPORT: true, or { group = 4 } for several sockets on the same address and port"),
-            optional("freebind", Kind::Bool, "IP_FREEBIND: bind addresses that this host does not have (yet); default false"),
-            optional("transparent", Kind::Bool, "IP_TRANSPARENT: needs CAP_NET_ADMIN or CAP_NET_RAW"),
+            optional("freebind", Kind::Bool, "IP_FREEBIND: bind addresses that this host does not have (yet); default false").default("false"),
+            optional("transparent", Kind::Bool, "IP_TRANSPARENT: needs CAP_NET_ADMIN or CAP_NET_RAW").default("false"),
             optional("reply", Kind::Choice(&["none", "describe", "echo"]), "reply to clients: default describe for tcp, none for udp"),
-            optional("when_missing", Kind::Choice(&["fail", "wait", "skip", "freebind"]), "action if an address or interface does not exist: fail (the default), wait, skip or freebind"),
-            optional("wait_timeout", Kind::Duration, "timeout of when_missing = \"wait\" and of wait_dad (default 30s)"),
-            optional("wait_dad", Kind::Bool, "wait until the kernel has checked a tentative address for duplicates"),
-            optional("follow", Kind::Bool, "open and close sockets as matching addresses come and go"),
-            optional("idle_timeout", Kind::Duration, "close connections that are idle for this time (default 10s)"),
-            optional("port_per_socket", Kind::Bool, "with port 0: each socket gets a separate port (default: all sockets of the listener share one)"),
-            optional("max_connections", Kind::Integer(1, 1_000_000), "maximum of open connections; further ones are counted and closed (default 256)"),
+            optional("when_missing", Kind::Choice(&["fail", "wait", "skip", "freebind"]), "action if an address or interface does not exist: fail (the default), wait, skip or freebind").default(r#""fail""#),
+            optional("wait_timeout", Kind::Duration, "timeout of when_missing = \"wait\" and of wait_dad (default 30s)").default(r#""30s""#),
+            optional("wait_dad", Kind::Bool, "wait until the kernel has checked a tentative address for duplicates").default("false"),
+            optional("follow", Kind::Bool, "open and close sockets as matching addresses come and go").default("false"),
+            optional("idle_timeout", Kind::Duration, "close connections that are idle for this time (default 10s)").default(r#""10s""#),
+            optional("port_per_socket", Kind::Bool, "with port 0: each socket gets a separate port (default: all sockets of the listener share one)").default("false"),
+            optional("max_connections", Kind::Integer(1, 1_000_000), "maximum of open connections; further ones are counted and closed (default 256)").default("256"),
             optional("exposure_reason", Kind::Text, "reason why other hosts may reach it; --strict requires it"),
-            optional("pktinfo", Kind::Bool, "report destination and interface of each datagram; always true"),
+            optional("pktinfo", Kind::Bool, "report destination and interface of each datagram; always true").default("true"),
         ]
     };
 }
@@ -145,7 +145,8 @@ pub(super) static LISTENER: Keys = Keys {
             "bind",
             Kind::Bind(&SELECTOR),
             "an address, \"loopback\" (the default), { interface = ... }, or a list of them"
-        ),
+        )
+        .default(r#""loopback""#),
         required("port", Kind::Ports, "a port, a range such as \"8000-8009\", a list of them, or 0"),
     ),
 };
@@ -157,12 +158,14 @@ static SELECTOR: Keys = Keys { what: "a `bind` by interface", keys: SELECTOR_KEY
 
 const SELECTOR_KEYS: &[Key] = &[
     required("interface", Kind::Texts, "name of the interface, or a pattern such as \"eth*\""),
-    optional("family", Kind::Choice(&["ipv4", "ipv6", "both"]), "address family (default both)"),
+    optional("family", Kind::Choice(&["ipv4", "ipv6", "both"]), "address family (default both)")
+        .default(r#""both""#),
     optional(
         "scope",
         Kind::Choice(Scope::WORDS),
         "class of addresses: any (the default), global (includes private), private, link, loopback",
-    ),
+    )
+    .default(r#""any""#),
 ];
 
 static REUSE_PORT: Keys = Keys {

@@ -91,7 +91,8 @@ static PROFILE: Keys = Keys {
     what: "the profile",
     keys: &[
         required("schema", Kind::Integer(0, i64::MAX), "the version of the language: 1"),
-        optional("kind", Kind::Choice(&["profile", "policy", "lab"]), "kind of the file (default profile)"),
+        optional("kind", Kind::Choice(&["profile", "policy", "lab"]), "kind of the file (default profile)")
+            .default(r#""profile""#),
         optional("name", Kind::Text, "the name of the profile in every report"),
         optional("description", Kind::Text, "purpose"),
         optional(
@@ -109,7 +110,8 @@ static PROFILE: Keys = Keys {
 
 static LIMITS: Keys = Keys {
     what: "[limits]",
-    keys: &[optional("max_sockets", Kind::Integer(1, 65_536), "maximum number of sockets (default 1024)")],
+    keys: &[optional("max_sockets", Kind::Integer(1, 65_536), "maximum number of sockets (default 1024)")
+        .default("1024")],
 };
 
 /// Kind of a file.

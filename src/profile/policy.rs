@@ -243,12 +243,12 @@ static POLICY: Keys = Keys {
             "default",
             Kind::Choice(&["deny", "allow"]),
             "whether a socket that matches no rule is denied (default deny)",
-        ),
+        ).default(r#""deny""#),
         optional(
             "unknown_owner",
             Kind::Choice(&["undecided", "fail"]),
             "verdict on a socket whose owner cannot be read (default undecided)",
-        ),
+        ).default(r#""undecided""#),
         optional(
             "exposure",
             Kind::Choice(&["socket", "filtered"]),
@@ -258,17 +258,17 @@ static POLICY: Keys = Keys {
             "fail_on",
             Kind::Choice(&["error", "warning", "note"]),
             "the lowest severity that makes the audit fail (default error)",
-        ),
+        ).default(r#""error""#),
         optional(
             "namespaces",
             Kind::Choices(&["self", "all"]),
             "which network namespaces are examined (default self)",
-        ),
+        ).default(r#""self""#),
         optional(
             "ignore_ephemeral_udp",
             Kind::Bool,
             "leave out the UDP sockets of clients: a port that the kernel chose, one family, a process (default true)",
-        ),
+        ).default("true"),
     ],
 };
 
@@ -300,7 +300,7 @@ static ALLOW: Keys = Keys {
             "require",
             Kind::BoolOr(&["present"]),
             "whether a listener must exist that a client can reach; \"present\": also if no client can (default false)",
-        ),
+        ).default("false"),
         optional("reason", Kind::Text, "reason; required if the exposure is global"),
         EXPIRES,
     ],
@@ -317,7 +317,8 @@ static WAIVE: Keys = Keys {
             "unmatched",
             Kind::Choice(&["warn", "error", "ignore"]),
             "severity of a waiver that matches nothing (default warn)",
-        ),
+        )
+        .default(r#""warn""#),
     ],
 };
 

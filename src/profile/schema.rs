@@ -9,14 +9,16 @@ use super::{FileKind, PROFILE, lab, policy};
 /// The schema of a kind of file.
 #[must_use]
 pub fn schema(kind: FileKind) -> Value {
-    let (keys, title) = match kind {
-        FileKind::Profile => (&PROFILE, "bindscope profile"),
-        FileKind::Policy => (&policy::POLICY_FILE, "bindscope policy"),
-        FileKind::Lab => (&lab::LAB_FILE, "bindscope lab"),
+    let (keys, word) = match kind {
+        FileKind::Profile => (&PROFILE, "profile"),
+        FileKind::Policy => (&policy::POLICY_FILE, "policy"),
+        FileKind::Lab => (&lab::LAB_FILE, "lab"),
     };
     let mut schema = table(keys);
+    // A name, not a place: nothing is fetched from it.
+    schema.insert("$id".to_owned(), json!(format!("urn:bindscope:schema:{word}:{}", super::SCHEMA)));
     schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
-    schema.insert("title".to_owned(), json!(title));
+    schema.insert("title".to_owned(), json!(format!("bindscope {word}")));
     Value::Object(schema)
 }
 
@@ -28,11 +30,16 @@ fn table(keys: &Keys) -> Map<String, Value> {
             let mut value =
                 if key.name == "schema" { json!({ "const": super::SCHEMA }) } else { kind(key.kind) };
             value["description"] = json!(key.about);
+            if let Some(default) = key.default.and_then(|json| serde_json::from_str(json).ok()) {
+                let default: Value = default;
+                value["default"] = default;
+            }
             (key.name.to_owned(), value)
         })
         .collect();
     let required: Vec<&str> = keys.keys.iter().filter(|key| key.required).map(|key| key.name).collect();
     let mut table = Map::new();
+    table.insert("title".to_owned(), json!(keys.what));
     table.insert("type".to_owned(), json!("object"));
     table.insert("properties".to_owned(), Value::Object(properties));
     table.insert("required".to_owned(), json!(required));

@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use super::csv::Row;
 use crate::escape::{csv_escaped, csv_field, escape, push_bytes};
 use crate::model::bind_forms::{Coverage, Reach};
-use crate::model::{AddrState, Exposure, Interface, InterfaceAddress, Snapshot, addr};
+use crate::model::{AddrState, Exposure, Interface, InterfaceAddress, Snapshot, addr, known_index};
 use crate::plan::bind_forms;
 
 const BOLD: Style = Style::new().bold();
@@ -95,7 +95,10 @@ fn join(out: &mut Vec<u8>, states: &[AddrState], between: &str) {
 pub fn human(snapshot: &Snapshot, width: usize, color: bool, mut out: impl io::Write) -> io::Result<()> {
     let mut line = Vec::new();
     for interface in &snapshot.interfaces {
-        let _ = write!(line, "{}: ", interface.index);
+        match known_index(interface.index) {
+            Some(index) => drop(write!(line, "{index}: ")),
+            None => line.extend_from_slice(b"?: "),
+        }
         cell(&mut line, 0, BOLD, color, |out| push_bytes(out, interface.name.as_bytes()));
         let _ = write!(line, "  {}", flags(interface));
         if let Some(kind) = &interface.kind {
@@ -248,7 +251,7 @@ pub fn csv(snapshot: &Snapshot, mut out: impl io::Write) -> io::Result<()> {
         let its_name = name(&interface.name);
         let head = format!(
             "{},{its_name},{},{},{},{},{},{},{},{},{}",
-            interface.index,
+            known_index(interface.index).map_or_else(String::new, |index| index.to_string()),
             interface.up,
             interface.running,
             interface.loopback,

@@ -81,6 +81,12 @@ fn verdict_lines(report: &Report) -> Vec<String> {
                 format!("Observed: {agree} as predicted, {differ} NOT.")
             }
         });
+        if summary.ingress_not_observed > 0 {
+            lines.push(format!(
+                "The interface of {} of {} arrivals was not observed.",
+                summary.ingress_not_observed, summary.accepted
+            ));
+        }
     }
     if let Some(confirmed) = summary.confirmed {
         let contradicted = summary.contradicted.filter(|count| *count > 0);
@@ -260,6 +266,9 @@ pub fn summary_line(report: &Report) -> String {
     let _ = write!(line, "; {} of {} cells reach a listener", summary.accepted, summary.cells);
     if is_probe(report) {
         let _ = write!(line, "; {} match the prediction, {} do not", summary.agree, summary.disagree);
+        if summary.ingress_not_observed > 0 {
+            let _ = write!(line, ", {} without an observed interface", summary.ingress_not_observed);
+        }
     }
     if summary.unknown > 0 {
         let _ = write!(line, "; {} unknown", summary.unknown);

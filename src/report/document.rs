@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::filters::PacketFilters;
-use crate::model::{Document, Host, HostReport, Interface, Route, Rule, Schema, Snapshot};
+use crate::model::{Document, Host, HostReport, Interface, Route, Rule, Schema, Snapshot, number_interfaces};
 
 /// The largest snapshot that is read, in bytes: some 100,000 addresses.
 pub const LARGEST_SNAPSHOT: u64 = 64 << 20;
@@ -191,11 +191,13 @@ pub fn of_snapshot<C: Serialize>(
 pub fn read_snapshot(bytes: &[u8]) -> Result<Snapshot, ReadError> {
     let HostReport { complete, incomplete_because, host, body } =
         read::<Interfaces>(&[Schema::Interfaces], bytes)?.body;
+    let mut interfaces = body.interfaces.into_owned();
+    number_interfaces(&mut interfaces);
     Ok(Snapshot {
         host,
         complete,
         incomplete_because,
-        interfaces: body.interfaces.into_owned(),
+        interfaces,
         routes: body.routes.into_owned(),
         rules: body.rules.into_owned(),
         missing_default_rules: body.missing_default_rules.into_owned(),
@@ -214,7 +216,12 @@ mod tests {
 
     #[test]
     fn a_snapshot_reads_back_equal() {
-        let snapshot = Snapshot { complete: true, ipv6_available: true, ..Snapshot::default() };
+        let mut snapshot = Snapshot { complete: true, ipv6_available: true, ..Snapshot::default() };
+        // Of two interfaces the system reported no index.
+        snapshot.interfaces = [0, 2, 0]
+            .map(|index| Interface::new(index, crate::model::IfName::from(format!("if{index}").as_str())))
+            .to_vec();
+        number_interfaces(&mut snapshot.interfaces);
         let mut json = Vec::new();
         crate::report::json::write(&mut json, &of_snapshot(&snapshot, false, [(); 0]), 4).unwrap();
         assert_eq!(read_snapshot(&json[..]).unwrap(), snapshot);

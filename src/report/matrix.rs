@@ -285,6 +285,15 @@ pub struct CellReport {
     pub agrees: Option<bool>,
 }
 
+impl CellReport {
+    /// Whether a listener of the profile accepted and the predicted ingress interface was not observed.
+    fn lacks_ingress(&self) -> bool {
+        let observed = self.observed.as_ref();
+        self.predicted.ingress.is_some()
+            && observed.is_some_and(|seen| seen.listener.is_some() && seen.ingress.is_none())
+    }
+}
+
 /// A predicted result.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PredictedCell {
@@ -390,6 +399,9 @@ pub struct Summary {
     pub accepted: usize,
     /// Number of results whose outcome could not be predicted.
     pub unknown: usize,
+    /// Number of results that a listener of the profile accepted and whose ingress interface was predicted, but not observed.
+    #[serde(default)]
+    pub ingress_not_observed: usize,
     /// Number of accepted results whose captured packets confirm the reported ingress interface; null without a
     /// capture.
     #[serde(default)]
@@ -523,8 +535,8 @@ impl<'a> ObservationMerger<'a> {
                 Some(taker) => predicted.takers.contains(&Holder::Own(taker)),
                 None => predicted.takers.is_empty() || strangers,
             };
-            // A foreign server does not report the ingress interface.
-            let ingress = seen.ingress == cell.predicted.ingress || (strangers && seen.taker.is_none());
+            // An interface that was not observed does not contradict the prediction; the summary counts it.
+            let ingress = seen.ingress.is_none() || seen.ingress == cell.predicted.ingress;
             outcome == seen.outcome && taker && ingress
         });
         let observed = ObservedCell {
@@ -606,6 +618,7 @@ pub fn summary(cells: &[CellReport]) -> Summary {
         disagree: cells.iter().filter(|cell| cell.agrees == Some(false)).count(),
         accepted: cells.iter().filter(|cell| outcome(cell) == Some(Outcome::Accepted)).count(),
         unknown: cells.iter().filter(|cell| cell.predicted.outcome.is_none()).count(),
+        ingress_not_observed: cells.iter().filter(|cell| cell.lacks_ingress()).count(),
         confirmed: confirm(true),
         contradicted: confirm(false),
     }

@@ -25,6 +25,7 @@
 //! | `began_without_output` | whether standard output was closed at the start |
 //! | `confine`, `with_other_threads` | giving up the rights that are not needed after binding |
 //! | `Overflows` | how many connections found an accept queue full |
+//! | `set_host_id` | the identifier of this host in documents |
 //! | `port_holder`, `port_holders` | the sockets that hold a port |
 
 mod errno;
@@ -32,6 +33,7 @@ mod error;
 mod file;
 mod filter_types;
 mod getifaddrs;
+mod host_id;
 mod input;
 mod lab_types;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
@@ -65,6 +67,7 @@ pub use file::{
 };
 pub use filter_types::{BaseChain, ChainName, Met, Replayed, TraceEvent, TraceVerdict, TracedPacket};
 pub use getifaddrs::listed_addresses;
+pub use host_id::set_host_id;
 pub use input::{InputError, Trust, read_input};
 pub use lab_types::{LinkSpec, NamespaceRefusal, NewAddress, NewRoute, NextHop};
 pub use output::{Existing, Output, Readers, WholeFile, open_output};

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         ten_thousand_addresses,
         the_document_reads_back_equal,
         csv_has_a_row_for_each_address,
+        the_host_has_the_identifier_that_was_given,
         the_summary_binds_nothing_and_names_the_next_steps,
     ])
 }
@@ -205,6 +206,24 @@ fn a_second_opinion_is_given_where_it_is_asked_for() {
     let doctor = text(&netns.output(&mut bindscope(&["doctor"]))).0;
     let line = doctor.lines().find(|line| line.starts_with("addresses ")).unwrap_or_default();
     assert!(line.split_whitespace().nth(1) == Some("yes"), "{doctor}");
+}
+
+fn the_host_has_the_identifier_that_was_given() {
+    let netns = Netns::new();
+    let host = |words: &[&str]| {
+        let output = netns.output(&mut bindscope(words));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        document["host"].clone()
+    };
+    for command in [&["interfaces", "--json"][..], &["audit", "--json"], &["plan", "127.0.0.1:80", "--json"]]
+    {
+        let plain = host(command);
+        assert!(plain["id"].is_string() && plain["id"] == plain["name"], "{plain}");
+        let given = host(&[command, &["--host-id", "rack 7/web"]].concat());
+        assert_eq!((&given["id"], &given["name"]), (&"rack 7/web".into(), &plain["name"]), "{command:?}");
+    }
+    let empty = netns.output(&mut bindscope(&["interfaces", "--host-id", ""]));
+    assert_eq!(empty.status.code(), Some(2), "{:?}", text(&empty));
 }
 
 fn hostile_names_survive() {

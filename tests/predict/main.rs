@@ -176,6 +176,8 @@ fn a_probe_agrees_with_its_plan() {
     let report = json(&run(&ns, &["probe", "--format", "json"]));
     assert_eq!(report["schema"], "bindscope.probe/1");
     assert_eq!(report["summary"]["disagree"], 0, "{:#}", report["cells"]);
+    // Linux reports the interface of every arrival.
+    assert_eq!(report["summary"]["ingress_not_observed"], 0, "{:#}", report["cells"]);
     let cells = report["cells"].as_array().unwrap();
     let seen: Vec<_> = cells.iter().filter(|cell| !cell["observed"].is_null()).collect();
     assert_eq!(seen.len(), report["summary"]["agree"]);

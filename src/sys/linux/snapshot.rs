@@ -8,6 +8,7 @@ use super::netlink::{Netlink, Refusal, Service};
 use super::nexthops;
 use super::rtnetlink as decode;
 use crate::model::{AddrState, Family, Host, Interface, Route, Rule, Snapshot};
+use crate::sys::host_id::host_id;
 use crate::sys::{Error, getifaddrs};
 
 const RTM_NEWLINK: u16 = 16;
@@ -102,8 +103,10 @@ fn take(all: bool) -> Result<Snapshot, Error> {
 pub(super) fn host() -> Host {
     use std::os::unix::fs::MetadataExt as _;
     let read = |name| Some(setting(&format!("/proc/sys/kernel/{name}")).ok()?.trim().to_owned());
+    let name = getifaddrs::host_name();
     Host {
-        name: getifaddrs::host_name(),
+        id: host_id(name.as_deref()),
+        name,
         system: "linux".to_owned(),
         release: read("osrelease"),
         build: read("version"),

@@ -156,13 +156,17 @@ pub fn send_now(socket: &Socket, bytes: &[u8], _more: bool) -> io::Result<usize>
 /// Whether a refused socket can connect to another address.
 pub const REFUSED_SOCKETS_CONNECT_AGAIN: bool = false;
 
+/// The answer of a non-blocking `connect` that continues: `WSAEWOULDBLOCK` on Windows ("connect function (winsock2.h)").
+/// On Unix EAGAIN is an error: no local port is free.
+const CONTINUES: Errno = if cfg!(windows) { Errno::EAGAIN } else { Errno::EINPROGRESS };
+
 /// Connects a non-blocking socket.
 ///
 /// # Errors
 /// As `connect(2)`.
 pub fn connect_now(socket: &Socket, to: &socket2::SockAddr) -> io::Result<Connecting> {
     match socket.connect(to) {
-        Err(error) if errno_of(&error) == Errno::EINPROGRESS => Ok(Connecting::Pending),
+        Err(error) if errno_of(&error) == CONTINUES => Ok(Connecting::Pending),
         result => result.map(|()| Connecting::Done),
     }
 }

@@ -1,6 +1,7 @@
 //! The current network of the host, as far as a system without rtnetlink reports it.
 
 use crate::model::{Host, Snapshot};
+use crate::sys::host_id::host_id;
 use crate::sys::{Error, getifaddrs};
 
 /// Interfaces and addresses of this host. Routes, rules, settings, address states and interfaces without addresses stay unknown,
@@ -11,9 +12,11 @@ use crate::sys::{Error, getifaddrs};
 pub fn snapshot() -> Result<Snapshot, Error> {
     let interfaces =
         getifaddrs::interfaces().map_err(|error| Error::call("list", "the network interfaces", error))?;
+    let name = getifaddrs::host_name();
     Ok(Snapshot {
         host: Host {
-            name: getifaddrs::host_name(),
+            id: host_id(name.as_deref()),
+            name,
             system: std::env::consts::OS.to_owned(),
             release: None,
             build: None,

@@ -70,11 +70,14 @@ pub(crate) fn interface_name(socket: &impl AsFd, index: u32) -> Option<Interface
     // SAFETY: an ifreq of zeros is valid: it holds only integers and unions of integers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_ifru.ifru_ifindex = i32::try_from(index).ok()?;
+    // The request of ioctl is an unsigned long in glibc and an int in musl.
+    let get_name = libc::SIOCGIFNAME as libc::Ioctl;
     // SAFETY: SIOCGIFNAME reads the index and writes the name within the ifreq, which outlives the call.
-    if unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFNAME, &raw mut request) } != 0 {
+    if unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), get_name, &raw mut request) } != 0 {
         return None;
     }
-    InterfaceName::from_bytes(&request.ifr_name.map(|byte| byte as u8))
+    // c_char is signed on x86 and unsigned on ARM.
+    InterfaceName::from_bytes(&request.ifr_name.map(|character| character.to_ne_bytes()[0]))
 }
 
 /// The only interface that has this address. `None` also for a socket of another network namespace than the thread's, since

@@ -58,6 +58,8 @@ codes! {
     BAD_SETTING = 92: "no prediction depends on the setting",
     BAD_REPORT = 93: "the file is not a report that can be compared",
     TOO_MANY_RESULTS = 95: "the plan has more results than its limit",
+    BAD_FACTOR = 96: "the factor of the experiment cannot be used",
+    TOO_MANY_RUNS = 97: "the experiment has more combinations than its limit",
     // Policy and audit
     NOT_ALLOWED = 1001: "the policy does not allow the listener",
     TOO_WIDE = 1002: "the listener is more exposed than the policy allows",

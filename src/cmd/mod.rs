@@ -15,6 +15,7 @@ pub mod completions;
 pub mod connections;
 pub mod diff;
 pub mod doctor;
+pub mod experiment;
 pub mod explain;
 pub mod init;
 pub mod interfaces;

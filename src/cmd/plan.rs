@@ -1,5 +1,6 @@
 //! `bindscope plan`: predictions, without opening a socket.
 
+use super::experiment::{self, VaryArgs};
 use super::format_args::{FormatArgs, Formats};
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use crate::plan::predict::BindOutcome;
 use crate::profile::Profile;
 use crate::render;
 use crate::report::expectations::Verdict;
+use crate::report::experiment::Command;
 use crate::report::matrix::Report;
 use crate::report::plan::TargetHost;
 
@@ -25,6 +27,8 @@ pub struct Args {
     source: ProfileArgs,
     #[command(flatten)]
     host: HostArgs,
+    #[command(flatten)]
+    vary: VaryArgs,
     /// End with exit code 4 when a bind is predicted to fail
     #[arg(long, help_heading = "Checks")]
     require_all: bool,
@@ -63,6 +67,12 @@ impl Formats for Format {
 /// A profile or a host that cannot be used.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let profile = args.source.load("default", context)?;
+    let output = (args.format.get(), args.output.as_deref());
+    if let Some(design) = args.vary.design(&args.source, &profile, Command::Plan, false, context)? {
+        let mut judge =
+            |report: &Report| if args.require_all { all_bind(report, context) } else { Exit::Success };
+        return experiment::plan(&design, &args.host, output, &mut judge, context);
+    }
     let subject = args.host.subject()?;
     let evidence = evidence(&subject.snapshot);
     let report = of_profile(&profile, subject, &args.host)?;

@@ -1,5 +1,6 @@
 //! `bindscope probe`: bind, connect from this host to every address and port, and compare predicted with observed.
 
+use super::experiment::{self, Design, VaryArgs};
 use super::format_args::FormatArgs;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
@@ -25,6 +26,7 @@ use crate::probe::listeners::{Opened, in_names};
 use crate::profile::expect::{Expectation, Spread};
 use crate::profile::{self, Profile};
 use crate::report::expectations::{self, Evidence, Judged, judge_shares};
+use crate::report::experiment::Command;
 use crate::report::matrix::{self, Asked, CellReport, ObservationMerger, Plan, Questions, Report};
 use crate::report::plan::{self as assembly, Parts};
 use crate::serve::bind::Bound;
@@ -35,6 +37,8 @@ use crate::sys;
 pub struct Args {
     #[command(flatten)]
     source: ProfileArgs,
+    #[command(flatten)]
+    vary: VaryArgs,
     #[command(flatten)]
     format: FormatArgs<Format>,
     /// Write to FILE instead of standard output
@@ -141,6 +145,72 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     } else {
         Profile::named("--ports")
     };
+    if let Some(design) = args.vary.design(&args.source, &profile, Command::Probe, false, context)? {
+        return experiment(&design, args, context);
+    }
+    let Probed { report, unseen, bound } = probe(&profile, args, &[], true, context)?;
+    let text = plan::written(&report, args.format.get(), context, args.output.is_some());
+    context.emit(text.as_bytes(), args.output.as_deref())?;
+    if bound == 0 && (args.ports.is_empty() || args.source.is_given()) {
+        return Err(nothing_bound());
+    }
+    Ok(verdict(&report, unseen).worse(evidence(&report)))
+}
+
+/// The exit code of a host that was not read completely.
+fn evidence(report: &Report) -> Exit {
+    if report.complete || report.host.netns.is_none() { Exit::Success } else { Exit::Undecided }
+}
+
+fn nothing_bound() -> Failure {
+    let problem = Diagnostic::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
+    Failure::new(Exit::Environment, problem.help("`bindscope plan` says why"))
+}
+
+/// Probes every combination, one after the other.
+fn experiment(design: &Design, args: &Args, context: &Context) -> Result<Exit, Failure> {
+    experiment::check_format(args.format.get())?;
+    let mut collector = design.collector();
+    let profiles: Vec<Result<Profile, String>> =
+        (0..design.grid.size()).map(|run| design.profile(run)).collect();
+    let services = experiment::services(profiles.iter().flatten());
+    let (mut exit, mut bound) = (Exit::Success, 0);
+    let mut progress = Progress::new("combinations", profiles.len(), context);
+    for (run, profile) in profiles.into_iter().enumerate() {
+        match profile {
+            Err(because) => collector.add_invalid(run, because),
+            Ok(profile) => {
+                let probed = probe(&profile, args, &services, false, context)?;
+                bound += probed.bound;
+                exit = exit.worse(verdict(&probed.report, probed.unseen)).worse(evidence(&probed.report));
+                collector.add(run, probed.report);
+            }
+        }
+        progress.show(run + 1);
+    }
+    progress.end();
+    let output = (args.format.get(), args.output.as_deref());
+    exit = exit.worse(design.finish(collector, Vec::new(), output, context)?);
+    if bound == 0 { Err(nothing_bound()) } else { Ok(exit) }
+}
+
+/// A probe.
+struct Probed {
+    report: Report,
+    /// Number of connections that the deadline cut off.
+    unseen: usize,
+    /// Number of open sockets.
+    bound: usize,
+}
+
+/// Binds the listeners of a profile, and connects to their services and to `services`.
+fn probe(
+    profile: &Profile,
+    args: &Args,
+    services: &[(Protocol, u16)],
+    show: bool,
+    context: &Context,
+) -> Result<Probed, Failure> {
     let files = sys::raise_file_limit();
     // The host as it is before our own sockets are there.
     let mut subject = target_host::here()?;
@@ -149,12 +219,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         texts => Some(destinations::chosen(texts, &subject.snapshot).map_err(Failure::usage)?),
     };
     let ports = ports_of(&args.ports);
-    let expansion = expand(&profile, &subject.snapshot);
+    let expansion = expand(profile, &subject.snapshot);
     add_port_holders(&mut subject, &expansion.sockets);
     let mut opened = Opened::all(&expansion.sockets, &subject.snapshot);
     let localhost = if args.localhost { hosts_addresses("localhost", &subject.snapshot) } else { Vec::new() };
     let more = more_destinations(&subject.snapshot, &localhost);
-    let asked = Asked { more: &more, only: chosen.as_deref(), ports: &ports };
+    let asked = Asked { more: &more, only: chosen.as_deref(), ports: &ports, services };
     if let Some(problem) = too_many(asked, &subject.snapshot) {
         return Err(Failure::usage(vec![problem]));
     }
@@ -175,7 +245,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         ends: false,
     };
     let mut cells = matrix::predicted_cells(&plan, &subject.snapshot);
-    let unseen = observe(&plan, &mut cells, &opened, args, limits, &subject.snapshot, context)?;
+    let unseen =
+        observe(&plan, &mut cells, &opened, args, limits, &subject.snapshot, show.then_some(context))?;
     let mut sockets = assembly::sockets_of(&plan, &subject.snapshot);
     for (socket, observed) in sockets.iter_mut().zip(&opened.outcomes) {
         socket.bind.observed = Some(*observed);
@@ -202,7 +273,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     let mut report = assembly::finish(
         Schema::Probe,
-        &profile,
+        profile,
         &subject.snapshot,
         incomplete,
         Parts {
@@ -216,13 +287,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         },
     );
     report.time = Some(now());
-    let text = plan::written(&report, args.format.get(), context, args.output.is_some());
-    context.emit(text.as_bytes(), args.output.as_deref())?;
-    if opened.bound.is_empty() && (ports.is_empty() || args.source.is_given()) {
-        let problem = Diagnostic::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");
-        return Err(Failure::new(Exit::Environment, problem.help("`bindscope plan` says why")));
-    }
-    Ok(verdict(&report, unseen).worse(plan::evidence(&subject.snapshot)))
+    Ok(Probed { report, unseen, bound: opened.bound.len() })
 }
 
 /// Prediction and observation that differ, and failed expectations, are findings.
@@ -329,7 +394,7 @@ fn observe(
     args: &Args,
     limits: Limits,
     snapshot: &Snapshot,
-    context: &Context,
+    shown: Option<&Context>,
 ) -> Result<usize, Failure> {
     let mut indices = Vec::new();
     for (index, cell) in plan.matrix.cells.iter().enumerate() {
@@ -356,16 +421,22 @@ fn observe(
         let source = plan.matrix.cells[indices[index]].source_address;
         source.map(|source| (source.address, source.zone))
     };
-    let mut progress = Progress::new(attempts.count, context);
+    let mut progress = shown.map(|context| Progress::new("connecting", attempts.count, context));
     let mut beside = ObservationMerger::new(plan);
     let mut made = 0;
     let mut tell = |index: usize, observation: Observation| {
         beside.put(cells, indices[index], &in_names(&observation, &opened.owners, snapshot));
         made += 1;
     };
-    let mut show = |done| progress.show(done);
+    let mut show = |done| {
+        if let Some(progress) = &mut progress {
+            progress.show(done);
+        }
+    };
     let result = attempt::run_from_here(&opened.bound, attempts, limits, &source, &mut tell, &mut show);
-    progress.end();
+    if let Some(progress) = &progress {
+        progress.end();
+    }
     result.map_err(|error| {
         let problem = Diagnostic::error(Code::BIND_FAILED, format!("cannot wait for connections: {error}"));
         Failure::new(Exit::Environment, problem)
@@ -416,6 +487,7 @@ fn spread(
 
 /// A line on the terminal that says how far it is.
 pub(super) struct Progress {
+    label: &'static str,
     total: usize,
     shown: bool,
     next: Instant,
@@ -423,17 +495,17 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(total: usize, context: &Context) -> Progress {
+    pub(super) fn new(label: &'static str, total: usize, context: &Context) -> Progress {
         let wanted = context.terminal_stderr && !context.quiet;
         // What is over at once needs no line.
-        Progress { total, shown: false, next: Instant::now() + Duration::from_millis(300), wanted }
+        Progress { label, total, shown: false, next: Instant::now() + Duration::from_millis(300), wanted }
     }
 
     pub(super) fn show(&mut self, done: usize) {
         if self.wanted && Instant::now() >= self.next {
             self.next = Instant::now() + Duration::from_millis(100);
             self.shown = true;
-            let _ = write!(std::io::stderr(), "\rconnecting: {done} of {}\x1b[K", self.total);
+            let _ = write!(std::io::stderr(), "\r{}: {done} of {}\x1b[K", self.label, self.total);
         }
     }
 

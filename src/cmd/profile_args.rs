@@ -51,6 +51,19 @@ impl ProfileArgs {
         own
     }
 
+    /// The same arguments with this profile in place of theirs.
+    #[must_use]
+    pub fn in_place_of_profile(&self, profile: &OsStr) -> ProfileArgs {
+        let mut own = self.clone();
+        let is_bind = |target: &OsString| {
+            let (found, _) = targets::classify(std::slice::from_ref(target), Path::is_file);
+            matches!(found.as_slice(), [Target::Bind(_)])
+        };
+        own.targets.retain(is_bind);
+        own.targets.insert(0, profile.to_owned());
+        own
+    }
+
     /// Whether a target is given.
     #[must_use]
     pub fn names_one(&self) -> bool {

@@ -54,6 +54,23 @@ impl HostArgs {
     }
 }
 
+impl HostArgs {
+    /// Checks that `size` results of several plans together are at most `factor` times the limit of one.
+    ///
+    /// # Errors
+    /// Exit 2 with the size.
+    pub fn check_total(&self, size: usize, factor: usize) -> Result<(), Failure> {
+        let most = self.max_results.saturating_mul(factor);
+        if size <= most {
+            return Ok(());
+        }
+        let message = format!("all combinations together have {size} results, and the limit is {most}");
+        let needed = size.div_ceil(factor);
+        let help = format!("remove values of factors, or allow it with `--max-results {needed}`");
+        Err(Failure::usage(vec![Diagnostic::error(Code::TOO_MANY_RUNS, message).help(help)]))
+    }
+}
+
 fn setting(text: &str) -> Result<(String, i64), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     let value = value.trim().parse().map_err(|_| "the value is a whole number")?;

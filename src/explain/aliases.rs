@@ -76,6 +76,7 @@ pub(super) const ALIASES: &[(&str, &[&str])] = &[
     ),
     ("docker", &["container", "published-port", "docker-proxy", "podman", "compose"]),
     ("policy", &["audit-policy", "allow", "waive", "ci", "require"]),
+    ("experiments", &["experiment", "vary", "factor", "factors", "combinations", "what-if"]),
     ("lab", &["namespace", "netns", "network-namespace", "topology", "node-lan"]),
     (
         "exit-codes",

@@ -187,7 +187,7 @@ fn open(lab: &Lab, snapshot: &Snapshot, likes: &mut [Like]) -> Result<Opened, Er
         drop(sockets);
         sockets = bind(likes)?;
     }
-    Ok(Opened { sockets, expansion: Expansion::default(), snapshot: snapshot.clone() })
+    Ok(Opened { sockets, expansion: Expansion::default(), snapshot: snapshot.clone(), services: Vec::new() })
 }
 
 /// The addresses to connect to, if there are too many; and a sentence that says so.

@@ -27,7 +27,7 @@ use crate::plan::reach::{Arrivals, Cell, Destination, Matrix, Reach};
 use crate::probe::attempt::{self, Attempt, Limits};
 use crate::probe::listeners as probe;
 use crate::profile::Profile;
-use crate::report::matrix::{self, CellReport, Plan, Seen};
+use crate::report::matrix::{self, Asked, CellReport, Plan, Seen};
 use crate::serve::bind::{self, Bound};
 use crate::sys::{self, Capture, Error, netns};
 
@@ -48,6 +48,8 @@ pub struct Opened {
     pub expansion: Expansion,
     /// The host as it was before.
     pub snapshot: Snapshot,
+    /// Services that clients try in addition to those of the sockets.
+    pub services: Vec<(Protocol, u16)>,
 }
 
 /// Prediction and observation of every result.
@@ -107,7 +109,7 @@ pub fn open_as(lab: &Lab, profile: &Profile, snapshot: Snapshot) -> Result<Opene
         .run(|| {
             netns::drop_network_rights(caller)?;
             let sockets = probe::Opened::all(&expansion.sockets, &snapshot);
-            io::Result::Ok(Opened { sockets, expansion, snapshot })
+            io::Result::Ok(Opened { sockets, expansion, snapshot, services: Vec::new() })
         })
         .map_err(|error| Error::call("enter", "the host node", error))?;
     opened.map_err(|error| Error::call("drop", "the privileges over the host node", error))
@@ -143,7 +145,8 @@ pub fn look(
     };
     // Binds were made on the host as it was then; what reaches them is asked of the host as it is now.
     let more = names_of_oneself(&snapshot);
-    let mut plan = Plan::new(opened.sockets.specs.clone(), &snapshot, rights(), Vec::new(), &more);
+    let asked = Asked { more: &more, services: &opened.services, ..Asked::default() };
+    let mut plan = Plan::of(opened.sockets.specs.clone(), &snapshot, rights(), Vec::new(), asked);
     let wiring = ops::wiring(&lab.plan);
     let nodes = Nodes::new(&snapshots, &wiring);
     let (matrix, zones, node_interfaces) = matrix(lab, &plan, &snapshot, &nodes, &more);

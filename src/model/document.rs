@@ -29,6 +29,8 @@ pub enum Schema {
     Doctor,
     /// `why`.
     Why,
+    /// `plan`, `probe` and `lab run` with factors.
+    Experiment,
 }
 
 impl Schema {
@@ -46,6 +48,7 @@ impl Schema {
             Schema::Diff => "bindscope.diff",
             Schema::Doctor => "bindscope.doctor",
             Schema::Why => "bindscope.why",
+            Schema::Experiment => "bindscope.experiment",
         }
     }
 

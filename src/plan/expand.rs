@@ -162,7 +162,9 @@ impl Expander<'_> {
             }
             None => name.clone(),
         });
-        let listener = &Listener { device, ..listener.clone() };
+        let mut resolved = listener.clone();
+        resolved.device = device;
+        let listener = &resolved;
         let mut seen = HashSet::new();
         targets.retain(|target| seen.insert(*target));
         for (address, scope_id) in targets {

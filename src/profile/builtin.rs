@@ -7,6 +7,7 @@ const ALL: &[(&str, &str)] = &[
     ("one-interface", include_str!("../../profiles/one-interface.toml")),
     ("link-local", include_str!("../../profiles/link-local.toml")),
     ("v6only-matrix", include_str!("../../profiles/v6only-matrix.toml")),
+    ("v6only-experiment", include_str!("../../profiles/v6only-experiment.toml")),
     ("device", include_str!("../../profiles/device.toml")),
     ("udp", include_str!("../../profiles/udp.toml")),
     ("same-port", include_str!("../../profiles/same-port.toml")),

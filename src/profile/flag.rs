@@ -310,7 +310,10 @@ fn set(listener: &mut Listener, key: &str, value: &str) -> Result<(), Wrong> {
         "backlog" => listener.backlog = number(0, 2_147_483_647)?,
         "port_per_socket" => listener.port_per_socket = boolean()?,
         "max_connections" => listener.max_connections = number(1, 1_000_000)?,
-        "reuse_address" => listener.reuse_address = boolean()?,
+        "reuse_address" => {
+            listener.reuse_address = boolean()?;
+            listener.explicit.reuse_address = true;
+        }
         "reuse_port" => {
             listener.reuse_port = match value.parse::<u16>() {
                 Ok(_) => Some(u16::try_from(number(1, 1024)?).unwrap_or(1)),
@@ -328,7 +331,8 @@ fn set(listener: &mut Listener, key: &str, value: &str) -> Result<(), Wrong> {
                 "describe" => Reply::Describe,
                 "echo" => Reply::Echo,
                 _ => return Err(choice(&["none", "describe", "echo"])),
-            }
+            };
+            listener.explicit.reply = true;
         }
         "when_missing" => {
             listener.when_missing = match value {

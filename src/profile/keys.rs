@@ -77,6 +77,8 @@ pub(super) enum Kind {
     Table(&'static Keys),
     /// An array of tables.
     Tables(&'static Keys),
+    /// A non-empty list of any values.
+    List,
     /// A table with any keys and texts or numbers as values.
     Map,
 }
@@ -99,6 +101,7 @@ impl Kind {
             Kind::Bind(_) => "an address, \"loopback\", { interface = ... }, or a list of them",
             Kind::Table(_) | Kind::Map => "a table",
             Kind::Tables(_) => "an array of tables",
+            Kind::List => "a list",
         }
     }
 }
@@ -135,7 +138,7 @@ fn unknown(name: &Spanned<std::borrow::Cow<'_, str>>, keys: &Keys, problems: &mu
     };
 }
 
-fn check_value(name: &str, value: &Value<'_>, kind: Kind, problems: &mut Problems) {
+pub(super) fn check_value(name: &str, value: &Value<'_>, kind: Kind, problems: &mut Problems) {
     let wrong_type = |problems: &mut Problems, value: &Value<'_>| {
         let found = kind_of(value.get_ref());
         problems.add(
@@ -247,6 +250,7 @@ fn check_value(name: &str, value: &Value<'_>, kind: Kind, problems: &mut Problem
                 .add(Code::WRONG_TYPE, value.span(), format!("`{name}` is a single table"))
                 .help(format!("write [[{name}]] with two brackets: there may be several"));
         }
+        Kind::List if inner.is_array() => not_empty(problems),
         Kind::Map if inner.is_table() => {}
         _ => wrong_type(problems, value),
     }

@@ -62,6 +62,15 @@ pub struct Listener {
     pub pktinfo: bool,
     /// First line in the file, from 1; 0 if it does not come from a file.
     pub line: usize,
+    /// Keys whose default depends on the protocol, where they are written.
+    pub(super) explicit: Explicit,
+}
+
+/// Whether keys are written whose default depends on the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Explicit {
+    pub(super) reuse_address: bool,
+    pub(super) reply: bool,
 }
 
 /// Action if an address or interface does not exist.
@@ -106,6 +115,17 @@ impl Listener {
             exposure_reason: None,
             pktinfo: true,
             line: 0,
+            explicit: Explicit::default(),
+        }
+    }
+
+    /// Resets a key that has no value by default.
+    pub(super) fn leave_out(&mut self, key: &str) {
+        match key {
+            "device" => self.device = None,
+            "reuse_port" => self.reuse_port = None,
+            "exposure_reason" => self.exposure_reason = None,
+            _ => {}
         }
     }
 }
@@ -272,6 +292,8 @@ impl Draft {
         let mut listener = self.listener;
         let tcp = listener.protocol == Protocol::Tcp;
         listener.line = problems.line(span);
+        listener.explicit =
+            Explicit { reuse_address: self.reuse_address.is_some(), reply: self.reply.is_some() };
         listener.reuse_address = self.reuse_address.unwrap_or(tcp);
         listener.reply = self.reply.unwrap_or(if tcp { Reply::Describe } else { Reply::None });
         if let Some(name) = text(table, "name") {
@@ -287,6 +309,28 @@ impl Draft {
         }
         contradictions(&listener, table, span, problems);
         listener
+    }
+}
+
+/// The listener with the keys of `table` instead of its own.
+pub(super) fn varied(listener: &Listener, table: &DeTable<'_>, problems: &mut Problems) -> Listener {
+    let draft = Draft {
+        listener: listener.clone(),
+        reuse_address: listener.explicit.reuse_address.then_some(listener.reuse_address),
+        reply: listener.explicit.reply.then_some(listener.reply),
+    };
+    let line = listener.line;
+    Listener { line, ..draft.finish(table, &(0..0), problems) }
+}
+
+/// Checks the values of `table`, which has some keys of a listener, without those that depend on other keys.
+pub(super) fn check_values(table: &DeTable<'_>, problems: &mut Problems) {
+    Draft::new().overlay(table, problems);
+    if let Some(value) = table.get("port") {
+        ports::read(value, problems);
+    }
+    if let Some(value) = table.get("bind") {
+        bind::read(value, None, problems);
     }
 }
 

@@ -17,6 +17,7 @@ pub mod ports;
 pub mod reference;
 pub mod schema;
 mod value;
+pub mod vary;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -54,6 +55,8 @@ pub struct Profile {
     pub expectations: Vec<Expectation>,
     /// The network of its lab.
     pub lab: Option<Lab>,
+    /// The factors of an experiment, in the order of the text.
+    pub vary: Vec<vary::Factor>,
     /// Limits.
     pub limits: Limits,
 }
@@ -82,6 +85,7 @@ impl Profile {
             listeners: Vec::new(),
             expectations: Vec::new(),
             lab: None,
+            vary: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -104,6 +108,7 @@ static PROFILE: Keys = Keys {
         optional("limits", Kind::Table(&LIMITS), "limits of the profile"),
         optional("listener", Kind::Tables(&listener::LISTENER), "sockets to open"),
         optional("expect", Kind::Tables(&expect::EXPECT), "expected properties"),
+        optional("vary", Kind::Tables(&vary::VARY), "factors of an experiment: every combination is run"),
         optional("lab", Kind::Table(&lab::LAB), "the network that `lab run` builds for the profile"),
     ],
 };
@@ -255,6 +260,10 @@ fn read(profile: &mut Profile, draft: &mut Draft, origin: &str, text: &str, laye
             .help("`bindscope init` writes a profile to begin with");
     }
     profile.expectations.extend(expect::read(table, &mut problems));
+    for factor in vary::read(table, text, &profile.listeners, &mut problems) {
+        profile.vary.retain(|other| other.key != factor.key);
+        profile.vary.push(factor);
+    }
     if let Some(lab) = lab::read(table, stem(origin), &mut problems) {
         profile.lab = Some(lab);
     }

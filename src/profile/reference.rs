@@ -194,6 +194,7 @@ fn value(kind: Kind) -> Vec<Part> {
         ],
         Kind::Table(keys) => vec![Part::Table(keys)],
         Kind::Tables(keys) => vec![Part::Table(keys), Part::text("; may be repeated")],
+        Kind::List => vec![Part::text("a list of values")],
         Kind::Map => vec![Part::text("table of texts or integers")],
     }
 }

@@ -75,6 +75,7 @@ fn kind(kind: Kind) -> Value {
         }
         Kind::Table(keys) => Value::Object(table(keys)),
         Kind::Tables(keys) => json!({ "type": "array", "items": table(keys) }),
+        Kind::List => json!({ "type": "array", "minItems": 1 }),
         Kind::Map => json!({ "type": "object", "additionalProperties": { "type": ["string", "integer"] } }),
     }
 }

@@ -35,14 +35,19 @@ impl Problems {
 
     /// Adds an error at `span`. The caller can add help to the returned problem.
     pub(super) fn add(&mut self, code: Code, span: Range<usize>, message: impl Into<String>) -> Added<'_> {
+        let place = self.place(&span);
+        self.list.push(Diagnostic::error(code, message).at(place));
+        Added(self.list.last_mut())
+    }
+
+    /// A position in the text.
+    pub(super) fn place(&self, span: &Range<usize>) -> Place {
         // Spans come from the parser. A wrong span must not cause a panic here.
         let boundary =
             |at: usize| (0..=at.min(self.text.len())).rev().find(|&at| self.text.is_char_boundary(at));
         let end = boundary(span.end).unwrap_or(0);
         let start = boundary(span.start.min(end)).unwrap_or(0);
-        let place = Place { file: self.file.clone(), text: Arc::clone(&self.text), span: start..end };
-        self.list.push(Diagnostic::error(code, message).at(place));
-        Added(self.list.last_mut())
+        Place { file: self.file.clone(), text: Arc::clone(&self.text), span: start..end }
     }
 
     /// Line of a position, from 1.

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod connections;
 mod csv;
 pub mod diff;
+pub mod experiment;
 mod filter;
 pub mod interfaces;
 mod junit;

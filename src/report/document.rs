@@ -16,8 +16,8 @@ pub const LARGEST_SNAPSHOT: u64 = 64 << 20;
 pub const LARGEST_REPORT: u64 = 256 << 20;
 
 /// The documents that `diff` compares.
-pub const COMPARABLE: [Schema; 5] =
-    [Schema::Plan, Schema::Probe, Schema::Lab, Schema::Audit, Schema::Interfaces];
+pub const COMPARABLE: [Schema; 6] =
+    [Schema::Plan, Schema::Probe, Schema::Lab, Schema::Experiment, Schema::Audit, Schema::Interfaces];
 
 /// Why a file is not taken as a document.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

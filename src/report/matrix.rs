@@ -42,6 +42,8 @@ pub struct Asked<'a> {
     pub only: Option<&'a [Destination]>,
     /// TCP ports in addition to those of the sockets. Only the host itself connects to them, at the host's addresses.
     pub ports: &'a [u16],
+    /// Services in addition to those of the sockets, asked from every source: those of other combinations of an experiment.
+    pub services: &'a [(Protocol, u16)],
 }
 
 impl Plan {
@@ -67,7 +69,10 @@ impl Plan {
         asked: Asked<'_>,
     ) -> Plan {
         let local = LocalAddresses::new(snapshot);
-        let own = reach::services(&sockets);
+        let mut own = reach::services(&sockets);
+        own.extend(asked.services);
+        own.sort_unstable();
+        own.dedup();
         let mut services = own.clone();
         services.extend(asked.ports.iter().map(|&port| (Protocol::Tcp, port)));
         services.sort_unstable();

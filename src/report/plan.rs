@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::expectations::{self, Evidence};
 use super::matrix::{
-    self, BindReport, EventReport, Plan, PredictedBind, Questions, Reachability, Report, SocketReport,
+    self, Asked, BindReport, EventReport, Plan, PredictedBind, Questions, Reachability, Report, SocketReport,
 };
 use super::network;
 use crate::model::filters::{self, PacketFilters};
@@ -60,8 +60,19 @@ impl TargetHost {
 /// The document of `plan`: every bind of a profile on a host, and which source reaches which socket.
 #[must_use]
 pub fn assemble(profile: &Profile, expansion: &Expansion, host: TargetHost) -> Report {
+    assemble_asked(profile, expansion, host, Asked::default())
+}
+
+/// As [`assemble`], for the requested destinations and services.
+#[must_use]
+pub fn assemble_asked(
+    profile: &Profile,
+    expansion: &Expansion,
+    host: TargetHost,
+    asked: Asked<'_>,
+) -> Report {
     let Expansion { sockets, .. } = expansion;
-    let plan = Plan::new(sockets.clone(), &host.snapshot, host.rights, host.foreign, &[]);
+    let plan = Plan::of(sockets.clone(), &host.snapshot, host.rights, host.foreign, asked);
     let cells = matrix::cells(&plan, &host.snapshot, &[]);
     let mut sockets = sockets_of(&plan, &host.snapshot);
     sockets.extend(missing_of(expansion, &host.snapshot));

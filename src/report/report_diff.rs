@@ -7,6 +7,8 @@
 //! is one when the other was asked of every address, and does not have that one. A plan that leaves open what a probe observed,
 //! and a probe that could not observe what was predicted, do not contradict each other.
 
+mod experiment;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::fmt::Write as _;
 
@@ -19,7 +21,7 @@ use crate::model::{IfName, Schema};
 /// One difference. Names are escaped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Difference {
-    /// `socket`, `cell`, `expectation`, `finding` or `interface`.
+    /// `socket`, `cell`, `expectation`, `finding`, `interface`; of experiments `effect` or `combination`.
     pub kind: String,
     /// Key of the entry.
     pub key: String,
@@ -104,6 +106,8 @@ pub struct Lists {
     findings: Vec<FindingRow>,
     #[serde(default)]
     interfaces: Vec<InterfaceRow>,
+    #[serde(flatten)]
+    experiment: experiment::Experiment,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -404,6 +408,9 @@ fn entries(lists: &Lists) -> Entries<'_> {
         let up = if interface.up { "up" } else { "down" };
         let value = format!("{up} {}", addresses.join(" ")).trim().to_owned();
         numbered.add("interface", if_name(&interface.name), plain(value));
+    }
+    for (kind, key, value) in lists.experiment.entries() {
+        numbered.add(kind, key, plain(value));
     }
     numbered.entries
 }

@@ -44,6 +44,11 @@ pub fn differing(document: &Value) -> (Vec<&Value>, usize) {
 
 fn agrees(topology: &str, profile: &str) {
     let (document, _) = lab(&[profile, "--topology", topology]);
+    if document["schema"] == "bindscope.experiment/1" {
+        assert_eq!(document["summary"]["disagree"], 0, "{document}");
+        assert_eq!(document["incomplete_because"], serde_json::json!([]), "{document}");
+        return;
+    }
     let (differing, all) = differing(&document);
     assert!(differing.is_empty(), "{}", Value::from_iter(differing.into_iter().cloned()));
     assert_eq!(document["schema"], "bindscope.lab/1");

@@ -15,6 +15,7 @@ mod agree;
 #[path = "../reach/ask.rs"]
 mod ask;
 mod build;
+mod experiments;
 #[path = "../reach/host.rs"]
 mod host;
 mod hostile;
@@ -53,7 +54,11 @@ fn main() -> ExitCode {
         ("a_lab_that_stands_ends_at_a_signal", hostile::a_lab_that_stands_ends_at_a_signal),
     ];
     let others = others.into_iter().map(|(name, body)| support::netns::trial(name, body));
-    let trials =
-        build::trials().into_iter().chain(agree::trials()).chain(program::trials()).chain(twin::trials());
+    let trials = build::trials()
+        .into_iter()
+        .chain(agree::trials())
+        .chain(program::trials())
+        .chain(twin::trials())
+        .chain(experiments::trials());
     support::netns::harness(trials.chain(others).collect())
 }

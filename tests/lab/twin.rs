@@ -160,7 +160,12 @@ impl Copy {
         assert_eq!(twin::differences(&snapshot, &copy), Vec::<String>::new(), "{snapshot:#?}");
         let namespace = &lab.namespaces()[lab.plan.host];
         let sockets = namespace.run(|| probe::listeners::Opened::all(specs, &snapshot)).unwrap();
-        let opened = Opened { sockets, expansion: Expansion::default(), snapshot: snapshot.clone() };
+        let opened = Opened {
+            sockets,
+            expansion: Expansion::default(),
+            snapshot: snapshot.clone(),
+            services: Vec::new(),
+        };
         Copy { snapshot, twin, lab, opened }
     }
 

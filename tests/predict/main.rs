@@ -8,6 +8,7 @@
     reason = "a test"
 )]
 
+mod experiments;
 mod foreign;
 mod formats;
 mod held;
@@ -23,6 +24,11 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Output, Stdio};
 
+use experiments::{
+    a_probe_varies_what_it_may_and_agrees, an_experiment_is_shown_in_every_format,
+    binds_that_fail_and_contradictions_are_results, deciding_factors_are_those_of_all_pairs,
+    experiments_that_cannot_be_run_are_refused, profiles_can_be_a_factor_and_experiments_compared,
+};
 use foreign::{
     a_server_that_resets_is_no_refusal, a_socket_that_is_there_already_takes_part,
     without_descriptors_nothing_is_decided,
@@ -81,6 +87,12 @@ fn main() -> ExitCode {
         a_source_that_goes_away_is_no_verdict,
         others_addresses_are_refused,
         silence_costs_one_timeout,
+        an_experiment_is_shown_in_every_format,
+        deciding_factors_are_those_of_all_pairs,
+        binds_that_fail_and_contradictions_are_results,
+        experiments_that_cannot_be_run_are_refused,
+        a_probe_varies_what_it_may_and_agrees,
+        profiles_can_be_a_factor_and_experiments_compared,
     ])
 }
 

@@ -1,5 +1,6 @@
 //! `bindscope lab`: temporary networks for tests.
 
+mod experiment;
 mod plan;
 mod run;
 
@@ -15,7 +16,7 @@ use crate::escape::escape;
 use crate::lab::build::{BuildError, Lab};
 use crate::lab::twin::{self, Twin};
 use crate::lab::{builtin, ops};
-use crate::model::topology::Topology;
+use crate::model::topology::{Node, Topology};
 use crate::model::{Errno, Snapshot};
 use crate::profile::lab::Teardown;
 use crate::profile::{self, Profile};
@@ -65,6 +66,7 @@ struct TwinArgs {
 }
 
 /// A profile and the network for it.
+#[derive(Clone)]
 struct Chosen {
     profile: Profile,
     name: String,
@@ -77,22 +79,37 @@ struct Chosen {
 
 impl NetworkArgs {
     fn choose(&self, context: &Context) -> Result<Chosen, Failure> {
-        if let Some(file) = &self.twin.twin {
-            let (source, file) = match file {
-                Some(name) if is_target(name) => (self.source.with(name.as_os_str()), None),
-                file => (self.source.clone(), file.as_deref()),
-            };
-            let mut profile = source.load("default", context)?;
-            let settings = profile.lab.take().map(|lab| settings_of_host(&lab.topology)).unwrap_or_default();
-            return copied(profile, file, &settings);
+        self.network(self.source().load("default", context)?, None, &BTreeMap::new())
+    }
+
+    /// The arguments of the profile: what follows `--twin` may be a target.
+    fn source(&self) -> ProfileArgs {
+        match &self.twin.twin {
+            Some(Some(name)) if is_target(name) => self.source.with(name.as_os_str()),
+            _ => self.source.clone(),
         }
-        let mut profile = self.source.load("default", context)?;
+    }
+
+    /// The network for a profile, with `topology` in place of the usual one, and with these settings of its host.
+    fn network(
+        &self,
+        mut profile: Profile,
+        topology: Option<&OsStr>,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<Chosen, Failure> {
         let own = profile.lab.take();
-        let lab = match (&self.topology, own) {
+        if let Some(file) = &self.twin.twin {
+            let file = file.as_deref().filter(|name| !is_target(name));
+            let mut all = own.map(|lab| settings_of_host(&lab.topology)).unwrap_or_default();
+            all.extend(settings.clone());
+            return copied(profile, file, &all);
+        }
+        let mut lab = match (topology.or(self.topology.as_deref()), own) {
             (Some(name), _) => named(name).map_err(Failure::usage)?,
             (None, Some(lab)) => lab,
             (None, None) => named(OsStr::new(builtin::ALL[0].0)).map_err(Failure::usage)?,
         };
+        set_on_host(&mut lab.topology, settings);
         let description = lab.topology.description.clone().unwrap_or_else(|| "a lab".to_owned());
         let plan = ops::plan(&lab.topology);
         let teardown = lab.teardown;
@@ -171,6 +188,18 @@ fn settings_of_host(topology: &Topology) -> BTreeMap<String, String> {
     node.map(|node| node.sysctl.clone()).unwrap_or_default()
 }
 
+/// Sets these settings on the host of a topology.
+fn set_on_host(topology: &mut Topology, settings: &BTreeMap<String, String>) {
+    let Some(host) = topology.host_node().filter(|_| !settings.is_empty()) else { return };
+    match topology.nodes.iter_mut().find(|node| node.name == host) {
+        Some(node) => node.sysctl.extend(settings.clone()),
+        None => {
+            let node = Node { name: host, sysctl: settings.clone(), ..Node::default() };
+            topology.nodes.push(node);
+        }
+    }
+}
+
 /// A network by the name that the user gave; a built-in one goes first, as with profiles.
 fn named(name: &OsStr) -> Result<profile::lab::Lab, Vec<Diagnostic>> {
     if let Some(name) = name.to_str()
@@ -205,11 +234,16 @@ pub(super) fn copy(snapshot: &Snapshot, twin: &Twin) -> Result<Lab, Failure> {
     Ok(lab)
 }
 
+/// Builds the network; its gaps are not reported here.
+fn build_quietly(chosen: &Chosen) -> Result<Lab, Failure> {
+    match &chosen.original {
+        Some((snapshot, twin)) => copy(snapshot, twin),
+        None => Lab::build(chosen.plan.clone()).map_err(failed),
+    }
+}
+
 fn build(chosen: &Chosen, context: &Context) -> Result<Lab, Failure> {
-    let lab = match &chosen.original {
-        Some((snapshot, twin)) => copy(snapshot, twin)?,
-        None => Lab::build(chosen.plan.clone()).map_err(failed)?,
-    };
+    let lab = build_quietly(chosen)?;
     for gap in &lab.gaps {
         context.say(&Diagnostic::warning(Code::LAB_GAP, gap.clone()));
     }

@@ -1,11 +1,12 @@
 //! `bindscope lab run` and `bindscope lab shell`.
 
+use crate::cmd::experiment::VaryArgs;
 use crate::cmd::format_args::FormatArgs;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::process::Command;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -23,6 +24,7 @@ use crate::lab::twin;
 use crate::model::{Arrival, Change, Outcome, Schema, SocketView};
 use crate::profile::lab::Teardown;
 use crate::report::expectations::{self, Evidence};
+use crate::report::experiment::Command;
 use crate::report::matrix::{CellReport, ChangedCell, EventReport, Questions, Report, SocketReport};
 use crate::report::plan::{self as assembly, Parts};
 use crate::serve::{Acceptor, Endpoint, Observer, ServeError};
@@ -32,24 +34,26 @@ use crate::sys::{Replayed, Signals, netns};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    network: NetworkArgs,
+    pub(super) network: NetworkArgs,
+    #[command(flatten)]
+    vary: VaryArgs,
     /// Show the operations that would build the network, as `lab plan` does, and build nothing
     #[arg(long, conflicts_with = "keep")]
     dry_run: bool,
     /// Keep the lab running, with its listeners, until a signal (Ctrl-C)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "vary")]
     keep: bool,
     #[command(flatten)]
-    format: FormatArgs<Format>,
+    pub(super) format: FormatArgs<Format>,
     /// Write to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     /// Timeout of one connection
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = probe::duration)]
-    connect_timeout: Duration,
+    pub(super) connect_timeout: Duration,
     /// Timeout of everything
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = probe::duration)]
-    deadline: Duration,
+    pub(super) deadline: Duration,
 }
 
 /// Entry point of `bindscope lab run`.
@@ -69,6 +73,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             }
         };
         return steps::show(&chosen, format, args.output.as_deref(), context);
+    }
+    let fixed = chosen.original.is_some();
+    let source = args.network.source();
+    if let Some(design) = args.vary.design(&source, &chosen.profile, Command::Lab, fixed, context)? {
+        return super::experiment::run(&design, args, context);
     }
     prepare()?;
     let lab = build(&chosen, context)?;
@@ -142,7 +151,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn about(chosen: &Chosen, lab: &Lab) -> String {
+pub(super) fn about(chosen: &Chosen, lab: &Lab) -> String {
     let host = lab.plan.nodes.get(lab.plan.host).map_or_else(String::new, |name| escape(name));
     let description = escape(&chosen.description);
     format!("{description}; listeners are bound in the node {host}")
@@ -164,7 +173,7 @@ fn about_rules(rules: &Replayed, legacy: usize) -> String {
     note
 }
 
-fn open(lab: &Lab, chosen: &Chosen) -> Result<Opened, Failure> {
+pub(super) fn open(lab: &Lab, chosen: &Chosen) -> Result<Opened, Failure> {
     match &chosen.original {
         Some((snapshot, _)) => stage::open_as(lab, &chosen.profile, snapshot.clone()),
         None => stage::open(lab, &chosen.profile),
@@ -181,19 +190,30 @@ fn look(
 ) -> Result<Looked, Failure> {
     let mut line = None;
     let mut progress = |done: usize, total: usize| {
-        line.get_or_insert_with(|| probe::Progress::new(total, context)).show(done);
+        line.get_or_insert_with(|| probe::Progress::new("connecting", total, context)).show(done);
     };
-    let result = match &chosen.original {
-        Some((_, twin)) => twin::run::look(lab, twin, opened, patience, &mut progress),
-        None => stage::look(lab, opened, patience, &mut progress),
-    };
+    let result = look_quietly(lab, chosen, opened, patience, &mut progress);
     if let Some(line) = line {
         line.end();
     }
-    result.map_err(|error| environment(&error))
+    result
 }
 
-fn report(
+pub(super) fn look_quietly(
+    lab: &Lab,
+    chosen: &Chosen,
+    opened: &Opened,
+    patience: Patience,
+    progress: &mut (dyn FnMut(usize, usize) + Send),
+) -> Result<Looked, Failure> {
+    match &chosen.original {
+        Some((_, twin)) => twin::run::look(lab, twin, opened, patience, progress),
+        None => stage::look(lab, opened, patience, progress),
+    }
+    .map_err(|error| environment(&error))
+}
+
+pub(super) fn report(
     chosen: &Chosen,
     lab: &Lab,
     opened: &Opened,
@@ -270,7 +290,7 @@ fn unseen_as_unknown(cells: &[CellReport], sockets: &[SocketReport]) -> Vec<Cell
 }
 
 /// Whether the packets came in elsewhere than the kernel reports.
-fn elsewhere(cell: &CellReport) -> bool {
+pub(super) fn elsewhere(cell: &CellReport) -> bool {
     let packets = cell.observed.as_ref().and_then(|seen| seen.packets.as_ref());
     packets.is_some_and(|packets| packets.confirms == Some(false))
 }
@@ -508,7 +528,7 @@ fn start(
     netns::keep_network_rights()?;
     let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let (program, arguments) = words.split_first().map_or((&shell, &[][..]), |(first, rest)| (first, rest));
-    let mut command = Command::new(program);
+    let mut command = std::process::Command::new(program);
     netns::end_with_us(command.args(arguments));
     // A command without job control stays in the process group of this process, so that Ctrl-Z stops both.
     let gave_terminal = words.is_empty() && processes.is_ok() && netns::give_terminal(&mut command);

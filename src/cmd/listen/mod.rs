@@ -87,6 +87,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         Some(_) if !args.source.is_given() => Profile::named("inherited"),
         _ => args.source.load("default", context)?,
     };
+    if !profile.vary.is_empty() {
+        let note = "listen opens the profile as it is written and varies no factor";
+        context.say(
+            &Diagnostic::note(Code::BAD_FACTOR, note)
+                .help("`plan`, `probe` and `lab run` run the experiment"),
+        );
+    }
     let signals =
         Signals::with_reopen().map_err(|error| environment(format!("cannot take signals: {error}")))?;
     sys::raise_file_limit();

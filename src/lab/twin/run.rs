@@ -10,7 +10,7 @@ use crate::model::addr::needs_zone;
 use crate::model::{Family, Snapshot, Source};
 use crate::plan::bind_check::Rights;
 use crate::plan::reach::{Cell, Matrix};
-use crate::report::matrix::Plan;
+use crate::report::matrix::{Asked, Plan};
 use crate::sys::Error;
 
 /// Predicts every result for the host of a twin, as of the time when the sockets were opened. Makes every connection
@@ -52,7 +52,8 @@ pub fn ask(
 ) -> Result<Looked, Error> {
     let snapshot = &opened.snapshot;
     let more = names_of_oneself(snapshot);
-    let mut plan = Plan::new(opened.sockets.specs.clone(), snapshot, question.rights, Vec::new(), &more);
+    let asked = Asked { more: &more, services: &opened.services, ..Asked::default() };
+    let mut plan = Plan::of(opened.sockets.specs.clone(), snapshot, question.rights, Vec::new(), asked);
     add_beyond(&mut plan.matrix, twin, snapshot);
     if let Some(only) = question.only {
         let Matrix { cells, destinations, .. } = &mut plan.matrix;

@@ -59,7 +59,8 @@ fn topologies_can_be_a_factor() {
     assert_eq!(document["summary"]["disagree"], 0, "{}", document["summary"]);
     let absent = |row: &serde_json::Value| row["values"]["topology"] == "v4-only" && row["present"] == false;
     let effects = document["effects"].as_array().unwrap();
-    let of_ipv6 = effects.iter().filter(|one| one["cell"]["destination"].as_str().unwrap().starts_with("2001:db8:"));
+    let of_ipv6 =
+        effects.iter().filter(|one| one["cell"]["destination"].as_str().unwrap().starts_with("2001:db8:"));
     let mut count = 0;
     for effect in of_ipv6 {
         count += 1;

@@ -28,6 +28,8 @@ use serde::Serialize;
 pub use clients::Skipped;
 pub use published::Published;
 
+pub use crate::model::Verdict;
+
 use crate::code::Code;
 use crate::diag::{Place, Severity};
 use crate::model::filters::PacketFilters;
@@ -154,18 +156,6 @@ fn location<S: serde::Serializer>(location: &Option<Box<Place>>, serializer: S) 
             Spot { file: &place.file, line, column }
         })
         .serialize(serializer)
-}
-
-/// Verdict of a policy check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Passed.
-    Pass,
-    /// Failed.
-    Fail,
-    /// Not enough evidence.
-    Undecided,
 }
 
 /// One policy check.

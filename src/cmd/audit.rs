@@ -18,7 +18,7 @@ use crate::diag::{Diagnostic, Severity};
 use crate::library::{Seen, look};
 use crate::model::{Exposure, Family, Protocol, Schema, Snapshot};
 use crate::profile::policy::{self, Policy};
-use crate::profile::ports;
+use crate::profile::{duration, ports};
 use crate::render;
 use crate::report::document;
 use crate::sys::{self, InventoryOptions};
@@ -207,7 +207,7 @@ impl Formats for Format {
 /// A duration as everywhere; a number alone counts seconds.
 fn time(text: &str) -> Result<Duration, String> {
     let seconds = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("{text}s"));
-    let time = super::listen::duration(seconds.as_deref().unwrap_or(text))?;
+    let time = duration::argument(seconds.as_deref().unwrap_or(text))?;
     if time < SHORTEST {
         return Err(format!("{} ms is the shortest", SHORTEST.as_millis()));
     }

@@ -4,7 +4,7 @@ use super::experiment::{self, Design, VaryArgs};
 use super::format_args::FormatArgs;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use super::{Context, Exit, Failure, now};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::library::add_port_holders;
+use crate::model::addr::socket_addr;
 use crate::model::{AddrClass, Outcome, Protocol, Schema, Snapshot, Source};
 use crate::plan::destinations;
 use crate::plan::expand::expand;
@@ -24,7 +25,7 @@ use crate::plan::reach::Destination;
 use crate::probe::attempt::{self, Attempt, Attempts, Limits, Observation};
 use crate::probe::listeners::{Opened, in_names};
 use crate::profile::expect::{Expectation, Spread};
-use crate::profile::{self, Profile};
+use crate::profile::{self, Profile, duration};
 use crate::report::expectations::{self, Evidence, Judged, judge_shares};
 use crate::report::experiment::Command;
 use crate::report::matrix::{self, Asked, CellReport, ObservationMerger, Plan, Questions, Report};
@@ -45,10 +46,10 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Timeout of one connection
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::argument)]
     connect_timeout: Duration,
     /// Timeout of everything
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument)]
     deadline: Duration,
     /// Maximum number of connections that wait for an answer at the same time
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..))]
@@ -74,20 +75,6 @@ pub enum Sources {
     Default,
     /// Also each other address of this host that can reach the destination
     All,
-}
-
-/// Reads `250ms`, `1s`, `2m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let help = "write a number with its unit, such as 250ms, 1s, 2m";
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
-    let parsed = Duration::try_from(parsed).map_err(|_| help.to_owned())?;
-    if parsed.is_zero() {
-        Err("it must be more than no time".to_owned())
-    } else if parsed > LONGEST {
-        Err(format!("it must be at most {}h, which is a year", LONGEST.as_secs() / 3600))
-    } else {
-        Ok(parsed)
-    }
 }
 
 /// Reads `22` or `8000-8099`.
@@ -131,9 +118,6 @@ fn in_flight(parallel: u16, files: Option<u64>, sockets: usize) -> usize {
     let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
     usize::from(parallel).min(files.saturating_sub(sockets + OTHERS) / 2).max(1)
 }
-
-/// The longest time that can be asked for: far beyond it the clock could not count to its end.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Runs it.
 ///
@@ -410,10 +394,7 @@ fn observe(
         let cell = &plan.matrix.cells[indices[index]];
         let (protocol, port) = plan.matrix.services[cell.service];
         let to = plan.matrix.destinations[cell.destination];
-        let to = match to.address {
-            IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, port, 0, to.zone)),
-            IpAddr::V4(_) => SocketAddr::new(to.address, port),
-        };
+        let to = socket_addr(to.address, port, to.zone);
         Attempt { protocol, to, patience: args.connect_timeout }
     };
     let attempts = Attempts { count: indices.len(), of: &attempt };
@@ -464,10 +445,7 @@ fn spread(
         IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         address => address,
     };
-    let to = match address {
-        IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, view.port, 0, view.scope_id.unwrap_or(0))),
-        IpAddr::V4(_) => SocketAddr::new(address, view.port),
-    };
+    let to = socket_addr(address, view.port, view.scope_id.unwrap_or(0));
     let attempt = Attempt { protocol: view.protocol, to, patience: args.connect_timeout };
     let attempts = Attempts { count: usize::try_from(wanted.connections).ok()?, of: &|_| attempt };
     let limits = Limits { deadline: Instant::now() + args.deadline, ..limits };

@@ -1,7 +1,7 @@
 //! `bindscope why`: what answers at an address of this host, and why not.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::format_args::{FormatArgs, Formats};
 use super::{Context, Exit, Failure, spelling, target_host};
 use crate::code::Code;
 use crate::diag::Diagnostic;
-use crate::model::addr::needs_zone;
+use crate::model::addr::{needs_zone, socket_addr};
 use crate::model::{
     Document, HostReport, IfName, ListeningSocket, Outcome, Owners, Protocol, Schema, Snapshot, SocketView,
     Source,
@@ -21,6 +21,7 @@ use crate::plan::predict::{Foreign, Holder, predict_binds};
 use crate::plan::reach::{Destination, Reach, predict_reach};
 use crate::probe::attempt::{self, Attempt};
 use crate::probe::classify::outcome_of;
+use crate::profile::duration;
 use crate::why::{self, Diagnosis, Elsewhere, Facts, Ipv6, Observed, ResolvedBy, Tried};
 use crate::{render, sys};
 
@@ -47,7 +48,7 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
     /// Time limit of a connection
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::probe::duration, help_heading = "Limits")]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::argument, help_heading = "Limits")]
     connect_timeout: Duration,
 }
 
@@ -395,10 +396,7 @@ fn connect(addresses: &mut [Tried], target: &Target, patience: Duration, snapsho
         addresses.iter().enumerate().filter(|(_, one)| one.local).map(|(index, _)| index).collect();
     for index in local {
         let Some(tried) = addresses.get_mut(index) else { continue };
-        let to = match tried.address {
-            IpAddr::V4(v4) => SocketAddr::from((v4, target.port)),
-            IpAddr::V6(v6) => SocketAddrV6::new(v6, target.port, 0, index_of(&tried.zone)).into(),
-        };
+        let to = socket_addr(tried.address, target.port, index_of(&tried.zone));
         let attempt = Attempt { protocol: Protocol::Tcp, to, patience };
         let begun = Instant::now();
         // Closed in an orderly way: a reset would be an error that some servers do not survive.

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::ops;
 use super::path::{Arrival, Nodes, Unreachable};
 use super::twin::Client;
 use crate::code::Code;
-use crate::model::addr::needs_zone;
+use crate::model::addr::{needs_zone, socket_addr};
 use crate::model::ruleset::Ruleset;
 use crate::model::{FamilyExposure, IfName, Outcome, Protocol, Snapshot, SocketSpec, Source, Translated};
 use crate::plan::bind_check::Rights;
@@ -365,10 +365,7 @@ fn connect_all(
     for (index, (cell, client)) in plan.matrix.cells.iter().zip(clients).enumerate() {
         let Some(client) = client else { continue };
         let (protocol, port) = plan.matrix.services[cell.service];
-        let to = match plan.matrix.destinations[cell.destination].address {
-            IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, port, 0, client.zone)),
-            v4 @ IpAddr::V4(_) => SocketAddr::new(v4, port),
-        };
+        let to = socket_addr(plan.matrix.destinations[cell.destination].address, port, client.zone);
         asked.push(index);
         nodes.push(client.node);
         attempts.push(Attempt { protocol, to, patience: patience.connect });

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use serde::{Deserialize, Serialize};
 
@@ -306,6 +306,15 @@ pub fn text_with_port(address: IpAddr, zone: Option<&IfName>, port: u16) -> Stri
     let mut out = Vec::new();
     push_with_port(&mut out, address, zone, port);
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The socket address of an address: a zone is for IPv6 only, and 0 without one.
+#[must_use]
+pub fn socket_addr(address: IpAddr, port: u16, zone: u32) -> SocketAddr {
+    match address {
+        IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, zone).into(),
+        IpAddr::V4(v4) => (v4, port).into(),
+    }
 }
 
 /// Whether sockets bound to these two addresses can receive the same packets (`inet_rcv_saddr_equal()` of

@@ -26,6 +26,7 @@ pub mod ruleset;
 pub mod setting;
 pub mod socket;
 pub mod topology;
+pub mod verdict;
 
 pub use addr::{AddrClass, Exposure, Family, FamilyExposure};
 pub use arrival::{Arrival, Endpoint, Evidence, Ingress, PathChange};
@@ -49,3 +50,4 @@ pub use link_kind::LinkKind;
 pub use not_examined::{AttachedProgram, NotExamined, OtherKind, OtherSocket};
 pub use reach::{Outcome, PacketsSeen, Source};
 pub use socket::{Phase, Protocol, SocketSpec, SocketView, V6Only};
+pub use verdict::Verdict;

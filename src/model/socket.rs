@@ -1,7 +1,7 @@
 //! Sockets: the requested socket ([`SocketSpec`]) and the displayed one ([`SocketView`]).
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -175,10 +175,7 @@ impl SocketSpec {
     /// The address for bind(2).
     #[must_use]
     pub fn socket_addr(&self) -> SocketAddr {
-        match self.address {
-            IpAddr::V4(v4) => SocketAddr::V4(SocketAddrV4::new(v4, self.port)),
-            IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, self.port, 0, self.scope_id)),
-        }
+        super::addr::socket_addr(self.address, self.port, self.scope_id)
     }
 
     /// The displayed form before the socket is opened. `v6only` is the requested value, null if the system decides.

@@ -1,13 +1,13 @@
 //! Connection attempts and their results.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::engine::Engine;
-use crate::model::addr::is_mapped;
+use crate::model::addr::{is_mapped, socket_addr};
 use crate::model::{Answer, Errno, Outcome, Protocol};
 use crate::serve::bind::Bound;
 use crate::sys;
@@ -104,10 +104,7 @@ pub fn client(attempt: &Attempt, source: Option<(IpAddr, u32)>) -> io::Result<So
             (IpAddr::V4(v4), SocketAddr::V6(_)) => v4.to_ipv6_mapped().into(),
             _ => address,
         };
-        socket.bind(&SockAddr::from(match address {
-            IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, 0, 0, zone)),
-            IpAddr::V4(_) => SocketAddr::new(address, 0),
-        }))?;
+        socket.bind(&SockAddr::from(socket_addr(address, 0, zone)))?;
     }
     Ok(socket)
 }

@@ -84,8 +84,8 @@ impl Scope {
     }
 }
 
-/// Whether `name` matches `pattern`, in which `*` stands for any bytes and `?` for one byte. The time is at most
-/// proportional to the product of the lengths.
+/// Whether `name` matches `pattern`, in which `*` stands for any bytes and `?` for one character, or for one byte that is not part of
+/// a character. The time is at most proportional to the product of the lengths.
 #[must_use]
 pub fn glob(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
@@ -96,7 +96,15 @@ pub fn glob(pattern: &[u8], name: &[u8]) -> bool {
                 retry = Some((p, n));
                 p += 1;
             }
-            Some(&byte) if byte == b'?' || byte == name[n] => {
+            Some(b'?') => {
+                p += 1;
+                n += 1;
+                // The other bytes of the character in UTF-8.
+                while name.get(n).is_some_and(|byte| byte & 0xc0 == 0x80) {
+                    n += 1;
+                }
+            }
+            Some(&byte) if byte == name[n] => {
                 p += 1;
                 n += 1;
             }
@@ -387,6 +395,11 @@ mod tests {
             ("", "", true),
             ("?", "", false),
             ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXbYb", false),
+            ("lo*", "all", false),
+            ("**", "x", true),
+            ("a?c", "a\u{e9}c", true),
+            ("a??c", "a\u{e9}c", false),
         ] {
             assert_eq!(glob(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
         }

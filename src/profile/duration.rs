@@ -43,6 +43,18 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     if total > LONGEST { Err("is more than a year".to_owned()) } else { Ok(total) }
 }
 
+/// Parses the duration of a command-line option, which is longer than 0.
+///
+/// # Errors
+/// The problem and its fix.
+pub fn argument(text: &str) -> Result<Duration, String> {
+    match parse(text) {
+        Ok(Duration::ZERO) => Err("it is no time at all".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(reason) => Err(format!("it {reason}; write a number with its unit, such as 500ms, 30s, 5m")),
+    }
+}
+
 /// The duration in `value`; adds a problem if it is invalid.
 pub(super) fn read(name: &str, value: &Value<'_>, problems: &mut Problems) -> Option<Duration> {
     if let Some(number) = integer(value.get_ref()) {

@@ -6,6 +6,7 @@ use crate::audit::served::{Connection, Connections};
 use crate::escape::{csv_escaped, escape, printable};
 use crate::model::addr;
 use crate::model::{Document, Endpoint, Evidence, HostReport};
+use crate::render::table;
 
 /// JSON with a final newline.
 ///
@@ -65,13 +66,13 @@ pub fn human(connections: &Document<HostReport<Connections>>) -> String {
     let mut out = String::new();
     let head = ["from", "to", "family", "ingress", "server"].map(str::to_owned);
     let width =
-        |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0);
+        |column: usize| rows.iter().chain([&head]).map(|row| table::width(&row[column])).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2), width(3)];
     if !rows.is_empty() {
         for row in [&head].into_iter().chain(&rows) {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(widths) {
-                let _ = write!(line, "{cell:<width$}  ");
+                let _ = write!(line, "{}  ", table::padded(cell, width));
             }
             line.push_str(&row[4]);
             let _ = writeln!(out, "{}", line.trim_end());

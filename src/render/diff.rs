@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::markdown;
 use super::style::{Paint, Tone};
 use crate::escape::{csv_escaped, escape, printable};
+use crate::render::table;
 use crate::report::report_diff::{Comparison, Difference};
 
 /// The widest column. A longer text moves what follows it instead of padding every line.
@@ -18,8 +19,8 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
     let mut out = String::new();
     let value = |value: &Option<String>| value.as_deref().map_or_else(|| "-".to_owned(), printable);
     let wide = |part: &dyn Fn(&Difference) -> String, least: &str| {
-        let widths = comparison.differences.iter().map(|difference| part(difference).chars().count());
-        widths.chain([least.chars().count()]).max().unwrap_or(0).min(WIDEST)
+        let widths = comparison.differences.iter().map(|difference| table::width(&part(difference)));
+        widths.chain([table::width(least)]).max().unwrap_or(0).min(WIDEST)
     };
     let keys = wide(&|difference| printable(&difference.key), "");
     let firsts = wide(&|difference| value(&difference.a), &a);
@@ -31,7 +32,7 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
             let _ = writeln!(out, "{}", paint.tone(Tone::Strong, &heading));
         }
         let first = value(&difference.a);
-        let padding = " ".repeat(firsts.saturating_sub(first.chars().count()));
+        let padding = " ".repeat(firsts.saturating_sub(table::width(&first)));
         let tone = |value: &Option<String>| if value.is_some() { Tone::Good } else { Tone::Faint };
         let _ = writeln!(
             out,

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::style::{Paint, Tone};
 use super::table::{wrap, wrap_from};
 use crate::escape::{csv_escaped, escape, printable};
+use crate::model::Verdict;
 use crate::model::{Document, HostReport, IfName, Outcome};
-use crate::report::expectations::Verdict;
 use crate::report::experiment::analysis::{self, Grid};
 use crate::report::experiment::{
     BindsOutcome, CellOutcome, CellSubject, Command, Effect, Experiment, FactorReport, OutcomeRow,

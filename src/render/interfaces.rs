@@ -3,17 +3,17 @@
 use std::borrow::Cow;
 use std::io::{self, Write as _};
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 
 use super::csv::Row;
 use crate::escape::{csv_escaped, csv_field, escape, push_bytes};
 use crate::model::bind_forms::{Coverage, Reach};
 use crate::model::{AddrState, Exposure, Interface, InterfaceAddress, Snapshot, addr, known_index};
 use crate::plan::bind_forms;
+use crate::render::style::{BOLD, GREEN, YELLOW};
 
-const BOLD: Style = Style::new().bold();
-const WIDE: Style = AnsiColor::Yellow.on_default().bold();
-const NARROW: Style = AnsiColor::Green.on_default();
+const WIDE: Style = YELLOW.bold();
+const NARROW: Style = GREEN;
 
 /// Appends what `text` writes, padded to `width` characters and then coloured, so that escape sequences do not disturb
 /// the columns.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 
 use crate::escape::{self, escape};
 use crate::model::addr::{push_with_port, text_with_port};
@@ -16,12 +16,11 @@ use crate::record::event::{
     Network, Started, Summary,
 };
 use crate::record::time::Time;
+use crate::render::style::{BOLD, DIM, GREEN, RED, YELLOW};
 
-const DIM: Style = Style::new().dimmed();
-const BOLD: Style = Style::new().bold();
-const LOOPBACK: Style = AnsiColor::Green.on_default();
-const OPEN: Style = AnsiColor::Yellow.on_default();
-const BAD: Style = AnsiColor::Red.on_default();
+const LOOPBACK: Style = GREEN;
+const OPEN: Style = YELLOW;
+const BAD: Style = RED;
 
 /// Turns events into lines. Columns grow with what they hold and never shrink, so that lines stay aligned.
 #[derive(Debug)]

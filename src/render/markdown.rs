@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-const HEADING: anstyle::Style = anstyle::Style::new().bold();
-const CODE: anstyle::Style = anstyle::Style::new().dimmed();
+use super::style::{BOLD as HEADING, DIM as CODE};
 
 /// The Markdown source, or with `color` a styled page: bold headings and dimmed code, both without their marks. Styling
 /// removes the fences. It adds or wraps no line.

@@ -18,3 +18,4 @@ pub mod summary;
 mod table;
 pub mod tutorial;
 pub mod why;
+mod workflow;

@@ -2,6 +2,19 @@
 
 use anstyle::{AnsiColor, Style};
 
+/// Headings.
+pub(super) const BOLD: Style = Style::new().bold();
+/// Less important text.
+pub(super) const DIM: Style = Style::new().dimmed();
+/// What only this host, or a private network, can reach; what is as it should be.
+pub(super) const GREEN: Style = AnsiColor::Green.on_default();
+/// What other hosts can reach; warnings.
+pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
+/// Errors.
+pub(super) const RED: Style = AnsiColor::Red.on_default();
+/// Notes.
+pub(super) const CYAN: Style = AnsiColor::Cyan.on_default();
+
 /// Meaning of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tone {
@@ -28,10 +41,10 @@ impl Paint {
             return text.to_owned();
         }
         let style = match tone {
-            Tone::Good => Style::new().fg_color(Some(AnsiColor::Green.into())),
-            Tone::Bad => Style::new().fg_color(Some(AnsiColor::Red.into())).bold(),
-            Tone::Faint => Style::new().dimmed(),
-            Tone::Strong => Style::new().bold(),
+            Tone::Good => GREEN,
+            Tone::Bad => RED.bold(),
+            Tone::Faint => DIM,
+            Tone::Strong => BOLD,
         };
         format!("{style}{text}{style:#}")
     }

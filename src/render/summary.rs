@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use anstyle::Style;
-
 use crate::model::{Exposure, Interface, Inventory, NotExamined, Protocol, Snapshot, addr, filters};
+use crate::render::style::BOLD;
+use crate::render::table;
 
-const BOLD: Style = Style::new().bold();
 /// Maximum number of interfaces, and of addresses per interface.
 const MOST_INTERFACES: usize = 8;
 const MOST_ADDRESSES: usize = 4;
@@ -20,10 +19,11 @@ pub fn page(snapshot: &Snapshot, inventory: &Inventory, not_examined: &NotExamin
     let title = |text: &str| if color { format!("{BOLD}{text}{BOLD:#}\n") } else { format!("{text}\n") };
     let mut out = title("Interfaces of this host");
     let shown = || snapshot.interfaces.iter().take(MOST_INTERFACES);
-    let column = shown().map(|interface| interface.name.to_string().chars().count()).max().unwrap_or(0);
+    let column = shown().map(|interface| table::width(&interface.name.to_string())).max().unwrap_or(0);
     for interface in shown() {
         let state = if interface.up { "up  " } else { "down" };
-        let _ = writeln!(out, "  {:<column$}  {state}  {}", interface.name.to_string(), addresses(interface));
+        let name = table::padded(&interface.name.to_string(), column);
+        let _ = writeln!(out, "  {name}  {state}  {}", addresses(interface));
     }
     more(&mut out, snapshot.interfaces.len(), MOST_INTERFACES, "bindscope interfaces");
     out.push('\n');

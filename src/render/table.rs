@@ -28,6 +28,11 @@ pub(super) fn width(text: &str) -> usize {
     text.width()
 }
 
+/// The text, with blanks up to this many columns.
+pub(super) fn padded(text: &str, columns: usize) -> String {
+    format!("{text}{}", " ".repeat(columns.saturating_sub(width(text))))
+}
+
 /// The widest item of each column.
 pub(super) fn widths(rows: &[Vec<Item>]) -> Vec<usize> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -2,13 +2,13 @@
 //! undecided, never a pass.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::matrix::{CellReport, SocketReport};
-use crate::model::{Family, IfName, Outcome, Protocol, Source};
+use crate::model::{Family, IfName, Outcome, Protocol, Source, Verdict};
 use crate::plan::predict::BindOutcome;
+use crate::profile::bind;
 use crate::profile::expect::{BindResult, Expectation, ExpectedSource, Spread};
 
 /// Evaluates shares: how many of the connections each socket received.
@@ -44,9 +44,9 @@ fn names(source: &ExpectedSource, from: &Source) -> bool {
             true
         }
         (ExpectedSource::Link(glob), Source::Link(name) | Source::Beyond(name) | Source::From(name, _)) => {
-            name.as_str().is_some_and(|name| matches_glob(glob, name))
+            bind::glob(glob.as_bytes(), name.as_bytes())
         }
-        (ExpectedSource::Node(glob), Source::Node(name)) => matches_glob(glob, name),
+        (ExpectedSource::Node(glob), Source::Node(name)) => bind::glob(glob.as_bytes(), name.as_bytes()),
         (ExpectedSource::Others, Source::Link(_) | Source::Beyond(_) | Source::Node(_)) => true,
         _ => false,
     }
@@ -75,28 +75,6 @@ fn not_attempted(family: &str, source: &ExpectedSource) -> String {
         ExpectedSource::Others => "`plan` predicts from other hosts, `lab run` connects from them",
     };
     format!("no {family}connection was attempted from {source}; {command}")
-}
-
-/// A verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Passed.
-    Pass,
-    /// Too few results.
-    Undecided,
-    /// Failed.
-    Fail,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Verdict::Pass => "pass",
-            Verdict::Undecided => "undecided",
-            Verdict::Fail => "fail",
-        })
-    }
 }
 
 /// Result of one rule.
@@ -326,7 +304,7 @@ impl Case<'_> {
         let names = self.names();
         let elsewhere = |cell: &CellReport| {
             let name = cell.ingress().and_then(IfName::as_str);
-            name.is_some_and(|name| !globs.iter().any(|glob| matches_glob(glob, name)))
+            name.is_some_and(|name| !globs.iter().any(|glob| bind::glob(glob.as_bytes(), name.as_bytes())))
         };
         let cells = self.numbered();
         let against = cells.filter(|(_, cell)| self.takes(cell, &names) == Some(true) && elsewhere(cell));
@@ -518,7 +496,7 @@ impl Case<'_> {
             let Some(name) = cell.ingress().and_then(IfName::as_str) else {
                 return (Verdict::Undecided, "the ingress interface is not known".to_owned());
             };
-            if !globs.iter().any(|glob| matches_glob(glob, name)) {
+            if !globs.iter().any(|glob| bind::glob(glob.as_bytes(), name.as_bytes())) {
                 let (source, to) = (&cell.source, &cell.destination);
                 return (Verdict::Fail, format!("{source} to {to} port {} arrives on {name}", cell.port));
             }
@@ -562,9 +540,9 @@ impl Case<'_> {
             if predicted.outcome == BindOutcome::Uncertain {
                 return (Verdict::Undecided, format!("{} is uncertain", socket.socket));
             }
-            let missing = expected
-                .iter()
-                .find(|glob| !predicted.conflicts_with.iter().any(|name| matches_glob(glob, name)));
+            let missing = expected.iter().find(|glob| {
+                !predicted.conflicts_with.iter().any(|name| bind::glob(glob.as_bytes(), name.as_bytes()))
+            });
             if let Some(missing) = missing {
                 return (Verdict::Fail, format!("{missing} does not conflict with {}", socket.socket));
             }
@@ -616,49 +594,4 @@ fn is_loopback(destination: &str) -> bool {
         let address = address.to_canonical();
         address.is_loopback() || address.is_unspecified()
     })
-}
-
-/// Whether `text` matches a pattern with `*` and `?`.
-#[must_use]
-pub fn matches_glob(glob: &str, text: &str) -> bool {
-    let (glob, text): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
-    let (mut g, mut t) = (0, 0);
-    // Position of the last star, and what it has matched.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if g < glob.len() && glob[g] == '*' {
-            star = Some((g, t));
-            g += 1;
-        } else if g < glob.len() && (glob[g] == '?' || glob[g] == text[t]) {
-            g += 1;
-            t += 1;
-        } else if let Some((at, swallowed)) = star {
-            star = Some((at, swallowed + 1));
-            g = at + 1;
-            t = swallowed + 1;
-        } else {
-            return false;
-        }
-    }
-    glob[g..].iter().all(|&c| c == '*')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn globs_match_as_in_a_shell() {
-        for (glob, text, expected) in [
-            ("lo*", "lo4", true),
-            ("lo*", "all", false),
-            ("*", "", true),
-            ("a?c", "abc", true),
-            ("a*b*c", "axxbyyc", true),
-            ("a*b*c", "axxbyy", false),
-            ("**", "x", true),
-        ] {
-            assert_eq!(matches_glob(glob, text), expected, "{glob} {text}");
-        }
-    }
 }

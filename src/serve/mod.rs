@@ -32,11 +32,8 @@ use crate::sys::{Monitor, Poller, Signals};
 pub use error::{ConnectionEnd, ServeError};
 pub use network_view::InitialNetwork;
 use network_view::{NetworkView, Seen};
-use worker::{Limits, MONITOR, Worker};
+use worker::{Limits, MONITOR, SIGNALS, Worker};
 use worker_group::WorkerGroup;
-
-/// The key of the poller for signals.
-const SIGNALS: u64 = 0;
 
 /// Hears of everything the loop does, in the order in which it happens.
 pub trait Observer {

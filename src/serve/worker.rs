@@ -42,7 +42,7 @@ pub(super) const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 const SHORT_WAIT: Duration = Duration::from_millis(200);
 
 /// The keys of the poller. Sockets have even keys from [`FIRST_SOCKET`], connections odd ones.
-const SIGNALS: u64 = 0;
+pub(super) const SIGNALS: u64 = 0;
 pub(super) const MONITOR: u64 = 1;
 const FIRST_SOCKET: u64 = 2;
 

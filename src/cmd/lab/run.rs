@@ -2,6 +2,7 @@
 
 use crate::cmd::experiment::VaryArgs;
 use crate::cmd::format_args::FormatArgs;
+use crate::profile::duration;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
@@ -49,10 +50,10 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
     /// Timeout of one connection
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = probe::duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::argument)]
     pub(super) connect_timeout: Duration,
     /// Timeout of everything
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = probe::duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument)]
     pub(super) deadline: Duration,
 }
 

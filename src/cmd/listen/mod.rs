@@ -15,7 +15,7 @@ use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::model::Snapshot;
 use crate::model::confinement::Needs;
-use crate::profile::Profile;
+use crate::profile::{Profile, duration};
 use crate::record::event::{Event, Listening, SCHEMA, Started};
 use crate::record::time::Time;
 use crate::serve::{Acceptor, End, InitialNetwork};
@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// End so long after the first socket is open, such as 30s or 5m; at most 2s later while an address is waited for
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::argument)]
     time: Option<Duration>,
     /// End after this many connections and datagrams
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -61,19 +61,6 @@ pub struct Args {
     /// Keep all rights after binding, instead of giving up those that are not needed any more
     #[arg(long)]
     keep_privileges: bool,
-}
-
-/// Reads `30s`, `5m`, `1h30m`, `250ms`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let help = "write a number with its unit, such as 500ms, 30s, 5m";
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
-    Duration::try_from(parsed).map_err(|_| help.to_owned()).and_then(|parsed| {
-        if parsed.is_zero() {
-            Err("no time at all; leave it out to go on until a signal".to_owned())
-        } else {
-            Ok(parsed)
-        }
-    })
 }
 
 /// Runs it.

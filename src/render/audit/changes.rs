@@ -1,10 +1,11 @@
 //! Changes for people, one line each.
 
-use super::human::{BOLD, Style, wrapped};
+use super::human::{Style, wrapped};
 use super::{address, families, level, owners};
 use crate::audit::change::Change;
 use crate::escape::{escape, printable};
 use crate::model::ListeningSocket;
+use crate::render::style::BOLD;
 
 /// One change, in one line.
 #[must_use]

@@ -4,6 +4,7 @@ use super::subject;
 use crate::audit::Report;
 use crate::diag::Severity;
 use crate::escape::{escape, printable};
+use crate::render::workflow::{data, property};
 
 /// One command for each finding (<https://docs.github.com/actions/reference/workflow-commands>).
 #[must_use]
@@ -32,14 +33,4 @@ pub fn github(report: &Report) -> String {
         out.push_str(&format!("::warning title=not complete::{}\n", data(&printable(because))));
     }
     out
-}
-
-/// Escapes in a message, which the runner decodes.
-fn data(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
-}
-
-/// Escapes in a property, which the runner decodes.
-fn property(text: &str) -> String {
-    data(text).replace(':', "%3A").replace(',', "%2C")
 }

@@ -3,14 +3,13 @@
 
 use std::fmt::Write as _;
 
-use anstyle::{AnsiColor, Color};
-
 use super::notes::{Footnotes, subject_of};
 use super::{level, rows};
 use crate::audit::{BySocket, Finding, Report, Verdict};
 use crate::diag::Severity;
 use crate::escape::{escape, printable};
 use crate::model::{Exposure, filters};
+use crate::render::style::{BOLD, CYAN, RED, YELLOW};
 
 /// The layout and colours of a report.
 #[derive(Debug, Clone, Copy)]
@@ -31,15 +30,12 @@ impl Style {
     }
 }
 
-pub(super) const BOLD: anstyle::Style = anstyle::Style::new().bold();
-
 pub(super) fn severity_style(severity: Severity) -> anstyle::Style {
-    let color = match severity {
-        Severity::Error => AnsiColor::Red,
-        Severity::Warning => AnsiColor::Yellow,
-        Severity::Note => AnsiColor::Cyan,
-    };
-    anstyle::Style::new().fg_color(Some(Color::Ansi(color)))
+    match severity {
+        Severity::Error => RED,
+        Severity::Warning => YELLOW,
+        Severity::Note => CYAN,
+    }
 }
 
 /// The whole report.

@@ -1,11 +1,12 @@
 //! The table of sockets: address, reach in each family, process, and the numbers of footnotes.
 
-use super::human::{BOLD, Style};
+use super::human::Style;
 use super::notes::Footnotes;
 use super::{address, owners};
 use crate::audit::{Published, Report};
 use crate::escape::escape;
 use crate::model::{Exposure, Family, ListeningSocket, Protocol};
+use crate::render::style::BOLD;
 use crate::render::table::width;
 
 /// Blanks between two columns.

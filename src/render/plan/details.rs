@@ -11,9 +11,9 @@ use crate::model::{
     Translated,
 };
 use crate::plan::predict::BindOutcome;
-use crate::render::filter;
 use crate::render::ranges;
 use crate::render::style::{Paint, Tone};
+use crate::render::{filter, table};
 use crate::report::matrix::{CellReport, PredictedCell, Report, SocketReport};
 
 /// How many ports and runs of ports are named above a table.
@@ -34,12 +34,13 @@ pub(super) fn sockets(out: &mut String, report: &Report, paint: &Paint) {
         return;
     }
     let name = |socket: &SocketReport| escape(socket.socket.listener.as_deref().unwrap_or("-"));
-    let names = report.sockets.iter().map(|socket| name(socket).chars().count()).max().unwrap_or(0);
+    let names = report.sockets.iter().map(|socket| table::width(&name(socket))).max().unwrap_or(0);
     let views: Vec<String> = report.sockets.iter().map(|socket| socket.socket.to_string()).collect();
-    let widest = views.iter().map(|view| view.chars().count()).max().unwrap_or(0);
+    let widest = views.iter().map(|view| table::width(view)).max().unwrap_or(0);
     for (socket, view) in report.sockets.iter().zip(&views) {
         let (word, tone) = bind_word(socket);
-        let _ = write!(out, "{:<names$}  {view:<widest$}  {}", name(socket), paint.tone(tone, &word));
+        let (name, view) = (table::padded(&name(socket), names), table::padded(view, widest));
+        let _ = write!(out, "{name}  {view}  {}", paint.tone(tone, &word));
         let predicted = &socket.bind.predicted;
         if predicted.outcome == BindOutcome::Ok {
             let _ = writeln!(out, "  reachable: {}", exposure_text(socket));
@@ -257,7 +258,7 @@ pub(super) fn reach(out: &mut String, report: &Report, paint: &Paint, width: usi
     for ((protocol, table), ports) in order.into_iter().zip(&tables.values) {
         let widest = |part: fn(&Row) -> &str| {
             let all = table.iter().filter_map(|&[_, row, _]| rows.of(row));
-            all.map(|row| part(row).chars().count()).max().unwrap_or(0)
+            all.map(|row| table::width(part(row))).max().unwrap_or(0)
         };
         let (results, ingresses) = (widest(|row| &row.result), widest(|row| &row.ingress));
         let named = if ports.len() > 1 { "ports" } else { "port" };
@@ -274,12 +275,12 @@ pub(super) fn reach(out: &mut String, report: &Report, paint: &Paint, width: usi
             let _ = writeln!(out, "  {from}");
             for of_row in of_source.chunk_by(|a, b| a[1] == b[1]) {
                 let Some(row) = rows.of(of_row[0][1]) else { continue };
-                let padding = " ".repeat(results.saturating_sub(row.result.chars().count()));
+                let padding = " ".repeat(results.saturating_sub(table::width(&row.result)));
+                let ingress = table::padded(&row.ingress, ingresses);
                 let _ = writeln!(
                     out,
-                    "    {}{padding}  {:<ingresses$}  {}",
+                    "    {}{padding}  {ingress}  {}",
                     paint.tone(row.tone, &row.result),
-                    row.ingress,
                     paint.tone(Tone::Faint, &row.why),
                 );
                 let names: Vec<&str> =
@@ -297,7 +298,7 @@ pub(super) fn wrap(out: &mut String, words: &[String], width: usize) {
     let mut line = String::from(INDENT);
     for (index, word) in words.iter().enumerate() {
         let comma = if index + 1 < words.len() { "," } else { "" };
-        if line.len() > INDENT.len() && line.chars().count() + word.chars().count() + 2 > width {
+        if line.len() > INDENT.len() && table::width(&line) + table::width(word) + 2 > width {
             let _ = writeln!(out, "{}", line.trim_end());
             line = String::from(INDENT);
         }

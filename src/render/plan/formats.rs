@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use super::details::{exposure_text, row_of, source_of};
 use super::{bind_word, is_probe, summary_line};
 use crate::escape::{csv_escaped, escape, printable};
-use crate::model::Schema;
+use crate::model::{Schema, Verdict};
 use crate::plan::predict::BindOutcome;
 use crate::render::junit::{Case, Outcome, Suite, document};
-use crate::report::expectations::Verdict;
+use crate::render::workflow;
 use crate::report::matrix::{CellReport, Report};
 
 /// The columns of a cell in CSV and Markdown.
@@ -189,8 +189,8 @@ pub fn junit(report: &Report) -> String {
 /// Workflow commands of GitHub Actions: one for each failure and each undecided expectation.
 #[must_use]
 pub fn github(report: &Report) -> String {
-    let data = |text: &str| printable(text).replace('%', "%25");
-    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+    let data = |text: &str| workflow::data(&printable(text));
+    let property = |text: &str| workflow::property(&printable(text));
     let mut out = String::new();
     for case in cases(report) {
         let title =

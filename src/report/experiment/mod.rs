@@ -10,11 +10,11 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::expectations::{ExpectationReport, Verdict};
+use super::expectations::ExpectationReport;
 use super::matrix::{CellReport, Report, Summary};
 use crate::code::Code;
 use crate::escape::{escape, printable};
-use crate::model::{Document, Errno, Host, HostReport, IfName, Outcome, Protocol, Schema, Source};
+use crate::model::{Document, Errno, Host, HostReport, IfName, Outcome, Protocol, Schema, Source, Verdict};
 use crate::plan::predict::BindOutcome;
 use analysis::{Grid, Step};
 

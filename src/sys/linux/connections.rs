@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 
 use super::sock_diag::{self, DiagSocket, DumpError, Peer, Query, SockDiag, state};
 use super::{packet_info, pidfd, proc_net, processes};
-use crate::model::addr::needs_zone;
+use crate::model::addr::{needs_zone, socket_addr};
 use crate::model::{IfName, Owners};
 use crate::sys::{ServerConnection, ServerConnections};
 
@@ -183,10 +183,7 @@ fn read_tables(
 
 /// The address; a link-local one gets the bound device as its zone.
 fn address(ip: IpAddr, port: u16, device: u32) -> SocketAddr {
-    match ip {
-        IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, if needs_zone(ip) { device } else { 0 }).into(),
-        IpAddr::V4(_) => SocketAddr::new(ip, port),
-    }
+    socket_addr(ip, port, if needs_zone(ip) { device } else { 0 })
 }
 
 fn ingress(

@@ -553,11 +553,10 @@ mod tests {
     }
 
     #[test]
-    fn a_typed_decoder_refuses_real_names() {
+    fn a_name_need_not_be_utf8() {
+        // The crate netlink-packet-route refuses such a link (`LinkMessage::parse` of 0.34), so messages are decoded here.
         let mut link = vec![0; 16];
         link.extend(attribute(3, b"\xff\xfe\0"));
-        use netlink_packet_core::Parseable as _;
-        assert!(netlink_packet_route::link::LinkMessage::parse(&link[..]).is_err());
         assert_eq!(attributes(&link[16..]).next(), Some((3, &b"\xff\xfe\0"[..])));
     }
 }

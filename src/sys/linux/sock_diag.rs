@@ -9,8 +9,6 @@ use std::num::NonZero;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
-use netlink_packet_core::Emitable as _;
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 use super::netlink::{attributes, read};
@@ -225,19 +223,13 @@ fn request(query: Query, sequence: u32) -> Vec<u8> {
     }
     /// INET_DIAG_REQ_PROTOCOL of `linux/inet_diag.h`: the protocol where eight bits do not hold it.
     const INET_DIAG_REQ_PROTOCOL: u16 = 3;
-    let mut id =
-        if i32::from(query.family) == libc::AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
-    id.source_port = query.port;
-    // The crate's flags know the first eleven states; `from_bits_retain` lets the newer ones through.
-    let body = InetRequest {
-        family: query.family,
-        protocol: u8::try_from(query.protocol).unwrap_or(0),
-        extensions: ExtensionFlags::empty(),
-        states: StateFlags::from_bits_retain(query.states),
-        socket_id: id,
-    };
-    let mut payload = vec![0; body.buffer_len()];
-    body.emit(&mut payload);
+    // `struct inet_diag_req_v2`: family, protocol, extensions, padding, states; then the socket: ports, addresses, interface, cookie.
+    // A dump ignores all of the socket except the ports.
+    let mut payload = vec![0; 56];
+    payload[0] = query.family;
+    payload[1] = u8::try_from(query.protocol).unwrap_or(0);
+    payload[4..8].copy_from_slice(&query.states.to_ne_bytes());
+    payload[8..10].copy_from_slice(&query.port.to_be_bytes());
     if query.protocol > u32::from(u8::MAX) {
         payload.extend(8u16.to_ne_bytes());
         payload.extend(INET_DIAG_REQ_PROTOCOL.to_ne_bytes());
@@ -401,6 +393,25 @@ mod tests {
             (socket.v6only, socket.cgroup, socket.uid, socket.inode),
             (Some(true), NonZero::new(5), 7, 99)
         );
+    }
+
+    #[test]
+    fn a_request_is_that_of_the_codec() {
+        use netlink_packet_core::Emitable as _;
+        use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+        for (family, id) in [(libc::AF_INET, SocketId::new_v4()), (libc::AF_INET6, SocketId::new_v6())] {
+            let query = Query { family: family as u8, protocol: UDP, states: 0x1082, port: 443 };
+            let theirs = InetRequest {
+                family: query.family,
+                protocol: 17,
+                extensions: ExtensionFlags::empty(),
+                states: StateFlags::from_bits_retain(query.states),
+                socket_id: SocketId { source_port: query.port, ..id },
+            };
+            let mut expected = vec![0; theirs.buffer_len()];
+            theirs.emit(&mut expected);
+            assert_eq!(request(query, 1)[Message::HEADER..], expected);
+        }
     }
 
     #[test]

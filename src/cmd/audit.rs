@@ -78,6 +78,9 @@ pub struct Args {
     /// a privileged user can read the rules
     #[arg(long, value_name = "FILE", conflicts_with_all = ["all_namespaces", "watch"])]
     host: Option<PathBuf>,
+    /// What if the packet filters were those of FILE: rules for `nft -f`, or the output of iptables-save or ip6tables-save
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all_namespaces", "watch", "rehearse"])]
+    ruleset: Option<PathBuf>,
     /// Read /proc/net instead of asking sock_diag, as where it is refused
     #[arg(long, hide = true)]
     proc_net: bool,
@@ -243,7 +246,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if args.watch.is_some() {
         return watch::run(args, policy.as_ref(), context);
     }
-    let host = args.host.as_deref().map(host_of).transpose()?;
+    let mut host = args.host.as_deref().map(host_of).transpose()?;
+    if let Some(path) = &args.ruleset {
+        let mut here = match host {
+            Some(host) => host,
+            None => super::target_host::here()?.snapshot,
+        };
+        super::target_host::replace_rules(&mut here, path)?;
+        host = Some(here);
+    }
     let mut look = Look::new(args, policy.as_ref(), host);
     if let Some(path) = &args.write_policy {
         return write_policy(&look, path, context);

@@ -1,9 +1,11 @@
 //! `bindscope diff`: two reports, or two profiles planned here, side by side.
 
 use super::format_args::{FormatArgs, Formats};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::input::{self, Kind};
+use super::profile_args::ProfileArgs;
 use super::target_host::HostArgs;
 use super::{Context, Exit, Failure, plan, profile_args};
 use crate::code::Code;
@@ -17,10 +19,14 @@ use crate::report::report_diff::{self, Lists, comparable, compare};
 /// Arguments of `bindscope diff`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A report written with --format json, or a profile; - for standard input
+    /// A report written with --format json, or a profile; - for standard input. With --target also a snapshot of a host, or a file
+    /// with packet filters (.nft, .rules, .v4, .v6): what they let in and keep out is compared
     a: String,
     /// Another one
     b: String,
+    /// The listeners for which snapshots and packet filters are compared: a profile, or such as 0.0.0.0:22
+    #[arg(long, value_name = "TARGET")]
+    target: Vec<OsString>,
     #[command(flatten)]
     host: HostArgs,
     #[command(flatten)]
@@ -57,7 +63,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         let problem = Diagnostic::error(Code::COMMAND_LINE, "standard input can be read only once");
         return Err(Failure::usage(vec![problem.help("name a file for one of the two")]));
     }
-    let (a, b) = match (side(&args.a, args), side(&args.b, args)) {
+    let target = match &args.target[..] {
+        [] => None,
+        targets => Some(ProfileArgs::of_all(targets).load("default", context)?),
+    };
+    let target = target.as_ref();
+    let (a, b) = match (side(&args.a, args, target), side(&args.b, args, target)) {
         (Ok(a), Ok(b)) => (a, b),
         (a, b) => {
             // Both are looked at, so that all problems are told at once.
@@ -100,20 +111,39 @@ struct Side {
 }
 
 /// A report from a file or from standard input, or the plan of a profile here.
-fn side(name: &str, args: &Args) -> Result<Side, Failure> {
+fn side(name: &str, args: &Args, target: Option<&Profile>) -> Result<Side, Failure> {
     const HELP: &str = "reports are written with --format json";
     const REPORT: Kind = Kind { code: Code::BAD_REPORT, missing: Code::BAD_REPORT, help: HELP };
     let path = Path::new(name);
     let of_unknown_kind = input::is_descriptor(path);
+    if let Some(target) = target.filter(|_| !of_unknown_kind) {
+        let mut host = args.host.clone();
+        let ending =
+            path.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+        match ending.as_str() {
+            "nft" | "rules" | "v4" | "v6" => {
+                host.with_ruleset(path);
+                return planned(target, &host);
+            }
+            "json" => {
+                let bytes = input::read(name.as_ref(), document::LARGEST_SNAPSHOT, &REPORT)?;
+                if document::read_snapshot(&bytes).is_ok() {
+                    host.with_host(path);
+                    return planned(target, &host);
+                }
+            }
+            _ => {}
+        }
+    }
     if !of_unknown_kind && !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
-        return planned(&profile_args::load_named(name.as_ref())?, args);
+        return planned(&profile_args::load_named(name.as_ref())?, &args.host);
     }
     let bytes = input::read(name.as_ref(), document::LARGEST_REPORT, &REPORT)?;
     // A report begins with a brace, and no TOML does; some shells put a mark before whatever they pass on.
     let start = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii_start();
     if of_unknown_kind && start.first() != Some(&b'{') {
         let file = profile_args::file_of(input::origin(name.as_ref()), None, bytes)?;
-        return planned(&profile_args::parse(&file).map_err(Failure::usage)?, args);
+        return planned(&profile_args::parse(&file).map_err(Failure::usage)?, &args.host);
     }
     read(&bytes).map_err(|error| {
         let name = input::origin(name.as_ref());
@@ -121,8 +151,8 @@ fn side(name: &str, args: &Args) -> Result<Side, Failure> {
     })
 }
 
-fn planned(profile: &Profile, args: &Args) -> Result<Side, Failure> {
-    let report = plan::of_profile(profile, args.host.subject()?, &args.host)?;
+fn planned(profile: &Profile, host: &HostArgs) -> Result<Side, Failure> {
+    let report = plan::of_profile(profile, host.subject()?, host)?;
     // The plan is compared as it would be read from a file.
     let json = serde_json::to_vec(&report).unwrap_or_default();
     read(&json).map_err(|error| {

@@ -27,6 +27,7 @@ pub mod plan;
 pub mod probe;
 pub mod profile_args;
 pub mod schema;
+pub mod steps;
 pub mod target_host;
 pub mod tutorial;
 pub mod why;

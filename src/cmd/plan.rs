@@ -5,6 +5,7 @@ use super::format_args::{FormatArgs, Formats};
 use std::path::PathBuf;
 
 use super::profile_args::ProfileArgs;
+use super::steps::Question;
 use super::target_host::HostArgs;
 use super::{Context, Exit, Failure, now};
 use crate::code::Code;
@@ -31,6 +32,10 @@ pub struct Args {
     /// End with exit code 4 when a bind is predicted to fail
     #[arg(long, help_heading = "Checks")]
     require_all: bool,
+    /// Follow one connection step by step: the hooks with the rules that match, translation, route, sockets, and the answer. SOURCE is
+    /// host, link:eth0, "link:eth0 beyond" or "link:eth0 from 10.0.0.7"; PORT is 22, tcp:22 or udp:53
+    #[arg(long, num_args = 3, value_names = ["SOURCE", "DESTINATION", "PORT"])]
+    steps: Option<Vec<String>>,
     #[command(flatten)]
     format: FormatArgs<Format>,
     /// Write to FILE instead of standard output
@@ -74,6 +79,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     let subject = args.host.subject()?;
     let evidence = evidence(&subject.snapshot);
+    if let Some(words) = &args.steps {
+        return follow(args, words, &profile, &subject, context);
+    }
     let report = of_profile(&profile, subject, &args.host)?;
     context.emit(
         written(&report, args.format.get(), context, args.output.is_some()).as_bytes(),
@@ -81,6 +89,30 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     )?;
     let all = if args.require_all { all_bind(&report, context) } else { Exit::Success };
     Ok(verdict(&report).worse(evidence).worse(all))
+}
+
+/// One connection, step by step.
+fn follow(
+    args: &Args,
+    words: &[String],
+    profile: &Profile,
+    subject: &TargetHost,
+    context: &Context,
+) -> Result<Exit, Failure> {
+    let format = args.format.get();
+    if !matches!(format, Format::Human | Format::Json) {
+        let problem = Diagnostic::error(Code::COMMAND_LINE, "--steps is written as text or as JSON");
+        return Err(Failure::usage(vec![problem.help("leave --format out, or write --format json")]));
+    }
+    let question = Question::parse(words, &subject.snapshot)?;
+    let expansion = expand(profile, &subject.snapshot);
+    let report = question.follow(&subject.snapshot, &expansion.sockets, &subject.foreign, subject.rights)?;
+    let text = match format {
+        Format::Json => super::steps::json(&subject.snapshot, &report),
+        _ => render::steps::human(&report, context.color && args.output.is_none(), context.width),
+    };
+    context.emit(text.as_bytes(), args.output.as_deref())?;
+    Ok(super::steps::exit(report.outcome))
 }
 
 /// Whether every bind of the plan is predicted to succeed, for `--require-all`.

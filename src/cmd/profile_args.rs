@@ -37,6 +37,12 @@ pub struct ProfileArgs {
 }
 
 impl ProfileArgs {
+    /// Arguments that name these targets.
+    #[must_use]
+    pub fn of_all(targets: &[OsString]) -> ProfileArgs {
+        ProfileArgs { targets: targets.to_vec(), bind: Vec::new(), no_config: true, strict: false }
+    }
+
     /// Arguments that name one profile.
     #[must_use]
     pub fn of(profile: &OsStr) -> ProfileArgs {

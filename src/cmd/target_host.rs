@@ -7,6 +7,7 @@ use super::input::{self, Kind};
 use super::{Exit, Failure};
 use crate::code::Code;
 use crate::diag::Diagnostic;
+use crate::lab::ruleset::{self, LoadError};
 use crate::library::this_host;
 use crate::model::{Snapshot, SocketSpec};
 use crate::report::document;
@@ -23,6 +24,10 @@ pub struct HostArgs {
     /// What if a setting were another, such as net.ipv6.bindv6only=1 or net.ipv4.conf.eth0.route_localnet=1; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, i64)>,
+    /// What if the packet filters were those of FILE: rules for `nft -f`, or the output of iptables-save or ip6tables-save. They are
+    /// loaded in a copy of the network and read back
+    #[arg(long, value_name = "FILE")]
+    ruleset: Option<PathBuf>,
     /// What if the kernel had no IPv6
     #[arg(long)]
     without_ipv6: bool,
@@ -35,6 +40,16 @@ pub struct HostArgs {
 const MOST_RESULTS: usize = 1_000_000;
 
 impl HostArgs {
+    /// Asks of the host in this file.
+    pub fn with_host(&mut self, path: &Path) {
+        self.host = Some(path.to_owned());
+    }
+
+    /// Asks what if the packet filters were those of this file.
+    pub fn with_ruleset(&mut self, path: &Path) {
+        self.ruleset = Some(path.to_owned());
+    }
+
     /// Checks that the plan of `sockets` on this host is not larger than `--max-results`.
     ///
     /// # Errors
@@ -100,8 +115,39 @@ impl HostArgs {
         if self.without_ipv6 {
             without_ipv6(&mut subject.snapshot);
         }
+        if let Some(path) = &self.ruleset {
+            replace_rules(&mut subject.snapshot, path)?;
+        }
         Ok(subject)
     }
+}
+
+/// The most bytes of a file with rules.
+const LARGEST_RULES: u64 = 16 << 20;
+
+/// Replaces the packet filters of a host by those of a file.
+///
+/// # Errors
+/// Exit 2 for a file that cannot be read and for rules that are refused; exit 4 where no copy can be built.
+pub fn replace_rules(snapshot: &mut Snapshot, path: &Path) -> Result<(), Failure> {
+    const HELP: &str = "write rules as for `nft -f`, or the output of iptables-save";
+    const RULES: Kind = Kind { code: Code::BAD_SNAPSHOT, missing: Code::BAD_SNAPSHOT, help: HELP };
+    let name = input::origin(path.as_os_str());
+    let bytes = input::read(path.as_os_str(), LARGEST_RULES, &RULES)?;
+    let bad = |message: String| {
+        Failure::usage(vec![Diagnostic::error(Code::BAD_SNAPSHOT, format!("{name}: {message}")).help(HELP)])
+    };
+    let text = String::from_utf8(bytes).map_err(|_| bad("the rules are not UTF-8".to_owned()))?;
+    super::lab::prepare()?;
+    snapshot.packet_filters = Some(ruleset::load(snapshot, &text).map_err(|error| match error {
+        LoadError::Build(error) => super::lab::failed_at("the rules could not be loaded", error),
+        LoadError::Refused { .. } => bad(crate::escape::printable(&error.to_string())),
+        error => {
+            let problem = Diagnostic::error(Code::LAB_FAILED, crate::escape::printable(&error.to_string()));
+            Failure::new(Exit::Environment, problem.help("install nftables, and iptables for iptables-save"))
+        }
+    })?);
+    Ok(())
 }
 
 /// This machine. Reads netlink and /proc; opens no socket of the families that it is about.

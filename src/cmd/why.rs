@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::format_args::{FormatArgs, Formats};
+use super::steps::Question;
 use super::{Context, Exit, Failure, spelling, target_host};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::model::addr::{needs_zone, socket_addr};
 use crate::model::{
-    Document, HostReport, IfName, ListeningSocket, Outcome, Owners, Protocol, Schema, Snapshot, SocketView,
-    Source,
+    Document, HostReport, IfName, ListeningSocket, Outcome, Owners, Protocol, Schema,
+    Snapshot, SocketView, Source,
 };
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 use crate::plan::predict::{Foreign, Holder, predict_binds};
@@ -22,6 +23,7 @@ use crate::plan::reach::{Destination, Reach, predict_reach};
 use crate::probe::attempt::{self, Attempt};
 use crate::probe::classify::outcome_of;
 use crate::profile::duration;
+use crate::report::steps::PathReport;
 use crate::why::{self, Diagnosis, Elsewhere, Facts, Ipv6, Observed, ResolvedBy, Tried};
 use crate::{render, sys};
 
@@ -39,6 +41,9 @@ pub struct Args {
     /// The program that is expected to answer, such as nginx
     #[arg(long, value_name = "NAME")]
     process: Option<String>,
+    /// Follow the connection of a client on this host to each address, step by step
+    #[arg(long)]
+    steps: bool,
     /// Look only; make no connection
     #[arg(long)]
     no_connect: bool,
@@ -73,6 +78,8 @@ struct Body<'a> {
     resolved_by: ResolvedBy,
     addresses: Vec<Entry<'a>>,
     diagnosis: &'a [Diagnosis],
+    /// The path to each address of this host; null unless asked for.
+    steps: Option<&'a [PathReport]>,
 }
 
 #[derive(Serialize)]
@@ -137,10 +144,16 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         facts.elsewhere = elsewhere(&target);
     }
     let diagnosis = why::diagnose(&facts);
+    let paths = if args.steps { paths(&facts, &host.snapshot)? } else { Vec::new() };
     let text = match args.format.get() {
         Format::Human => {
             let color = context.color && args.output.is_none();
-            render::why::page(&facts, &diagnosis, color, context.width, context.verbose > 0)
+            let mut page = render::why::page(&facts, &diagnosis, color, context.width, context.verbose > 0);
+            for path in &paths {
+                page.push('\n');
+                page.push_str(&render::steps::human(path, color, context.width));
+            }
+            page
         }
         Format::Json => {
             let body = Body {
@@ -148,6 +161,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
                 resolved_by,
                 addresses: facts.addresses.iter().map(|one| entry(&facts, one)).collect(),
                 diagnosis: &diagnosis,
+                steps: args.steps.then_some(paths.as_slice()),
             };
             let report = HostReport {
                 complete: inventory.complete,
@@ -288,6 +302,34 @@ fn resolve(target: &Target, snapshot: &Snapshot) -> (ResolvedBy, Vec<Destination
         ResolvedBy::Resolver
     };
     (by, addresses)
+}
+
+/// The path of a connection from this host to each of its addresses.
+fn paths(facts: &Facts, snapshot: &Snapshot) -> Result<Vec<PathReport>, Failure> {
+    let foreign: Vec<Foreign> = facts
+        .serving()
+        .map(|(_, socket)| Foreign {
+            view: socket.view.clone(),
+            uid: socket.uid,
+            name: format!("{} ({})", why::program(socket), socket.view),
+            state: socket.state,
+        })
+        .collect();
+    let rights =
+        crate::plan::bind_check::Rights { uid: u32::MAX, privileged_ports: false, transparent: false };
+    let local = facts.addresses.iter().filter(|tried| tried.local);
+    let of = |tried: &Tried| {
+        let zone = tried.zone.as_ref().and_then(|name| snapshot.interface_named(name));
+        let to = Destination { address: tried.address, zone: zone.map_or(0, |interface| interface.index) };
+        let question = Question {
+            source: Source::Host,
+            to,
+            destination: tried.text(),
+            service: (facts.protocol, facts.port),
+        };
+        question.follow(snapshot, &[], &foreign, rights)
+    };
+    local.map(of).collect()
 }
 
 /// What the plan predicts for a client on this host at each address.

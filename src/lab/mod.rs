@@ -12,5 +12,6 @@ pub mod filter_trace;
 pub mod ops;
 pub mod path;
 pub mod rehearse;
+pub mod ruleset;
 pub mod run;
 pub mod twin;

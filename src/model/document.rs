@@ -31,6 +31,8 @@ pub enum Schema {
     Why,
     /// `plan`, `probe` and `lab run` with factors.
     Experiment,
+    /// `plan --steps`.
+    Steps,
 }
 
 impl Schema {
@@ -49,6 +51,7 @@ impl Schema {
             Schema::Doctor => "bindscope.doctor",
             Schema::Why => "bindscope.why",
             Schema::Experiment => "bindscope.experiment",
+            Schema::Steps => "bindscope.steps",
         }
     }
 

@@ -73,6 +73,23 @@ impl Tables {
         }
     }
 
+    /// Every socket with the protocol and port of a packet, in order of insertion: whether it matches (`None`: that is not known) and
+    /// its score. One that is bound to the address itself is looked for before those of the wildcard.
+    #[must_use]
+    pub fn candidates(&self, packet: &Packet) -> Vec<(Id, Option<bool>, u8)> {
+        let of_port = |entry: &&Entry| entry.protocol == packet.protocol && entry.port == packet.port;
+        let all = self.entries.iter().enumerate().filter(|(_, entry)| of_port(entry));
+        let any = match packet.destination {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        all.map(|(id, entry)| {
+            let key = if entry.local.is_any() { any } else { packet.destination };
+            (id, self.matches(packet, key, entry), score(packet, entry))
+        })
+        .collect()
+    }
+
     /// The matching sockets of a chain, in order, with their scores; no score if it is unknown whether they match.
     fn matching<'a>(
         &'a self,

@@ -12,6 +12,7 @@ mod answer;
 mod decide;
 mod filtered;
 mod paths;
+pub mod steps;
 mod unanswered;
 
 use std::borrow::Cow;

@@ -13,6 +13,7 @@ pub mod markdown;
 mod matrix;
 pub mod plan;
 mod ranges;
+pub mod steps;
 mod style;
 pub mod summary;
 mod table;

@@ -105,7 +105,7 @@ fn exposure(out: &mut String, facts: &Facts, width: usize) {
     let filters = if facts.filters.is_empty() && facts.filters_unknown.is_none() {
         String::new()
     } else {
-        " Packet filters are not considered.".to_owned()
+        " Packet filters may narrow this: see `bindscope audit`.".to_owned()
     };
     let text = format!("Reachable from: IPv4 {}, IPv6 {}.{filters}", ipv4.words(), ipv6.words());
     let _ = writeln!(out, "{}\n", wrap(&text, width, "  "));

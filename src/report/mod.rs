@@ -10,3 +10,4 @@ pub mod network;
 pub mod plan;
 pub mod report_diff;
 mod result;
+pub mod steps;

@@ -17,6 +17,7 @@ pub const ALL: &[Rule] = &[
     localhost_elsewhere,
     other_host,
     loopback_down,
+    filtered,
     translated,
     queue_full,
     blocked,
@@ -37,6 +38,20 @@ pub const ALL: &[Rule] = &[
 
 fn error(code: Code, page: &'static str, message: String, help: String) -> Option<Diagnosis> {
     Some(Diagnosis { code, severity: Severity::Error, message, help, page })
+}
+
+/// A packet filter that keeps the connection out.
+fn filtered(facts: &Facts) -> Option<Diagnosis> {
+    const CODES: [Code; 3] = [Code::FILTER_DROPS, Code::FILTER_REJECTS, Code::FILTER_DROPS_ANSWER];
+    let tried = failing(facts).find(|one| one.rule.is_some() && CODES.contains(&one.because))?;
+    let rule = tried.rule.as_deref()?;
+    let what = if tried.because == Code::FILTER_REJECTS { "rejects" } else { "drops" };
+    error(
+        tried.because,
+        "filters",
+        format!("a packet filter {what} the connection to {}: {rule}.", tried.text()),
+        "change this rule; `bindscope why TARGET --steps` shows every rule that the packets meet".to_owned(),
+    )
 }
 
 /// Addresses of this host that do not accept.

@@ -17,6 +17,7 @@ mod network;
 mod oracle;
 mod planned;
 mod roundtrip;
+mod steps;
 mod twin;
 
 use std::process::ExitCode;
@@ -53,6 +54,9 @@ fn main() -> ExitCode {
             planned::what_a_rule_about_users_decides_is_not_known,
         ),
         trial("clients_that_rules_tell_apart_are_named", planned::clients_that_rules_tell_apart_are_named),
+        trial("a_path_is_followed_step_by_step", steps::a_path_is_followed_step_by_step),
+        trial("why_follows_the_path", steps::why_follows_the_path_of_a_client_on_this_host),
+        trial("rules_of_a_file", steps::rules_of_a_file_are_read_back_and_compared),
         trial("without_rules_nothing_changes", planned::without_rules_nothing_changes),
         trial("rules_of_programs_decide_as_predicted", oracle::rules_of_programs_decide_as_predicted),
         trial("damaged_rules_are_refused_or_bounded", oracle::damaged_rules_are_refused_or_bounded),

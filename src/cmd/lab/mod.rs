@@ -63,6 +63,9 @@ struct TwinArgs {
     #[arg(long, value_name = "SNAPSHOT", num_args = 0..=1, conflicts_with = "topology")]
     #[expect(clippy::option_option, reason = "absent, without a file, with one")]
     twin: Option<Option<PathBuf>>,
+    /// What if the packet filters of the host were those of FILE: rules for `nft -f`, or the output of iptables-save or ip6tables-save
+    #[arg(long, value_name = "FILE", requires = "twin")]
+    ruleset: Option<PathBuf>,
 }
 
 /// A profile and the network for it.
@@ -102,7 +105,7 @@ impl NetworkArgs {
             let file = file.as_deref().filter(|name| !is_target(name));
             let mut all = own.map(|lab| settings_of_host(&lab.topology)).unwrap_or_default();
             all.extend(settings.clone());
-            return copied(profile, file, &all);
+            return copied(profile, file, self.twin.ruleset.as_deref(), &all);
         }
         let mut lab = match (topology.or(self.topology.as_deref()), own) {
             (Some(name), _) => named(name).map_err(Failure::usage)?,
@@ -136,6 +139,7 @@ const MOST_COPIED: usize = 1_000;
 fn copied(
     profile: Profile,
     file: Option<&Path>,
+    rules: Option<&Path>,
     settings: &BTreeMap<String, String>,
 ) -> Result<Chosen, Failure> {
     let mut snapshot = match file {
@@ -148,6 +152,9 @@ fn copied(
         let problem = Diagnostic::error(Code::BAD_SNAPSHOT, message);
         let help = "each gets a network namespace of its own; `plan --host FILE` predicts without one";
         return Err(Failure::usage(vec![problem.help(help)]));
+    }
+    if let Some(rules) = rules {
+        target_host::replace_rules(&mut snapshot, rules)?;
     }
     // Settings that predictions depend on change the host that is copied, as `--set` does; others the copy alone.
     let mut others = Vec::new();

@@ -7,6 +7,7 @@ use super::decode::Filters;
 use super::facts::{Because, Choices, Delivery, Facts};
 use super::packet::{Device, End};
 use super::path::{Flow, Once};
+use super::trail::Event;
 use crate::model::{Decider, FilteredPacket as Role, Protocol};
 
 /// Runs with different choices before a result counts as uncertain.
@@ -129,6 +130,27 @@ pub struct Prediction {
 /// Predicts a connection.
 #[must_use]
 pub fn follow(filters: &Filters, facts: &dyn Facts, question: &Question) -> Prediction {
+    run_all(filters, facts, question, &mut None)
+}
+
+/// As [`follow`], with what each packet met; where something is not known, by the first of the possibilities.
+#[must_use]
+pub fn follow_with_trail(
+    filters: &Filters,
+    facts: &dyn Facts,
+    question: &Question,
+) -> (Prediction, Vec<Event>) {
+    let mut trail = Some(Vec::new());
+    let prediction = run_all(filters, facts, question, &mut trail);
+    (prediction, trail.unwrap_or_default())
+}
+
+fn run_all(
+    filters: &Filters,
+    facts: &dyn Facts,
+    question: &Question,
+    trail: &mut Option<Vec<Event>>,
+) -> Prediction {
     let first_role = if question.protocol == Protocol::Tcp { Role::Syn } else { Role::Datagram };
     let out_of_sight = filters.not_interpreted_for(question);
     if !out_of_sight.is_empty() {
@@ -147,7 +169,11 @@ pub fn follow(filters: &Filters, facts: &dyn Facts, question: &Question) -> Pred
     let mut changed: Option<Because> = None;
     for run in 0.. {
         let mut flow = Flow::new(filters, facts, question, &mut choices);
+        flow.machine.trail = trail.as_ref().filter(|_| run == 0).map(|_| Vec::new());
         let once = flow.run();
+        if flow.machine.trail.is_some() {
+            *trail = flow.machine.trail.take();
+        }
         let assumes = std::mem::take(&mut flow.machine.assumes);
         let translated = match (flow.machine.connection.to, flow.machine.translated_by[0]) {
             (Some(to), Some(place)) => Some(Translation { to, by: filters.decider(place.chain, place.rule) }),

@@ -11,6 +11,8 @@ use super::facts::{Because, Choices, Facts, Place};
 use super::hooks::Hook;
 use super::packet::{Connection, Packet};
 use super::sets::{Element, Found, Mapped};
+use super::trail::{self, Event, What};
+use crate::model::FilteredPacket as Role;
 
 /// How deep the kernel lets chains jump (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 16;
@@ -69,6 +71,10 @@ pub struct Machine<'a> {
     pub translated_by: [Option<Place>; 2],
     /// The hook that runs.
     pub hook: Hook,
+    /// The packet that runs.
+    pub role: Role,
+    /// What packets met; `None` where that is not recorded.
+    pub trail: Option<Vec<Event>>,
     /// The rule that runs.
     pub(super) place: Place,
     pub(super) registers: Bits,
@@ -91,9 +97,19 @@ impl<'a> Machine<'a> {
             assumes: BTreeSet::new(),
             translated_by: [None; 2],
             hook: Hook::Prerouting,
+            role: Role::Syn,
+            trail: None,
             place: Place { chain: 0, rule: None },
             registers: Bits::UNKNOWN,
             steps: 0,
+        }
+    }
+
+    /// Records what a packet met.
+    pub(super) fn record(&mut self, what: What) {
+        let (role, hook) = (self.role, self.hook);
+        if let Some(trail) = self.trail.as_mut().filter(|trail| trail.len() < trail::MOST) {
+            trail.push(Event { role, hook, what });
         }
     }
 
@@ -126,6 +142,9 @@ impl<'a> Machine<'a> {
                     break;
                 }
             }
+            if !matches!(next, Next::Break) {
+                self.record(What::Meets(self.place));
+            }
             match next {
                 Next::Continue | Next::Break | Next::Verdict(Verdict::Continue | Verdict::Break) => {}
                 Next::Uncertain | Next::Verdict(Verdict::Queue) => return Ending::Uncertain(self.place),
@@ -154,6 +173,7 @@ impl<'a> Machine<'a> {
             }
         }
         let place = Place { chain: base, rule: None };
+        self.record(What::Meets(place));
         let drops = filters.chains[base].base.as_ref().is_some_and(|base| base.drops);
         if drops { Ending::Drop(place) } else { Ending::Accept(place) }
     }

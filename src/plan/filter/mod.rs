@@ -23,6 +23,7 @@ pub mod published;
 mod sets;
 pub mod sources;
 mod text;
+pub mod trail;
 mod xt;
 
 #[cfg(test)]
@@ -30,7 +31,10 @@ mod tests;
 
 pub use decode::{DecodeError, Filters};
 pub use facts::{Delivery, Facts, Incoming, address_type};
-pub use flow::{Fate, Neighbour, Origin, Prediction, Question, Reply, Translation, follow};
+pub use flow::{
+    Fate, Neighbour, Origin, Prediction, Question, Reply, Translation, follow, follow_with_trail,
+};
+pub use hooks::Hook;
 
 /// Hardware type of the loopback interface (`ARPHRD_LOOPBACK`).
 pub const LOOPBACK: u16 = 772;

@@ -10,6 +10,7 @@ use super::flow::{Fate, Origin, Question, Reply};
 use super::hooks::{Hook, Step};
 use super::machine::{Ending, Machine};
 use super::packet::{Connection, Device, End, Packet, State, Tracked, Transport, flag, status};
+use super::trail::What;
 use crate::model::{Family, FilteredPacket as Role, Protocol};
 
 /// The result of one run.
@@ -495,7 +496,11 @@ impl<'a> Flow<'a> {
     /// Sends a packet through the chains of a hook.
     pub(super) fn hook(&mut self, hook: Hook, packet: &mut Packet, role: Role) -> Passage {
         let steps = self.machine.filters.hooks.of(self.family, hook);
-        self.machine.hook = hook;
+        (self.machine.hook, self.machine.role) = (hook, role);
+        if self.machine.trail.is_some() {
+            let name = |device: &Option<Device>| device.as_ref().map(|device| device.name.clone());
+            self.machine.record(What::Enters { input: name(&packet.input), output: name(&packet.output) });
+        }
         let mut order: Vec<usize> = (0..steps.steps.len()).collect();
         for doubtful in &steps.doubtful {
             let key = (hook, doubtful.start);
@@ -525,7 +530,14 @@ impl<'a> Flow<'a> {
                     Ending::Uncertain(place) => return Passage::Uncertain(place),
                 },
                 Step::Translate(chains) => {
+                    let before = (packet.source, packet.destination);
                     let passage = self.translate(chains, hook, packet);
+                    if packet.destination != before.1 {
+                        self.machine.record(What::Destination { from: before.1, to: packet.destination });
+                    }
+                    if packet.source != before.0 {
+                        self.machine.record(What::Source { from: before.0, to: packet.source });
+                    }
                     if !matches!(passage, Passage::Passed) {
                         return passage;
                     }

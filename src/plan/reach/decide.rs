@@ -10,6 +10,12 @@ use crate::model::{Outcome, Protocol};
 use crate::plan::fib::Fact;
 use crate::plan::predict::{Binds, Holder};
 
+/// The packet as the sockets are looked up for it.
+pub(super) fn packet(arriving: &Arriving, protocol: Protocol, port: u16) -> Packet {
+    let Arriving { destination, device, vrf, .. } = *arriving;
+    Packet { protocol, destination, port, device, vrf }
+}
+
 /// The outcome of a packet at the sockets.
 pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, path: Path, protocol: Protocol, port: u16) -> Reach {
     let arriving = match path {

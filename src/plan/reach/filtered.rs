@@ -20,12 +20,16 @@ use crate::model::{
 use crate::plan::fib::{Decision, Fact, Flow};
 use crate::plan::filter::packet::{Device, Packet};
 use crate::plan::filter::sources::{Compared, representative};
+use crate::plan::filter::trail::Event;
 use crate::plan::filter::{
     Delivery, ETHERNET, Facts, Fate, Filters, Incoming, LOOPBACK, Neighbour, Origin, Prediction, Question,
-    Reply, address_type, follow,
+    Reply, address_type, follow, follow_with_trail,
 };
 use crate::plan::local_table::Ipv4Kind;
 use crate::plan::predict::Binds;
+
+/// How many look-ups of sockets are kept for one connection.
+const MOST_LOOKED_UP: usize = 4;
 
 /// What the rules of packet filters do to a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,7 +49,7 @@ pub struct Filtered {
 /// Rules that can be interpreted.
 #[derive(Debug)]
 pub(super) struct Known {
-    filters: Filters,
+    pub(super) filters: Filters,
     compared: Compared,
     /// Whether each result says what becomes of clients in other networks.
     name_others: bool,
@@ -127,6 +131,25 @@ pub(super) struct Attempt<'a> {
 
 /// The outcome of a packet, with what the rules do to it.
 pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, rules: &Rules, attempt: Attempt<'_>) -> Reach {
+    arrive_recorded(view, binds, rules, attempt, None)
+}
+
+/// What the packets of a connection met.
+#[derive(Debug)]
+pub(super) struct Trail {
+    pub(super) events: Vec<Event>,
+    /// The packets that the sockets were looked up for.
+    pub(super) looked_up: Vec<(Path, u16)>,
+}
+
+/// As [`arrive`], and says what the packets met, where rules were asked.
+pub(super) fn arrive_recorded(
+    view: &HostView<'_>,
+    binds: &Binds,
+    rules: &Rules,
+    attempt: Attempt<'_>,
+    trail: Option<&mut Option<Trail>>,
+) -> Reach {
     let Attempt { path, protocol, port, .. } = attempt;
     let known = match rules {
         Rules::None => return decide::arrive(view, binds, path, protocol, port),
@@ -150,8 +173,17 @@ pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, rules: &Rules, attempt:
     let Some(question) = question(view, &attempt, &arriving) else {
         return Reach::unknown(Code::FILTER_UNKNOWN, Vec::new(), None);
     };
-    let host = Host { view, binds, attempt, arriving, seen: RefCell::default() };
-    let mut prediction = follow(filters, &host, &question);
+    let host =
+        Host { view, binds, attempt, arriving, seen: RefCell::default(), looked_up: RefCell::default() };
+    let mut prediction = match trail {
+        Some(trail) => {
+            let (prediction, events) = follow_with_trail(filters, &host, &question);
+            let looked_up = host.looked_up.take();
+            *trail = Some(Trail { events, looked_up });
+            prediction
+        }
+        None => follow(filters, &host, &question),
+    };
     if prediction.fate == Fate::Lost && prediction.translated.is_none() {
         return decide::arrive(view, binds, path, protocol, port);
     }
@@ -163,6 +195,15 @@ pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, rules: &Rules, attempt:
         Origin::Host(_) => None,
     };
     host.result(prediction, client_in)
+}
+
+/// An address of a client in a network, for a question about that network.
+pub(super) fn client_of(view: &HostView<'_>, link: &IfName, network: IpNet) -> Option<IpAddr> {
+    let behind = view.networks(link).filter(|own| network.contains(own)).collect::<Vec<_>>();
+    let candidates = std::iter::once(representative(network)).chain(behind.into_iter().map(after)).flatten();
+    candidates
+        .chain(std::iter::once(network.addr()))
+        .find(|address| network.contains(address) && view.local.owner(*address, None).is_none())
 }
 
 /// The address after the last one of a network.
@@ -313,6 +354,8 @@ struct Host<'a> {
     arriving: Arriving,
     /// Results at the sockets that were asked for.
     seen: RefCell<Vec<Reach>>,
+    /// The packets that the sockets were looked up for, each once.
+    looked_up: RefCell<Vec<(Path, u16)>>,
 }
 
 impl Host<'_> {
@@ -537,6 +580,11 @@ impl Facts for Host<'_> {
             self.translated_path(destination)
         };
         let Some(path) = path else { return Delivery::Unknown };
+        let mut looked_up = self.looked_up.borrow_mut();
+        if looked_up.len() < MOST_LOOKED_UP && !looked_up.contains(&(path, port)) {
+            looked_up.push((path, port));
+        }
+        drop(looked_up);
         let reach = decide::arrive(self.view, self.binds, path, protocol, port);
         let mut seen = self.seen.borrow_mut();
         let number = match seen.iter().position(|other| *other == reach) {

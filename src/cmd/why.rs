@@ -14,8 +14,8 @@ use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::model::addr::{needs_zone, socket_addr};
 use crate::model::{
-    Document, HostReport, IfName, ListeningSocket, Outcome, Owners, Protocol, Schema,
-    Snapshot, SocketView, Source,
+    Document, HostReport, IfName, ListeningSocket, Outcome, Owners, Protocol, Schema, Snapshot, SocketView,
+    Source,
 };
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 use crate::plan::predict::{Foreign, Holder, predict_binds};

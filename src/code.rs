@@ -51,6 +51,8 @@ codes! {
     CONFIG_FOUND = 26: "the profile bindscope.toml of this directory is used",
     LOOPBACK_ASSUMED = 27: "a port without an address is opened on loopback",
     UDP_REPLIES = 28: "a UDP listener answers datagrams of other hosts",
+    IMPORT_SKIPPED = 29: "a part of a configuration is not predicted",
+    IMPORT_FAILED = 30: "the configuration of another program cannot be read",
     BASELINE = 80: "the baseline cannot be used",
     COMMAND_LINE = 81: "options that cannot be combined",
     UNKNOWN_NAME = 90: "unknown code, topic or command",

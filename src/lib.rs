@@ -57,6 +57,8 @@ pub mod escape;
 #[doc(hidden)]
 pub mod explain;
 #[doc(hidden)]
+pub mod import;
+#[doc(hidden)]
 pub mod lab;
 mod library;
 #[doc(hidden)]
@@ -79,6 +81,8 @@ pub mod report;
 pub mod serve;
 #[doc(hidden)]
 pub mod sys;
+#[doc(hidden)]
+pub mod unit_file;
 #[doc(hidden)]
 pub mod why;
 

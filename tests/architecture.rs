@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 const TABLE: &[(&str, &str, &str)] = &[
     ("escape", "", "the escaper is below everything"),
     ("code", "", "the table of codes is below everything"),
+    ("unit_file", "", "a syntax, for the inventory and for imports"),
     ("model", "escape", "values without effect, shared by every stage"),
     ("diag", "code model escape", "a diagnostic does not know which stage found it"),
     ("profile", "model diag code escape", "a profile means the same on every machine"),
+    ("import", "model profile diag code unit_file", "pure: texts of other programs to a profile"),
     ("plan", "model profile diag code escape", "pure: the host is a value"),
-    ("sys", "model escape", "system calls without decisions"),
+    ("sys", "model escape unit_file", "system calls without decisions"),
     ("attribute", "model", "pure: from kernel answers to an interface"),
     ("reply", "model escape", "pure: bytes in, answer out"),
     (
@@ -45,7 +47,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ),
     (
         "cmd",
-        "escape code model diag profile plan sys attribute reply serve record report render audit why probe lab explain library",
+        "escape code model diag profile import plan sys attribute reply serve record report render audit why probe lab explain library",
         "the edge: it may call every stage",
     ),
 ];

@@ -4,6 +4,7 @@ mod context;
 mod exit;
 mod format_args;
 mod guesses;
+mod import;
 mod input;
 mod lazy_args;
 mod spelling;

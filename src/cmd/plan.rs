@@ -25,6 +25,13 @@ use crate::report::plan::TargetHost;
 pub struct Args {
     #[command(flatten)]
     source: ProfileArgs,
+    /// Predict the listeners of another program's configuration: nginx.conf, NAME.socket, compose.yaml or sshd_config; for other
+    /// names with the kind, such as nginx:FILE. May be repeated
+    #[arg(long, value_name = "[KIND:]FILE", conflicts_with_all = ["targets", "bind"], help_heading = "What to bind")]
+    from: Vec<std::ffi::OsString>,
+    /// Print the listeners as a profile, and predict nothing
+    #[arg(long, help_heading = "Output")]
+    emit_profile: bool,
     #[command(flatten)]
     host: HostArgs,
     #[command(flatten)]
@@ -70,7 +77,16 @@ impl Formats for Format {
 /// # Errors
 /// A profile or a host that cannot be used.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let profile = args.source.load("default", context)?;
+    let profile = if args.from.is_empty() {
+        args.source.load("default", context)?
+    } else {
+        super::import::load(&args.from, context)?
+    };
+    if args.emit_profile {
+        let text = crate::profile::writer::text(&profile);
+        context.emit(text.as_bytes(), args.output.as_deref())?;
+        return Ok(Exit::Success);
+    }
     let output = (args.format.get(), args.output.as_deref());
     if let Some(design) = args.vary.design(&args.source, &profile, Command::Plan, false, context)? {
         let mut judge =

@@ -77,7 +77,7 @@ fn one(name: &OsStr, next: Option<&str>, is_file: &impl Fn(&Path) -> bool) -> Re
     if text.split_once(',').is_some_and(|(head, _)| head.split('-').all(is_number)) {
         return Ok(Target::Bind(text.to_owned()));
     }
-    if is_file(Path::new(text)) {
+    if is_file(Path::new(text)) && crate::import::Kind::of_name(text).is_none() {
         return profile();
     }
     Err(unknown(text, next.filter(|next| is_number(next))))
@@ -111,6 +111,11 @@ fn unknown(text: &str, next: Option<&str>) -> Diagnostic {
     if text == "help" {
         let problem = Diagnostic::error(Code::UNKNOWN_PROFILE, "\"help\" is not a target");
         return problem.help("write the option: --help; or bindscope help COMMAND");
+    }
+    if crate::import::Kind::of_name(text).is_some() {
+        let message = format!("{} is the configuration of another program, not a profile", escape(text));
+        return Diagnostic::error(Code::UNKNOWN_PROFILE, message)
+            .help(format!("write: bindscope plan --from {}", crate::escape::shell(text)));
     }
     let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
     let port = if digits.is_empty() { next.unwrap_or("8080") } else { &digits };

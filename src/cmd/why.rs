@@ -230,8 +230,8 @@ fn parse(text: &str) -> Result<Target, Failure> {
         _ => {
             let first = port.split('-').next().filter(|first| *first != "0").unwrap_or("3000");
             return Err(wrong(
-                format!("{port} is not one port"),
-                format!("name one, such as {}", crate::escape::shell(&format!("{address}:{first}"))),
+                format!("{port} is not one port from 1 to 65535"),
+                format!("name one from 1 to 65535, such as {}", crate::escape::shell(&format!("{address}:{first}"))),
             ));
         }
     };
@@ -535,7 +535,7 @@ mod tests {
             ("localhost:0", "1 to 65535"),
             ("localhost:99999", "1 to 65535"),
             ("[::1", "[ADDRESS]:PORT"),
-            ("", "add the port"),
+            ("", "NAME:PORT"),
         ] {
             let failure = parse(text).unwrap_err();
             assert!(failure.problems[0].help.join(" ").contains(help), "{text}: {:?}", failure.problems);

@@ -60,6 +60,8 @@ pub const CODES: &[Page] = pages! { "codes":
     "BS0026",
     "BS0027",
     "BS0028",
+    "BS0029",
+    "BS0030",
     "BS0080",
     "BS0081",
     "BS0090",

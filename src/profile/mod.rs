@@ -18,6 +18,7 @@ pub mod reference;
 pub mod schema;
 mod value;
 pub mod vary;
+pub mod writer;
 
 use std::collections::HashMap;
 use std::ops::Range;

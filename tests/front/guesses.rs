@@ -269,6 +269,8 @@ const LINES: &[(&str, &str)] = &[
     ("plan", WORKS),
     ("plan --port 80", "bindscope plan 0.0.0.0:80"),
     ("plan eth0", "eth0:8080"),
+    ("plan nginx.conf", "bindscope plan --from nginx.conf"),
+    ("plan docker-compose.yml", "bindscope plan --from docker-compose.yml"),
     ("plan http://0.0.0.0:80", "0.0.0.0:80"),
     ("plan /etc/ssh/sshd_config_missing", "there is no file"),
     ("probe 3000", WORKS),

@@ -18,6 +18,8 @@ mod documents;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod guesses;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
+mod imports;
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod stage;
 
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
@@ -30,6 +32,13 @@ fn main() -> std::process::ExitCode {
         ),
         trial("references_are_those_of_the_parser", documents::references_are_those_of_the_parser),
         trial("picture_is_of_a_real_run", documents::picture_is_of_a_real_run),
+        trial("import nginx_files_are_read", imports::nginx_files_are_read),
+        trial("import socket_units_are_read", imports::socket_units_are_read),
+        trial("import compose_files_are_read", imports::compose_files_are_read),
+        trial("import sshd_files_are_read", imports::sshd_files_are_read),
+        trial("import nginx_opens_what_is_predicted", imports::nginx_opens_what_is_predicted),
+        trial("import sshd_opens_what_is_predicted", imports::sshd_opens_what_is_predicted),
+        trial("import a_stand_in_for_systemd", imports::a_stand_in_for_systemd_opens_what_is_predicted),
         trial("links_in_documents_lead_somewhere", documents::links_lead_somewhere),
     ];
     trials.extend(documents::trials());

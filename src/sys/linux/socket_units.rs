@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::model::{Activation, ListeningSocket, Protocol};
+use crate::unit_file;
 
 /// Directories of unit files, the first of which wins (systemd.unit(5)).
 const DIRECTORIES: [&str; 6] = [
@@ -131,19 +132,9 @@ fn text(path: &Path) -> String {
     if small { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() }
 }
 
-/// Sections, keys and values (systemd.syntax(7)).
+/// Sections, keys and values.
 fn parse(text: &str) -> Vec<(String, String)> {
-    let mut settings = Vec::new();
-    let mut section = "";
-    let joined = text.replace("\\\n", " ");
-    for line in joined.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            section = name;
-        } else if let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with(['#', ';'])) {
-            settings.push((format!("{section}.{}", key.trim()), value.trim().to_owned()));
-        }
-    }
-    settings
+    unit_file::settings(text).into_iter().map(|setting| (setting.key, setting.value)).collect()
 }
 
 /// The addresses of the internet that a socket unit listens on. An empty value takes those before it back.

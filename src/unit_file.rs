@@ -49,10 +49,12 @@ mod tests {
 
     #[test]
     fn continued_lines_and_comments_are_read_as_systemd_reads_them() {
-        let text = "[Socket]\n# one\nListenStream=80\nExecStart=/bin/a \\\n# between\n  b\n;x=1\n[Install]\nA = \n";
+        let text =
+            "[Socket]\n# one\nListenStream=80\nExecStart=/bin/a \\\n# between\n  b\n;x=1\n[Install]\nA = \n";
         let found: Vec<(String, String, usize)> =
             settings(text).into_iter().map(|one| (one.key, one.value, one.line)).collect();
-        let wanted = [("Socket.ListenStream", "80", 3), ("Socket.ExecStart", "/bin/a  b", 4), ("Install.A", "", 9)];
+        let wanted =
+            [("Socket.ListenStream", "80", 3), ("Socket.ExecStart", "/bin/a  b", 4), ("Install.A", "", 9)];
         assert_eq!(found, wanted.map(|(key, value, line)| (key.to_owned(), value.to_owned(), line)));
     }
 }

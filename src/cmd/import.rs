@@ -58,13 +58,18 @@ pub(super) fn load(names: &[OsString], context: &Context) -> Result<Profile, Fai
 
 fn one(name: &OsString) -> Result<Imported, Vec<Diagnostic>> {
     let text = name.to_string_lossy();
-    let (kind, path) = match text.split_once(':').and_then(|(word, path)| Some((Kind::from_word(word)?, path))) {
-        Some((kind, path)) => (Some(kind), OsString::from(path)),
-        None => (Kind::of_name(&text), name.clone()),
-    };
+    let (kind, path) =
+        match text.split_once(':').and_then(|(word, path)| Some((Kind::from_word(word)?, path))) {
+            Some((kind, path)) => (Some(kind), OsString::from(path)),
+            None => (Kind::of_name(&text), name.clone()),
+        };
     let Some(kind) = kind else {
-        let problem = Diagnostic::error(Code::WRONG_KIND, format!("the kind of {} is not known", escape(&text)));
-        return Err(vec![problem.help(format!("write it before the name, such as --from nginx:{0} (or systemd:, compose:, sshd:)", escape(&text)))]);
+        let problem =
+            Diagnostic::error(Code::WRONG_KIND, format!("the kind of {} is not known", escape(&text)));
+        return Err(vec![problem.help(format!(
+            "write it before the name, such as --from nginx:{0} (or systemd:, compose:, sshd:)",
+            escape(&text)
+        ))]);
     };
     let root = Path::new(&path).parent().unwrap_or(Path::new("")).to_owned();
     let file = read(Path::new(&path)).map_err(|problem| vec![problem])?;

@@ -236,7 +236,10 @@ fn suggest(problem: Diagnostic, name: &OsStr) -> Diagnostic {
             .help(format!("to see what answers there, write: bindscope why {}", crate::escape::shell(text)));
     }
     if crate::import::Kind::of_name(text).is_some() {
-        return problem.help(format!("to predict the listeners of another program: bindscope plan --from {}", crate::escape::shell(text)));
+        return problem.help(format!(
+            "to predict the listeners of another program: bindscope plan --from {}",
+            crate::escape::shell(text)
+        ));
     }
     let problem = if text.ends_with(".toml") {
         problem.help(format!("to write a first one: bindscope init {}", crate::escape::shell(text)))

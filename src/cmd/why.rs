@@ -231,7 +231,10 @@ fn parse(text: &str) -> Result<Target, Failure> {
             let first = port.split('-').next().filter(|first| *first != "0").unwrap_or("3000");
             return Err(wrong(
                 format!("{port} is not one port from 1 to 65535"),
-                format!("name one from 1 to 65535, such as {}", crate::escape::shell(&format!("{address}:{first}"))),
+                format!(
+                    "name one from 1 to 65535, such as {}",
+                    crate::escape::shell(&format!("{address}:{first}"))
+                ),
             ));
         }
     };

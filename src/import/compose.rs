@@ -17,7 +17,12 @@ pub(super) fn read(file: &File, import: &mut Import) {
     let documents = match MarkedYamlOwned::load_from_str(&file.text) {
         Ok(documents) => documents,
         Err(error) => {
-            import.wrong(file, error.marker().line(), format!("not valid YAML: {}", error.info()), "correct the file; docker compose config shows how Docker reads it");
+            import.wrong(
+                file,
+                error.marker().line(),
+                format!("not valid YAML: {}", error.info()),
+                "correct the file; docker compose config shows how Docker reads it",
+            );
             return;
         }
     };
@@ -37,16 +42,31 @@ pub(super) fn read(file: &File, import: &mut Import) {
             import.skip(file, extends.span.start.line(), format!("what {name} extends is not read"));
         }
         if let Some(profiles) = service.data.as_mapping_get("profiles") {
-            import.skip(file, profiles.span.start.line(), format!("{name} starts only with one of its profiles; its ports are included"));
+            import.skip(
+                file,
+                profiles.span.start.line(),
+                format!("{name} starts only with one of its profiles; its ports are included"),
+            );
         }
         let mode = service.data.as_mapping_get("network_mode");
         if mode.and_then(|mode| mode.data.as_str()) == Some("host") {
-            import.skip(file, line, format!("{name} uses the network of the host; the ports that its program opens are not known"));
+            import.skip(
+                file,
+                line,
+                format!(
+                    "{name} uses the network of the host; the ports that its program opens are not known"
+                ),
+            );
             continue;
         }
         let Some(list) = service.data.as_mapping_get("ports") else { continue };
         let Some(list) = list.data.as_vec() else {
-            import.wrong(file, list.span.start.line(), format!("`ports` of {name} is not a list"), "write - \"8080:80\"");
+            import.wrong(
+                file,
+                list.span.start.line(),
+                format!("`ports` of {name} is not a list"),
+                "write - \"8080:80\"",
+            );
             continue;
         };
         for entry in list {
@@ -59,7 +79,10 @@ pub(super) fn read(file: &File, import: &mut Import) {
 fn publish(name: &str, entry: &MarkedYamlOwned, file: &File, import: &mut Import) {
     let line = entry.span.start.line();
     let scalar = |node: &MarkedYamlOwned| {
-        node.data.as_str().map(str::to_owned).or_else(|| node.data.as_integer().map(|number| number.to_string()))
+        node.data
+            .as_str()
+            .map(str::to_owned)
+            .or_else(|| node.data.as_integer().map(|number| number.to_string()))
     };
     let (host, published, protocol) = if let Some(text) = scalar(entry) {
         let text = interpolated(&text, file, line, import);
@@ -68,7 +91,12 @@ fn publish(name: &str, entry: &MarkedYamlOwned, file: &File, import: &mut Import
             Some(Some(parts)) => parts,
             Some(None) => {
                 let text = text.unwrap_or_default();
-                import.wrong(file, line, format!("`{text}` is not a valid port"), "write [IP:]PUBLISHED:TARGET, such as 127.0.0.1:8080:80");
+                import.wrong(
+                    file,
+                    line,
+                    format!("`{text}` is not a valid port"),
+                    "write [IP:]PUBLISHED:TARGET, such as 127.0.0.1:8080:80",
+                );
                 return;
             }
         }
@@ -96,7 +124,12 @@ fn publish(name: &str, entry: &MarkedYamlOwned, file: &File, import: &mut Import
         Some(text) => match ports::parse(text) {
             Ok(range) => range,
             Err(reason) => {
-                import.wrong(file, line, format!("\"{text}\" {reason}"), "write a port such as 8080, or a range such as 8000-8009");
+                import.wrong(
+                    file,
+                    line,
+                    format!("\"{text}\" {reason}"),
+                    "write a port such as 8080, or a range such as 8000-8009",
+                );
                 return;
             }
         },
@@ -106,7 +139,12 @@ fn publish(name: &str, entry: &MarkedYamlOwned, file: &File, import: &mut Import
         Some(text) => match text.trim_start_matches('[').trim_end_matches(']').parse() {
             Ok(address) => vec![address],
             Err(_) => {
-                import.wrong(file, line, format!("`{text}` is not an IP address"), "write an address such as 127.0.0.1");
+                import.wrong(
+                    file,
+                    line,
+                    format!("`{text}` is not an IP address"),
+                    "write an address such as 127.0.0.1",
+                );
                 return;
             }
         },
@@ -115,7 +153,14 @@ fn publish(name: &str, entry: &MarkedYamlOwned, file: &File, import: &mut Import
 }
 
 /// A listener for each address and port that is published.
-fn add(name: &str, addresses: &[IpAddr], range: RangeInclusive<u16>, protocol: Protocol, line: usize, import: &mut Import) {
+fn add(
+    name: &str,
+    addresses: &[IpAddr],
+    range: RangeInclusive<u16>,
+    protocol: Protocol,
+    line: usize,
+    import: &mut Import,
+) {
     let all: Vec<u16> = range.take(1024).collect();
     for address in addresses {
         let mut one = listener(name, *address, all.first().copied().unwrap_or(0), protocol);

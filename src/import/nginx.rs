@@ -110,9 +110,16 @@ fn server(directive: &Directive, context: &str, sockets: &mut Sockets, import: &
         listen(one, context, sockets, import);
     }
     if !any_listen && context == "http" {
-        let one = Listen { backlog: BACKLOG, v6only: true, reuse_port: false, separate: false, line: directive.line };
+        let one = Listen {
+            backlog: BACKLOG,
+            v6only: true,
+            reuse_port: false,
+            separate: false,
+            line: directive.line,
+        };
         sockets.add(any(Family::Ipv4), 80, false, one);
-        let message = "the server has no `listen`: nginx uses *:80 as root, as assumed here, and *:8000 otherwise";
+        let message =
+            "the server has no `listen`: nginx uses *:80 as root, as assumed here, and *:8000 otherwise";
         import.skip(&directive.file, directive.line, message);
     }
 }
@@ -136,7 +143,12 @@ fn listen(directive: &Directive, context: &str, sockets: &mut Sockets, import: &
         if host.chars().any(char::is_alphabetic) && !host.starts_with('[') {
             import.skip(file, line, format!("`{host}` is a name, which nginx resolves when it starts"));
         } else {
-            import.wrong(file, line, format!("`{target}` is not an address with a port"), "write ADDRESS:PORT or [ADDRESS]:PORT");
+            import.wrong(
+                file,
+                line,
+                format!("`{target}` is not an address with a port"),
+                "write ADDRESS:PORT or [ADDRESS]:PORT",
+            );
         }
         return;
     };
@@ -147,8 +159,17 @@ fn listen(directive: &Directive, context: &str, sockets: &mut Sockets, import: &
         // Parameters that make nginx bind the address separately.
         one.separate |= matches!(
             key,
-            "bind" | "setfib" | "fastopen" | "backlog" | "rcvbuf" | "sndbuf" | "accept_filter" | "deferred" | "ipv6only"
-                | "reuseport" | "so_keepalive"
+            "bind"
+                | "setfib"
+                | "fastopen"
+                | "backlog"
+                | "rcvbuf"
+                | "sndbuf"
+                | "accept_filter"
+                | "deferred"
+                | "ipv6only"
+                | "reuseport"
+                | "so_keepalive"
         );
         match key {
             "udp" | "quic" => udp = true,
@@ -190,7 +211,13 @@ fn address_and_port(target: &str, context: &str) -> Option<(IpAddr, std::ops::Ra
 }
 
 /// Replaces each `include` by the directives of its files.
-fn resolve(tree: &mut Vec<Directive>, file: &File, include: &mut Include<'_>, import: &mut Import, depth: usize) {
+fn resolve(
+    tree: &mut Vec<Directive>,
+    file: &File,
+    include: &mut Include<'_>,
+    import: &mut Import,
+    depth: usize,
+) {
     let mut all = Vec::new();
     for mut directive in std::mem::take(tree) {
         let name = directive.words.first().map(String::as_str);
@@ -204,7 +231,11 @@ fn resolve(tree: &mut Vec<Directive>, file: &File, include: &mut Include<'_>, im
                         all.extend(inner);
                     }
                 }
-                Err(problem) => import.skip(&directive.file, directive.line, format!("`include` is left out: {}", problem.message)),
+                Err(problem) => import.skip(
+                    &directive.file,
+                    directive.line,
+                    format!("`include` is left out: {}", problem.message),
+                ),
             }
             continue;
         }
@@ -235,7 +266,12 @@ fn parse(file: &File, import: &mut Import) -> Option<Vec<Directive>> {
                 words.push(word);
             }
             Token::End => {
-                here.push(Directive { words: std::mem::take(&mut words), block: None, file: file.clone(), line: begun });
+                here.push(Directive {
+                    words: std::mem::take(&mut words),
+                    block: None,
+                    file: file.clone(),
+                    line: begun,
+                });
             }
             Token::Open if open.len() < DEEPEST => {
                 open.push((std::mem::take(&mut words), begun, std::mem::take(&mut here)));
@@ -281,9 +317,7 @@ fn tokens(text: &str) -> Vec<(Token, usize)> {
         match c {
             '\n' => line += 1,
             c if c.is_whitespace() => {}
-            '#' => {
-                while chars.next_if(|next| *next != '\n').is_some() {}
-            }
+            '#' => while chars.next_if(|next| *next != '\n').is_some() {},
             ';' => tokens.push((Token::End, line)),
             '{' => tokens.push((Token::Open, line)),
             '}' => tokens.push((Token::Close, line)),

@@ -32,7 +32,9 @@ pub(super) fn read(file: &File, include: &mut Include<'_>, import: &mut Import) 
     for (text, file, line) in &keywords.addresses {
         match parse(text, &keywords.ports) {
             Some(all) => found.extend(all.into_iter().map(|(address, port)| (address, port, *line))),
-            None => import.skip(file, *line, format!("`{text}` is a name, which sshd resolves when it starts")),
+            None => {
+                import.skip(file, *line, format!("`{text}` is a name, which sshd resolves when it starts"))
+            }
         }
     }
     if keywords.addresses.is_empty() {
@@ -62,15 +64,23 @@ fn lines(file: &File, include: &mut Include<'_>, import: &mut Import, keywords: 
         }
         let (keyword, rest) = line.split_once(|c: char| c.is_whitespace() || c == '=').unwrap_or((line, ""));
         let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
-        let words: Vec<&str> =
-            rest.split_whitespace().take_while(|word| !word.starts_with('#')).map(|word| word.trim_matches('"')).collect();
+        let words: Vec<&str> = rest
+            .split_whitespace()
+            .take_while(|word| !word.starts_with('#'))
+            .map(|word| word.trim_matches('"'))
+            .collect();
         let value = words.first().copied().unwrap_or_default();
         match keyword.to_ascii_lowercase().as_str() {
             // What follows applies to some connections, and cannot open sockets.
             "match" => return,
             "port" => match value.parse::<u16>() {
                 Ok(port) if port > 0 => keywords.ports.push(port),
-                _ => import.wrong(file, number, format!("`{value}` is not a valid port"), "write a number from 1 to 65535"),
+                _ => import.wrong(
+                    file,
+                    number,
+                    format!("`{value}` is not a valid port"),
+                    "write a number from 1 to 65535",
+                ),
             },
             "listenaddress" => {
                 if words.get(1).is_some_and(|word| *word == "rdomain") {
@@ -84,8 +94,12 @@ fn lines(file: &File, include: &mut Include<'_>, import: &mut Import, keywords: 
             "include" if depth < 16 => {
                 for pattern in words {
                     match include(pattern, file) {
-                        Ok(files) => files.iter().for_each(|found| lines(found, include, import, keywords, depth + 1)),
-                        Err(problem) => import.skip(file, number, format!("`Include` is left out: {}", problem.message)),
+                        Ok(files) => {
+                            files.iter().for_each(|found| lines(found, include, import, keywords, depth + 1))
+                        }
+                        Err(problem) => {
+                            import.skip(file, number, format!("`Include` is left out: {}", problem.message))
+                        }
                     }
                 }
             }

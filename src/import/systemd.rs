@@ -13,7 +13,11 @@ use crate::unit_file;
 pub(super) fn read(file: &File, import: &mut Import) {
     let settings = unit_file::settings(&file.text);
     let last = |key: &str| {
-        settings.iter().rev().find(|setting| setting.key == format!("Socket.{key}")).map(|one| one.value.as_str())
+        settings
+            .iter()
+            .rev()
+            .find(|setting| setting.key == format!("Socket.{key}"))
+            .map(|one| one.value.as_str())
     };
     let is_on = |key: &str| last(key).is_some_and(|value| matches!(value, "yes" | "true" | "on" | "1"));
     let v6only = match last("BindIPv6Only") {

@@ -36,7 +36,9 @@ fn spelled(imported: &Imported) -> BTreeSet<String> {
             let only = listener.v6only == V6Only::On;
             all.insert(match address {
                 std::net::IpAddr::V4(v4) => format!("{protocol} {v4}{device}:{port}"),
-                std::net::IpAddr::V6(v6) if v6.is_unspecified() && !only => format!("{protocol} *{device}:{port}"),
+                std::net::IpAddr::V6(v6) if v6.is_unspecified() && !only => {
+                    format!("{protocol} *{device}:{port}")
+                }
                 std::net::IpAddr::V6(v6) => format!("{protocol} [{v6}]{zone}{device}:{port} v6only"),
             });
         }
@@ -72,17 +74,62 @@ fn refused(kind: Kind, text: &str, line: usize) {
 pub fn nginx_files_are_read() {
     let http = |inside: &str| format!("events {{}}\nhttp {{\n{inside}\n}}\n");
     check(Kind::Nginx, &http("server { listen 80; }"), &["tcp 0.0.0.0:80"], &[]);
-    check(Kind::Nginx, &http("server { listen *:81; listen [::]:81; }"), &["tcp 0.0.0.0:81", "tcp [::]:81 v6only"], &[]);
+    check(
+        Kind::Nginx,
+        &http("server { listen *:81; listen [::]:81; }"),
+        &["tcp 0.0.0.0:81", "tcp [::]:81 v6only"],
+        &[],
+    );
     check(Kind::Nginx, &http("server { listen [::]:82 ipv6only=off; }"), &["tcp *:82"], &[]);
-    check(Kind::Nginx, &http("server { listen 127.0.0.1; listen [::1]; }"), &["tcp 127.0.0.1:80", "tcp [::1]:80 v6only"], &[]);
-    check(Kind::Nginx, &http("server { listen 443 ssl; listen 443 quic reuseport; }"), &["tcp 0.0.0.0:443", "udp 0.0.0.0:443"], &[]);
-    check(Kind::Nginx, &http("server { listen 80; } server { listen 80; server_name 'a;b{'; } # listen 81;"), &["tcp 0.0.0.0:80"], &[]);
-    check(Kind::Nginx, &http("server { listen 80; } server { listen 127.0.0.1:80; }"), &["tcp 0.0.0.0:80"], &[]);
-    check(Kind::Nginx, &http("server { listen 80; } server { listen 127.0.0.1:80 bind; }"), &["tcp 0.0.0.0:80", "tcp 127.0.0.1:80"], &[]);
+    check(
+        Kind::Nginx,
+        &http("server { listen 127.0.0.1; listen [::1]; }"),
+        &["tcp 127.0.0.1:80", "tcp [::1]:80 v6only"],
+        &[],
+    );
+    check(
+        Kind::Nginx,
+        &http("server { listen 443 ssl; listen 443 quic reuseport; }"),
+        &["tcp 0.0.0.0:443", "udp 0.0.0.0:443"],
+        &[],
+    );
+    check(
+        Kind::Nginx,
+        &http("server { listen 80; } server { listen 80; server_name 'a;b{'; } # listen 81;"),
+        &["tcp 0.0.0.0:80"],
+        &[],
+    );
+    check(
+        Kind::Nginx,
+        &http("server { listen 80; } server { listen 127.0.0.1:80; }"),
+        &["tcp 0.0.0.0:80"],
+        &[],
+    );
+    check(
+        Kind::Nginx,
+        &http("server { listen 80; } server { listen 127.0.0.1:80 bind; }"),
+        &["tcp 0.0.0.0:80", "tcp 127.0.0.1:80"],
+        &[],
+    );
     check(Kind::Nginx, &http("server { server_name a; }"), &["tcp 0.0.0.0:80"], &[3]);
-    check(Kind::Nginx, &http("server {\nlisten unix:/run/a.sock;\nlisten localhost:81;\nlisten 8000-8002; }"), &["tcp 0.0.0.0:8000", "tcp 0.0.0.0:8001", "tcp 0.0.0.0:8002"], &[4, 5]);
-    check(Kind::Nginx, "server { listen 80; location / { return 200 \"${host}\"; } }", &["tcp 0.0.0.0:80"], &[]);
-    check(Kind::Nginx, "stream { server { listen 53 udp; proxy_pass 127.0.0.1:5353; } }", &["udp 0.0.0.0:53"], &[]);
+    check(
+        Kind::Nginx,
+        &http("server {\nlisten unix:/run/a.sock;\nlisten localhost:81;\nlisten 8000-8002; }"),
+        &["tcp 0.0.0.0:8000", "tcp 0.0.0.0:8001", "tcp 0.0.0.0:8002"],
+        &[4, 5],
+    );
+    check(
+        Kind::Nginx,
+        "server { listen 80; location / { return 200 \"${host}\"; } }",
+        &["tcp 0.0.0.0:80"],
+        &[],
+    );
+    check(
+        Kind::Nginx,
+        "stream { server { listen 53 udp; proxy_pass 127.0.0.1:5353; } }",
+        &["udp 0.0.0.0:53"],
+        &[],
+    );
     refused(Kind::Nginx, "http {\n server { listen 80;\n", 2);
     refused(Kind::Nginx, "http { } }\n", 1);
     refused(Kind::Nginx, "http {\nserver { listen 80 }\n}", 2);
@@ -90,26 +137,85 @@ pub fn nginx_files_are_read() {
 }
 
 pub fn socket_units_are_read() {
-    let unit = |inside: &str| format!("[Unit]\nDescription=x\n[Socket]\n{inside}\n[Install]\nWantedBy=sockets.target\n");
+    let unit = |inside: &str| {
+        format!("[Unit]\nDescription=x\n[Socket]\n{inside}\n[Install]\nWantedBy=sockets.target\n")
+    };
     check(Kind::Systemd, &unit("ListenStream=80\nBindIPv6Only=both"), &["tcp *:80"], &[]);
     check(Kind::Systemd, &unit("ListenStream=80\nBindIPv6Only=ipv6-only"), &["tcp [::]:80 v6only"], &[]);
-    check(Kind::Systemd, &unit("ListenStream=127.0.0.1:80\nListenDatagram=[::1]:53\nBindIPv6Only=ipv6-only"), &["tcp 127.0.0.1:80", "udp [::1]:53 v6only"], &[]);
-    check(Kind::Systemd, &unit("ListenStream=1\nListenStream=\nListenStream=0.0.0.0:2\nBindToDevice=eth0"), &["tcp 0.0.0.0%eth0:2"], &[]);
-    check(Kind::Systemd, &unit("ListenStream=/run/a.sock\nListenFIFO=/run/b\nListenStream=0.0.0.0:3"), &["tcp 0.0.0.0:3"], &[4, 5]);
-    check(Kind::Systemd, &unit("ListenStream=[fe80::1]:80%eth0\nBindIPv6Only=ipv6-only"), &["tcp [fe80::1]%eth0:80 v6only"], &[]);
+    check(
+        Kind::Systemd,
+        &unit("ListenStream=127.0.0.1:80\nListenDatagram=[::1]:53\nBindIPv6Only=ipv6-only"),
+        &["tcp 127.0.0.1:80", "udp [::1]:53 v6only"],
+        &[],
+    );
+    check(
+        Kind::Systemd,
+        &unit("ListenStream=1\nListenStream=\nListenStream=0.0.0.0:2\nBindToDevice=eth0"),
+        &["tcp 0.0.0.0%eth0:2"],
+        &[],
+    );
+    check(
+        Kind::Systemd,
+        &unit("ListenStream=/run/a.sock\nListenFIFO=/run/b\nListenStream=0.0.0.0:3"),
+        &["tcp 0.0.0.0:3"],
+        &[4, 5],
+    );
+    check(
+        Kind::Systemd,
+        &unit("ListenStream=[fe80::1]:80%eth0\nBindIPv6Only=ipv6-only"),
+        &["tcp [fe80::1]%eth0:80 v6only"],
+        &[],
+    );
     let system = read(Kind::Systemd, &unit("ListenStream=80"));
     assert_eq!(system.profile.listeners[0].v6only, V6Only::System);
 }
 
 pub fn compose_files_are_read() {
     let service = |ports: &str| format!("services:\n  web:\n    image: nginx\n    ports:\n{ports}");
-    check(Kind::Compose, &service("      - \"8080:80\"\n"), &["tcp 0.0.0.0:8080", "tcp [::]:8080 v6only"], &[]);
-    check(Kind::Compose, &service("      - 127.0.0.1:8080:80\n      - \"[::1]:8081:80\"\n"), &["tcp 127.0.0.1:8080", "tcp [::1]:8081 v6only"], &[]);
-    check(Kind::Compose, &service("      - 6060:6060/udp\n      - 3000\n"), &["udp 0.0.0.0:6060", "udp [::]:6060 v6only", "tcp 0.0.0.0:0", "tcp [::]:0 v6only"], &[]);
-    check(Kind::Compose, &service("      - \"127.0.0.1:9090-9091:80-81\"\n"), &["tcp 127.0.0.1:9090", "tcp 127.0.0.1:9091"], &[]);
-    check(Kind::Compose, &service("      - target: 80\n        published: \"8080\"\n        host_ip: 127.0.0.1\n        protocol: tcp\n"), &["tcp 127.0.0.1:8080"], &[]);
-    check(Kind::Compose, &service("      - \"127.0.0.1:${WEB_PORT:-8080}:80\"\n      - \"${OTHER}:80\"\n"), &["tcp 127.0.0.1:8080"], &[5, 6]);
-    check(Kind::Compose, "services:\n  a:\n    network_mode: host\n  b:\n    ports: [\"127.0.0.1:1:1\"]\n", &["tcp 127.0.0.1:1"], &[3]);
+    check(
+        Kind::Compose,
+        &service("      - \"8080:80\"\n"),
+        &["tcp 0.0.0.0:8080", "tcp [::]:8080 v6only"],
+        &[],
+    );
+    check(
+        Kind::Compose,
+        &service("      - 127.0.0.1:8080:80\n      - \"[::1]:8081:80\"\n"),
+        &["tcp 127.0.0.1:8080", "tcp [::1]:8081 v6only"],
+        &[],
+    );
+    check(
+        Kind::Compose,
+        &service("      - 6060:6060/udp\n      - 3000\n"),
+        &["udp 0.0.0.0:6060", "udp [::]:6060 v6only", "tcp 0.0.0.0:0", "tcp [::]:0 v6only"],
+        &[],
+    );
+    check(
+        Kind::Compose,
+        &service("      - \"127.0.0.1:9090-9091:80-81\"\n"),
+        &["tcp 127.0.0.1:9090", "tcp 127.0.0.1:9091"],
+        &[],
+    );
+    check(
+        Kind::Compose,
+        &service(
+            "      - target: 80\n        published: \"8080\"\n        host_ip: 127.0.0.1\n        protocol: tcp\n",
+        ),
+        &["tcp 127.0.0.1:8080"],
+        &[],
+    );
+    check(
+        Kind::Compose,
+        &service("      - \"127.0.0.1:${WEB_PORT:-8080}:80\"\n      - \"${OTHER}:80\"\n"),
+        &["tcp 127.0.0.1:8080"],
+        &[5, 6],
+    );
+    check(
+        Kind::Compose,
+        "services:\n  a:\n    network_mode: host\n  b:\n    ports: [\"127.0.0.1:1:1\"]\n",
+        &["tcp 127.0.0.1:1"],
+        &[3],
+    );
     refused(Kind::Compose, "services:\n  web:\n    ports:\n      - \"80:http\"\n", 4);
     refused(Kind::Compose, "a: [1\n", 2);
     refused(Kind::Compose, "version: 3\n", 1);
@@ -117,10 +223,25 @@ pub fn compose_files_are_read() {
 
 pub fn sshd_files_are_read() {
     check(Kind::Sshd, "", &["tcp 0.0.0.0:22", "tcp [::]:22 v6only"], &[]);
-    check(Kind::Sshd, "Port 22\nPort 2222\nAddressFamily inet\n", &["tcp 0.0.0.0:22", "tcp 0.0.0.0:2222"], &[]);
-    check(Kind::Sshd, "ListenAddress 127.0.0.1\nport=2200\nListenAddress [::1]:22 # local\n", &["tcp 127.0.0.1:2200", "tcp [::1]:22 v6only"], &[]);
+    check(
+        Kind::Sshd,
+        "Port 22\nPort 2222\nAddressFamily inet\n",
+        &["tcp 0.0.0.0:22", "tcp 0.0.0.0:2222"],
+        &[],
+    );
+    check(
+        Kind::Sshd,
+        "ListenAddress 127.0.0.1\nport=2200\nListenAddress [::1]:22 # local\n",
+        &["tcp 127.0.0.1:2200", "tcp [::1]:22 v6only"],
+        &[],
+    );
     check(Kind::Sshd, "ListenAddress ::\nAddressFamily inet6\n", &["tcp [::]:22 v6only"], &[]);
-    check(Kind::Sshd, "Port 1\nListenAddress example.com\nListenAddress 10.0.0.1\nMatch User a\nPort 9\n", &["tcp 10.0.0.1:1"], &[2]);
+    check(
+        Kind::Sshd,
+        "Port 1\nListenAddress example.com\nListenAddress 10.0.0.1\nMatch User a\nPort 9\n",
+        &["tcp 10.0.0.1:1"],
+        &[2],
+    );
     refused(Kind::Sshd, "Port 22\nPort ssh\n", 2);
 }
 
@@ -159,10 +280,12 @@ fn compare(start: &str, from: &str, directory: &Path) {
     command.arg(format!("mount -t tmpfs none /run && mkdir /run/sshd && exec {start}"));
     command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
     command.stderr(std::fs::File::create(directory.join("said")).unwrap());
-    let mut plan = stage::shell(directory, stage::HOSTS, &format!("exec bindscope plan --json --from {from}"));
+    let mut plan =
+        stage::shell(directory, stage::HOSTS, &format!("exec bindscope plan --json --from {from}"));
     let output = host.output(&mut plan);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let plan: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
     let predicted: BTreeSet<String> = plan["sockets"]
         .as_array()
         .unwrap()
@@ -172,18 +295,27 @@ fn compare(start: &str, from: &str, directory: &Path) {
             let address = socket["address"].as_str().unwrap();
             let protocol = socket["protocol"].as_str().unwrap();
             // The kernel turns V6ONLY on when a socket binds an IPv6 address other than the wildcard.
-            let only = if address != "::" && address.contains(':') { Some(true) } else { socket["v6only"].as_bool() };
+            let only = if address != "::" && address.contains(':') {
+                Some(true)
+            } else {
+                socket["v6only"].as_bool()
+            };
             let shown = match (address, only) {
                 ("::", Some(false)) => "*".to_owned(),
                 (address, _) if address.contains(':') => format!("[{address}]"),
                 (address, _) => address.to_owned(),
             };
-            format!("{protocol} {shown}:{}{}", socket["port"], if only == Some(true) { " v6only" } else { "" })
+            format!(
+                "{protocol} {shown}:{}{}",
+                socket["port"],
+                if only == Some(true) { " v6only" } else { "" }
+            )
         })
         .collect();
     assert!(!predicted.is_empty(), "{said}");
     let server = Running(host.run(|| command.spawn()).unwrap());
-    let fails = plan["sockets"].as_array().unwrap().iter().any(|one| one["bind"]["predicted"]["outcome"] == "error");
+    let fails =
+        plan["sockets"].as_array().unwrap().iter().any(|one| one["bind"]["predicted"]["outcome"] == "error");
     let begun = Instant::now();
     let ended_as_predicted = || {
         let said = std::fs::read_to_string(directory.join("said")).unwrap_or_default();
@@ -233,10 +365,16 @@ pub fn nginx_opens_what_is_predicted() {
         let user = if nix::unistd::geteuid().is_root() { "user root;\n" } else { "" };
         file(
             "nginx.conf",
-            &format!("{user}daemon off;\npid nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{servers}\n}}\n"),
+            &format!(
+                "{user}daemon off;\npid nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{servers}\n}}\n"
+            ),
         );
         let path = directory.path().display().to_string();
-        compare(&format!("/usr/sbin/nginx -p {path} -c {path}/nginx.conf -e stderr"), "nginx.conf", directory.path());
+        compare(
+            &format!("/usr/sbin/nginx -p {path} -c {path}/nginx.conf -e stderr"),
+            "nginx.conf",
+            directory.path(),
+        );
     }
 }
 
@@ -256,13 +394,18 @@ pub fn sshd_opens_what_is_predicted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().display().to_string();
         let key = directory.path().join("key");
-        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+        let made =
+            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
         assert!(made.unwrap().success());
         std::fs::create_dir(directory.path().join("more.d")).unwrap();
         std::fs::write(directory.path().join("more.d/a.conf"), "Port 2224\n").unwrap();
         // sshd reads relative includes from /etc/ssh.
         let text = text.replace("more.d", &format!("{path}/more.d"));
-        std::fs::write(directory.path().join("sshd_config"), format!("HostKey {path}/key\nPidFile none\n{text}")).unwrap();
+        std::fs::write(
+            directory.path().join("sshd_config"),
+            format!("HostKey {path}/key\nPidFile none\n{text}"),
+        )
+        .unwrap();
         compare(&format!("/usr/sbin/sshd -D -e -f {path}/sshd_config"), "sshd_config", directory.path());
     }
 }
@@ -274,7 +417,10 @@ pub fn a_stand_in_for_systemd_opens_what_is_predicted() {
     }
     for (listen, unit) in [
         ("-l 8080", "ListenStream=8080"),
-        ("-l 127.0.0.1:8080 -l [::1]:8081", "ListenStream=127.0.0.1:8080\nListenStream=[::1]:8081\nBindIPv6Only=default"),
+        (
+            "-l 127.0.0.1:8080 -l [::1]:8081",
+            "ListenStream=127.0.0.1:8080\nListenStream=[::1]:8081\nBindIPv6Only=default",
+        ),
     ] {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("web.socket"), format!("[Socket]\n{unit}\n")).unwrap();

@@ -18,6 +18,7 @@ pub mod rehearsed;
 pub mod rules;
 pub mod select;
 pub mod served;
+pub mod sheet;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

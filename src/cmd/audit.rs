@@ -200,6 +200,8 @@ pub enum Format {
     Github,
     /// Markdown tables
     Markdown,
+    /// A page with who can reach what, and the findings: one file, without scripts
+    Html,
 }
 
 impl Formats for Format {
@@ -477,6 +479,7 @@ fn write(report: &Report, args: &Args, context: &Context) -> Result<(), Failure>
         Format::Junit => whole(render::audit::junit(report)),
         Format::Github => whole(render::audit::github(report)),
         Format::Markdown => whole(render::audit::markdown(report)),
+        Format::Html => whole(render::html::page(&[render::html::Part::Audit(&report.into())])),
     }
 }
 

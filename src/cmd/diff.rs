@@ -47,6 +47,8 @@ enum Format {
     Csv,
     /// A table for a pull request or a ticket
     Markdown,
+    /// A page with what opens, shuts and moves: one file, without scripts
+    Html,
 }
 
 impl Formats for Format {
@@ -95,6 +97,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         }
         Format::Csv => render::diff::csv(&comparison),
         Format::Markdown => render::diff::markdown(&comparison),
+        Format::Html => render::html::page(&[render::html::Part::Diff(&comparison)]),
     };
     context.emit(text.as_bytes(), args.output.as_deref())?;
     Ok(match (comparison.compared, comparison.differences.len()) {

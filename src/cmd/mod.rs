@@ -27,6 +27,7 @@ pub mod overview;
 pub mod plan;
 pub mod probe;
 pub mod profile_args;
+pub mod report;
 pub mod schema;
 pub mod steps;
 pub mod target_host;
@@ -102,6 +103,8 @@ enum Command {
     Lab(Deferred<lab::Args>),
     /// Compare two reports, or two profiles planned here
     Diff(Deferred<diff::Args>),
+    /// Make one page, without scripts, from saved documents
+    Report(Deferred<report::Args>),
     /// Show what this user can and cannot see of this machine, and which setting would change it
     Doctor(Deferred<doctor::Args>),
     /// Check profiles, policies and lab files; bind nothing
@@ -151,6 +154,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Some(Command::Probe(Deferred(args))) => probe::run(args, &context),
             Some(Command::Lab(Deferred(args))) => lab::run(args, &context),
             Some(Command::Diff(Deferred(args))) => diff::run(args, &context),
+            Some(Command::Report(Deferred(args))) => report::run(args, &context),
             Some(Command::Doctor(Deferred(args))) => doctor::run(args, &context),
             Some(Command::Check(Deferred(args))) => check::run(args, &context),
             Some(Command::Init(Deferred(args))) => init::run(args, &context),

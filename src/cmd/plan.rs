@@ -65,6 +65,12 @@ pub enum Format {
     Junit,
     /// Workflow commands of GitHub Actions
     Github,
+    /// A page with a picture, tables and reasons: one file, without scripts
+    Html,
+    /// The picture alone
+    Svg,
+    /// The picture as a Mermaid flowchart, for wikis that draw it
+    Mermaid,
 }
 
 impl Formats for Format {
@@ -185,6 +191,9 @@ pub(super) fn written(report: &Report, format: Format, context: &Context, to_fil
         Format::Markdown => render::plan::markdown(report),
         Format::Junit => render::plan::junit(report),
         Format::Github => render::plan::github(report),
+        Format::Html => render::html::page(&[render::html::Part::Reach(report)]),
+        Format::Svg => render::html::svg(report),
+        Format::Mermaid => render::html::mermaid(report),
     }
 }
 

@@ -87,5 +87,6 @@ pub(super) const ALIASES: &[(&str, &[&str])] = &[
     ("dad", &["tentative", "duplicate-address", "dadfailed", "optimistic"]),
     ("evidence", &["kernel", "predicted", "observed", "agrees"]),
     ("log-rotation", &["logrotate", "sighup", "rotate", "logs"]),
+    ("report", &["html", "page", "pages", "svg", "mermaid", "picture", "gallery"]),
     ("glossary", &["terms", "words", "vocabulary"]),
 ];

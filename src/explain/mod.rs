@@ -222,6 +222,7 @@ pub const TOPICS: &[Page] = pages! { "topics":
     "log-rotation",
     "policy",
     "privileged-ports",
+    "report",
     "reuse",
     "scope-id",
     "twin",

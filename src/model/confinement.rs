@@ -15,6 +15,8 @@ pub struct Needs {
     pub tcp_ports: Vec<u16>,
     /// The directory of the output file, which SIGHUP opens again after a rotation.
     pub log_directory: Option<PathBuf>,
+    /// The directory in which a page gets its name at the end.
+    pub page_directory: Option<PathBuf>,
 }
 
 /// Confinement of a process: the weakest of all its threads.

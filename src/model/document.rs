@@ -25,6 +25,8 @@ pub enum Schema {
     Connections,
     /// `diff`.
     Diff,
+    /// `listen`, whose events are lines.
+    Listen,
     /// `doctor`.
     Doctor,
     /// `why`.
@@ -48,6 +50,7 @@ impl Schema {
             Schema::Audit => "bindscope.audit",
             Schema::Connections => "bindscope.connections",
             Schema::Diff => "bindscope.diff",
+            Schema::Listen => "bindscope.listen",
             Schema::Doctor => "bindscope.doctor",
             Schema::Why => "bindscope.why",
             Schema::Experiment => "bindscope.experiment",

@@ -11,7 +11,7 @@ use crate::escape::{escape, printable};
 use crate::model::{
     Answer, AnswerKind, FilterDecision, FilterVerdict, FilteredPacket, Outcome, Protocol, Translated,
 };
-use crate::report::matrix::{ObservedCell, PredictedCell, Report};
+use crate::report::matrix::{CellReport, ObservedCell, PredictedCell, Report};
 
 /// How many decisions are shown without `-v`.
 const MOST_DECISIONS: usize = 12;
@@ -125,6 +125,14 @@ pub fn observed(cell: &ObservedCell) -> Option<String> {
 #[must_use]
 pub fn predicted(cell: &PredictedCell) -> Option<String> {
     Effect::predicted(cell).words()
+}
+
+/// What the filters did to a connection, or are predicted to do, in a few words.
+pub(super) fn of(cell: &CellReport) -> Option<String> {
+    match &cell.observed {
+        Some(seen) => observed(seen),
+        None => predicted(&cell.predicted),
+    }
 }
 
 /// The decision itself; `None` for a packet that no rule names and the policy accepts.

@@ -251,7 +251,7 @@ fn listeners_text(row: &Row) -> String {
 }
 
 /// Shortens a text to `limit` columns.
-fn shortened(text: String, limit: usize) -> String {
+pub(super) fn shortened(text: String, limit: usize) -> String {
     if width(&text) <= limit {
         return text;
     }

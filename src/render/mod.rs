@@ -6,6 +6,7 @@ mod csv;
 pub mod diff;
 pub mod experiment;
 mod filter;
+pub mod html;
 pub mod interfaces;
 mod junit;
 pub mod listen;

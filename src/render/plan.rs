@@ -1,6 +1,6 @@
 //! Plans and probes for people and for machines.
 
-mod details;
+pub(super) mod details;
 mod formats;
 
 use std::fmt::Write as _;

@@ -6,8 +6,13 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::matrix::Report;
+use super::report_diff::Comparison;
+use crate::audit::sheet::Sheet;
 use crate::model::filters::PacketFilters;
 use crate::model::{Document, Host, HostReport, Interface, Route, Rule, Schema, Snapshot, number_interfaces};
+use crate::record::event::Event;
+use crate::record::history::History;
 
 /// The largest snapshot that is read, in bytes: some 100,000 addresses.
 pub const LARGEST_SNAPSHOT: u64 = 64 << 20;
@@ -18,6 +23,10 @@ pub const LARGEST_REPORT: u64 = 256 << 20;
 /// The documents that `diff` compares.
 pub const COMPARABLE: [Schema; 6] =
     [Schema::Plan, Schema::Probe, Schema::Lab, Schema::Experiment, Schema::Audit, Schema::Interfaces];
+
+/// The documents that a page can show.
+pub const SHOWN: [Schema; 6] =
+    [Schema::Plan, Schema::Probe, Schema::Lab, Schema::Audit, Schema::Diff, Schema::Listen];
 
 /// Why a file is not taken as a document.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +87,16 @@ pub fn read<T: DeserializeOwned>(
 ) -> Result<Document<HostReport<T>>, ReadError> {
     // Some shells put a mark before whatever they pass on.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let title: Title = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+    let schema = known(kinds, serde_json::from_slice(bytes))?;
+    let head: Head = serde_json::from_slice(bytes).map_err(|error| ReadError::Misshapen(shown(&error)))?;
+    let body = serde_json::from_slice(bytes).map_err(|error| ReadError::Misshapen(shown(&error)))?;
+    let Head { version, complete, incomplete_because, host } = head;
+    Ok(Document { schema, version, body: HostReport { complete, incomplete_because, host, body } })
+}
+
+/// The kind of a document, if it is one of `kinds` and not newer than this version writes.
+fn known(kinds: &[Schema], title: Result<Title, serde_json::Error>) -> Result<Schema, ReadError> {
+    let title = title.map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ReadError::Foreign,
         _ => ReadError::NotJson(shown(&error)),
     })?;
@@ -86,20 +104,64 @@ pub fn read<T: DeserializeOwned>(
     let found = crate::escape::escape(&title.chars().take(LONGEST_NAME).collect::<String>());
     let (name, number) = title.split_once('/').unwrap_or((&title, ""));
     let kind = kinds.iter().copied().find(|kind| kind.name() == name);
-    let schema = match (kind, number.parse::<u32>()) {
+    match (kind, number.parse::<u32>()) {
         (Some(kind), Ok(number)) if number > kind.number() => {
-            return Err(ReadError::Newer { found, known: kind.to_string() });
+            Err(ReadError::Newer { found, known: kind.to_string() })
         }
-        (Some(kind), Ok(1..)) => kind,
+        (Some(kind), Ok(1..)) => Ok(kind),
         _ => {
             let wanted: Vec<String> = kinds.iter().map(Schema::to_string).collect();
-            return Err(ReadError::OtherKind { found, wanted: wanted.join(", ") });
+            Err(ReadError::OtherKind { found, wanted: wanted.join(", ") })
         }
-    };
-    let head: Head = serde_json::from_slice(bytes).map_err(|error| ReadError::Misshapen(shown(&error)))?;
-    let body = serde_json::from_slice(bytes).map_err(|error| ReadError::Misshapen(shown(&error)))?;
-    let Head { version, complete, incomplete_because, host } = head;
-    Ok(Document { schema, version, body: HostReport { complete, incomplete_because, host, body } })
+    }
+}
+
+/// A document that a page can show.
+#[derive(Debug, Clone)]
+pub enum Shown {
+    /// A plan, a probe or a lab run.
+    Reach(Box<Report>),
+    /// An audit.
+    Audit(Box<HostReport<Sheet<'static>>>),
+    /// A comparison.
+    Diff(Comparison),
+    /// The events of `listen`.
+    Listen(Box<History>),
+}
+
+/// Reads a document that a page can show: JSON, or the NDJSON of `listen`.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn read_shown(bytes: &[u8]) -> Result<Shown, ReadError> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    // The first value; events follow it on lines of their own.
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Title>();
+    let schema = known(&SHOWN, values.next().unwrap_or_else(|| serde_json::from_slice(bytes)))?;
+    Ok(match schema {
+        Schema::Audit => Shown::Audit(Box::new(read(&[schema], bytes)?.body)),
+        Schema::Diff => Shown::Diff(read(&[schema], bytes)?.body.body),
+        Schema::Listen => Shown::Listen(Box::new(read_history(bytes)?)),
+        _ => Shown::Reach(Box::new(read(&[schema], bytes)?)),
+    })
+}
+
+/// Reads the events of `listen`. A last line without its end was cut, and is passed over.
+fn read_history(bytes: &[u8]) -> Result<History, ReadError> {
+    let mut history = History::default();
+    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match serde_json::from_slice::<Event>(line) {
+            Ok(event) => history.event(&event),
+            Err(_) if !line.ends_with(b"\n") && number > 0 => {}
+            Err(error) => {
+                return Err(ReadError::Misshapen(format!("line {}: {}", number + 1, shown(&error))));
+            }
+        }
+    }
+    Ok(history)
 }
 
 /// Characters of a name or a message from a document that are shown.

@@ -117,7 +117,7 @@ pub fn sources(
 fn node_words(interfaces: &BTreeSet<IfName>) -> String {
     let names: Vec<String> = interfaces.iter().map(ToString::to_string).collect();
     match names.as_slice() {
-        [] => "another host, whose packets do not arrive".to_owned(),
-        names => format!("another host, arrives on {}", names.join(" and ")),
+        [] => "another host, without a route here".to_owned(),
+        names => format!("another host, over {}", names.join(" and ")),
     }
 }

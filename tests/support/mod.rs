@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test crate uses a part")]
 
 pub mod drained;
+pub mod large_report;
 pub mod netns;
 pub mod program;
 pub mod random;

@@ -40,7 +40,7 @@ pub struct Args {
     source: ProfileArgs,
     #[command(flatten)]
     format: FormatArgs<Format>,
-    /// Add the lines to FILE instead of writing them to standard output
+    /// Add the lines to FILE instead of writing them to standard output; a page replaces FILE
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// End so long after the first socket is open, such as 30s or 5m; at most 2s later while an address is waited for
@@ -87,9 +87,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     // Before the network is read, so that no change after that is missed.
     let monitor = Monitor::new().ok();
     let host = look().map_err(|error| environment(error.to_string()))?;
-    let (sink, of_sink) = output::open(args.output.as_deref(), args.keep_privileges)?;
+    let path = args.output.as_deref();
+    let is_page = args.format.get() == Format::Html;
+    let (sink, of_sink, page) = if is_page {
+        output::open_page(path, args.keep_privileges)?
+    } else {
+        output::open(path, args.keep_privileges).map(|(sink, of_sink)| (sink, of_sink, None))?
+    };
     let mut reporter = Reporter::new(args.format.get(), sink, context);
-    if let Some(log) = args.output.as_deref() {
+    if let Some(log) = path.filter(|_| !is_page) {
         reporter.reopens(log);
     }
     reporter.event(&Event::Started(Started {
@@ -103,9 +109,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let (sockets, failed, waiting) = (opened.endpoints.len(), opened.failed, opened.waiting);
     let reconciler = Reconciler::new(&profile, &opened);
     let idle = sockets == 0 && reconciler.is_done();
-    let log_directory = args.output.as_deref().filter(|log| log.is_file()).map(directory_of);
+    let log_directory = path.filter(|log| !is_page && log.is_file()).map(directory_of);
+    let page_directory = path.filter(|_| page.is_some()).map(directory_of);
     let needs = |reconciler: &Reconciler| Needs {
         log_directory: log_directory.clone(),
+        page_directory: page_directory.clone(),
         ..sandbox::needs(&profile, &host, |listener| reconciler.may_open(listener))
     };
     // Before any other thread is started: those inherit it.
@@ -128,7 +136,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         None => Ok(Served { end: End::NothingLeft, unaccepted: Vec::new(), opened: 0, failed: 0 }),
     };
     // Also when it could not go on: what was counted so far is told.
-    let output = reporter.finish(LAST_LINES);
+    let output = reporter.finish(LAST_LINES).and_then(|()| match page {
+        Some(page) => page.publish().map_err(|error| {
+            let message = format!("the page cannot be written: {error}");
+            Diagnostic::error(Code::OUTPUT_FAILED, message).help("choose another file with -o FILE")
+        }),
+        None => Ok(()),
+    });
     let Served { end, unaccepted, opened, failed: failed_later } = match served {
         Ok(served) => served,
         Err(mut failure) => {

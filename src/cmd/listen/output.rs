@@ -22,11 +22,31 @@ pub enum Format {
     /// One JSON object per line
     #[value(alias = "json")]
     Ndjson,
+    /// At the end, a page with arrivals over time: one file, without scripts
+    Html,
 }
 
 impl Formats for Format {
     const DEFAULT: Format = Format::Human;
     const JSON: Format = Format::Ndjson;
+}
+
+/// The sink, the level of confinement of its writing thread, and the file that gets its name when the page is written.
+pub(super) type Opened = (Sink, Option<Confinement>, Option<sys::WholeFile>);
+
+/// Opens the sink of a page. A file appears when it is complete.
+pub(super) fn open_page(path: Option<&Path>, keep_rights: bool) -> Result<Opened, Failure> {
+    let Some(path) = path else {
+        return open(None, keep_rights).map(|(sink, of_sink)| (sink, of_sink, None));
+    };
+    let opened =
+        sys::open_output(path, sys::Existing::Replace, sys::Readers::Owner).and_then(|output| match output {
+            sys::Output::Direct(file) => {
+                of_file(file, keep_rights).map(|(sink, of_sink)| (sink, of_sink, None))
+            }
+            sys::Output::Whole(whole) => Ok((Sink::file(whole.writer()?), None, Some(whole))),
+        });
+    opened.map_err(|error| not_writable(&path.display().to_string(), &error))
 }
 
 /// Opens the sink: the file, or standard output. Its writing thread, if any, drops all its privileges unless
@@ -46,14 +66,17 @@ pub(super) fn open(path: Option<&Path>, keep_rights: bool) -> Result<(Sink, Opti
             ("standard output".to_owned(), opened)
         }
     };
-    opened.map_err(|error| {
-        let problem = Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write to {name}: {error}"));
-        let help = match sys::errno_of(&error) {
-            Errno::ENXIO => "it is a FIFO without a reader: start the reader first",
-            _ => "choose another file with -o FILE",
-        };
-        Failure::new(Exit::Output, problem.help(help))
-    })
+    opened.map_err(|error| not_writable(&name, &error))
+}
+
+/// Exit 5: the output cannot be written.
+pub(super) fn not_writable(name: &str, error: &io::Error) -> Failure {
+    let problem = Diagnostic::error(Code::OUTPUT_FAILED, format!("cannot write to {name}: {error}"));
+    let help = match sys::errno_of(error) {
+        Errno::ENXIO => "it is a FIFO without a reader: start the reader first",
+        _ => "choose another file with -o FILE",
+    };
+    Failure::new(Exit::Output, problem.help(help))
 }
 
 fn of_file(file: File, keep_rights: bool) -> io::Result<(Sink, Option<Confinement>)> {

@@ -11,10 +11,12 @@ use crate::code::Code;
 use crate::diag::{Diagnostic, Severity};
 use crate::model::{Arrival, Change, Errno, FamilyExposure, PathChange, SocketView};
 use crate::record::event::{ChangedExposure, ChangedPath, Dropped, Event, FilledQueue, Network, Notice};
+use crate::record::history::History;
 use crate::record::ndjson::{self, BoundLines, Lines};
 use crate::record::sink::Sink;
 use crate::record::tally::Tally;
 use crate::record::time::Time;
+use crate::render::html;
 use crate::render::listen::Live;
 use crate::serve::{Observer, ServeError};
 use crate::sys;
@@ -44,6 +46,8 @@ pub(super) struct Reporter<'a> {
     context: &'a Context,
     lines: Lines,
     bound: BoundLines,
+    /// What a page shows at the end.
+    history: History,
     common: Arc<Mutex<Common>>,
     wide_open: Vec<String>,
     serving: bool,
@@ -70,7 +74,9 @@ impl<'a> Reporter<'a> {
 
     /// That of another thread, which writes to the same place.
     pub(super) fn clone_for_thread(&self) -> Reporter<'a> {
-        Reporter::with(self.format, self.sink.clone_for_thread(), self.context, Arc::clone(&self.common))
+        let common = Arc::clone(&self.common);
+        let reporter = Reporter::with(self.format, self.sink.clone_for_thread(), self.context, common);
+        Reporter { history: self.history.for_thread(), ..reporter }
     }
 
     fn with(format: Format, sink: Sink, context: &'a Context, common: Arc<Mutex<Common>>) -> Reporter<'a> {
@@ -81,6 +87,7 @@ impl<'a> Reporter<'a> {
             context,
             lines: Lines::default(),
             bound: BoundLines::default(),
+            history: History::default(),
             common,
             wide_open: Vec::new(),
             serving: false,
@@ -98,6 +105,7 @@ impl<'a> Reporter<'a> {
     pub(super) fn merge(&mut self, mut other: Reporter<'_>) {
         other.sink.flush();
         self.tally.add(other.tally);
+        self.history.add(other.history);
     }
 
     /// Writes the line of an event.
@@ -123,8 +131,13 @@ impl<'a> Reporter<'a> {
             }
             _ => {}
         }
+        if self.format == Format::Html {
+            self.history.event(event);
+            return;
+        }
         self.sink.line(false, |out| match self.format {
             Format::Human => out.extend_from_slice(lock(&self.common).live.event(event).as_bytes()),
+            Format::Html => {}
             Format::Ndjson => match event {
                 Event::Bound(bound) => self.bound.bound(out, bound),
                 _ => json_line(out, event),
@@ -200,6 +213,10 @@ impl<'a> Reporter<'a> {
         let summary = self.tally.summary(dropped);
         let total = summary.accepted + summary.datagrams;
         self.event(&Event::Summary(summary));
+        if self.format == Format::Html {
+            let page = html::page(&[html::Part::Listen(&self.history)]);
+            self.sink.line(false, |out| out.extend_from_slice(page.as_bytes()));
+        }
         let losses = self.sink.finish(patience);
         if losses.closed && losses.dropped > 0 {
             let message = format!(
@@ -279,8 +296,12 @@ impl Observer for Reporter<'_> {
     fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>, at: Option<SystemTime>) {
         self.tally.arrival(arrival);
         let time = Time::new(at.unwrap_or_else(SystemTime::now));
+        if self.format == Format::Html {
+            return self.history.arrival(time, arrival);
+        }
         self.sink.line(true, |out| match self.format {
             Format::Human => lock(&self.common).live.arrival(out, time, arrival, datagram),
+            Format::Html => {}
             Format::Ndjson => self.lines.arrival(out, time, arrival, datagram),
         });
     }
@@ -289,8 +310,12 @@ impl Observer for Reporter<'_> {
         self.tally.arrival(arrival);
         self.tally.over_limit(&arrival.listener);
         let time = Time::new(at.unwrap_or_else(SystemTime::now));
+        if self.format == Format::Html {
+            return self.history.arrival(time, arrival);
+        }
         self.sink.line(true, |out| match self.format {
             Format::Human => lock(&self.common).live.over_limit(out, time, arrival),
+            Format::Html => {}
             Format::Ndjson => ndjson::over_limit(out, time, arrival),
         });
     }

@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(of(listener, None), Needs::default());
         let follows = format!("{listener}follow = true\n");
         let low =
-            Needs { low_ports: true, transparent: false, tcp_ports: vec![80, 8080], log_directory: None };
+            Needs { low_ports: true, transparent: false, tcp_ports: vec![80, 8080], ..Needs::default() };
         assert_eq!(of(&follows, None), low);
         assert!(!of(&follows, Some(80)).low_ports);
         let udp = of(&format!("{follows}protocol = 'udp'\ntransparent = true\n"), None);

@@ -61,11 +61,11 @@ pub(super) fn sockets(out: &mut String, report: &Report, paint: &Paint) {
 
 /// What one row of the reach table says; cells that agree in all of it share a row.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Row {
-    pub(super) result: String,
+pub(in crate::render) struct Row {
+    pub(in crate::render) result: String,
     tone: Tone,
-    pub(super) ingress: String,
-    pub(super) why: String,
+    pub(in crate::render) ingress: String,
+    pub(in crate::render) why: String,
 }
 
 pub(super) fn result_of(outcome: Option<Outcome>, listener: Option<&str>, candidates: &[String]) -> String {
@@ -80,7 +80,7 @@ pub(super) fn result_of(outcome: Option<Outcome>, listener: Option<&str>, candid
     }
 }
 
-pub(super) fn row_of(cell: &CellReport) -> Row {
+pub(in crate::render) fn row_of(cell: &CellReport) -> Row {
     let predicted = &cell.predicted;
     let predicted_text = result_of(predicted.outcome, predicted.listener.as_deref(), &predicted.candidates);
     let (result, tone, ingress) = match &cell.observed {
@@ -120,10 +120,7 @@ pub(super) fn row_of(cell: &CellReport) -> Row {
             tone = Tone::Bad;
         }
     }
-    let filter = match &cell.observed {
-        Some(seen) => filter::observed(seen),
-        None => filter::predicted(predicted),
-    };
+    let filter = filter::of(cell);
     let mut rule = format!("{} {}", predicted.why, predicted.why.title());
     if let Some(path) = &predicted.return_path {
         rule = format!("{rule}: {path}");
@@ -167,8 +164,8 @@ pub(super) fn source_of(cell: &CellReport) -> String {
 pub(super) type Seen<'a> = (Outcome, Option<&'a str>, Option<&'a IfName>, Option<Errno>);
 
 /// Whatever of a cell makes another row: all that [`row_of`] looks at, so that a row is written once for many cells.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Likeness<'a> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::render) struct Likeness<'a> {
     /// Compared by its place first, which cells share.
     predicted: &'a Arc<PredictedCell>,
     observed: Option<Seen<'a>>,
@@ -177,7 +174,7 @@ pub(super) struct Likeness<'a> {
     agrees: Option<bool>,
 }
 
-pub(super) fn likeness(cell: &CellReport) -> Likeness<'_> {
+pub(in crate::render) fn likeness(cell: &CellReport) -> Likeness<'_> {
     Likeness {
         predicted: &cell.predicted,
         observed: cell

@@ -140,7 +140,7 @@ fn drop_capabilities(needs: &Needs) -> Result<(), caps::errors::CapsError> {
     caps::set(None, CapSet::Permitted, &kept)
 }
 
-/// Blocks files outside `/proc` and `/sys` (except writing in the directory of the log), outgoing TCP connections, unneeded
+/// Blocks files outside `/proc` and `/sys` (except writing in the directory of the log or page), outgoing TCP connections, unneeded
 /// TCP binds, and signals to and abstract Unix sockets of processes outside. [`NEWEST`] does not cover UDP. Returns the
 /// version of the rules in effect.
 fn restrict(needs: &Needs) -> Result<(u32, LandlockStatus), landlock::RulesetError> {
@@ -157,6 +157,9 @@ fn restrict(needs: &Needs) -> Result<(u32, LandlockStatus), landlock::RulesetErr
     }
     if let Some(directory) = needs.log_directory.as_deref().and_then(|path| PathFd::new(path).ok()) {
         rules = rules.add_rule(PathBeneath::new(directory, AccessFs::WriteFile | AccessFs::MakeReg))?;
+    }
+    if let Some(directory) = needs.page_directory.as_deref().and_then(|path| PathFd::new(path).ok()) {
+        rules = rules.add_rule(PathBeneath::new(directory, AccessFs::MakeReg | AccessFs::RemoveFile))?;
     }
     for port in &needs.tcp_ports {
         rules = rules.add_rule(NetPort::new(*port, AccessNet::BindTcp))?;

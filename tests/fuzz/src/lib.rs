@@ -2,6 +2,7 @@
 //! `targets/` hands them to the engine, `tests/seeds.rs` replays the seeds without one.
 
 mod host;
+mod pages;
 mod predictor;
 mod shell;
 
@@ -27,6 +28,7 @@ use bindscope::report::matrix::{self, BindReport, Plan, Reachability, SocketRepo
 use bindscope::report::{expectations, report_diff};
 use bindscope::{escape, lab, render, reply};
 
+pub use pages::pages;
 pub use predictor::predictor;
 pub use shell::shell;
 
@@ -38,6 +40,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("http", http),
     ("lab", lab),
     ("netlink", netlink),
+    ("pages", pages),
     ("policy", policy),
     ("predictor", predictor),
     ("proc", proc),

@@ -468,6 +468,12 @@ pub fn load_iptables(ns: &Netns, lines: &[String]) -> bool {
     })
 }
 
+/// Random rules for legacy iptables.
+pub fn legacy(random: &mut Random) -> Vec<String> {
+    let lines = iptables(random);
+    lines.into_iter().map(|line| line.replacen("tables-nft", "tables-legacy", 1)).collect()
+}
+
 /// The order in which the kernel runs base chains of one priority: the one registered last runs first. The tables were made in the
 /// order of the dump.
 pub fn order(ruleset: &Ruleset) -> Vec<HookEntry> {

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         trial("without_rules_nothing_changes", planned::without_rules_nothing_changes),
         trial("rules_of_programs_decide_as_predicted", oracle::rules_of_programs_decide_as_predicted),
         trial("damaged_rules_are_refused_or_bounded", oracle::damaged_rules_are_refused_or_bounded),
+        trial("random_legacy_rules", oracle::random_legacy_rules_decide_as_predicted),
         trial("random_rules_decide_as_predicted", oracle::random_rules_decide_as_predicted),
     ];
     support::netns::harness(trials)

@@ -276,6 +276,37 @@ pub fn random_rules_decide_as_predicted() {
     assert!(rulesets > 3, "too few rulesets were loaded");
 }
 
+/// Rules of legacy iptables are interpreted as the kernel runs them.
+pub fn random_legacy_rules_decide_as_predicted() {
+    if !crate::support::tool("iptables-legacy") {
+        return;
+    }
+    let mut random = Random::seeded("random legacy rules");
+    let long = std::env::var("BINDSCOPE_LONG").is_ok_and(|what| what.split(',').any(|one| one == "filters"));
+    let until = Instant::now() + Duration::from_secs(if long { 600 } else { 15 });
+    let mut total = Count::default();
+    let mut rulesets = 0;
+    while Instant::now() < until {
+        let lines = grammar::legacy(&mut random);
+        // Legacy tables stay until their namespace ends.
+        let network = Network::new();
+        if !grammar::load_iptables(&network.host, &lines) {
+            continue;
+        }
+        assert!(!ruleset(&network.host).legacy.is_empty());
+        let count = compare(&network, "legacy", false);
+        if count.differ > 0 {
+            eprintln!("the rules of these:\n{}", lines.join("\n"));
+        }
+        rulesets += 1;
+        total.add(&count);
+    }
+    eprintln!("random legacy rules: {rulesets} rulesets, {total:#?}");
+    assert_eq!(total.differ, 0);
+    assert!(total.uncertain * 100 <= total.cells, "{total:?}");
+    assert!(rulesets > 1, "too few rulesets were loaded");
+}
+
 /// Whatever bytes a snapshot has, they are decoded or refused, and connections are predicted in bounded time.
 pub fn damaged_rules_are_refused_or_bounded() {
     let mut random = Random::seeded("damaged rules");

@@ -9,6 +9,7 @@ use super::attribute::{Attributes, Malformed, Read, malformed};
 use super::expression::{self, Expression, Verdict};
 use super::flow::{Origin, Question};
 use super::hooks::{self, Hooks};
+use super::legacy;
 use super::sets::{Draft, Mapped, Set};
 use super::text;
 use crate::model::ruleset::{NftFamily, NftKind, NftObject, Ruleset};
@@ -126,7 +127,14 @@ impl Filters {
         for object in &ruleset.nftables {
             reader.take(object).map_err(|Malformed(what)| DecodeError { object: describe(object), what })?;
         }
-        let (tables, chains) = reader.finish();
+        let (mut tables, mut chains) = reader.finish();
+        let own = tables.len();
+        for table in &ruleset.legacy {
+            legacy::add(table, &mut tables, &mut chains).map_err(|Malformed(what)| DecodeError {
+                object: format!("legacy iptables table {} {}", table.family.name(), table.table),
+                what,
+            })?;
+        }
         if let Some(chain) = hooks::jumps_in_a_circle(&tables, &chains) {
             let table = &tables[chains[chain].table];
             return Err(DecodeError {
@@ -135,16 +143,28 @@ impl Filters {
             });
         }
         let mut not_interpreted = Vec::new();
-        for table in &ruleset.legacy {
-            if table.entries > 0 {
-                let family = if table.family == NftFamily::Ip6 { Family::Ipv6 } else { Family::Ipv4 };
+        // In which order both translate is not known.
+        let both = |family: NftFamily| {
+            let translates = |range: std::ops::Range<usize>| {
+                chains.iter().any(|chain| {
+                    let table = tables[chain.table].family;
+                    range.contains(&chain.table)
+                        && (table == family || table == NftFamily::Inet)
+                        && chain.base.as_ref().is_some_and(|base| base.kind == "nat")
+                        && !chain.rules.is_empty()
+                })
+            };
+            translates(0..own) && translates(own..tables.len())
+        };
+        for (family, nft) in [(Family::Ipv4, NftFamily::Ip), (Family::Ipv6, NftFamily::Ip6)] {
+            if both(nft) {
                 not_interpreted.push(NotInterpreted {
-                    what: format!("legacy iptables table {} {}", table.family.name(), table.table),
+                    what: format!("the order of nf_tables and legacy iptables in translating {family}"),
                     scope: Scope::All(Some(family)),
                 });
             }
         }
-        let hooks = Hooks::new(&tables, &chains, ruleset.order.as_deref());
+        let hooks = Hooks::new(&tables, &chains, own, ruleset.order.as_deref());
         not_interpreted.extend(hooks::not_interpreted(&tables, &chains));
         let client_ports = super::ports::classes(&tables, &chains);
         let mut all = chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.expressions);

@@ -99,9 +99,10 @@ struct Candidate {
 }
 
 impl Hooks {
-    /// Finds the order. `order` is that of the kernel, where it reports one.
+    /// Finds the order. `order` is that of the kernel, where it reports one; the tables from `nftables` on are those of legacy iptables,
+    /// which it does not report.
     #[must_use]
-    pub fn new(tables: &[Table], chains: &[Chain], order: Option<&[HookEntry]>) -> Hooks {
+    pub fn new(tables: &[Table], chains: &[Chain], nftables: usize, order: Option<&[HookEntry]>) -> Hooks {
         let mut hooks = Hooks::default();
         for family in [Family::Ipv4, Family::Ipv6] {
             let side = side(family);
@@ -156,7 +157,7 @@ impl Hooks {
                     all.push(Candidate { priority, registered: *first, table, acts: true, step });
                 }
                 all.sort_by_key(|one| (one.priority, std::cmp::Reverse(one.registered)));
-                hooks.of[side][hook.index()] = steps(all, order.is_some());
+                hooks.of[side][hook.index()] = steps(all, nftables, order.is_some());
             }
         }
         hooks
@@ -199,7 +200,7 @@ fn position(
     order.iter().position(entry).map(|place| order.len() - place)
 }
 
-fn steps(all: Vec<Candidate>, order_is_known: bool) -> Steps {
+fn steps(all: Vec<Candidate>, nftables: usize, order_is_known: bool) -> Steps {
     let mut doubtful = Vec::new();
     let mut start = 0;
     for end in 1..=all.len() {
@@ -209,7 +210,9 @@ fn steps(all: Vec<Candidate>, order_is_known: bool) -> Steps {
         let run = &all[start..end];
         let several = run.iter().any(|one| one.table != run[0].table);
         let mixed = run.iter().any(|one| matches!(one.step, Step::Translate(_)));
-        if several && (!order_is_known || mixed) && run.iter().any(|one| one.acts) {
+        // Conntrack itself is no table.
+        let legacy = run.iter().any(|one| (nftables..usize::MAX).contains(&one.table));
+        if several && (!order_is_known || mixed || legacy) && run.iter().any(|one| one.acts) {
             doubtful.push(start..end);
         }
         start = end;

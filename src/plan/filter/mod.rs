@@ -6,6 +6,7 @@
 //! interpreter does not know is uncertain by construction.
 
 mod attribute;
+mod beyond;
 mod bits;
 mod decode;
 mod discovery;
@@ -13,6 +14,7 @@ mod expression;
 mod facts;
 mod flow;
 mod hooks;
+mod legacy;
 mod machine;
 mod matches;
 mod meta;

@@ -36,8 +36,8 @@ pub(super) enum Passage {
 pub struct Flow<'a> {
     /// The machine that runs the rules.
     pub machine: Machine<'a>,
-    question: &'a Question,
-    family: Family,
+    pub(super) question: &'a Question,
+    pub(super) family: Family,
     /// The last rule that let the first packet pass.
     passed: Option<Place>,
     /// Whether the chains of equal priority at a hook run in the opposite order.
@@ -70,7 +70,7 @@ impl<'a> Flow<'a> {
         }
     }
 
-    fn end(&self, fate: Fate, place: Option<Place>, role: Role) -> Once {
+    pub(super) fn end(&self, fate: Fate, place: Option<Place>, role: Role) -> Once {
         Once { fate, place, role }
     }
 
@@ -282,70 +282,6 @@ impl<'a> Flow<'a> {
         Ok(None)
     }
 
-    /// A packet that left for another host, and what that answers.
-    fn beyond(&mut self, packet: &Packet, by: Device, role: Role) -> Once {
-        let fate = Fate::Forwarded { to: packet.destination, by: by.clone() };
-        let place = self.machine.translated_by[0];
-        // No other host answers a loopback address.
-        if packet.source.address.is_some_and(|source| source.is_loopback()) {
-            return self.end(Fate::Lost, place, role);
-        }
-        if role != Role::Syn {
-            return self.end(fate, place, role);
-        }
-        let set = Transport::Tcp(flag::SYN | flag::ACK);
-        let mut answer = Packet::new(self.family, set, packet.destination, packet.source);
-        answer.input = Some(by.clone());
-        let mut passage = self.hook(Hook::Prerouting, &mut answer, Role::Answer);
-        match &self.question.origin {
-            Origin::Host(_) => {
-                // What comes back for a loopback address from a link is dropped, even where the source was translated.
-                match self.machine.facts.incoming(&answer) {
-                    Incoming::Local => {}
-                    Incoming::Unknown => return self.end(Fate::Uncertain, place, Role::Answer),
-                    _ => return self.end(Fate::Lost, place, Role::Answer),
-                }
-                passage = self.then(passage, Hook::Input, &mut answer, Role::Answer);
-            }
-            Origin::Link { output, .. } => {
-                answer.output = output.clone();
-                passage = self.then(passage, Hook::Forward, &mut answer, Role::Answer);
-                passage = self.then(passage, Hook::Postrouting, &mut answer, Role::Answer);
-            }
-        }
-        match passage {
-            Passage::Passed => {}
-            Passage::Dropped(place) | Passage::Rejected(place, ..) => {
-                return self.end(Fate::Uncertain, Some(place), Role::Answer);
-            }
-            Passage::Uncertain(place) => return self.end(Fate::Uncertain, Some(place), Role::Answer),
-        }
-        let (from, to) = (self.machine.connection.source, self.machine.connection.destination);
-        let mut ack = Packet::new(self.family, Transport::Tcp(flag::ACK), from, to);
-        let passage = match &self.question.origin {
-            Origin::Host(device) => {
-                ack.output = Some(device.clone());
-                let passage = self.hook(Hook::Output, &mut ack, Role::Ack);
-                ack.output = Some(by);
-                self.then(passage, Hook::Postrouting, &mut ack, Role::Ack)
-            }
-            Origin::Link { input, .. } => {
-                ack.input = Some(input.clone());
-                let passage = self.hook(Hook::Prerouting, &mut ack, Role::Ack);
-                ack.output = Some(by);
-                let passage = self.then(passage, Hook::Forward, &mut ack, Role::Ack);
-                self.then(passage, Hook::Postrouting, &mut ack, Role::Ack)
-            }
-        };
-        match passage {
-            Passage::Passed => self.end(fate, place, role),
-            Passage::Dropped(place) | Passage::Rejected(place, ..) => {
-                self.end(Fate::Uncertain, Some(place), Role::Ack)
-            }
-            Passage::Uncertain(place) => self.end(Fate::Uncertain, Some(place), Role::Ack),
-        }
-    }
-
     fn forward(&mut self, mut packet: Packet, device: Device, role: Role) -> Once {
         packet.output = Some(device.clone());
         let passage = self.hook(Hook::Forward, &mut packet, role);
@@ -388,12 +324,9 @@ impl<'a> Flow<'a> {
     fn reject(&mut self, how: Reject, hook: Hook, packet: &Packet) -> Result<Option<Reply>, Passage> {
         let ipv4 = self.family == Family::Ipv4;
         if self.answers_for_another(hook, packet) {
-            // IPv4 finds no route for an ICMP error from an address that is not its own (`icmp_route_lookup()`).
-            return if ipv4 && how != Reject::Reset {
-                Ok(None)
-            } else {
-                Err(Passage::Uncertain(self.machine.place))
-            };
+            // Whether an ICMP error from an address that is not the host's finds a route depends on more than is followed
+            // (`icmp_route_lookup()`).
+            return Err(Passage::Uncertain(self.machine.place));
         }
         let code = match how {
             Reject::Reset => {

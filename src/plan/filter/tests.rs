@@ -103,7 +103,7 @@ fn filters_with(given: Vec<Given>, sets: Vec<Set>) -> Filters {
         let rules = rules.into_iter().map(|expressions| Rule { handle: None, expressions });
         chains.push(Chain { table, name, base: Some(base), rules: rules.collect() });
     }
-    let hooks = Hooks::new(&tables, &chains, None);
+    let hooks = Hooks::new(&tables, &chains, tables.len(), None);
     Filters {
         tables,
         chains,

@@ -115,7 +115,7 @@ pub struct Range {
 }
 
 /// A reader of a structure.
-struct Data<'a>(&'a [u8]);
+pub(super) struct Data<'a>(pub(super) &'a [u8]);
 
 impl Data<'_> {
     fn bytes<const N: usize>(&self, at: usize) -> Read<[u8; N]> {
@@ -123,11 +123,11 @@ impl Data<'_> {
         bytes.ok_or_else(|| Malformed(format!("the data have {} bytes, {} are needed", self.0.len(), at + N)))
     }
 
-    fn u8(&self, at: usize) -> Read<u8> {
+    pub(super) fn u8(&self, at: usize) -> Read<u8> {
         Ok(self.bytes::<1>(at)?[0])
     }
 
-    fn u16(&self, at: usize) -> Read<u16> {
+    pub(super) fn u16(&self, at: usize) -> Read<u16> {
         self.bytes(at).map(u16::from_ne_bytes)
     }
 
@@ -162,7 +162,7 @@ pub fn decode_match(attributes: &Attributes<'_>) -> Read<Match> {
     the_match(&name, revision, &data).map_err(|Malformed(what)| Malformed(format!("{name}: {what}")))
 }
 
-fn the_match(name: &str, revision: u32, data: &Data<'_>) -> Read<Match> {
+pub(super) fn the_match(name: &str, revision: u32, data: &Data<'_>) -> Read<Match> {
     let ports =
         |at, inverted| -> Read<Ports> { Ok(Ports { low: data.u16(at)?, high: data.u16(at + 2)?, inverted }) };
     Ok(match (name, revision) {
@@ -314,7 +314,7 @@ pub fn decode_target(attributes: &Attributes<'_>) -> Read<Target> {
     target(&name, revision, &data).map_err(|Malformed(what)| Malformed(format!("{name}: {what}")))
 }
 
-fn target(name: &str, revision: u32, data: &Data<'_>) -> Read<Target> {
+pub(super) fn target(name: &str, revision: u32, data: &Data<'_>) -> Read<Target> {
     // `struct nf_nat_ipv4_multi_range_compat` has 20 bytes, `struct nf_nat_range` 40, the later one 44; rounded up to 8.
     let range = || -> Read<Range> {
         if data.0.len() < 40 {

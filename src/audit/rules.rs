@@ -1,5 +1,6 @@
 //! Findings about sockets that do not depend on a policy. One function for each code.
 
+mod host;
 mod sharing;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,7 +15,7 @@ use crate::model::{
     Snapshot, SocketState, SocketView,
 };
 use crate::plan::exposure::{Exposer, Facts, Reason};
-use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
+use crate::plan::local_table::Ipv4Kind;
 
 /// Sets the exposure of every socket of `site` and returns the findings. Indexes of sockets start at `first`.
 #[must_use]
@@ -55,8 +56,8 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
         one_family(site, &known, places, first, &mut findings);
         sharing::shadowed(site, places, first, &mut findings);
     }
-    any_ip(&site.host, &site.sockets, exposer.local(), &mut findings);
-    labels(&site.host, &mut findings);
+    host::any_ip(&site.host, &site.sockets, exposer.local(), &mut findings);
+    host::labels(&site.host, &mut findings);
     super::answers::lost(&site.host, &site.sockets, exposer.local(), &mut findings);
     findings
 }
@@ -547,60 +548,5 @@ fn one_family(site: &Site, known: &Known, places: &[usize], first: usize, findin
         };
         findings
             .push(Finding::new(Code::ONE_FAMILY, Severity::Note, Some(first + place), message).help(help));
-    }
-}
-
-/// Local routes that make addresses ours without any interface having them.
-fn any_ip(host: &Snapshot, sockets: &[ListeningSocket], local: &LocalAddresses, findings: &mut Vec<Finding>) {
-    for (network, _) in local.local_routes(host) {
-        let single = network.prefix_len() == network.max_prefix_len();
-        let implied = host.addresses().any(|(interface, address)| {
-            single && address.address == network.addr()
-                || interface.loopback
-                    && network.contains(&address.address)
-                    && address.prefix == network.prefix_len()
-        });
-        let family = if network.addr().is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
-        let wildcards = sockets
-            .iter()
-            .filter(|socket| {
-                takes(socket, family)
-                    && (socket.view.address.is_unspecified() || is_mapped_wildcard(socket.view.address))
-            })
-            .count();
-        if !implied && wildcards > 0 {
-            findings.push(
-                Finding::new(
-                    Code::ANY_IP,
-                    Severity::Note,
-                    None,
-                    format!("a local route makes {network} this host's own: {wildcards} wildcard listeners answer there, and no interface shows it"),
-                )
-                .help("see `ip route show table local`"),
-            );
-        }
-    }
-}
-
-/// IPv4 labels that name another interface.
-fn labels(host: &Snapshot, findings: &mut Vec<Finding>) {
-    for (interface, address) in host.addresses() {
-        let Some(label) = address.label.as_ref().filter(|label| **label != interface.name) else { continue };
-        if host.interface_named(label).is_some() {
-            findings.push(
-                Finding::new(
-                    Code::LABEL_MASKS_INTERFACE,
-                    Severity::Warning,
-                    None,
-                    format!(
-                        "{} is on {} and labelled {}, which is another interface: programs that go by the label are wrong",
-                        address.address,
-                        plain(&interface.name),
-                        plain(label)
-                    ),
-                )
-                .help("give the address another label (ip address add ... label)"),
-            );
-        }
     }
 }

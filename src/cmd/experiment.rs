@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use super::plan::{self, Format};
-use super::probe::Progress;
 use super::profile_args::ProfileArgs;
+use super::progress::Progress;
 use super::target_host::{self, HostArgs};
 use super::{Context, Exit, Failure};
 use crate::code::Code;

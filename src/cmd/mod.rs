@@ -27,6 +27,7 @@ pub mod overview;
 pub mod plan;
 pub mod probe;
 pub mod profile_args;
+mod progress;
 pub mod report;
 pub mod schema;
 pub mod steps;

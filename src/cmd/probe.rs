@@ -3,7 +3,6 @@
 use super::experiment::{self, Design, VaryArgs};
 use super::format_args::FormatArgs;
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::plan::{self, Format};
 use super::profile_args::ProfileArgs;
+use super::progress::Progress;
 use super::target_host;
 use super::{Context, Exit, Failure, now};
 use crate::code::Code;
@@ -24,6 +24,7 @@ use crate::plan::predict::{BindOutcome, Holder};
 use crate::plan::reach::Destination;
 use crate::probe::attempt::{self, Attempt, Attempts, Limits, Observation};
 use crate::probe::listeners::{Opened, in_names};
+use crate::probe::run as probe_run;
 use crate::profile::expect::{Expectation, Spread};
 use crate::profile::{self, Profile, duration};
 use crate::report::expectations::{self, Evidence, Judged, judge_shares};
@@ -414,7 +415,7 @@ fn observe(
             progress.show(done);
         }
     };
-    let result = attempt::run_from_here(&opened.bound, attempts, limits, &source, &mut tell, &mut show);
+    let result = probe_run::run_from_here(&opened.bound, attempts, limits, &source, &mut tell, &mut show);
     if let Some(progress) = &progress {
         progress.end();
     }
@@ -458,38 +459,7 @@ fn spread(
             None => lost += 1,
         }
     };
-    attempt::run_from_here(bound, attempts, limits, &|_| None, &mut tell, &mut |_| {}).ok()?;
+    probe_run::run_from_here(bound, attempts, limits, &|_| None, &mut tell, &mut |_| {}).ok()?;
     (made == attempts.count).then_some(())?;
     Some(judge_shares(wanted, &counts, lost))
-}
-
-/// A line on the terminal that says how far it is.
-pub(super) struct Progress {
-    label: &'static str,
-    total: usize,
-    shown: bool,
-    next: Instant,
-    wanted: bool,
-}
-
-impl Progress {
-    pub(super) fn new(label: &'static str, total: usize, context: &Context) -> Progress {
-        let wanted = context.terminal_stderr && !context.quiet;
-        // What is over at once needs no line.
-        Progress { label, total, shown: false, next: Instant::now() + Duration::from_millis(300), wanted }
-    }
-
-    pub(super) fn show(&mut self, done: usize) {
-        if self.wanted && Instant::now() >= self.next {
-            self.next = Instant::now() + Duration::from_millis(100);
-            self.shown = true;
-            let _ = write!(std::io::stderr(), "\r{}: {done} of {}\x1b[K", self.label, self.total);
-        }
-    }
-
-    pub(super) fn end(&self) {
-        if self.shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
-    }
 }

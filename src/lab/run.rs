@@ -26,6 +26,7 @@ use crate::plan::predict::Holder;
 use crate::plan::reach::{Arrivals, Cell, Destination, Matrix, Reach};
 use crate::probe::attempt::{self, Attempt, Limits};
 use crate::probe::listeners as probe;
+use crate::probe::run as probe_run;
 use crate::profile::Profile;
 use crate::report::matrix::{self, Asked, CellReport, Plan, Seen};
 use crate::serve::bind::{self, Bound};
@@ -400,7 +401,7 @@ fn connect_all(
             listen_in(&mut capture, &mut witness);
             progress(done, total);
         };
-        let mut seen = attempt::run_among(&listeners, &attempts, limits, &mut open, &mut step)?;
+        let mut seen = probe_run::run_among(&listeners, &attempts, limits, &mut open, &mut step)?;
         // A busy machine loses packets of many simultaneous connections, and a lost SYN looks like a filter. A timeout
         // that was not predicted is therefore repeated once.
         let odd = |index: &usize| {
@@ -412,7 +413,7 @@ fn connect_all(
         if !again.is_empty() {
             let attempts: Vec<Attempt> = again.iter().map(|&index| attempts[index]).collect();
             let mut open = |index: usize| open(again[index]);
-            let second = attempt::run_among(&listeners, &attempts, limits, &mut open, &mut |_| {
+            let second = probe_run::run_among(&listeners, &attempts, limits, &mut open, &mut |_| {
                 listen_in(&mut capture, &mut witness);
             })?;
             for (&index, one) in again.iter().zip(second) {

@@ -557,6 +557,17 @@ impl Rule {
 }
 
 impl Snapshot {
+    /// The index of the VRF that an interface is or belongs to; 0 if none.
+    #[must_use]
+    pub fn vrf_of(&self, interface: &Interface) -> u32 {
+        let is_vrf = |interface: &Interface| interface.kind == Some(LinkKind::Vrf);
+        if is_vrf(interface) {
+            return interface.index;
+        }
+        let master = interface.master.and_then(|index| self.interface(index));
+        master.filter(|master| is_vrf(master)).map_or(0, |master| master.index)
+    }
+
     /// The interface with this index.
     #[must_use]
     pub fn interface(&self, index: u32) -> Option<&Interface> {

@@ -9,9 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::local_table::{Ipv4Kind, LocalAddresses};
 use super::socket_table::{Entry, Local};
 use crate::code::Code;
-use crate::model::{
-    AddrState, Errno, Family, Interface, LinkKind, Phase, Protocol, Snapshot, SocketSpec, V6Only,
-};
+use crate::model::{AddrState, Errno, Family, Interface, Phase, Protocol, Snapshot, SocketSpec, V6Only};
 
 /// Privileges of the binding process. They depend on the caller and are therefore a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +105,7 @@ fn examine(
             Local::V6(v6) => v6only || !v6.is_unspecified(),
         }),
         device: device.map_or(0, |device| device.index),
-        vrf: device.map_or(0, |device| vrf_of(snapshot, device)),
+        vrf: device.map_or(0, |device| snapshot.vrf_of(device)),
         reuse_address: Some(spec.reuse_address),
         reuse_port: Some(spec.reuse_port),
         uid: Some(rights.uid),
@@ -115,17 +113,6 @@ fn examine(
         ordered: true,
     };
     Ok((entry, doubt))
-}
-
-/// The VRF that an interface is or belongs to; 0 if none.
-#[must_use]
-pub fn vrf_of(snapshot: &Snapshot, interface: &Interface) -> u32 {
-    let is_vrf = |interface: &Interface| interface.kind == Some(LinkKind::Vrf);
-    if is_vrf(interface) {
-        return interface.index;
-    }
-    let master = interface.master.and_then(|index| snapshot.interface(index));
-    master.filter(|master| is_vrf(master)).map_or(0, |master| master.index)
 }
 
 struct Place<'a> {
@@ -222,7 +209,7 @@ impl<'a> Place<'a> {
         let owners = self.local.ipv6_owners(address);
         let narrow = has_zone(address) || address.is_loopback();
         let here = |index: u32| device.is_none_or(|device| !narrow || device.index == index);
-        let vrf = |interface: Option<&Interface>| interface.map_or(0, |i| vrf_of(self.snapshot, i));
+        let vrf = |interface: Option<&Interface>| interface.map_or(0, |i| self.snapshot.vrf_of(i));
         let reachable = |index: u32| here(index) && vrf(self.snapshot.interface(index)) == vrf(device);
         if owners.iter().any(|owner| owner.unusable.is_none() && reachable(owner.interface)) {
             return Ok(());

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use super::bind_check::vrf_of;
 use super::predict::{BindOutcome, BindPrediction, Foreign};
 use crate::code::Code;
 use crate::escape::escape;
@@ -207,7 +206,7 @@ fn not_available(spec: &SocketSpec, host: &Snapshot) -> Parts {
             Some(format!("write {}%{}", spec.address, names.first().map_or("", String::as_str))),
         );
     }
-    let vrf = |interface| host.interface(vrf_of(host, interface));
+    let vrf = |interface| host.interface(host.vrf_of(interface));
     if let (None, Some((owner, vrf))) =
         (&spec.device, here.iter().find_map(|(owner, _)| Some((owner, vrf(owner)?))))
     {

@@ -509,7 +509,7 @@ fn class_on(interface: &Interface, address: &InterfaceAddress) -> Exposure {
 
 /// Index of the VRF that an interface is or belongs to.
 fn vrf_of(snapshot: &Snapshot, interface: &Interface) -> Option<u32> {
-    Some(super::bind_check::vrf_of(snapshot, interface)).filter(|vrf| *vrf != 0)
+    Some(snapshot.vrf_of(interface)).filter(|vrf| *vrf != 0)
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use rustc_hash::FxHashMap;
 pub use tables::Hops;
 use tables::{Search, Tables};
 
-use super::bind_check::vrf_of;
 use super::local_table::{LocalAddresses, TABLE_LOCAL};
 use crate::model::addr::needs_zone;
 use crate::model::{Family, IfName, Interface, Route, Rule, RuleAction, Snapshot};
@@ -220,7 +219,7 @@ impl<'a> Fib<'a> {
     #[must_use]
     pub fn new(snapshot: &'a Snapshot) -> Fib<'a> {
         let device = |interface: &'a Interface| {
-            let vrf = vrf_of(snapshot, interface);
+            let vrf = snapshot.vrf_of(interface);
             let master = if vrf == 0 { None } else { snapshot.interface(vrf) };
             Device {
                 vrf,

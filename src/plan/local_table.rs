@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::bind_check::vrf_of;
 use crate::model::{AddrClass, AddrState, Interface, InterfaceAddress, RouteKind, Snapshot};
 
 /// Number of the routing table `local` (`RT_TABLE_LOCAL` of `linux/rtnetlink.h`).
@@ -62,7 +61,7 @@ impl LocalAddresses {
     /// Indexes the addresses and local routes of `snapshot`.
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> LocalAddresses {
-        let vrfs = snapshot.interfaces.iter().map(|interface| (interface.index, vrf_of(snapshot, interface)));
+        let vrfs = snapshot.interfaces.iter().map(|interface| (interface.index, snapshot.vrf_of(interface)));
         let mut new = LocalAddresses {
             vrfs: vrfs.filter(|&(_, vrf)| vrf != 0).collect(),
             exact4: Vec::new(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::bind_check::{Availability, Rights, availability, vrf_of};
+use super::bind_check::{Availability, Rights, availability};
 use super::conflict::Verdict;
 use super::local_table::LocalAddresses;
 use super::socket_table::{Entry, Id, Local, Tables};
@@ -200,7 +200,7 @@ fn foreign_entry(socket: &Foreign, snapshot: &Snapshot) -> Entry {
             Local::V6(_) => view.v6only,
         },
         device: device.map_or(0, |device| device.index),
-        vrf: device.map_or(0, |device| vrf_of(snapshot, device)),
+        vrf: device.map_or(0, |device| snapshot.vrf_of(device)),
         reuse_address: view.reuse_address.or_else(|| left_by_a_server(socket, snapshot).then_some(true)),
         reuse_port: view.reuse_port.or((socket.state == SocketState::TimeWait).then_some(false)),
         uid: socket.uid,

@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::{Deserialize, Serialize};
-
 mod against;
 
 use super::matrix::{CellReport, SocketReport};
@@ -79,24 +77,7 @@ fn not_attempted(family: &str, source: &ExpectedSource) -> String {
     format!("no {family}connection was attempted from {source}; {command}")
 }
 
-/// Result of one rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExpectationReport {
-    /// Patterns of the listeners, separated by commas.
-    pub listener: String,
-    /// Key in the profile.
-    pub rule: String,
-    /// Verdict.
-    pub verdict: Verdict,
-    /// Reason.
-    pub because: String,
-    /// The sockets that the rule is about: their indexes in `sockets`.
-    #[serde(default)]
-    pub sockets: Vec<usize>,
-    /// The results that a failed rule forbids, or in which a required connection is missing: their indexes in `cells`.
-    #[serde(default)]
-    pub cells: Vec<usize>,
-}
+pub use super::results::ExpectationReport;
 
 /// What decides about a rule.
 #[derive(Debug, Clone, Copy, Default)]

@@ -10,4 +10,5 @@ pub mod network;
 pub mod plan;
 pub mod report_diff;
 mod result;
+pub mod results;
 pub mod steps;

@@ -1,54 +1,9 @@
 //! The interfaces of the host and the sources of connections, as documents list them next to the results.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
-
-use super::matrix::CellReport;
-use crate::model::{AddrClass, IfName, LinkKind, Snapshot, Source};
-
-/// An interface: some of the fields that it has in `bindscope.interfaces/1`, with the same names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InterfaceReport {
-    /// The kernel's interface index.
-    pub index: u32,
-    /// Its name.
-    pub name: IfName,
-    /// Administratively up.
-    pub up: bool,
-    /// A loopback interface.
-    pub loopback: bool,
-    /// Kind; null if the system does not report it.
-    pub kind: Option<LinkKind>,
-    /// Index of the bridge, VRF or bond it is enslaved to.
-    pub master: Option<u32>,
-    /// Its addresses, sorted.
-    pub addresses: Vec<AddressReport>,
-}
-
-/// An address of an interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddressReport {
-    /// The address.
-    pub address: IpAddr,
-    /// Prefix length in bits.
-    pub prefix: u8,
-    /// Its class.
-    pub class: AddrClass,
-}
-
-/// A source of connections.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceReport {
-    /// The source, as in the results.
-    pub source: Source,
-    /// What it is, in words. Escaped.
-    pub description: String,
-    /// The host's interfaces on which its packets arrive, sorted; for the host itself its loopback interfaces. Empty if they are not
-    /// known.
-    pub interfaces: Vec<IfName>,
-}
+use super::results::{AddressReport, CellReport, InterfaceReport, SourceReport};
+use crate::model::{IfName, Snapshot, Source};
 
 /// The interfaces of a host.
 #[must_use]

@@ -1,6 +1,7 @@
 //! Accepted connections that receive a reply: a small state machine, limited in bytes and time.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,10 +11,10 @@ use socket2::Socket;
 
 use super::error::ConnectionEnd;
 use super::timers::Timers;
-use super::worker::{connection_key, would_block};
-use crate::model::{Arrival, Evidence, Family, Ingress, PathChange};
+use super::token::Token;
+use crate::model::{Arrival, Errno, Evidence, Family, Ingress, PathChange};
 use crate::reply::{self, Answer, OwnNames, READ_LIMIT};
-use crate::sys::{Interest, Poller, Readiness, options, packet_info};
+use crate::sys::{self, Interest, Poller, Readiness, options, packet_info};
 
 /// How long a client may be silent before it receives the text line. An HTTP client sends its request first and
 /// immediately.
@@ -176,7 +177,7 @@ impl Connections {
                 let interest = if let Step::Wait(interest) = step { interest } else { Interest::Read };
                 let id = self.next;
                 self.next += 1;
-                if poller.add(&connection.socket, connection_key(id), interest).is_err() {
+                if poller.add(&connection.socket, Token::Connection(id).key(), interest).is_err() {
                     let error = Some(ConnectionEnd::Unwatched);
                     return Outcome::Closed { error, moved: None };
                 }
@@ -246,7 +247,7 @@ impl Connections {
                 if connection.watched == interest {
                     return Outcome::Open;
                 }
-                if poller.change(&connection.socket, connection_key(id), interest).is_ok() {
+                if poller.change(&connection.socket, Token::Connection(id).key(), interest).is_ok() {
                     connection.watched = interest;
                     return Outcome::Open;
                 }
@@ -276,7 +277,7 @@ impl Connections {
             let _ = from.remove(&connection.socket);
             let id = self.next;
             self.next += 1;
-            if poller.add(&connection.socket, connection_key(id), connection.watched).is_ok() {
+            if poller.add(&connection.socket, Token::Connection(id).key(), connection.watched).is_ok() {
                 self.timers.add(id, connection.deadline.min(connection.dies));
                 self.open.insert(id, connection);
             }
@@ -412,4 +413,9 @@ impl Connection {
         }
         Step::Wait(Interest::Read)
     }
+}
+
+/// Whether an error means "not now".
+pub(super) fn would_block(error: &io::Error) -> bool {
+    matches!(sys::errno_of(error), Errno::EAGAIN | Errno::EINTR) || error.kind() == io::ErrorKind::WouldBlock
 }

@@ -13,6 +13,7 @@ mod served_sockets;
 mod shutdown;
 mod tcp;
 mod timers;
+mod token;
 mod udp;
 mod wall_clock;
 mod worker;
@@ -32,7 +33,8 @@ use crate::sys::{Monitor, Poller, Signals};
 pub use error::{ConnectionEnd, ServeError};
 pub use network_view::InitialNetwork;
 use network_view::{NetworkView, Seen};
-use worker::{Limits, MONITOR, SIGNALS, Worker};
+use token::Token;
+use worker::{Limits, Worker};
 use worker_group::WorkerGroup;
 
 /// Hears of everything the loop does, in the order in which it happens.
@@ -121,7 +123,7 @@ impl Acceptor {
         let monitors = std::iter::once(first).chain(monitors);
         let names = Arc::new(OwnNames::new(seen.as_ref().and_then(Seen::host_name)));
         let mut workers = pollers.into_iter().zip(monitors).enumerate().map(|(number, (poller, monitor))| {
-            let neighbourhood = NetworkView::new(&poller, MONITOR, monitor, seen.as_ref());
+            let neighbourhood = NetworkView::new(&poller, Token::Monitor.key(), monitor, seen.as_ref());
             Worker::new(poller, Arc::clone(&crew), number == 0, neighbourhood, Arc::clone(&names))
         });
         let Some(first) = workers.next() else { return Err(io::ErrorKind::InvalidInput.into()) };
@@ -171,7 +173,7 @@ impl Acceptor {
         signals: &Signals,
         deadline: Option<Instant>,
     ) -> io::Result<End> {
-        let wakes = signals.watch(&self.first.poller, SIGNALS)?;
+        let wakes = signals.watch(&self.first.poller, Token::Signals.key())?;
         let limits = Limits { signals, wakes, deadline };
         let end = self.run_all(observer, observers, &limits);
         signals.unwatch(&self.first.poller);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::Observer;
 use super::served_sockets::Served;
-use super::worker::{MONITOR, Worker, connection_id, socket_number};
+use super::token::Token;
+use super::worker::Worker;
 use crate::model::{Protocol, SocketView};
 use crate::serve::bind::Bound;
 use crate::sys::{self, Poller, options, packet_info};
@@ -197,13 +198,16 @@ impl Worker {
             };
             let mut all = !full;
             for event in &ready {
-                if let Some(number) = socket_number(event.key) {
-                    all = false;
-                    self.take_waiting(number, observer)?;
-                } else if event.key % 2 == 1 && event.key != MONITOR {
-                    let id = connection_id(event.key);
-                    let outcome = self.connections.ready(id, *event, &self.poller, &mut self.buffer);
-                    self.settle(outcome, observer);
+                match Token::of(event.key) {
+                    Token::Socket(number) => {
+                        all = false;
+                        self.take_waiting(number, observer)?;
+                    }
+                    Token::Connection(id) => {
+                        let outcome = self.connections.ready(id, *event, &self.poller, &mut self.buffer);
+                        self.settle(outcome, observer);
+                    }
+                    Token::Signals | Token::Monitor => {}
                 }
             }
             if all {
@@ -244,13 +248,14 @@ impl Worker {
             }
             let until = self.connections.next_deadline().map_or(deadline, |next| next.min(deadline));
             self.poller.wait(&mut ready, Some(until.saturating_duration_since(now)))?;
-            for event in ready.iter().filter(|event| event.key % 2 == 1 && event.key != MONITOR) {
-                let outcome =
-                    self.connections.ready(connection_id(event.key), *event, &self.poller, &mut self.buffer);
-                self.settle(outcome, observer);
+            for event in &ready {
+                if let Token::Connection(id) = Token::of(event.key) {
+                    let outcome = self.connections.ready(id, *event, &self.poller, &mut self.buffer);
+                    self.settle(outcome, observer);
+                }
             }
             self.expire(Instant::now(), observer);
-            if ready.iter().any(|event| event.key == MONITOR) {
+            if ready.iter().any(|event| event.key == Token::Monitor.key()) {
                 let _ = self.neighbourhood.refresh_if_changed(true);
             }
         }

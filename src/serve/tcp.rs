@@ -10,7 +10,8 @@ use super::Observer;
 use super::connection::{Fresh, Place};
 use super::error::ServeError;
 use super::interface_names::Period;
-use super::worker::{LONG_AGO, Order, TURN, Worker, bound_address, socket_key};
+use super::token::Token;
+use super::worker::{LONG_AGO, Order, TURN, Worker, bound_address};
 use super::worker_group::WorkerGroup;
 use crate::attribute::{Raw, attribute_into};
 use crate::model::socket::Reply;
@@ -85,7 +86,7 @@ impl Worker {
             if self.neighbourhood.epoch() != epoch {
                 left = 0;
                 // The socket was ready in a round in which nothing had changed yet.
-                if is_first && self.quiet && !self.previous.contains(&socket_key(number)) {
+                if is_first && self.quiet && !self.previous.contains(&Token::Socket(number).key()) {
                     first_before = self.neighbourhood.last_change().map(|change| change.after);
                 }
                 self.mark_suspects();

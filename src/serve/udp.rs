@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Observer;
 use super::error::ServeError;
 use super::interface_names::Period;
-use super::worker::{LONG_AGO, Order, Worker, bound_address, socket_key};
+use super::token::Token;
+use super::worker::{LONG_AGO, Order, Worker, bound_address};
 use crate::attribute::{Raw, attribute_into};
 use crate::model::socket::Reply;
 use crate::model::{Evidence, Protocol};
@@ -66,7 +67,7 @@ impl Worker {
                 if is_first
                     && self.quiet
                     && self.neighbourhood.epoch() != epoch
-                    && !self.previous.contains(&socket_key(number))
+                    && !self.previous.contains(&Token::Socket(number).key())
                 {
                     let change = self.neighbourhood.last_change();
                     order = change.map(|change| Order::FirstBefore(change.after)).or(order);

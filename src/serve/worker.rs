@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::error::ServeError;
+use super::token::Token;
 use crate::model::{Arrival, Errno, Protocol};
 use crate::reply::{OwnNames, READ_LIMIT};
 use crate::serve::bind::Bound;
@@ -40,11 +41,6 @@ pub(super) const LONG_AGO: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long to wait at the most where a signal cannot end the wait.
 const SHORT_WAIT: Duration = Duration::from_millis(200);
-
-/// The keys of the poller. Sockets have even keys from [`FIRST_SOCKET`], connections odd ones.
-pub(super) const SIGNALS: u64 = 0;
-pub(super) const MONITOR: u64 = 1;
-const FIRST_SOCKET: u64 = 2;
 
 /// The loop of one thread with all it owns.
 pub(super) struct Worker {
@@ -145,7 +141,7 @@ impl Worker {
 
     fn watch(&self, number: usize) -> io::Result<()> {
         let Some(served) = self.served.get(number) else { return Ok(()) };
-        self.crew.watch(&self.poller, &served.bound.socket, socket_key(number))
+        self.crew.watch(&self.poller, &served.bound.socket, Token::Socket(number).key())
     }
 
     /// Whether a change of the network ends the run with [`End::Changed`].
@@ -216,7 +212,7 @@ impl Worker {
             // A wait that a stop of the process has interrupted ends with nothing.
             self.late = slow || ready.is_empty() && until.is_none_or(|until| woke < until);
             // A change of the network that happened before an arrival must be known when its interface is named.
-            let told = full || ready.iter().any(|event| event.key == MONITOR);
+            let told = full || ready.iter().any(|event| event.key == Token::Monitor.key());
             let epoch = self.neighbourhood.epoch();
             let read = self.neighbourhood.refresh_if_changed(told);
             self.order.clear();
@@ -251,19 +247,15 @@ impl Worker {
     }
 
     fn handle(&mut self, event: Readiness, observer: &mut impl Observer) -> ControlFlow<()> {
-        match event.key {
-            SIGNALS | MONITOR => ControlFlow::Continue(()),
-            key if key % 2 == 0 => {
-                let number = socket_number(key).unwrap_or(usize::MAX);
-                match self.served.get(number).map(|served| served.bound.spec.protocol) {
-                    Some(Protocol::Tcp) => self.accept_some(number, TURN, observer),
-                    Some(Protocol::Udp) => self.receive_some(number, TURN, observer),
-                    None => ControlFlow::Continue(()),
-                }
-            }
-            key => {
-                let outcome =
-                    self.connections.ready(connection_id(key), event, &self.poller, &mut self.buffer);
+        match Token::of(event.key) {
+            Token::Signals | Token::Monitor => ControlFlow::Continue(()),
+            Token::Socket(number) => match self.served.get(number).map(|served| served.bound.spec.protocol) {
+                Some(Protocol::Tcp) => self.accept_some(number, TURN, observer),
+                Some(Protocol::Udp) => self.receive_some(number, TURN, observer),
+                None => ControlFlow::Continue(()),
+            },
+            Token::Connection(id) => {
+                let outcome = self.connections.ready(id, event, &self.poller, &mut self.buffer);
                 self.settle(outcome, observer);
                 ControlFlow::Continue(())
             }
@@ -289,14 +281,14 @@ impl Worker {
     /// it looks at again first.
     fn note_order(&mut self, ready: &[Readiness]) {
         let Some(change) = self.neighbourhood.last_change() else { return };
-        let Some(monitor) = ready.iter().position(|event| event.key == MONITOR) else { return };
-        if self.previous.contains(&MONITOR) {
+        let Some(monitor) = ready.iter().position(|event| event.key == Token::Monitor.key()) else { return };
+        if self.previous.contains(&Token::Monitor.key()) {
             return;
         }
         for (place, event) in ready.iter().enumerate() {
-            let number = socket_number(event.key).filter(|_| !self.previous.contains(&event.key));
-            let Some((number, served)) = number.and_then(|number| Some((number, self.served.get(number)?)))
-            else {
+            let Token::Socket(number) = Token::of(event.key) else { continue };
+            let known = !self.previous.contains(&event.key);
+            let Some(served) = self.served.get(number).filter(|_| known) else {
                 continue;
             };
             // Where several pollers watch a socket, it may be listed for a connection that another thread has taken.
@@ -394,28 +386,4 @@ pub(super) fn bound_address(bound: &Bound) -> SocketAddr {
         v6.set_scope_id(scope_id);
     }
     address
-}
-
-pub(super) fn socket_key(number: usize) -> u64 {
-    FIRST_SOCKET + 2 * number as u64
-}
-
-/// The socket of a key; `None` for other keys.
-pub(super) fn socket_number(key: u64) -> Option<usize> {
-    (key >= FIRST_SOCKET && key.is_multiple_of(2))
-        .then(|| usize::try_from((key - FIRST_SOCKET) / 2).unwrap_or(usize::MAX))
-}
-
-/// Connection keys are odd, from 3.
-pub(super) fn connection_key(id: u64) -> u64 {
-    3 + 2 * id
-}
-
-pub(super) fn connection_id(key: u64) -> u64 {
-    (key.saturating_sub(3)) / 2
-}
-
-/// Whether an error means "not now".
-pub(super) fn would_block(error: &io::Error) -> bool {
-    matches!(sys::errno_of(error), Errno::EAGAIN | Errno::EINTR) || error.kind() == io::ErrorKind::WouldBlock
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bindscope::model::{Outcome, Source};
 use bindscope::plan::reach::{Cell, Destination, Matrix};
 use bindscope::probe::attempt::{self, Attempt, Limits, Observation};
+use bindscope::probe::run;
 use bindscope::serve::bind::Bound;
 
 use crate::support::netns::Netns;
@@ -60,7 +61,7 @@ pub fn observe(
             Limits { in_flight: 400, deadline: Instant::now() + Duration::from_secs(40), ends: false };
         let round: Vec<Attempt> = numbers.iter().map(|&number| attempts[number]).collect();
         let mut open = |index: usize| open(numbers[index]);
-        let observed = attempt::run(bound, &round, limits, &mut open, &mut |_| {}).unwrap();
+        let observed = run::run(bound, &round, limits, &mut open, &mut |_| {}).unwrap();
         for (&number, observation) in numbers.iter().zip(observed) {
             assert!(observation.is_some(), "the deadline is far away");
             seen[cells[number]] = observation;

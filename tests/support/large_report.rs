@@ -11,7 +11,7 @@ use bindscope::plan::predict::BindOutcome;
 use bindscope::report::matrix::{
     self, BindReport, CellReport, PredictedBind, PredictedCell, Questions, Reachability, Report, SocketReport,
 };
-use bindscope::report::network::{AddressReport, InterfaceReport, SourceReport};
+use bindscope::report::results::{AddressReport, InterfaceReport, SourceReport};
 
 /// A report with so many listeners, interfaces besides `lo`, and results.
 #[must_use]

@@ -2,6 +2,7 @@
 
 use crate::cmd::experiment::VaryArgs;
 use crate::cmd::format_args::FormatArgs;
+use crate::cmd::progress::Progress;
 use crate::profile::duration;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -191,7 +192,7 @@ fn look(
 ) -> Result<Looked, Failure> {
     let mut line = None;
     let mut progress = |done: usize, total: usize| {
-        line.get_or_insert_with(|| probe::Progress::new("connecting", total, context)).show(done);
+        line.get_or_insert_with(|| Progress::new("connecting", total, context)).show(done);
     };
     let result = look_quietly(lab, chosen, opened, patience, &mut progress);
     if let Some(line) = line {

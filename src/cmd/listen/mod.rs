@@ -1,6 +1,7 @@
 //! `bindscope listen`: profile -> plan -> bind -> accept -> attribute -> record -> render, top to bottom.
 
 mod accept_queue;
+mod messages;
 mod output;
 mod reconcile;
 mod reporter;

@@ -6,13 +6,14 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::code::Code;
-use crate::model::{Phase, Snapshot, SocketSpec};
+use crate::model::{Snapshot, SocketSpec};
 use crate::plan::expand::{Missing, expand, expand_beside};
 use crate::profile::{Listener, Profile};
-use crate::record::event::{ClosedSocket, Event, FailedSocket};
+use crate::record::event::{ClosedSocket, Event};
 use crate::serve::bind::Bound;
 use crate::serve::{Acceptor, Endpoint};
 
+use super::messages::failed_socket;
 use super::reporter::Reporter;
 use super::sockets::{self, Awaited, HostContext, OpenResult, Opened, WaitsElsewhere};
 
@@ -262,16 +263,4 @@ impl Reconciler {
         self.open.push(OpenSocket::of(&bound));
         acceptor.add(Endpoint { bound, inherited: false })
     }
-}
-
-/// The event of a socket that is missing.
-pub(super) fn failed_socket(missing: &Missing) -> Event {
-    Event::BindFailed(FailedSocket {
-        socket: missing.spec.view(crate::model::FamilyExposure::default()),
-        phase: Phase::Bind,
-        errno: missing.errno,
-        code: missing.code,
-        message: missing.message.clone(),
-        hint: missing.hint.clone(),
-    })
 }

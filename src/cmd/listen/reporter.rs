@@ -22,8 +22,8 @@ use crate::serve::{Observer, ServeError};
 use crate::sys;
 
 use super::accept_queue::Pressure;
+use super::messages;
 use super::output::Format;
-use super::sockets;
 
 /// Minimum time between two reports of the same problem.
 const COMPLAINT_REST: Duration = Duration::from_secs(10);
@@ -351,7 +351,7 @@ impl Observer for Reporter<'_> {
         let time = Time::new(SystemTime::now());
         for (socket, before) in sockets {
             let socket = (*socket).clone();
-            let notice = sockets::wide_open(&socket);
+            let notice = messages::wide_open(&socket);
             self.event(&Event::Exposure(ChangedExposure { time, socket, before: *before }));
             if let Some(notice) = notice {
                 self.event(&Event::Notice(notice));

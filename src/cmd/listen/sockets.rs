@@ -11,8 +11,7 @@ use crate::diag::Diagnostic;
 use crate::model::addr::overlap;
 use crate::model::socket::Reply;
 use crate::model::{
-    AddrClass, Errno, Exposure, Family, FamilyExposure, Phase, Protocol, Snapshot, SocketSpec, SocketView,
-    V6Only,
+    AddrClass, Errno, Exposure, FamilyExposure, Phase, Protocol, Snapshot, SocketSpec, SocketView, V6Only,
 };
 use crate::model::{ListeningSocket, SocketState};
 use crate::plan::bind_error::{self, InTheWay};
@@ -26,7 +25,7 @@ use crate::serve::Endpoint;
 use crate::serve::bind::{self, BindFailure, Bound};
 use crate::sys::{self, Inherited, options, packet_info};
 
-use super::reconcile::failed_socket;
+use super::messages::{self, failed_socket};
 use super::reporter::Reporter;
 
 /// What became of the profile.
@@ -374,24 +373,6 @@ fn adopt(inherited: Inherited, ground: &HostContext<'_>) -> std::io::Result<Boun
     Ok(Bound { socket, spec, view, device_index, backlog, packet_info })
 }
 
-/// The notice that other hosts can reach a socket, if they can.
-pub(super) fn wide_open(socket: &SocketView) -> Option<Notice> {
-    let exposure = socket.exposure;
-    if exposure.widest() <= Exposure::Loopback {
-        return None;
-    }
-    let families = Family::BOTH.map(|family| {
-        let one = if family == Family::Ipv4 { exposure.ipv4 } else { exposure.ipv6 };
-        (one > Exposure::Loopback).then(|| format!("over {family} ({one})"))
-    });
-    let families: Vec<_> = families.into_iter().flatten().collect();
-    Some(Notice {
-        code: Code::WIDE_OPEN,
-        listener: socket.listener.clone(),
-        message: format!("{socket} can be reached by other hosts {}", families.join(" and ")),
-    })
-}
-
 /// Tells of an open socket, and what is remarkable about it.
 fn tell(bound: &Bound, inherited: bool, ground: &HostContext<'_>, reporter: &mut Reporter<'_>) {
     let backlog = (bound.spec.protocol == Protocol::Tcp)
@@ -402,7 +383,7 @@ fn tell(bound: &Bound, inherited: bool, ground: &HostContext<'_>, reporter: &mut
         packet_info_errno: bound.packet_info.err(),
         inherited,
     }));
-    if let Some(notice) = wide_open(&bound.view) {
+    if let Some(notice) = messages::wide_open(&bound.view) {
         reporter.event(&Event::Notice(notice));
     }
     let mut notice = |code, message| {

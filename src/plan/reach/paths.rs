@@ -8,7 +8,6 @@ use super::{Destination, wires};
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{AddrClass, Family, IfName, Interface, LinkKind, Outcome, RouteKind, Snapshot, Source};
-use crate::plan::bind_check::vrf_of;
 use crate::plan::clients::{Addresses, Clients};
 use crate::plan::fib::{Decision, Fib, Flow, TABLE_MAIN};
 use crate::plan::local_table::LocalAddresses;
@@ -116,7 +115,7 @@ impl<'a> HostView<'a> {
     }
 
     pub(super) fn vrf(&self, index: u32) -> u32 {
-        self.by_index.get(&index).map_or(0, |interface| vrf_of(self.snapshot, interface))
+        self.by_index.get(&index).map_or(0, |interface| self.snapshot.vrf_of(interface))
     }
 
     /// How far a packet of `source` to `to` gets; `None` where the source cannot send it: no router forwards packets to loopback and

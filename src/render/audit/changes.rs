@@ -1,6 +1,6 @@
 //! Changes for people, one line each.
 
-use super::human::{Style, wrapped};
+use super::layout::{Style, wrapped};
 use super::{address, families, level, owners};
 use crate::audit::change::Change;
 use crate::escape::{escape, printable};

@@ -4,6 +4,7 @@ mod changes;
 mod ci;
 mod human;
 mod junit;
+mod layout;
 mod notes;
 mod rows;
 mod sarif;
@@ -14,8 +15,9 @@ use std::net::IpAddr;
 
 pub use changes::change as human_change;
 pub use ci::github;
-pub use human::{Style, human};
+pub use human::human;
 pub use junit::junit;
+pub use layout::Style;
 pub use sarif::sarif;
 pub use table::{csv, markdown};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::human::{Style, write_finding};
+use super::layout::{Style, write_finding};
 use super::{address, owners};
 use crate::audit::{BySocket, Finding, Report};
 use crate::code::Code;

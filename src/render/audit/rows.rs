@@ -1,6 +1,6 @@
 //! The table of sockets: address, reach in each family, process, and the numbers of footnotes.
 
-use super::human::Style;
+use super::layout::Style;
 use super::notes::Footnotes;
 use super::{address, owners};
 use crate::audit::{Published, Report};

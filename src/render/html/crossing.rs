@@ -8,7 +8,8 @@ use crate::escape::printable;
 use crate::model::{FilterDecision, FilterVerdict, IfName, Outcome, Protocol, Source, Translated, Verdict};
 use crate::render::filter;
 use crate::report::matrix::{CellReport, Report, SocketReport};
-use crate::report::network::{self, SourceReport};
+use crate::report::network;
+use crate::report::results::SourceReport;
 
 /// The results of a report, by listener and source.
 #[derive(Debug)]

@@ -43,8 +43,8 @@ mod xtables;
 #[cfg(fuzzing)]
 pub mod decoders {
     //! Doors for fuzzing: bytes in, how much came of them out.
-    pub use super::netlink::decode as netlink;
     pub use super::proc_net::decode as proc_net;
     pub use super::processes::decode as process;
+    pub use super::rtnetlink::decode as netlink;
     pub use super::sock_diag::decode as sock_diag;
 }

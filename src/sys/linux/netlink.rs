@@ -1,4 +1,4 @@
-//! A netlink socket (netlink(7)): dumps and acknowledged requests, for rtnetlink and sock_diag alike.
+//! A blocking netlink socket (netlink(7)) for rtnetlink, nfnetlink and generic netlink: dumps and acknowledged requests.
 //!
 //! Messages go in and out as bytes behind the `nlmsghdr`; what they mean is the caller's matter. The typed decoder of
 //! `netlink-packet-route` is not used for what the kernel sends: it refuses a whole message whose interface name is
@@ -483,23 +483,6 @@ pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
-}
-
-/// Decodes bytes as a reply of rtnetlink, each message as every possible kind. Returns the number of decoded values.
-#[cfg(fuzzing)]
-#[must_use]
-pub fn decode(bytes: &[u8]) -> usize {
-    use super::rtnetlink;
-    let mut values = 0;
-    for message in messages(bytes).map_while(Result::ok) {
-        let _ = message.refusal(message.errno(), message.ext_ack_offset()).to_string();
-        let payload = message.payload;
-        values += usize::from(rtnetlink::link(payload).is_some());
-        values += usize::from(rtnetlink::address(payload).is_some());
-        values += rtnetlink::route(payload).len();
-        values += usize::from(rtnetlink::rule(payload).is_some());
-    }
-    values
 }
 
 #[cfg(test)]

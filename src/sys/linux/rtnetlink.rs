@@ -502,6 +502,23 @@ pub fn is_standard(rule: &Rule) -> bool {
     standard_rules(rule.family).contains(rule)
 }
 
+/// Decodes bytes as a reply of rtnetlink, each message as every possible kind. Returns the number of decoded values.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn decode(bytes: &[u8]) -> usize {
+    use super::netlink::messages;
+    let mut values = 0;
+    for message in messages(bytes).map_while(Result::ok) {
+        let _ = message.refusal(message.errno(), message.ext_ack_offset()).to_string();
+        let payload = message.payload;
+        values += usize::from(link(payload).is_some());
+        values += usize::from(address(payload).is_some());
+        values += route(payload).len();
+        values += usize::from(rule(payload).is_some());
+    }
+    values
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

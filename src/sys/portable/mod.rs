@@ -19,5 +19,9 @@ pub mod poller;
 pub mod sandbox;
 pub mod snapshot;
 pub mod socket_activation;
+#[cfg(any(windows, test))]
+mod socket_tables;
 pub mod startup;
 pub mod visibility;
+#[cfg(windows)]
+mod windows;

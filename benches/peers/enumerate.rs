@@ -57,6 +57,24 @@ pub fn all(bench: &mut Bench) {
         ];
         compare(bench, &ns, &work, 0.5, &sides);
     }
+    // The program of packages, as packaging/static leaves it.
+    let packaged = format!("target/static/{}/bindscope", std::env::consts::ARCH);
+    let work = "start of the packaged program, with one address";
+    if bench.wants(work) && installed("ip") {
+        if std::path::Path::new(&packaged).exists() {
+            let ns = Netns::new();
+            let batch = directory.path().join("batch");
+            std::fs::write(&batch, addresses(1)).unwrap();
+            ns.ip(&format!("-batch {}", batch.display()));
+            let sides = [
+                ("ip -j addr", words("ip", "-j addr")),
+                ("bindscope --version", words(&packaged, "--version")),
+            ];
+            compare(bench, &ns, work, 0.6, &sides);
+        } else {
+            println!("absent: {packaged} (packaging/static)");
+        }
+    }
     for count in [1_000, 10_000, 100_000] {
         let inventory = format!("audit of {count} listening sockets, without owners");
         let owners = format!("audit of {count} listening sockets, with owners");

@@ -31,6 +31,9 @@ impl Tables {
     /// The result of `bind(2)` for `new`.
     #[must_use]
     pub fn bind_verdict(&self, new: &Entry) -> Verdict {
+        if let Some(system) = self.elsewhere {
+            return self.verdict_elsewhere(system, new);
+        }
         match new.protocol {
             Protocol::Tcp => self.tcp_verdict(new, None),
             Protocol::Udp => self.udp_verdict(new),
@@ -38,9 +41,12 @@ impl Tables {
     }
 
     /// The result of `listen(2)` for a bound TCP socket: the same comparison again, but SO_REUSEADDR has no effect
-    /// against sockets that already listen.
+    /// against sockets that already listen. Other systems compare in `bind(2)` alone.
     #[must_use]
     pub fn listen_verdict(&self, id: Id) -> Verdict {
+        if self.elsewhere.is_some() {
+            return Verdict::Free;
+        }
         self.tcp_verdict(&self.entries[id], Some(id))
     }
 
@@ -229,7 +235,7 @@ impl Bucket {
 }
 
 /// Whether two addresses overlap (`inet_rcv_saddr_equal()` with wildcards).
-fn overlap(a: &Entry, b: &Entry) -> Option<bool> {
+pub(super) fn overlap(a: &Entry, b: &Entry) -> Option<bool> {
     let dual = |v6only: Option<bool>| v6only.map(|v6only| !v6only);
     match (a.local, b.local) {
         (Local::V4(x), Local::V4(y)) => Some(x == y || x.is_unspecified() || y.is_unspecified()),

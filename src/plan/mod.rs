@@ -9,6 +9,7 @@ pub mod bind_error;
 pub mod bind_forms;
 pub mod clients;
 pub mod conflict;
+pub mod conflict_elsewhere;
 pub mod destinations;
 pub mod expand;
 pub mod exposure;

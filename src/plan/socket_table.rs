@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::conflict_elsewhere::Elsewhere;
 use crate::model::kernel_release::KnownDifference;
 use crate::model::{Protocol, Snapshot};
 
@@ -135,6 +136,8 @@ pub struct Tables {
     /// Whether the kernel has
     /// [`KnownDifference::MappedWildcardOverlooked`](crate::model::kernel_release::KnownDifference); `None` if unknown.
     pub mapped_wildcard_overlooked: Option<bool>,
+    /// The rules of another system than Linux.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 impl Default for Tables {
@@ -148,6 +151,7 @@ impl Default for Tables {
             tcp_l3mdev_accept: false,
             udp_l3mdev_accept: false,
             mapped_wildcard_overlooked: Some(false),
+            elsewhere: None,
         }
     }
 }
@@ -164,6 +168,7 @@ impl Tables {
             udp_l3mdev_accept: flag("net.ipv4.udp_l3mdev_accept"),
             // A snapshot without a release is treated as following the rules.
             mapped_wildcard_overlooked: if known { overlooked } else { Some(false) },
+            elsewhere: Elsewhere::of(&host.host),
             ..Tables::default()
         }
     }

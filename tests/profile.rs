@@ -48,7 +48,7 @@ fn policies_and_labs_parse() {
     let policy =
         policy::parse("b.toml", &example("b")).unwrap_or_else(|problems| panic!("{}", rendered(&problems)));
     assert_eq!((policy.allow.len(), policy.waive.len()), (3, 1));
-    assert_eq!(policy.allow[1].matches.ports, [80, 443]);
+    assert_eq!(policy.allow[1].matches.ports, [80..=80, 443..=443]);
     assert_eq!(policy.waive[0].expires.unwrap().to_string(), "2027-01-31");
     let lab =
         lab::parse("h.toml", &example("h")).unwrap_or_else(|problems| panic!("{}", rendered(&problems)));

@@ -279,7 +279,7 @@ impl Judge<'_> {
             let skipped = || report.skipped.iter().any(|one| selects(&one.socket));
             let publishes = |one: &super::Published| {
                 let (first, last) = one.ports.unwrap_or((0, u16::MAX));
-                rule.matches.ports.iter().any(|port| (first..=last).contains(port))
+                rule.matches.ports_in(&(first..=last)) > 0
             };
             let published = || report.published.iter().any(publishes);
             if !report.sockets.iter().any(selects) && !skipped() && !published() {
@@ -412,7 +412,7 @@ impl Judge<'_> {
     /// Whether a waiver applies to a requirement: they have a port in common.
     fn waives_rule(&self, waiver: &Waive, name: &str) -> bool {
         let rule = self.policy.allow.iter().find(|rule| name == format!("allow {}", rule.id));
-        rule.is_some_and(|rule| waiver.matches.ports.iter().any(|port| rule.matches.ports.contains(port)))
+        rule.is_some_and(|rule| waiver.matches.ports.iter().any(|ports| rule.matches.ports_in(ports) > 0))
     }
 
     fn rule_name(&self, rule: Option<usize>) -> String {
@@ -435,7 +435,7 @@ impl Judge<'_> {
 fn selected(matches: &Match, socket: &ListeningSocket) -> Selected {
     let view = &socket.view;
     if matches.protocol.is_some_and(|protocol| protocol != view.protocol)
-        || !matches.ports.is_empty() && !matches.ports.contains(&view.port)
+        || !matches.ports.is_empty() && !matches.has_port(view.port)
     {
         return Selected::No;
     }

@@ -19,7 +19,8 @@ use crate::profile::{Listener, Profile};
 use crate::render;
 use crate::report::experiment::analysis::Grid;
 use crate::report::experiment::{Collector, Command, Experiment, FactorReport};
-use crate::report::matrix::{Asked, Plan, Report};
+use crate::report::extent::Extent;
+use crate::report::matrix::{Asked, Report};
 use crate::report::plan::{TargetHost, assemble_asked};
 
 /// Arguments of an experiment.
@@ -308,10 +309,11 @@ pub(super) fn plan(
     let mut total = 0_usize;
     for (_, _, settings, expansion) in &planned {
         let Some(snapshot) = snapshots.get(settings) else { continue };
-        host.check_size(&expansion.sockets, snapshot)?;
-        total = total.saturating_add(Plan::size(&expansion.sockets, snapshot));
+        let count = Extent::default().results(&expansion.sockets, snapshot);
+        host.limit.check(count)?;
+        total = total.saturating_add(count);
     }
-    host.check_total(total, MANY_RUNS)?;
+    host.limit.check_total(total, MANY_RUNS)?;
     let sockets: Vec<_> =
         planned.iter().flat_map(|(.., expansion)| expansion.sockets.iter().cloned()).collect();
     add_port_holders(&mut subject, &sockets);

@@ -29,6 +29,7 @@ pub mod probe;
 pub mod profile_args;
 mod progress;
 pub mod report;
+pub mod result_limit;
 pub mod schema;
 pub mod steps;
 pub mod target_host;

@@ -17,6 +17,7 @@ use crate::plan::predict::BindOutcome;
 use crate::profile::Profile;
 use crate::render;
 use crate::report::experiment::Command;
+use crate::report::extent::Extent;
 use crate::report::matrix::Report;
 use crate::report::plan::TargetHost;
 
@@ -174,7 +175,7 @@ pub(super) fn evidence(host: &Snapshot) -> Exit {
 /// Exit 2 for a plan that is larger than `limits` allow.
 pub(super) fn of_profile(profile: &Profile, host: TargetHost, limits: &HostArgs) -> Result<Report, Failure> {
     let expansion = expand(profile, &host.snapshot);
-    limits.check_size(&expansion.sockets, &host.snapshot)?;
+    limits.limit.check(Extent::default().results(&expansion.sockets, &host.snapshot))?;
     let mut report = plan_of(profile, &expansion, host);
     report.time = Some(now());
     Ok(report)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::plan::{self, Format};
 use super::profile_args::ProfileArgs;
 use super::progress::Progress;
+use super::result_limit::ResultLimit;
 use super::target_host;
 use super::{Context, Exit, Failure, now};
 use crate::code::Code;
@@ -29,6 +30,7 @@ use crate::profile::expect::{Expectation, Spread};
 use crate::profile::{self, Profile, duration};
 use crate::report::expectations::{self, Evidence, Judged, judge_shares};
 use crate::report::experiment::Command;
+use crate::report::extent::Extent;
 use crate::report::matrix::{self, Asked, CellReport, ObservationMerger, Plan, Questions, Report};
 use crate::report::plan::{self as assembly, Parts};
 use crate::serve::bind::Bound;
@@ -67,6 +69,8 @@ pub struct Args {
     /// Also connect to every address of the name localhost in the file /etc/hosts
     #[arg(long)]
     localhost: bool,
+    #[command(flatten)]
+    limit: ResultLimit,
 }
 
 /// What clients bind before they connect.
@@ -94,22 +98,6 @@ fn ports_of(ranges: &[RangeInclusive<u16>]) -> Vec<u16> {
     ports.sort_unstable();
     ports.dedup();
     ports
-}
-
-/// How many connections are kept in a report at the most: some 400 bytes each, where they are not alike.
-const MOST_CELLS: usize = 2_000_000;
-
-/// Why a sweep is too large.
-fn too_many(asked: Asked<'_>, snapshot: &Snapshot) -> Option<Diagnostic> {
-    let addresses = asked.only.map_or_else(|| snapshot.addresses().count(), <[_]>::len);
-    let count = addresses * asked.ports.len();
-    (count > MOST_CELLS).then(|| {
-        let (ports, most) = (asked.ports.len(), MOST_CELLS);
-        let message =
-            format!("{ports} ports at {addresses} addresses are {count} connections, more than {most}");
-        Diagnostic::error(Code::COMMAND_LINE, message)
-            .help("name fewer addresses with --destinations, or fewer ports")
-    })
 }
 
 /// How many connections may be under way: each to a listener of ours takes two descriptors.
@@ -205,14 +193,13 @@ fn probe(
     };
     let ports = ports_of(&args.ports);
     let expansion = expand(profile, &subject.snapshot);
-    add_port_holders(&mut subject, &expansion.sockets);
-    let mut opened = Opened::all(&expansion.sockets, &subject.snapshot);
     let localhost = if args.localhost { hosts_addresses("localhost", &subject.snapshot) } else { Vec::new() };
     let more = more_destinations(&subject.snapshot, &localhost);
     let asked = Asked { more: &more, only: chosen.as_deref(), ports: &ports, services };
-    if let Some(problem) = too_many(asked, &subject.snapshot) {
-        return Err(Failure::usage(vec![problem]));
-    }
+    let extent = Extent { asked, opened: true, from_addresses: args.sources == Sources::All };
+    args.limit.check(extent.results(&expansion.sockets, &subject.snapshot))?;
+    add_port_holders(&mut subject, &expansion.sockets);
+    let mut opened = Opened::all(&expansion.sockets, &subject.snapshot);
     let questions = Questions::of(asked, &subject.snapshot);
     let mut plan = Plan::of(
         std::mem::take(&mut opened.specs),

@@ -4,14 +4,14 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::input::{self, Kind};
+use super::result_limit::ResultLimit;
 use super::{Exit, Failure};
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::lab::ruleset::{self, LoadError};
 use crate::library::this_host;
-use crate::model::{Snapshot, SocketSpec};
+use crate::model::Snapshot;
 use crate::report::document;
-use crate::report::matrix::Plan;
 use crate::report::plan::TargetHost;
 use crate::sys;
 
@@ -31,13 +31,9 @@ pub struct HostArgs {
     /// What if the kernel had no IPv6
     #[arg(long)]
     without_ipv6: bool,
-    /// Refuse a plan with more results (sources x destinations x ports), each of which takes some 600 bytes of memory
-    #[arg(long, value_name = "N", default_value_t = MOST_RESULTS)]
-    max_results: usize,
+    #[command(flatten)]
+    pub(super) limit: ResultLimit,
 }
-
-/// The most results of a plan unless `--max-results` says otherwise: they take less than 1 GiB of memory.
-const MOST_RESULTS: usize = 1_000_000;
 
 impl HostArgs {
     /// Asks of the host in this file.
@@ -48,41 +44,6 @@ impl HostArgs {
     /// Asks what if the packet filters were those of this file.
     pub fn with_ruleset(&mut self, path: &Path) {
         self.ruleset = Some(path.to_owned());
-    }
-
-    /// Checks that the plan of `sockets` on this host is not larger than `--max-results`.
-    ///
-    /// # Errors
-    /// Exit 2 with the size.
-    pub fn check_size(&self, sockets: &[SocketSpec], snapshot: &Snapshot) -> Result<(), Failure> {
-        let size = Plan::size(sockets, snapshot);
-        if size <= self.max_results {
-            return Ok(());
-        }
-        let most = self.max_results;
-        let message = format!("the plan has {size} results, and the limit is {most}: --max-results {most}");
-        let help = format!(
-            "every interface is a source, and every address a destination; `--max-results {size}` allows it, with about {} MiB of memory",
-            size.saturating_mul(600) >> 20
-        );
-        Err(Failure::usage(vec![Diagnostic::error(Code::TOO_MANY_RESULTS, message).help(help)]))
-    }
-}
-
-impl HostArgs {
-    /// Checks that `size` results of several plans together are at most `factor` times the limit of one.
-    ///
-    /// # Errors
-    /// Exit 2 with the size.
-    pub fn check_total(&self, size: usize, factor: usize) -> Result<(), Failure> {
-        let most = self.max_results.saturating_mul(factor);
-        if size <= most {
-            return Ok(());
-        }
-        let message = format!("all combinations together have {size} results, and the limit is {most}");
-        let needed = size.div_ceil(factor);
-        let help = format!("remove values of factors, or allow it with `--max-results {needed}`");
-        Err(Failure::usage(vec![Diagnostic::error(Code::TOO_MANY_RUNS, message).help(help)]))
     }
 }
 

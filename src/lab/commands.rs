@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::ops::{Action, Operation, Plan, mac_text};
 use crate::escape::{shell, shell_bytes};
+use crate::model::ruleset::NftKind;
 use crate::model::{Family, IfName, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewRoute};
 
@@ -112,7 +113,16 @@ impl Plan {
                     add(&format!("rule inet bindscope input {rule}")),
                 ]
             }
-            Action::Ruleset(_) => vec![format!("nft -s list ruleset | ip netns exec {node} nft -f -")],
+            Action::Ruleset(_) if self.of_this_machine => {
+                vec![format!("nft -s list ruleset | ip netns exec {node} nft -f -")]
+            }
+            // The snapshot has the kernel's messages, which nft(8) does not read.
+            Action::Ruleset(rules) => {
+                let count = rules.nftables.iter().filter(|object| object.kind == NftKind::Rule).count();
+                vec![format!(
+                    "# no command loads the packet filters of the snapshot ({count} rules) into {node}; `bindscope lab run --twin` loads them"
+                )]
+            }
         }
     }
 }

@@ -105,6 +105,8 @@ pub struct Plan {
     pub events: Vec<Vec<Operation>>,
     /// Whether it is a copy of another host: what the kernel refuses to copy is left out and reported.
     pub copies: bool,
+    /// Whether it is a copy of this machine, so that a command can read here what is copied.
+    pub of_this_machine: bool,
     /// Sockets that stand in for the targets of address translation, with their nodes.
     pub stand_ins: Vec<StandIn>,
 }
@@ -234,6 +236,16 @@ impl Plan {
         for (node, action) in checked {
             self.push(node, action);
         }
+    }
+
+    /// The number of addresses at which the host node can be tested, before and after events: those of the plan, `127.0.0.1`,
+    /// `::1`, and the destinations that only its own clients can use.
+    #[must_use]
+    pub fn addresses_of_host(&self) -> usize {
+        const OF_EVERY_HOST: usize = 5;
+        let all = self.operations.iter().chain(self.events.iter().flatten());
+        let added = |one: &&Operation| one.node == self.host && matches!(one.action, Action::Address(..));
+        OF_EVERY_HOST + all.filter(added).count()
     }
 
     /// The index of a node.

@@ -236,7 +236,8 @@ fn ends(seen: &Seen) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 /// Ways to name this host that only a client on it has.
-pub(super) fn names_of_oneself(snapshot: &Snapshot) -> Vec<Destination> {
+#[must_use]
+pub fn names_of_oneself(snapshot: &Snapshot) -> Vec<Destination> {
     let mut more = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2))];
     if snapshot.ipv6_available {
         more.push(IpAddr::V6(Ipv6Addr::UNSPECIFIED));

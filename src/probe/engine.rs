@@ -5,7 +5,8 @@
 //! contain the nonce. On UDP the client sends the nonce and its own number, and the socket of ours that receives it is
 //! the answer.
 //!
-//! The client closes with a reset, so that no TIME_WAIT remains on the ports of listeners.
+//! The client resets connections to listeners of this program, so that no TIME_WAIT remains on their ports. It closes those to
+//! foreign servers in order: some servers treat a reset as an error.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
@@ -282,7 +283,7 @@ impl<'a> Engine<'a> {
             let spare = if plain { self.spares.take(attempt.to) } else { None };
             let spare = match spare {
                 Some(spare) => spare,
-                None => Spare::new(opened(index, attempt, open).map_err(|error| sys::errno_of(&error))?),
+                None => Spare::new(opened(index, open).map_err(|error| sys::errno_of(&error))?),
             };
             let (result, end) = if self.ends {
                 options::connect_and_name(&spare.socket, &to)
@@ -292,6 +293,7 @@ impl<'a> Engine<'a> {
             let errno = match result {
                 Ok(Connecting::Pending) => return Ok((spare.socket, false, end)),
                 Ok(Connecting::Done) if attempt.protocol == Protocol::Tcp && meets_itself(&spare.socket) => {
+                    let _ = spare.socket.set_linger(Some(Duration::ZERO));
                     continue;
                 }
                 Ok(Connecting::Done) => return Ok((spare.socket, true, end)),
@@ -409,6 +411,7 @@ impl<'a> Engine<'a> {
             }
             client.connected = Some(started.elapsed());
             if meets_itself(&client.socket) {
+                let _ = client.socket.set_linger(Some(Duration::ZERO));
                 return self.fail(index, Errno::ECONNREFUSED.into(), started);
             }
             let socket_key = key(self.listeners.len() + index);
@@ -449,8 +452,10 @@ impl<'a> Engine<'a> {
             took: self.clients.get(&index).and_then(|client| client.connected).unwrap_or_default(),
         };
         let socket = accepted.socket.take();
+        // No TIME_WAIT remains on the port of a listener of this program.
         // A reply, so that the client also sends packets with data. The peer is now known to be our listener.
         if let Some(client) = self.clients.get(&index) {
+            let _ = client.socket.set_linger(Some(Duration::ZERO));
             let _ = client.socket.send(&self.nonce);
         }
         self.finish(index, observation);
@@ -462,6 +467,7 @@ impl<'a> Engine<'a> {
     fn stranger(&mut self, index: usize) {
         let Some(client) = self.clients.get(&index) else { return };
         let took = client.connected.unwrap_or_else(|| client.started.elapsed());
+        discard_waiting(&client.socket);
         self.finish(index, Observation { took, ..Observation::of(Outcome::Accepted) });
     }
 
@@ -557,18 +563,24 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// A non-blocking client socket that resets its connection when it is closed.
-fn opened(
-    index: usize,
-    attempt: &Attempt,
-    open: &mut dyn FnMut(usize) -> io::Result<Socket>,
-) -> io::Result<Socket> {
+/// A non-blocking client socket.
+fn opened(index: usize, open: &mut dyn FnMut(usize) -> io::Result<Socket>) -> io::Result<Socket> {
     let socket = open(index)?;
     socket.set_nonblocking(true)?;
-    if attempt.protocol == Protocol::Tcp {
-        socket.set_linger(Some(Duration::ZERO))?;
-    }
     Ok(socket)
+}
+
+/// Takes what a foreign server has sent. The kernel resets a connection that is closed with unread data (`tcp_close()` of
+/// `net/ipv4/tcp.c`).
+fn discard_waiting(socket: &Socket) {
+    /// More than a banner; a server that sends without end is not read without end.
+    const MOST: usize = 16;
+    let mut buffer = [0; 4096];
+    for _ in 0..MOST {
+        if !matches!(options::recv_now(socket, &mut buffer), Ok(1..)) {
+            return;
+        }
+    }
 }
 
 /// Whether the error means that there are no descriptors left.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -56,8 +57,8 @@ pub struct Listener {
     pub max_connections: u32,
     /// With port 0: whether every socket takes a port of its own.
     pub port_per_socket: bool,
-    /// The reason for the exposure.
-    pub exposure_reason: Option<String>,
+    /// The reason for the exposure; shared by the listeners that have it from `[defaults]`.
+    pub exposure_reason: Option<Arc<str>>,
     /// Whether the destination and interface of each datagram are reported.
     pub pktinfo: bool,
     /// First line in the file, from 1; 0 if it does not come from a file.
@@ -277,15 +278,17 @@ impl Draft {
         draft.backlog = number(table, "backlog").unwrap_or(draft.backlog);
         draft.max_connections = number(table, "max_connections").unwrap_or(draft.max_connections);
         if let Some(reason) = text(table, "exposure_reason") {
-            draft.exposure_reason = Some(reason.to_owned());
+            draft.exposure_reason = Some(reason.into());
         }
     }
 
-    /// The listener of a `[[listener]]` table at `span`; missing values come from these defaults.
+    /// The listener of a `[[listener]]` table at `span`; missing values come from these defaults. In a profile that is `refused`
+    /// because of its number of sockets, a range of ports is represented by its first port.
     pub(super) fn finish(
         mut self,
         table: &DeTable<'_>,
         span: &Range<usize>,
+        refused: bool,
         problems: &mut Problems,
     ) -> Listener {
         self.overlay(table, problems);
@@ -300,7 +303,9 @@ impl Draft {
             listener.name = name.to_owned();
         }
         if let Some(value) = table.get("port") {
-            listener.ports = ports::read(value, problems);
+            let of_each = if refused { 1 } else { usize::MAX };
+            let ranges = ports::read(value, problems);
+            listener.ports = ranges.into_iter().flat_map(|range| range.take(of_each)).collect();
         }
         if let Some(value) = table.get("bind")
             && let Some(bind) = bind::read(value, listener.device.as_ref(), problems)
@@ -320,7 +325,7 @@ pub(super) fn varied(listener: &Listener, table: &DeTable<'_>, problems: &mut Pr
         reply: listener.explicit.reply.then_some(listener.reply),
     };
     let line = listener.line;
-    Listener { line, ..draft.finish(table, &(0..0), problems) }
+    Listener { line, ..draft.finish(table, &(0..0), false, problems) }
 }
 
 /// Checks the values of `table`, which has some keys of a listener, without those that depend on other keys.

@@ -282,7 +282,8 @@ fn listeners(profile: &mut Profile, draft: &Draft, table: &DeTable<'_>, problems
     let mut sockets = 0usize;
     let mut told = false;
     for (entry, span) in value::tables(table, "listener") {
-        let listener = draft.clone().finish(entry, &span, problems);
+        // The ports of thousands of listeners would take gigabytes.
+        let listener = draft.clone().finish(entry, &span, told, problems);
         if let Some(name) = entry.get("name").filter(|name| name.get_ref().is_str()) {
             if let Some(line) = lines.get(&listener.name) {
                 problems
@@ -297,7 +298,7 @@ fn listeners(profile: &mut Profile, draft: &Draft, table: &DeTable<'_>, problems
             }
             lines.entry(listener.name.clone()).or_insert(listener.line);
         }
-        sockets = sockets.saturating_add(at_least(&listener));
+        sockets = sockets.saturating_add(at_least(&listener).max(listener.ports.len()));
         if sockets > profile.limits.max_sockets && !told {
             told = true;
             let at = entry.get("port").map_or(span, toml::Spanned::span);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use ipnet::IpNet;
 use jiff::civil::Date;
@@ -141,13 +141,29 @@ pub enum Unmatched {
     Ignore,
 }
 
+impl Match {
+    /// Whether one of the ports is `port`.
+    #[must_use]
+    pub fn has_port(&self, port: u16) -> bool {
+        self.ports.iter().any(|range| range.contains(&port))
+    }
+
+    /// How many of the ports are in `range`.
+    #[must_use]
+    pub fn ports_in(&self, range: &RangeInclusive<u16>) -> usize {
+        let common =
+            |own: &RangeInclusive<u16>| *own.start().max(range.start())..=*own.end().min(range.end());
+        self.ports.iter().map(|own| common(own).count()).sum()
+    }
+}
+
 /// Selects sockets; an empty condition matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Match {
     /// TCP or UDP.
     pub protocol: Option<Protocol>,
-    /// Ports; `None` for any.
-    pub ports: Vec<u16>,
+    /// Ports and port ranges that do not overlap; empty for any.
+    pub ports: Vec<RangeInclusive<u16>>,
     /// The addresses that it is bound to.
     pub addresses: Vec<IpAddr>,
     /// Every address at which it is reached lies in one of these networks.

@@ -28,8 +28,9 @@ pub fn parse(text: &str) -> Result<RangeInclusive<u16>, String> {
     }
 }
 
-/// The ports in `value`, in their order. Adds a problem for each invalid or repeated port.
-pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
+/// The ports and ranges in `value`, in their order. Adds a problem for each invalid or repeated port. Ranges are kept as they are: a
+/// file of 1 MiB can name gigabytes of ports.
+pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<RangeInclusive<u16>> {
     let mut ports = Vec::new();
     // Maps the first port of each range to its last.
     let mut taken: BTreeMap<u16, u16> = BTreeMap::new();
@@ -57,7 +58,7 @@ pub(super) fn read(value: &Value<'_>, problems: &mut Problems) -> Vec<u16> {
                 if range != (0..=0) {
                     taken.insert(*range.start(), *range.end());
                 }
-                ports.extend(range);
+                ports.push(range);
             }
             Err((shown, reason)) => {
                 problems.add(Code::BAD_PORT, value.span(), format!("{shown} {reason}")).help(

@@ -68,6 +68,8 @@ pub(super) fn wrap(text: &str, limit: usize, indent: &str) -> String {
 
 /// As [`wrap`]; the first line starts with `first`.
 pub(super) fn wrap_from(first: &str, text: &str, limit: usize, indent: &str) -> String {
+    /// A column of visible text takes at most so many bytes, with its combining characters.
+    const LONGEST: usize = 32;
     let limit = limit.max(width(indent) + 8);
     let mut lines: Vec<String> = Vec::new();
     let mut line = String::new();
@@ -76,7 +78,8 @@ pub(super) fn wrap_from(first: &str, text: &str, limit: usize, indent: &str) -> 
         loop {
             let start = if lines.is_empty() { first } else { indent };
             let blank = usize::from(!line.is_empty());
-            if width(start) + width(&line) + blank + width(word) <= limit {
+            // The width of a long word is not asked again for each line that it takes.
+            if word.len() <= LONGEST * limit && width(start) + width(&line) + blank + width(word) <= limit {
                 if blank == 1 {
                     line.push(' ');
                 }

@@ -98,18 +98,6 @@ impl Plan {
         Plan { sockets, foreign, binds, matrix }
     }
 
-    /// The number of results that [`Plan::new`] would make and keep in memory: sources, destinations and services multiplied.
-    #[must_use]
-    pub fn size(sockets: &[SocketSpec], snapshot: &Snapshot) -> usize {
-        let local = LocalAddresses::new(snapshot);
-        let destinations =
-            reach::destinations(snapshot, &local).len() + reach::bound_by_route(sockets, &local).len();
-        reach::sources(snapshot)
-            .len()
-            .saturating_mul(destinations)
-            .saturating_mul(reach::services(sockets).len())
-    }
-
     /// Adds results of clients that first bind an address of the host ([`reach::predict_from_addresses`]), after the
     /// other results of this host.
     pub fn add_source_addresses(&mut self, snapshot: &Snapshot) {

@@ -4,6 +4,7 @@ pub mod bind_forms;
 pub mod document;
 pub mod expectations;
 pub mod experiment;
+pub mod extent;
 pub mod json;
 pub mod matrix;
 pub mod network;

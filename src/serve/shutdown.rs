@@ -167,8 +167,8 @@ impl Worker {
         ControlFlow::Continue(())
     }
 
-    /// Waits for handshakes that had begun when newcomers were kept out, and takes those clients: some are connected already, and know
-    /// nothing of the end. Whose handshake takes longer than [`HANDSHAKES`] is reset when the listener is gone.
+    /// Waits for handshakes that had begun when new clients were kept out, and accepts those clients: for some of them `connect()` has
+    /// returned already. A client whose handshake takes longer than [`HANDSHAKES`] is reset when the listener is closed.
     fn end_handshakes(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
         let own = self.served.iter().filter(|served| !served.inherited && served.same_netns);
         let ports: HashSet<u16> = own
@@ -178,15 +178,24 @@ impl Worker {
         if ports.is_empty() {
             return ControlFlow::Continue(());
         }
-        let deadline = Instant::now() + HANDSHAKES;
-        loop {
-            let under_way = sys::handshakes(&|port| ports.contains(&port)).unwrap_or(0);
-            self.take_ready(observer)?;
-            if under_way == 0 || Instant::now() >= deadline {
-                return ControlFlow::Continue(());
-            }
+        // A SYN that passed before the filter was set may have no handshake yet that the kernel lists.
+        if !options::wait_for_packets_in_process() {
             std::thread::sleep(HANDSHAKE_REST);
         }
+        let deadline = Instant::now() + HANDSHAKES;
+        while sys::handshakes(&|port| ports.contains(&port)).is_some_and(|under_way| under_way > 0)
+            && Instant::now() < deadline
+        {
+            self.take_ready(observer)?;
+            std::thread::sleep(HANDSHAKE_REST);
+        }
+        // The kernel puts a connection in the queue before it tells the poller (`tcp_child_process()`), so the queues are asked.
+        (0..self.served.len()).try_for_each(|number| {
+            let watched = self.served.get(number).is_some_and(|served| {
+                served.bound.spec.protocol == Protocol::Tcp && !served.inherited && served.resumes.is_none()
+            });
+            if watched { self.accept_last(number, observer) } else { ControlFlow::Continue(()) }
+        })
     }
 
     /// Accepts the waiting clients of all watched sockets.

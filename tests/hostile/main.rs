@@ -7,6 +7,7 @@ mod support;
 mod documents;
 mod effects;
 mod input;
+mod limits;
 mod output;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -16,7 +16,7 @@ impl Judge<'_> {
                 let anything =
                     Match { protocol: None, ports: Vec::new(), ..matches.clone() } == Match::default();
                 let covers =
-                    |(first, last): (u16, u16)| (first..=last).all(|port| matches.ports.contains(&port));
+                    |(first, last): (u16, u16)| matches.ports_in(&(first..=last)) == (first..=last).count();
                 anything
                     && rule.expires.is_none_or(|last| last >= self.today)
                     && matches.protocol.is_none_or(|protocol| one.protocol == Some(protocol))
@@ -72,8 +72,7 @@ impl Judge<'_> {
         let matches = &waiver.matches;
         let of_sockets = Match { protocol: None, ports: Vec::new(), ..matches.clone() } != Match::default();
         let (first, last) = one.ports.unwrap_or((0, u16::MAX));
-        let ports =
-            matches.ports.is_empty() || matches.ports.iter().any(|port| (first..=last).contains(port));
+        let ports = matches.ports.is_empty() || matches.ports_in(&(first..=last)) > 0;
         let same = |protocol| one.protocol.is_none_or(|own| own == protocol);
         !of_sockets && ports && matches.protocol.is_none_or(same)
     }

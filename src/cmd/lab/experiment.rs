@@ -50,6 +50,9 @@ pub(super) fn run(design: &Design, args: &Args, context: &Context) -> Result<Exi
     experiment::check_format(args.format.get())?;
     let mut collector = design.collector();
     let (batches, services) = batches(design, args, &mut collector)?;
+    for batch in &batches {
+        args.limit.check(batch.chosen.results())?;
+    }
     prepare()?;
     let networks = batches.len();
     let events = batches.iter().any(|batch| !batch.chosen.plan.events.is_empty());

@@ -4,7 +4,7 @@ mod experiment;
 mod plan;
 mod run;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,17 @@ use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::escape::escape;
 use crate::lab::build::{BuildError, Lab};
+use crate::lab::run::names_of_oneself;
 use crate::lab::twin::{self, Twin};
 use crate::lab::{builtin, ops};
 use crate::model::topology::{Node, Topology};
 use crate::model::{Errno, Snapshot};
+use crate::plan::expand::expand;
+use crate::plan::reach;
 use crate::profile::lab::Teardown;
 use crate::profile::{self, Profile};
+use crate::report::extent::Extent;
+use crate::report::matrix::Asked;
 use crate::sys::{self, netns};
 
 /// Arguments of `bindscope lab`.
@@ -80,6 +85,27 @@ struct Chosen {
     original: Option<(Snapshot, Twin)>,
 }
 
+impl Chosen {
+    /// The number of results that a run keeps in memory: sources, destinations and services multiplied.
+    fn results(&self) -> usize {
+        if let Some((snapshot, twin)) = &self.original {
+            let more = names_of_oneself(snapshot);
+            let asked = Asked { more: &more, ..Asked::default() };
+            let extent = Extent { asked, opened: true, from_addresses: false };
+            let sockets = expand(&self.profile, snapshot).sockets;
+            // The client beyond the default route is one more source; its results are those of a link.
+            let beyond = usize::from(twin.beyond.is_some());
+            let count = extent.results(&sockets, snapshot);
+            return count.saturating_add(count / reach::sources(snapshot).len().max(1) * beyond);
+        }
+        let services: BTreeSet<_> = (self.profile.listeners.iter())
+            .flat_map(|listener| listener.ports.iter().map(|port| (listener.protocol, *port)))
+            .collect();
+        let sources = self.plan.nodes.len();
+        sources.saturating_mul(self.plan.addresses_of_host()).saturating_mul(services.len())
+    }
+}
+
 impl NetworkArgs {
     fn choose(&self, context: &Context) -> Result<Chosen, Failure> {
         self.network(self.source().load("default", context)?, None, &BTreeMap::new())
@@ -114,6 +140,12 @@ impl NetworkArgs {
         };
         set_on_host(&mut lab.topology, settings);
         let description = lab.topology.description.clone().unwrap_or_else(|| "a lab".to_owned());
+        let nodes = lab.topology.all_nodes().len();
+        if nodes > MOST_NODES {
+            let message = format!("the network has {nodes} nodes, and a lab has at most {MOST_NODES}");
+            let problem = Diagnostic::error(Code::BAD_NETWORK, message);
+            return Err(Failure::usage(vec![problem.help("each gets a network namespace of its own")]));
+        }
         let plan = ops::plan(&lab.topology);
         let teardown = lab.teardown;
         Ok(Chosen { profile, name: lab.name, description, plan, teardown, original: None })
@@ -131,6 +163,9 @@ fn is_target(name: &Path) -> bool {
     let built_in = name.to_str().is_some_and(|name| profile::builtin::get(name).is_some());
     name.extension().is_some_and(|ending| ending == "toml") || (built_in && !name.exists())
 }
+
+/// Maximum number of nodes of a network.
+const MOST_NODES: usize = 2_000;
 
 /// Maximum number of interfaces of a copy. Each becomes a network namespace with a host behind it.
 const MOST_COPIED: usize = 1_000;
@@ -165,6 +200,7 @@ fn copied(
         }
     }
     let mut twin = twin::of(&snapshot);
+    twin.plan.of_this_machine = file.is_none();
     for (name, value) in others {
         twin.plan.set_on_host(name, value);
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{Chosen, NetworkArgs, TwinArgs, build, environment, failed_at, plan as steps, prepare};
 use crate::cmd::plan::{self, Format};
+use crate::cmd::result_limit::ResultLimit;
 use crate::cmd::{Context, Exit, Failure, now, probe};
 use crate::code::Code;
 use crate::diag::Diagnostic;
@@ -56,6 +57,8 @@ pub struct Args {
     /// Timeout of everything
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument)]
     pub(super) deadline: Duration,
+    #[command(flatten)]
+    pub(super) limit: ResultLimit,
 }
 
 /// Entry point of `bindscope lab run`.
@@ -81,6 +84,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if let Some(design) = args.vary.design(&source, &chosen.profile, Command::Lab, fixed, context)? {
         return super::experiment::run(&design, args, context);
     }
+    args.limit.check(chosen.results())?;
     prepare()?;
     let lab = build(&chosen, context)?;
     let opened = open(&lab, &chosen)?;

@@ -118,6 +118,17 @@ pub fn drop_new_connections(listener: &Socket) -> io::Result<()> {
     listener.attach_filter(&filter).or_else(|_| listener.listen(0))
 }
 
+/// Waits until the kernel has processed every packet that it was processing at the time of the call: a SYN that passed before
+/// [`drop_new_connections`] has a handshake afterwards that [`crate::sys::handshakes`] sees. The kernel processes packets within
+/// read-side critical sections of RCU, and `MEMBARRIER_CMD_GLOBAL` of membarrier(2) waits for their end (`synchronize_rcu()`
+/// of `kernel/sched/membarrier.c`). Returns false where the kernel does not offer the wait.
+#[expect(unsafe_code, reason = "membarrier(2) has no safe wrapper among our crates")]
+pub fn wait_for_packets_in_process() -> bool {
+    let (command, flags, cpu): (libc::c_int, libc::c_uint, libc::c_int) = (libc::MEMBARRIER_CMD_GLOBAL, 0, 0);
+    // SAFETY: the call takes three numbers and no pointer.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, flags, cpu) == 0 }
+}
+
 /// Accepts one connection. Reads and writes use [`recv_now`] and [`send_now`], so the socket stays in blocking mode.
 ///
 /// # Errors

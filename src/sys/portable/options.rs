@@ -118,6 +118,11 @@ pub fn drop_new_connections(listener: &Socket) -> io::Result<()> {
     listener.listen(0)
 }
 
+/// Not offered by this system.
+pub fn wait_for_packets_in_process() -> bool {
+    false
+}
+
 /// Accepts one connection and makes it non-blocking.
 ///
 /// # Errors

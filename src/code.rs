@@ -59,7 +59,7 @@ codes! {
     BAD_SNAPSHOT = 91: "the file is not a snapshot of a host",
     BAD_SETTING = 92: "no prediction depends on the setting",
     BAD_REPORT = 93: "the file is not a report that can be compared",
-    TOO_MANY_RESULTS = 95: "the plan has more results than its limit",
+    TOO_MANY_RESULTS = 95: "there are more results than the limit",
     BAD_FACTOR = 96: "the factor of the experiment cannot be used",
     TOO_MANY_RUNS = 97: "the experiment has more combinations than its limit",
     // Policy and audit

@@ -182,6 +182,7 @@ enum After {
 /// `BINDSCOPE_LONG=1` there are more than 10,000 arrivals right after a rename, and as many after the report of one.
 pub fn a_rename_under_load_is_known() {
     let long = std::env::var("BINDSCOPE_LONG").is_ok_and(|value| value == "1");
+    let (rounds, each) = if long { (220u16, 8) } else { (15, 1) };
     for threads in ["1", "2", "4"] {
         let (host, there) = two_hosts();
         host.wire("eth1", &there, "far1");
@@ -208,7 +209,7 @@ pub fn a_rename_under_load_is_known() {
             }
             let mut truth = HashMap::new();
             let mut names = ["eth0".to_owned(), "eth1".to_owned()];
-            for round in 0..if long { 1800u16 } else { 40 } {
+            for round in 0..rounds {
                 log.skip();
                 let renamed = if round % 3 == 0 {
                     // The names are exchanged.
@@ -227,9 +228,8 @@ pub fn a_rename_under_load_is_known() {
                     if after == After::Report {
                         log.await_names(&renamed);
                     }
-                    for (name, network, index) in
-                        [(&names[0], [192, 0, 2], first), (&names[1], [198, 51, 100], second)]
-                    {
+                    let places = [(&names[0], [192, 0, 2], first), (&names[1], [198, 51, 100], second)];
+                    for (name, network, index) in places.into_iter().cycle().take(2 * each) {
                         let [a, b, c] = network;
                         let to = SocketAddr::from(([a, b, c, 1], 9000 + round % PORTS));
                         let stream = there.run(|| connect(to));

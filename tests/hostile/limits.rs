@@ -366,3 +366,49 @@ fn the_plan_of_a_copy_does_not_load_the_rules_of_this_machine() {
         );
     }
 }
+
+/// The comparison of two audits costs little more than reading them: with `BINDSCOPE_LONG=1` two of 100,000 sockets, else two of
+/// 10,000. In a release build `diff` takes at most three times the time of reading, which `audit --baseline` measures for each of the
+/// two.
+#[test]
+fn a_comparison_costs_little_more_than_reading() {
+    let place = tempfile::tempdir().unwrap();
+    let (code, _) = bounded(place.path(), "an audit", ROOM_FOR_JSON, "audit --format json");
+    assert!(matches!(code, 0..=3), "{code}");
+    let audit = fs::read(place.path().join("out")).unwrap();
+    let mut audit: Value = serde_json::from_slice(&audit).unwrap();
+    let sockets = scaled(100_000);
+    let socket = |number: usize, command: &str| {
+        let (port, address) = (1 + number % 60_000, format!("127.{}.0.1", number / 60_000));
+        json!({"socket": {"listener": null, "protocol": "tcp", "family": "ipv4", "address": address, "port": port,
+            "scope_id": null, "device": null, "v6only": null, "reuse_address": false, "reuse_port": false,
+            "exposure": {"ipv4": "loopback", "ipv6": "none"}},
+            "state": "listen", "netns": 1, "uid": 0, "inode": number, "queue": {"length": 0, "limit": 128},
+            "owners": [{"pid": number, "command": command, "exe": "/usr/bin/server", "user": "root", "unit": null}]})
+    };
+    audit["findings"] = json!([]);
+    let mut write = |name: &str, list: Vec<Value>| {
+        audit["sockets"] = list.into();
+        fs::write(place.path().join(name), audit.to_string()).unwrap();
+    };
+    write("a.json", (0..sockets).map(|number| socket(number, "one")).collect());
+    let other = |number: usize| if number.is_multiple_of(10) { "two" } else { "one" };
+    write("b.json", (0..sockets).map(|number| socket(number, other(number))).collect());
+    let compare = || {
+        let begun = Instant::now();
+        let (code, said) = bounded(place.path(), "a comparison", ROOM_FOR_JSON, "diff a.json b.json");
+        assert_eq!(code, 1, "{said}");
+        begun.elapsed()
+    };
+    // A baseline is read whole, and compared with the few sockets of this host.
+    let read = |name: &str| {
+        let begun = Instant::now();
+        let (_, _) = bounded(place.path(), "reading", ROOM_FOR_JSON, &format!("audit -q --baseline {name}"));
+        begun.elapsed()
+    };
+    let reading = (0..3).map(|_| read("a.json") + read("b.json")).min().unwrap();
+    let comparing = (0..3).map(|_| compare()).min().unwrap();
+    let ratio = comparing.as_secs_f64() / reading.as_secs_f64();
+    eprintln!("{sockets} sockets: reading both {reading:?}, diff {comparing:?}: {ratio:.2} times");
+    assert!(ratio <= if cfg!(debug_assertions) { 6.0 } else { 3.0 }, "{ratio}");
+}

@@ -45,8 +45,8 @@ use support::netns::{Netns, harness};
 use support::program::{bindscope, finish, flat, text};
 use sweep::{
     a_source_that_goes_away_is_no_verdict, a_sweep_comes_from_where_the_kernel_chooses,
-    a_sweep_does_not_meet_itself, every_port_is_swept, others_addresses_are_refused,
-    silence_costs_one_timeout,
+    a_sweep_does_not_meet_itself, every_port_is_swept, foreign_servers_see_an_orderly_end,
+    others_addresses_are_refused, silence_costs_one_timeout,
 };
 
 fn main() -> ExitCode {
@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         ten_thousand_cells_take_seconds,
         every_port_is_swept,
         a_sweep_does_not_meet_itself,
+        foreign_servers_see_an_orderly_end,
         a_sweep_comes_from_where_the_kernel_chooses,
         a_source_that_goes_away_is_no_verdict,
         others_addresses_are_refused,

@@ -1,5 +1,6 @@
 //! `probe --ports`: this host's own ports and addresses, whoever listens there.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
@@ -165,4 +166,28 @@ pub fn silence_costs_one_timeout() {
     assert_eq!(report["summary"]["disagree"], 0);
     let dropped = report["cells"].as_array().unwrap().iter().find(|cell| cell["port"] == 1000).unwrap();
     assert_eq!(dropped["predicted"]["filter"]["verdict"], "drop", "{dropped:#}");
+}
+
+/// A foreign server sees an orderly end of the connection, not a reset: one that says nothing, one that greets, and one whose
+/// greeting is longer than what is read at once.
+pub fn foreign_servers_see_an_orderly_end() {
+    let ns = Netns::new();
+    let servers: Vec<_> = (9300..9303u16)
+        .map(|port| ns.run(|| TcpListener::bind(("127.0.0.1", port))).unwrap())
+        .zip([0, 12, 20_000])
+        .map(|(listener, greeting)| {
+            std::thread::spawn(move || {
+                let (mut client, _) = listener.accept().unwrap();
+                client.write_all(&vec![b'x'; greeting]).unwrap();
+                client.read(&mut [0; 16]).map_err(|error| error.kind())
+            })
+        })
+        .collect();
+    let sweep = ["probe", "--ports", "9300-9302", "--destinations", "127.0.0.1", "--format", "json"];
+    let output = run(&ns, &sweep);
+    exits(&output, 0);
+    assert_eq!(ports(&json(&output), "accepted"), [9300, 9301, 9302]);
+    for server in servers {
+        assert_eq!(server.join().unwrap(), Ok(0));
+    }
 }

@@ -24,6 +24,9 @@ use crate::report::document;
 use crate::sys::{self, InventoryOptions};
 
 mod rehearse;
+#[cfg(feature = "tui")]
+mod view;
+mod view_handle;
 mod watch;
 
 /// A shorter interval or time of watching makes no sense: a look takes some of it.
@@ -67,6 +70,9 @@ pub struct Args {
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", require_equals = true,
           value_parser = time, conflicts_with = "output")]
     watch: Option<Duration>,
+    /// With --watch: a live view of the sockets, their findings and the changes; q ends it
+    #[arg(long, requires = "watch", conflicts_with_all = ["format", "json"])]
+    tui: bool,
     /// End --watch after this time, such as 30s or 5m
     #[arg(long = "for", value_name = "TIME", requires = "watch", value_parser = time)]
     duration: Option<Duration>,

@@ -93,6 +93,8 @@ impl Failure {
 /// Runs `body`; a panic is reported as an internal error with exit code 70.
 pub(super) fn guard(body: impl FnOnce() -> Exit + std::panic::UnwindSafe) -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
+        // A message on the screen of a view would be lost with it.
+        crate::sys::restore_terminal();
         let place = info
             .location()
             .map(|location| format!(" at {}:{}", location.file(), location.line()))

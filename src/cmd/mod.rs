@@ -22,6 +22,8 @@ pub mod init;
 pub mod interfaces;
 pub mod lab;
 pub mod listen;
+#[cfg(feature = "tui")]
+pub mod live;
 pub mod man;
 pub mod overview;
 pub mod plan;

@@ -46,6 +46,7 @@ mod output;
 mod resolve;
 mod signals;
 mod socket_types;
+mod terminal;
 
 /// The decoders of what the kernel says, for `tests/fuzz` alone.
 #[cfg(all(fuzzing, target_os = "linux", not(bindscope_portable)))]
@@ -76,6 +77,8 @@ pub use socket_types::{
     CallerRights, Connecting, Inherited, Interest, InventoryOptions, Notices, Readiness, ServerConnection,
     ServerConnections, TransportState, Visibility,
 };
+pub use terminal::{Heard, Terminal, Waker as TerminalWaker, ask_to_end, has_view, restore_terminal};
+
 pub use system::capabilities::rights;
 pub use system::capture::Capture;
 pub use system::connections::{connections, handshakes};

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::view_handle::ViewHandle;
 use super::{Args, Context, Exit, Failure, Format, Look, Read, style};
 use crate::audit::Report;
 use crate::audit::change::{self, Change};
+use crate::cmd::listen::{RestoredAtEnd, prepare_view as prepare};
 use crate::cmd::now;
 use crate::code::Code;
 use crate::diag::Diagnostic;
@@ -20,6 +22,9 @@ use crate::sys::{self, Monitor, Poller, Signals};
 
 /// A burst of changes is one look: this long after the first of them.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// How soon a key of the view is noticed.
+const KEY: Duration = Duration::from_millis(200);
 
 /// How long the last lines may take to reach a slow reader.
 const LAST_LINES: Duration = Duration::from_millis(500);
@@ -54,6 +59,9 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
             Diagnostic::error(Code::INTERNAL, format!("cannot wait for changes: {error}")),
         )
     };
+    let _restored = args.tui.then_some(RestoredAtEnd);
+    // Before the signals: a second one ends the program at once, and the terminal must be restored before that.
+    let terminal = if args.tui { Some(prepare()?) } else { None };
     let signals = Signals::new().map_err(failed)?;
     let mut poller = Poller::new().map_err(failed)?;
     signals.watch(&poller, 0).map_err(failed)?;
@@ -67,23 +75,38 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
         let message = format!("cannot write to standard output: {error}");
         Failure::new(Exit::Output, Diagnostic::error(Code::OUTPUT_FAILED, message))
     })?;
+    let view = terminal.map(|terminal| ViewHandle::start(terminal, context)).transpose()?;
     let mut output =
-        Output { ndjson: args.format.get() == Format::Ndjson, style: style(args, context), sink };
+        Output { ndjson: args.format.get() == Format::Ndjson, style: style(args, context), sink, view };
     let mut last = Look::new(args, policy, None);
     let mut exit = last.exit(args.fail_on(policy));
-    output.report(&last.report)?;
+    match &output.view {
+        Some(view) => view.look(&last.report, Vec::new()),
+        None => output.report(&last.report)?,
+    }
     let (mut looks, mut changes) = (1u64, 0u64);
     let mut ready = Vec::new();
+    let mut next_look = Instant::now() + interval;
     while output.is_open() && !signals.asked() && !sys::output_closed() {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             break;
         }
-        poller.wait(&mut ready, Some(left.map_or(interval, |left| left.min(interval)))).map_err(failed)?;
+        let mut patience = next_look.saturating_duration_since(Instant::now());
+        if output.view.is_some() {
+            patience = patience.min(KEY);
+        }
+        poller.wait(&mut ready, Some(left.map_or(patience, |left| left.min(patience)))).map_err(failed)?;
         if signals.asked() {
             break;
         }
-        if monitor.as_mut().is_some_and(Monitor::changed) {
+        let changed = monitor.as_mut().is_some_and(Monitor::changed);
+        let asked = output.view.as_ref().is_some_and(ViewHandle::take_refresh);
+        if !changed && !asked && Instant::now() < next_look {
+            continue;
+        }
+        next_look = Instant::now() + interval;
+        if changed {
             std::thread::sleep(SETTLE);
             monitor.as_mut().map(Monitor::changed);
         }
@@ -95,15 +118,17 @@ pub(super) fn run(args: &Args, policy: Option<&Read>, context: &Context) -> Resu
         }
         let time = now().to_string();
         changes += found.len() as u64;
-        for change in &found {
-            output.change(&time, change)?;
-        }
+        output.look(&next.report, &time, &found)?;
         let because = &next.report.incomplete_because;
         if *because != last.report.incomplete_because && !because.is_empty() {
             output.incomplete(&time, because)?;
         }
         last = next;
         exit = exit.worse(last.exit(args.fail_on(policy)));
+    }
+    if output.ends_view() {
+        // Something stays on the screen.
+        output.report(&last.report)?;
     }
     output.summary(&now().to_string(), looks, changes)?;
     output.finish()?;
@@ -115,9 +140,32 @@ struct Output {
     ndjson: bool,
     style: render::audit::Style,
     sink: Sink,
+    view: Option<ViewHandle>,
 }
 
 impl Output {
+    /// Shows the changes since the last look.
+    fn look(&mut self, report: &Report, time: &str, found: &[Change]) -> Result<(), Failure> {
+        let Some(view) = &self.view else {
+            return found.iter().try_for_each(|change| self.change(time, change));
+        };
+        let clock = time.get(11..19).unwrap_or(time);
+        let style = render::audit::Style { color: false, width: usize::MAX, ..self.style };
+        let words =
+            |change| format!("{clock} {}", render::audit::human_change(change, style)).trim_end().to_owned();
+        view.look(report, found.iter().map(words).collect());
+        Ok(())
+    }
+
+    /// Ends the view, if there is one.
+    fn ends_view(&mut self) -> bool {
+        let view = self.view.take();
+        if let Some(view) = &view {
+            view.end();
+        }
+        view.is_some()
+    }
+
     fn report(&mut self, report: &Report) -> Result<(), Failure> {
         if self.ndjson {
             return self.event(&Event::Report { report: &Document::new(Schema::Audit, report) });
@@ -136,6 +184,9 @@ impl Output {
     }
 
     fn incomplete(&mut self, time: &str, because: &[String]) -> Result<(), Failure> {
+        if self.view.is_some() {
+            return Ok(());
+        }
         if self.ndjson {
             return self.event(&Event::Incomplete { time, because });
         }
@@ -169,6 +220,9 @@ impl Output {
 
     /// Whether what is written is read, as far as is known.
     fn is_open(&self) -> bool {
+        if self.view.as_ref().is_some_and(ViewHandle::is_closed) {
+            return false;
+        }
         let losses = self.sink.losses();
         !losses.closed && losses.error.is_none()
     }

@@ -7,6 +7,9 @@ mod reconcile;
 mod reporter;
 mod sandbox;
 mod sockets;
+#[cfg(feature = "tui")]
+pub(super) mod view;
+mod view_handle;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +18,7 @@ use crate::cmd::format_args::FormatArgs;
 use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::model::Snapshot;
-use crate::model::confinement::Needs;
+use crate::model::confinement::{Confinement, Needs};
 use crate::profile::{Profile, duration};
 use crate::record::event::{Event, Listening, SCHEMA, Started};
 use crate::record::time::Time;
@@ -27,6 +30,8 @@ use super::{Context, Exit, Failure};
 use output::Format;
 use reconcile::Reconciler;
 use reporter::Reporter;
+use view_handle::ViewHandle;
+pub(super) use view_handle::prepare as prepare_view;
 
 /// How long the last lines may take to reach a slow reader.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -59,6 +64,9 @@ pub struct Args {
     /// End with exit code 4 unless every socket could be opened
     #[arg(long)]
     require_all: bool,
+    /// Show a live view: who arrives where, the last arrivals, and the reason for each value; q ends it
+    #[arg(long)]
+    tui: bool,
     /// Keep all rights after binding, instead of giving up those that are not needed any more
     #[arg(long)]
     keep_privileges: bool,
@@ -82,6 +90,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
                 .help("`plan`, `probe` and `lab run` run the experiment"),
         );
     }
+    // Before the signals: a second one ends the program at once, and the terminal must be restored before that.
+    let _restored = args.tui.then_some(RestoredAtEnd);
+    let terminal = if args.tui { Some(view_handle::prepare()?) } else { None };
     let signals =
         Signals::with_reopen().map_err(|error| environment(format!("cannot take signals: {error}")))?;
     sys::raise_file_limit();
@@ -106,6 +117,18 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         host: host.host.clone(),
         profile: profile.name.clone(),
     }));
+    let mut of_view = None;
+    if let Some(terminal) = terminal {
+        // Before the confinement, after which the terminal could not be opened.
+        let summary = match args.output {
+            Some(_) => Some(output::open(None, args.keep_privileges)?.0),
+            None => None,
+        };
+        let (view, confinement) =
+            ViewHandle::start(terminal, &profile.name, &host, !args.keep_privileges, context)?;
+        of_view = confinement;
+        reporter.shows_in(view, summary);
+    }
     let opened = sockets::all(&profile, &host, inherited.unwrap_or_default(), &mut reporter)?;
     let (sockets, failed, waiting) = (opened.endpoints.len(), opened.failed, opened.waiting);
     let reconciler = Reconciler::new(&profile, &opened);
@@ -118,8 +141,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         ..sandbox::needs(&profile, &host, |listener| reconciler.may_open(listener))
     };
     // Before any other thread is started: those inherit it.
-    let confinement =
-        (!args.keep_privileges).then(|| sandbox::process(&needs(&reconciler), of_sink, &mut reporter));
+    let confinement = (!args.keep_privileges).then(|| {
+        let others = [of_sink, of_view].into_iter().flatten().reduce(Confinement::weaker);
+        sandbox::process(&needs(&reconciler), others, &mut reporter)
+    });
     // From `listening` on, changes of the network are told; those of before are taken in silently.
     let read = Some(InitialNetwork { monitor, snapshot: host.clone() });
     let acceptor = (!idle).then(|| Acceptor::new(opened.endpoints, args.threads.into(), args.count, read));
@@ -194,6 +219,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             Ok(result.worse(Exit::Output))
         }
         Ok(()) => Ok(result),
+    }
+}
+
+/// Restores the terminal of a view when a command returns, also with a failure.
+pub(super) struct RestoredAtEnd;
+
+impl Drop for RestoredAtEnd {
+    fn drop(&mut self) {
+        sys::restore_terminal();
     }
 }
 

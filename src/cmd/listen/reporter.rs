@@ -24,6 +24,7 @@ use crate::sys;
 use super::accept_queue::Pressure;
 use super::messages;
 use super::output::Format;
+use super::view_handle::ViewHandle;
 
 /// Minimum time between two reports of the same problem.
 const COMPLAINT_REST: Duration = Duration::from_secs(10);
@@ -55,6 +56,9 @@ pub(super) struct Reporter<'a> {
     log: Option<PathBuf>,
     /// When gathered lines are to be written.
     writes: Option<Instant>,
+    view: Option<ViewHandle>,
+    /// Where the summary goes after a view, if the lines go to a file.
+    summary: Option<Sink>,
 }
 
 /// What the reporters of all threads share: columns that line up, and complaints that are not made twice.
@@ -76,7 +80,12 @@ impl<'a> Reporter<'a> {
     pub(super) fn clone_for_thread(&self) -> Reporter<'a> {
         let common = Arc::clone(&self.common);
         let reporter = Reporter::with(self.format, self.sink.clone_for_thread(), self.context, common);
-        Reporter { history: self.history.for_thread(), ..reporter }
+        Reporter {
+            history: self.history.for_thread(),
+            view: self.view.clone(),
+            log: self.log.clone(),
+            ..reporter
+        }
     }
 
     fn with(format: Format, sink: Sink, context: &'a Context, common: Arc<Mutex<Common>>) -> Reporter<'a> {
@@ -93,12 +102,24 @@ impl<'a> Reporter<'a> {
             serving: false,
             log: None,
             writes: None,
+            view: None,
+            summary: None,
         }
     }
 
     /// Lets SIGHUP open this file again.
     pub(super) fn reopens(&mut self, log: &Path) {
         self.log = Some(log.to_owned());
+    }
+
+    /// Shows everything in a view from now on. Lines go to the file of `-o` only, and then the summary also to `summary`.
+    pub(super) fn shows_in(&mut self, view: ViewHandle, summary: Option<Sink>) {
+        (self.view, self.summary) = (Some(view), summary);
+    }
+
+    /// Whether lines are written: not while a view has the terminal to which they would go.
+    fn writes_lines(&self) -> bool {
+        self.view.is_none() || self.log.is_some()
     }
 
     /// Adds what another thread has counted, after its last lines.
@@ -131,8 +152,18 @@ impl<'a> Reporter<'a> {
             }
             _ => {}
         }
+        if let Some(view) = &self.view {
+            view.event(event);
+        }
         if self.format == Format::Html {
             self.history.event(event);
+            return;
+        }
+        // What precedes the first socket is shown before the view, and the summary after it.
+        let is_end = matches!(event, Event::Summary(_));
+        if !self.writes_lines() && !is_end {
+            // The columns of the summary follow what was bound.
+            let _ = lock(&self.common).live.event(event);
             return;
         }
         self.sink.line(false, |out| match self.format {
@@ -157,6 +188,12 @@ impl<'a> Reporter<'a> {
     /// Prints a message on standard error. While connections are accepted, a slow reader is not waited for: the event
     /// has its line in the output as well.
     fn say(&self, problem: &Diagnostic) {
+        if let Some(view) = &self.view
+            && sys::has_view()
+        {
+            view.message(problem);
+            return;
+        }
         let patience = if self.serving { Duration::ZERO } else { BEFORE_ARRIVALS };
         let _ = self.context.say_within(problem, patience);
     }
@@ -203,6 +240,9 @@ impl<'a> Reporter<'a> {
     /// # Errors
     /// The problem when anything could not be written, but for a closed pipe.
     pub(super) fn finish(mut self, patience: Duration) -> Result<(), Diagnostic> {
+        if let Some(view) = &self.view {
+            view.end();
+        }
         let unreported = lock(&self.common).pressure.unreported();
         for (listener, fullest) in unreported {
             self.tell_queue(&listener, fullest);
@@ -212,7 +252,13 @@ impl<'a> Reporter<'a> {
         let dropped = self.sink.losses().dropped;
         let summary = self.tally.summary(dropped);
         let total = summary.accepted + summary.datagrams;
-        self.event(&Event::Summary(summary));
+        let summary = Event::Summary(summary);
+        if let Some(mut sink) = self.summary.take() {
+            let text = lock(&self.common).live.event(&summary);
+            sink.line(false, |out| out.extend_from_slice(text.as_bytes()));
+            let _ = sink.finish(patience);
+        }
+        self.event(&summary);
         if self.format == Format::Html {
             let page = html::page(&[html::Part::Listen(&self.history)]);
             self.sink.line(false, |out| out.extend_from_slice(page.as_bytes()));
@@ -225,6 +271,10 @@ impl<'a> Reporter<'a> {
             );
             let problem = Diagnostic::warning(Code::OUTPUT_FAILED, message);
             let _ = self.context.say_within(&problem.help("write to a file with -o FILE"), patience);
+        }
+        if self.view.as_ref().is_some_and(ViewHandle::has_failed) {
+            return Err(Diagnostic::error(Code::INTERNAL, "the live view failed")
+                .help("leave --tui out; arrivals are counted all the same"));
         }
         match losses.error {
             Some(error) if !losses.closed => Err(Diagnostic::error(
@@ -285,7 +335,13 @@ impl<'a> Reporter<'a> {
                 }
                 // Standard error may be a pipe without a reader. The message is then repeated when there is space
                 // again.
-                let said = self.context.say_within(&problem, Duration::ZERO);
+                let said = match &self.view {
+                    Some(view) if sys::has_view() => {
+                        view.message(&problem);
+                        true
+                    }
+                    _ => self.context.say_within(&problem, Duration::ZERO),
+                };
                 common.complaints.insert(kind, (now, if said { 0 } else { times }));
             }
         }
@@ -296,8 +352,14 @@ impl Observer for Reporter<'_> {
     fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>, at: Option<SystemTime>) {
         self.tally.arrival(arrival);
         let time = Time::new(at.unwrap_or_else(SystemTime::now));
+        if let Some(view) = &self.view {
+            view.arrival(time, arrival, datagram, false);
+        }
         if self.format == Format::Html {
             return self.history.arrival(time, arrival);
+        }
+        if !self.writes_lines() {
+            return;
         }
         self.sink.line(true, |out| match self.format {
             Format::Human => lock(&self.common).live.arrival(out, time, arrival, datagram),
@@ -310,8 +372,14 @@ impl Observer for Reporter<'_> {
         self.tally.arrival(arrival);
         self.tally.over_limit(&arrival.listener);
         let time = Time::new(at.unwrap_or_else(SystemTime::now));
+        if let Some(view) = &self.view {
+            view.arrival(time, arrival, None, true);
+        }
         if self.format == Format::Html {
             return self.history.arrival(time, arrival);
+        }
+        if !self.writes_lines() {
+            return;
         }
         self.sink.line(true, |out| match self.format {
             Format::Human => lock(&self.common).live.over_limit(out, time, arrival),
@@ -401,7 +469,11 @@ impl Observer for Reporter<'_> {
             self.writes = Some(now + GATHER);
         }
         self.tell_dropped();
-        if self.sink.closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(None) }
+        if self.sink.closed() || self.view.as_ref().is_some_and(ViewHandle::is_closed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(None)
+        }
     }
 }
 

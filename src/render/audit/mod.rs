@@ -35,6 +35,12 @@ pub fn json(report: &Report, out: impl io::Write) -> io::Result<()> {
     crate::report::json::write(out, &Document::new(Schema::Audit, report), 2)
 }
 
+/// Protocol and address, who can reach it, and its owners. Escaped.
+#[must_use]
+pub fn words_of(socket: &ListeningSocket) -> [String; 3] {
+    [format!("{} {}", socket.view.protocol, address(socket)), families(socket), owners(socket)]
+}
+
 /// Address and port with device or zone: `0.0.0.0:80`, `[::]:80%eth0`, `[fe80::1%eth0]:80`. Escaped.
 fn address(socket: &ListeningSocket) -> String {
     let view = &socket.view;

@@ -41,6 +41,11 @@ mod linux;
 #[cfg(not(all(target_os = "linux", not(bindscope_portable))))]
 mod portable;
 
+/// The decoder of Windows' tables, whose tests run everywhere.
+#[cfg(all(test, target_os = "linux", not(bindscope_portable)))]
+#[path = "portable/socket_tables.rs"]
+mod socket_tables;
+
 mod output;
 #[cfg(unix)]
 mod resolve;

@@ -4,6 +4,7 @@
 mod host;
 mod pages;
 mod predictor;
+mod ruleset;
 mod shell;
 
 use std::net::SocketAddr;
@@ -12,9 +13,8 @@ use std::sync::Arc;
 use bindscope::audit::{self, Site};
 use bindscope::diag::{self, Diagnostic};
 use bindscope::model::{
-    Document, HostReport, Schema,
-    Arrival, ClientPorts, Evidence, Family, IfName, Ingress, ListeningSocket, Owner, Protocol, Snapshot,
-    SocketState,
+    Arrival, ClientPorts, Document, Evidence, Family, HostReport, IfName, Ingress, ListeningSocket, Owner,
+    Protocol, Schema, Snapshot, SocketState,
 };
 use bindscope::plan::bind_check::Rights;
 use bindscope::plan::bind_forms::each_form;
@@ -30,6 +30,7 @@ use bindscope::{escape, lab, render, reply};
 
 pub use pages::pages;
 pub use predictor::predictor;
+pub use ruleset::ruleset;
 pub use shell::shell;
 
 /// Every target by its name.
@@ -46,6 +47,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("proc", proc),
     ("profile", profile),
     ("reports", reports),
+    ("ruleset", ruleset),
     ("shell", shell),
     ("snapshot", snapshot),
     ("sock_diag", sock_diag),

@@ -7,10 +7,10 @@ use super::assert_plain;
 
 /// The elements that a page has.
 const ELEMENTS: &[&str] = &[
-    "a", "article", "b", "body", "caption", "code", "dd", "del", "desc", "details", "div", "dl", "dt", "fieldset", "footer", "g", "h1",
-    "h2", "h3", "head", "header", "html", "input", "ins", "label", "legend", "li", "main", "meta", "nav", "ol", "p", "path", "pre",
-    "rect", "section", "small", "span", "strong", "style", "summary", "svg", "table", "tbody", "td", "text", "th", "thead", "title",
-    "tr", "ul",
+    "a", "article", "b", "body", "caption", "code", "dd", "del", "desc", "details", "div", "dl", "dt",
+    "fieldset", "footer", "g", "h1", "h2", "h3", "head", "header", "html", "input", "ins", "label", "legend",
+    "li", "main", "meta", "nav", "ol", "p", "path", "pre", "rect", "section", "small", "span", "strong",
+    "style", "summary", "svg", "table", "tbody", "td", "text", "th", "thead", "title", "tr", "ul",
 ];
 
 /// Elements without an end.
@@ -25,8 +25,11 @@ pub fn pages(data: &[u8]) {
     let part = match &shown {
         Shown::Reach(report) => {
             let picture = html::svg(report);
-            let tree = roxmltree::Document::parse(&picture).unwrap_or_else(|error| panic!("{error}: {picture}"));
-            assert!(tree.root_element().has_tag_name("svg") || tree.root_element().tag_name().name() == "svg");
+            let tree =
+                roxmltree::Document::parse(&picture).unwrap_or_else(|error| panic!("{error}: {picture}"));
+            assert!(
+                tree.root_element().has_tag_name("svg") || tree.root_element().tag_name().name() == "svg"
+            );
             let flowchart = html::mermaid(report);
             assert_plain(&flowchart);
             assert!(flowchart.lines().all(|line| line.matches('"').count() <= 2), "{flowchart}");
@@ -49,7 +52,11 @@ fn assert_whole(page: &str) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = page;
     while let Some(at) = rest.find('<') {
-        assert!(!rest[..at].contains('>') || open.last() == Some(&"style"), "a text has a >: {}", &rest[..at]);
+        assert!(
+            !rest[..at].contains('>') || open.last() == Some(&"style"),
+            "a text has a >: {}",
+            &rest[..at]
+        );
         let end = rest[at..].find('>').map(|end| at + end).expect("an element ends");
         let element = &rest[at + 1..end];
         rest = &rest[end + 1..];

@@ -167,10 +167,10 @@ fn unsupported(factor: &Factor, command: Command, fixed_network: bool) -> Option
 /// An experiment is written in these formats.
 pub(super) fn check_format(format: Format) -> Result<(), Failure> {
     match format {
-        Format::Human | Format::Json | Format::Csv => Ok(()),
+        Format::Human | Format::Json | Format::Csv | Format::Html => Ok(()),
         _ => {
             let problem =
-                Diagnostic::error(Code::COMMAND_LINE, "an experiment is written as human, json or csv");
+                Diagnostic::error(Code::COMMAND_LINE, "an experiment is written as human, json, csv or html");
             Err(Failure::usage(vec![problem.help("choose one of them with --format")]))
         }
     }
@@ -255,6 +255,7 @@ fn written(
             String::from_utf8(json).unwrap_or_default()
         }
         Format::Csv => render::experiment::csv(document),
+        Format::Html => render::html::page(&[render::html::Part::Experiment(&document.body)]),
         _ => {
             render::experiment::human(document, context.color && !to_file, context.width, context.verbose > 0)
         }

@@ -78,6 +78,7 @@ fn part(document: &Shown) -> Part<'_> {
         Shown::Audit(sheet) => Part::Audit(sheet),
         Shown::Diff(comparison) => Part::Diff(comparison),
         Shown::Listen(history) => Part::Listen(history),
+        Shown::Experiment(experiment) => Part::Experiment(experiment),
     }
 }
 

@@ -48,6 +48,32 @@ pub fn human(
     out
 }
 
+/// Pairs whose result depends on a factor, grouped by equal outcomes: the largest groups first.
+pub(super) fn groups(body: &Experiment) -> Vec<Vec<&Effect<CellSubject, CellOutcome>>> {
+    type Key<'a> = (&'a [String], Vec<(&'a Values, CellOutcome)>);
+    let mut groups: Vec<Vec<&Effect<CellSubject, CellOutcome>>> = Vec::new();
+    let mut known: HashMap<Key<'_>, usize> = HashMap::new();
+    for effect in body.effects.iter().filter(|effect| !effect.decided_by.is_empty()) {
+        let ingress = only_ingress(effect);
+        let rows = effect.outcomes.iter().map(|row| {
+            let mut outcome = CellOutcome { why: None, ..row.outcome.clone() };
+            // An interface that no factor changes is shown with the pair.
+            outcome.ingress = outcome.ingress.filter(|_| ingress.is_none());
+            (&row.values, outcome)
+        });
+        let key = (effect.decided_by.as_slice(), rows.collect());
+        let next = groups.len();
+        let group = *known.entry(key).or_insert(next);
+        match groups.get_mut(group) {
+            Some(group) => group.push(effect),
+            None => groups.push(vec![effect]),
+        }
+    }
+    // The most pairs first; then in the order of the pairs.
+    groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
+    groups
+}
+
 struct Text<'a> {
     paint: Paint,
     width: usize,
@@ -117,7 +143,7 @@ impl Text<'_> {
             return;
         }
         let pass = |outcome: &VerdictOutcome| outcome.verdict == Verdict::Pass;
-        for condition in self.conditions(verdict, &pass) {
+        for condition in conditions(self.all, verdict, &pass) {
             self.under(out, 2, &format!("they hold with {condition}"));
         }
         for change in verdict.changes.iter().filter(|change| pass(&change.from) != pass(&change.to)) {
@@ -160,30 +186,10 @@ impl Text<'_> {
 
     /// Pairs whose result depends on a factor; those with the same outcomes share one entry.
     fn effects(&self, out: &mut String, body: &Experiment) {
-        type Key<'a> = (&'a [String], Vec<(&'a Values, CellOutcome)>);
-        let mut groups: Vec<Vec<&Effect<CellSubject, CellOutcome>>> = Vec::new();
-        let mut known: HashMap<Key<'_>, usize> = HashMap::new();
-        for effect in body.effects.iter().filter(|effect| !effect.decided_by.is_empty()) {
-            let ingress = only_ingress(effect);
-            let rows = effect.outcomes.iter().map(|row| {
-                let mut outcome = CellOutcome { why: None, ..row.outcome.clone() };
-                // An interface that no factor changes is shown with the pair.
-                outcome.ingress = outcome.ingress.filter(|_| ingress.is_none());
-                (&row.values, outcome)
-            });
-            let key = (effect.decided_by.as_slice(), rows.collect());
-            let next = groups.len();
-            let group = *known.entry(key).or_insert(next);
-            match groups.get_mut(group) {
-                Some(group) => group.push(effect),
-                None => groups.push(vec![effect]),
-            }
-        }
+        let groups = groups(body);
         if groups.is_empty() {
             return;
         }
-        // The most pairs first; then in the order of the pairs.
-        groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
         self.heading(out, "WHAT DECIDES THE RESULTS");
         let most = if self.verbose { groups.len() } else { MOST_GROUPS };
         for group in groups.iter().take(most) {
@@ -194,11 +200,7 @@ impl Text<'_> {
             for line in pair_lines(group) {
                 self.under(out, 2, &line);
             }
-            let fixed = only_ingress(first).is_some();
-            self.outcomes(out, first, &|outcome: &CellOutcome| {
-                let ingress = outcome.ingress.clone().filter(|_| !fixed);
-                CellOutcome { ingress, ..outcome.clone() }.to_string()
-            });
+            self.outcomes(out, first, &result_text(first));
         }
         let left: usize = groups.iter().skip(most).map(Vec::len).sum();
         if left > 0 {
@@ -220,7 +222,7 @@ impl Text<'_> {
                 continue;
             }
             let same = |outcome: &O| text(outcome) == name;
-            let conditions = self.conditions(effect, &same);
+            let conditions = conditions(self.all, effect, &same);
             self.under(out, 4, &format!("{name}: {}", conditions.join("; or ")));
             shown.push(name);
         }
@@ -326,49 +328,50 @@ impl Text<'_> {
         let words: Vec<String> = factors.map(|(key, value)| printable(&format!("{key} = {value}"))).collect();
         words.join(", ")
     }
+}
 
-    /// The values of the deciding factors that lead to an outcome; one text for each part of the combinations.
-    fn conditions<S, O>(&self, effect: &Effect<S, O>, wanted: &dyn Fn(&O) -> bool) -> Vec<String> {
-        let factors: Vec<&FactorReport> =
-            self.all.iter().filter(|factor| effect.decided_by.contains(&factor.key)).collect();
-        let grid = Grid::new(factors.iter().map(|factor| factor.values.len()).collect());
-        let mut pattern = vec![None; grid.size()];
-        for row in &effect.outcomes {
-            let place = |factor: &&FactorReport| {
-                let value = row.values.get(&factor.key)?;
-                factor.values.iter().position(|other| other == value)
-            };
-            let Some(values) = factors.iter().map(place).collect::<Option<Vec<usize>>>() else { continue };
-            if let Some(place) = pattern.get_mut(grid.run(&values)) {
-                *place = Some(u32::from(wanted(&row.outcome)));
-            }
+/// The values of the deciding factors that lead to an outcome; one text for each part of the combinations.
+pub(super) fn conditions<S, O>(
+    all: &[FactorReport],
+    effect: &Effect<S, O>,
+    wanted: &dyn Fn(&O) -> bool,
+) -> Vec<String> {
+    let factors: Vec<&FactorReport> =
+        all.iter().filter(|factor| effect.decided_by.contains(&factor.key)).collect();
+    let grid = Grid::new(factors.iter().map(|factor| factor.values.len()).collect());
+    let mut pattern = vec![None; grid.size()];
+    for row in &effect.outcomes {
+        let place = |factor: &&FactorReport| {
+            let value = row.values.get(&factor.key)?;
+            factor.values.iter().position(|other| other == value)
+        };
+        let Some(values) = factors.iter().map(place).collect::<Option<Vec<usize>>>() else { continue };
+        if let Some(place) = pattern.get_mut(grid.run(&values)) {
+            *place = Some(u32::from(wanted(&row.outcome)));
         }
-        let parts = analysis::parts(&grid, &pattern, 1);
-        parts
-            .into_iter()
-            .map(|part| {
-                let words = factors.iter().zip(part).filter_map(|(factor, values)| {
-                    if values.len() == factor.values.len() {
-                        return None;
-                    }
-                    let names: Vec<&str> = values
-                        .iter()
-                        .filter_map(|&value| factor.values.get(value))
-                        .map(String::as_str)
-                        .collect();
-                    let names =
-                        if names.len() == 1 { names.concat() } else { format!("({})", names.join(" or ")) };
-                    Some(printable(&format!("{} = {names}", factor.key)))
-                });
-                let words: Vec<String> = words.collect();
-                if words.is_empty() { "always".to_owned() } else { words.join(" and ") }
-            })
-            .collect()
     }
+    let parts = analysis::parts(&grid, &pattern, 1);
+    parts
+        .into_iter()
+        .map(|part| {
+            let words = factors.iter().zip(part).filter_map(|(factor, values)| {
+                if values.len() == factor.values.len() {
+                    return None;
+                }
+                let names: Vec<&str> =
+                    values.iter().filter_map(|&value| factor.values.get(value)).map(String::as_str).collect();
+                let names =
+                    if names.len() == 1 { names.concat() } else { format!("({})", names.join(" or ")) };
+                Some(printable(&format!("{} = {names}", factor.key)))
+            });
+            let words: Vec<String> = words.collect();
+            if words.is_empty() { "always".to_owned() } else { words.join(" and ") }
+        })
+        .collect()
 }
 
 /// The fewest values that turn one outcome into another.
-fn change_text<O>(change: &SmallestChange<O>, text: &dyn Fn(&O) -> String) -> String {
+pub(super) fn change_text<O>(change: &SmallestChange<O>, text: &dyn Fn(&O) -> String) -> String {
     let changed: Vec<String> = change
         .changed
         .iter()
@@ -395,8 +398,17 @@ fn only_ingress(effect: &Effect<CellSubject, CellOutcome>) -> Option<&IfName> {
     all.all(|other| other == first).then_some(first)
 }
 
+/// The results of an effect in words; an interface that is the same in all of them is shown with the pairs.
+pub(super) fn result_text(effect: &Effect<CellSubject, CellOutcome>) -> impl Fn(&CellOutcome) -> String {
+    let fixed = only_ingress(effect).is_some();
+    move |outcome: &CellOutcome| {
+        let ingress = outcome.ingress.clone().filter(|_| !fixed);
+        CellOutcome { ingress, ..outcome.clone() }.to_string()
+    }
+}
+
 /// The pairs of a group: a line for each source, protocol, port and ingress interface.
-fn pair_lines(group: &[&Effect<CellSubject, CellOutcome>]) -> Vec<String> {
+pub(super) fn pair_lines(group: &[&Effect<CellSubject, CellOutcome>]) -> Vec<String> {
     let mut lines: Vec<(String, Option<&IfName>, Vec<String>)> = Vec::new();
     for effect in group {
         let cell = &effect.subject.cell;
@@ -415,7 +427,7 @@ fn pair_lines(group: &[&Effect<CellSubject, CellOutcome>]) -> Vec<String> {
     lines.into_iter().map(line).collect()
 }
 
-fn bind_text(outcome: &BindsOutcome) -> String {
+pub(super) fn bind_text(outcome: &BindsOutcome) -> String {
     let mut text = match (outcome.open, outcome.sockets) {
         (_, 0) => return "no socket".to_owned(),
         (open, all) if open == all => "open".to_owned(),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::experiment::Experiment;
 use super::matrix::Report;
 use super::report_diff::Comparison;
 use crate::audit::sheet::Sheet;
@@ -25,8 +26,15 @@ pub const COMPARABLE: [Schema; 6] =
     [Schema::Plan, Schema::Probe, Schema::Lab, Schema::Experiment, Schema::Audit, Schema::Interfaces];
 
 /// The documents that a page can show.
-pub const SHOWN: [Schema; 6] =
-    [Schema::Plan, Schema::Probe, Schema::Lab, Schema::Audit, Schema::Diff, Schema::Listen];
+pub const SHOWN: [Schema; 7] = [
+    Schema::Plan,
+    Schema::Probe,
+    Schema::Lab,
+    Schema::Audit,
+    Schema::Diff,
+    Schema::Listen,
+    Schema::Experiment,
+];
 
 /// Why a file is not taken as a document.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +135,8 @@ pub enum Shown {
     Diff(Comparison),
     /// The events of `listen`.
     Listen(Box<History>),
+    /// An experiment.
+    Experiment(Box<HostReport<Experiment>>),
 }
 
 /// Reads a document that a page can show: JSON, or the NDJSON of `listen`.
@@ -141,6 +151,7 @@ pub fn read_shown(bytes: &[u8]) -> Result<Shown, ReadError> {
     Ok(match schema {
         Schema::Audit => Shown::Audit(Box::new(read(&[schema], bytes)?.body)),
         Schema::Diff => Shown::Diff(read(&[schema], bytes)?.body.body),
+        Schema::Experiment => Shown::Experiment(Box::new(read(&[schema], bytes)?.body)),
         Schema::Listen => Shown::Listen(Box::new(read_history(bytes)?)),
         _ => Shown::Reach(Box::new(read(&[schema], bytes)?)),
     })

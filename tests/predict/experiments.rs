@@ -47,6 +47,8 @@ pub fn an_experiment_is_shown_in_every_format() {
     // One row for each combination and pair, and the heading.
     let pairs = document["effects"].as_array().unwrap().len();
     assert_eq!(csv.lines().count(), 1 + 12 * pairs);
+    let page = text(&planned(&["v6only-experiment", "--format", "html"], "80")).0;
+    assert!(page.contains("What decides the results") && !page.contains("<script"), "{page}");
     for format in ["markdown", "junit", "github"] {
         exits(&planned(&["v6only-experiment", "--format", format], "80"), 2);
     }

@@ -28,6 +28,9 @@ const MOST_NETWORKS: usize = 8;
 /// Descriptors that a network and its connections may need.
 const DESCRIPTORS: usize = 1024;
 
+/// Protocols and ports that clients try.
+type Services = Vec<(Protocol, u16)>;
+
 /// Combinations that one network runs, one after the other.
 struct Batch {
     chosen: Chosen,
@@ -89,7 +92,7 @@ fn batches(
     design: &Design,
     args: &Args,
     collector: &mut crate::report::experiment::Collector,
-) -> Result<(Vec<Batch>, Vec<(Protocol, u16)>), Failure> {
+) -> Result<(Vec<Batch>, Services), Failure> {
     type Key = (Option<String>, BTreeMap<String, String>, Option<crate::profile::Lab>);
     let mut groups: Vec<(Key, Batch)> = Vec::new();
     let mut problems = Vec::new();

@@ -6,6 +6,7 @@
 mod audit;
 mod crossing;
 mod diff;
+mod experiment;
 mod listen;
 mod mermaid;
 mod picture;
@@ -23,6 +24,7 @@ use crate::code::Code;
 use crate::escape::printable;
 use crate::model::{Host, HostReport};
 use crate::record::history::History;
+use crate::report::experiment::Experiment;
 use crate::report::matrix::Report;
 use crate::report::report_diff::Comparison;
 
@@ -43,6 +45,8 @@ pub enum Part<'a> {
     Diff(&'a Comparison),
     /// What `listen` recorded.
     Listen(&'a History),
+    /// An experiment.
+    Experiment(&'a HostReport<Experiment>),
 }
 
 /// How a document judges, from the worst.
@@ -116,6 +120,7 @@ pub fn page(parts: &[Part<'_>]) -> String {
                 Part::Audit(sheet) => audit::section(sheet, &id),
                 Part::Diff(comparison) => diff::section(comparison, &id),
                 Part::Listen(history) => listen::section(history, &id),
+                Part::Experiment(experiment) => experiment::section(experiment, &id),
             }
         })
         .collect();

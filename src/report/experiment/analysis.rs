@@ -94,7 +94,7 @@ pub fn deciding(grid: &Grid, pattern: &[Option<u32>]) -> Vec<usize> {
         stride /= size;
         // Combinations that differ in this factor alone are `stride` apart.
         single[factor] = (0..pattern.len()).any(|run| {
-            (run / stride) % size != 0
+            !(run / stride).is_multiple_of(size)
                 && match (pattern[run], pattern[first_of_line(pattern, run, stride, size)]) {
                     (Some(here), Some(first)) => here != first,
                     _ => false,

@@ -338,6 +338,9 @@ impl<S: Clone + Ord, O: Clone + Eq + Hash> Table<S, O> {
     }
 }
 
+/// The deciding factors of a pattern, and its smallest steps.
+type Decision = (Vec<usize>, Vec<Step>);
+
 /// Collects the reports of an experiment.
 pub struct Collector {
     grid: Grid,
@@ -463,20 +466,17 @@ impl Collector {
 
     /// What decides each property of a table. `alike` gives equal numbers to outcomes that count as the same, and combines two of
     /// them.
-    fn effects<S: Clone, O: Clone + Eq + Hash>(
+    fn effects<S: Clone + Ord, O: Clone + Eq + Hash>(
         &self,
         table: Table<S, O>,
         alike: fn(&O) -> O,
-    ) -> Vec<Effect<S, O>>
-    where
-        S: Ord,
-    {
+    ) -> Vec<Effect<S, O>> {
         // The outcomes without what makes no difference.
         let mut reduced: Interner<O> = Interner::new();
         let numbers: Vec<u32> =
             table.outcomes.values.iter().map(|outcome| reduced.number(alike(outcome))).collect();
         let number = |full: u32| usize::try_from(full).ok().and_then(|full| numbers.get(full)).copied();
-        let mut known: FxHashMap<Vec<Option<u32>>, (Vec<usize>, Vec<Step>)> = HashMap::default();
+        let mut known: FxHashMap<Vec<Option<u32>>, Decision> = HashMap::default();
         let mut effects = Vec::with_capacity(table.patterns.len());
         for (subject, full) in table.patterns {
             let pattern: Vec<Option<u32>> = full.iter().map(|full| full.and_then(number)).collect();

@@ -60,7 +60,7 @@ fn foreign(socket: &ListeningSocket) -> Foreign {
         Some(owner) => format!("{} (pid {}, {})", escape(&owner.command), owner.pid, socket.view),
         None => format!("another program ({})", socket.view),
     };
-    Foreign { view: socket.view.clone(), uid: socket.uid, name, state: socket.state }
+    Foreign { view: socket.view.clone(), uid: socket.uid, name, state: socket.state, peer_port: None }
 }
 
 /// Predicts every bind of a profile on a host, and which source reaches which socket. Opens no socket.
@@ -105,6 +105,7 @@ pub(crate) fn add_port_holders(host: &mut TargetHost, sockets: &[SocketSpec]) {
         uid: holder.socket.uid,
         state: holder.socket.state,
         name: holder.summary(),
+        peer_port: holder.peer.map(|peer| peer.port()),
     }));
 }
 

@@ -46,4 +46,8 @@ pub(super) fn lost(
         let help = format!("`bindscope explain {}`", one.why);
         findings.push(Finding::new(Code::ANSWERS_LOST, Severity::Note, None, message).help(help));
     }
+    for one in reach::barred(host, local, &services) {
+        let finding = Finding::new(Code::ANSWERS_LOST, Severity::Note, None, one.to_string());
+        findings.push(finding.help("`ip rule` and `ip route show table all` list the rules and routes"));
+    }
 }

@@ -108,6 +108,7 @@ fn rows(site: &Site, prefixes: usize) -> std::result::Result<HashMap<usize, Vec<
             uid: socket.uid,
             name: String::new(),
             state: socket.state,
+            peer_port: None,
         })
         .collect();
     let local = LocalAddresses::new(&site.host);

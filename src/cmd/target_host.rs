@@ -170,7 +170,8 @@ pub fn change(snapshot: &mut Snapshot, setting: &str, value: i64) -> Result<(), 
                 | "ipv4.rp_filter"
                 | "ipv4.arp_ignore"
                 | "ipv4.arp_filter"
-                | "ipv4.accept_local" => {}
+                | "ipv4.accept_local"
+                | "ipv4.src_valid_mark" => {}
                 // The kernel takes the addresses away, and with them their local routes.
                 "ipv6.disable_ipv6" if value != 0 => {
                     let index = found.index;
@@ -199,7 +200,7 @@ pub fn change(snapshot: &mut Snapshot, setting: &str, value: i64) -> Result<(), 
 fn without_effect(setting: &str) -> Diagnostic {
     let problem = Diagnostic::error(Code::BAD_SETTING, format!("no prediction depends on {setting}"));
     problem.help(format!(
-        "those that matter: {}, and net.ipv4.conf.IF.{{rp_filter,arp_ignore,arp_filter,accept_local,route_localnet}} and net.ipv6.conf.IF.disable_ipv6",
+        "those that matter: {}, and net.ipv4.conf.IF.{{rp_filter,src_valid_mark,arp_ignore,arp_filter,accept_local,route_localnet}} and net.ipv6.conf.IF.disable_ipv6",
         KNOWN.join(", ")
     ))
 }
@@ -211,12 +212,16 @@ const KNOWN: &[&str] = &[
     "net.ipv4.conf.all.arp_ignore",
     "net.ipv4.conf.all.route_localnet",
     "net.ipv4.conf.all.rp_filter",
+    "net.ipv4.conf.all.src_valid_mark",
+    "net.ipv4.fwmark_reflect",
     "net.ipv4.ip_nonlocal_bind",
     "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_fwmark_accept",
     "net.ipv4.tcp_l3mdev_accept",
     "net.ipv4.udp_l3mdev_accept",
     "net.ipv6.bindv6only",
     "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.fwmark_reflect",
     "net.ipv6.ip_nonlocal_bind",
 ];
 

@@ -316,6 +316,7 @@ fn paths(facts: &Facts, snapshot: &Snapshot) -> Result<Vec<PathReport>, Failure>
             uid: socket.uid,
             name: format!("{} ({})", why::program(socket), socket.view),
             state: socket.state,
+            peer_port: None,
         })
         .collect();
     let rights =
@@ -347,6 +348,7 @@ fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec
             uid: socket.uid,
             name: why::program(socket),
             state: socket.state,
+            peer_port: None,
         })
         .collect();
     let rights =

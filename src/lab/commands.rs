@@ -292,16 +292,35 @@ fn rule_words(rule: &Rule, what: &str) -> String {
             let _ = write!(out, "/{mask:#x}");
         }
     }
-    match rule.table {
-        Some(table) => {
+    for (word, value) in [("tos", rule.tos), ("dscp", rule.dscp), ("ipproto", rule.ip_protocol)] {
+        if let Some(value) = value {
+            let _ = write!(out, " {word} {value}");
+        }
+    }
+    for (word, ports) in [("sport", rule.source_ports), ("dport", rule.destination_ports)] {
+        if let Some((first, last)) = ports {
+            let _ = write!(out, " {word} {first}-{last}");
+        }
+    }
+    if let Some((first, last)) = rule.users {
+        let _ = write!(out, " uidrange {first}-{last}");
+    }
+    match (rule.table, rule.goto) {
+        (Some(table), _) => {
             let _ = write!(out, " table {table}");
         }
-        None => {
+        (None, Some(priority)) => {
+            let _ = write!(out, " goto {priority}");
+        }
+        (None, None) => {
             let _ = write!(out, " {}", shell(&rule.action.to_string()));
         }
     }
     if let Some(length) = rule.suppress_prefix {
         let _ = write!(out, " suppress_prefixlength {length}");
+    }
+    if let Some(group) = rule.suppress_group {
+        let _ = write!(out, " suppress_ifgroup {group}");
     }
     out
 }

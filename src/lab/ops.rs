@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use super::path::Segments;
 use crate::model::ruleset::Ruleset;
-use crate::model::topology::{Bridge, End, Event, LabAddress, LinkChange, Node, Topology, setting_path};
+use crate::model::topology::{
+    Bridge, End, Event, LabAddress, LabRule, LinkChange, Node, Topology, setting_path,
+};
 use crate::model::{IfName, Protocol, RouteKind, Rule};
 use crate::sys::{LinkSpec, NewAddress, NewRoute};
 
@@ -179,10 +181,16 @@ pub fn plan(topology: &Topology) -> Plan {
     for route in &topology.routes {
         let (Some(node), Some(to)) = (plan.index(&route.node), route.destination()) else { continue };
         let interface = route.interface.clone().or_else(|| route.local.then(loopback));
-        let (kind, table) = if route.local { (RouteKind::Local, 255) } else { (RouteKind::Unicast, 254) };
+        let (kind, main) = if route.local { (RouteKind::Local, 255) } else { (route.kind, 254) };
+        let table = route.table.unwrap_or(main);
         let (via, source, metric) = (route.via, route.source, route.metric);
         let route = NewRoute { via, interface, kind, table, source, metric, ..NewRoute::to(to) };
         plan.push(node, Action::Route(route));
+    }
+    for LabRule { node, rule } in &topology.rules {
+        if let Some(node) = plan.index(node) {
+            plan.push(node, Action::Rule(rule.clone()));
+        }
     }
     for (node, interface) in interfaces_up(topology) {
         if let Some(node) = plan.index(&node) {

@@ -13,7 +13,7 @@ use crate::model::addr::needs_zone;
 use crate::model::{
     AddrClass, AddrState, Family, Interface, InterfaceAddress, Outcome, Protocol, RouteKind, Snapshot,
 };
-use crate::plan::fib::{Decision, Fib, Flow};
+use crate::plan::fib::{Decision, Fact, Fib, Flow};
 use crate::plan::local_table::LocalAddresses;
 use crate::plan::reach::Destination;
 
@@ -76,6 +76,42 @@ impl Unreachable {
     }
 }
 
+/// What policy rules look at in a packet besides addresses and interfaces. The sockets of a lab belong to root of the lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ports {
+    protocol: u8,
+    source: Fact<u16>,
+    destination: Fact<u16>,
+}
+
+impl Ports {
+    /// An ARP request, which has neither.
+    const NONE: Ports = Ports { protocol: 0, source: Fact::Known(0), destination: Fact::Known(0) };
+
+    /// A connection or datagram to a port: the kernel chooses the port of the client.
+    fn to((protocol, port): (Protocol, u16)) -> Ports {
+        Ports { protocol: protocol.number(), source: Fact::Unknown, destination: Fact::Known(port) }
+    }
+
+    /// The packet that answers: of the same ports, or an ICMP error, where type and code take the place of the ports
+    /// (`struct flowi_uli`).
+    fn answer((protocol, port): (Protocol, u16), family: Family) -> Ports {
+        match (protocol, family) {
+            (Protocol::Tcp, _) => Ports::to((protocol, port)).reversed(),
+            (Protocol::Udp, Family::Ipv4) => {
+                Ports { protocol: 1, source: Fact::Known(0), destination: Fact::Known(0x0303) }
+            }
+            (Protocol::Udp, Family::Ipv6) => {
+                Ports { protocol: 58, source: Fact::Known(0), destination: Fact::Known(0x0104) }
+            }
+        }
+    }
+
+    fn reversed(self) -> Ports {
+        Ports { source: self.destination, destination: self.source, ..self }
+    }
+}
+
 /// How a packet of a node arrives at the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
@@ -83,10 +119,10 @@ pub struct Arrival {
     pub interface: u32,
     /// The source address.
     pub source: IpAddr,
-    /// Whether the reply of a socket without a device arrives.
-    pub answered: bool,
-    /// Whether the reply of a socket bound to the interface arrives.
-    pub answered_by_device: bool,
+    /// Whether the reply of a socket without a device arrives; `None` where that depends on unknown facts.
+    pub answered: Option<bool>,
+    /// The same of a socket that is bound to the interface.
+    pub answered_by_device: Option<bool>,
 }
 
 /// Every node with indexed addresses.
@@ -134,6 +170,12 @@ impl<'a> Nodes<'a> {
             .map(|interface| (interface.index, leads(interface).0))
     }
 
+    /// Whether results depend on protocol and port.
+    #[must_use]
+    pub fn is_selective(&self) -> bool {
+        self.nodes.iter().any(|node| Family::BOTH.into_iter().any(|family| node.fib.is_selective(family)))
+    }
+
     /// How a packet from `node` to `to` arrives at `host`, sent with the zone `zone` (of the node) if needed.
     ///
     /// # Errors
@@ -142,8 +184,8 @@ impl<'a> Nodes<'a> {
         &self,
         node: usize,
         host: usize,
-        to: Destination,
-        zone: u32,
+        (to, zone): (Destination, u32),
+        service: (Protocol, u16),
     ) -> Result<Arrival, Unreachable> {
         let destination = match to.address.to_canonical() {
             IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -155,13 +197,19 @@ impl<'a> Nodes<'a> {
         if own.local.owner(destination, oif).is_some() {
             return Err(Unreachable::Itself);
         }
-        let hop = own.next_hop(destination, None, oif, 0)?.ok_or(Unreachable::NoRoute)?;
+        let ports = Ports::to(service);
+        let hop = own.next_hop(destination, None, oif, 0, ports)?.ok_or(Unreachable::NoRoute)?;
         let source = source_address(own.snapshot, &hop, destination).ok_or(Unreachable::NoRoute)?;
-        let (end, interface, flux) = self.travel(node, source, destination, oif)?;
+        let (end, interface, flux) = self.travel(node, source, destination, oif, ports)?;
         if end != host || flux {
             return Err(Unreachable::Unknown);
         }
-        let back = |oif: Option<u32>| matches!(self.travel(host, destination, source, oif), Ok((end, ..)) if end == node);
+        let answer = Ports::answer(service, Family::of(destination));
+        let back = |oif: Option<u32>| match self.travel(host, destination, source, oif, answer) {
+            Ok((end, ..)) => Some(end == node),
+            Err(Unreachable::Unknown) => None,
+            Err(_) => Some(false),
+        };
         // The reply to a link-local address leaves on the ingress interface.
         let plain = needs_zone(source).then_some(interface);
         Ok(Arrival { interface, source, answered: back(plain), answered_by_device: back(Some(interface)) })
@@ -174,6 +222,7 @@ impl<'a> Nodes<'a> {
         source: IpAddr,
         destination: IpAddr,
         oif: Option<u32>,
+        ports: Ports,
     ) -> Result<End, Unreachable> {
         let mut here = from;
         let mut oif = oif;
@@ -181,14 +230,14 @@ impl<'a> Nodes<'a> {
         for hops in 0..MOST_HOPS {
             let node = self.nodes.get(here).ok_or(Unreachable::Unknown)?;
             let no_route = if hops == 0 { Unreachable::NoRoute } else { Unreachable::NoNeighbour };
-            let hop = node.next_hop(destination, Some(source), oif.take(), iif)?.ok_or(no_route)?;
+            let hop = node.next_hop(destination, Some(source), oif.take(), iif, ports)?.ok_or(no_route)?;
             if hop.refuses {
                 return Err(no_route);
             }
             let (next, interface, flux) = self.neighbour(here, &hop, source)?;
             let node = self.nodes.get(next).ok_or(Unreachable::Unknown)?;
             let arrives_on = node.snapshot.interface(interface).ok_or(Unreachable::Unknown)?;
-            if !lets_in(node, arrives_on, source)? {
+            if !lets_in(node, arrives_on, source, destination, ports)? {
                 return Err(Unreachable::Dropped);
             }
             if node.local.owner(destination, Some(interface)).is_some() {
@@ -262,9 +311,18 @@ impl Known<'_> {
         source: Option<IpAddr>,
         oif: Option<u32>,
         iif: u32,
+        ports: Ports,
     ) -> Result<Option<Hop>, Unreachable> {
-        let flow =
-            Flow { from: source, iif, oif: oif.unwrap_or(0), strict: oif.is_some(), ..Flow::to(destination) };
+        let flow = Flow {
+            from: source,
+            iif,
+            oif: oif.unwrap_or(0),
+            strict: oif.is_some(),
+            protocol: ports.protocol,
+            source_port: ports.source,
+            destination_port: ports.destination,
+            ..Flow::to(destination)
+        };
         Ok(match self.fib.output(&self.local, &flow) {
             Decision::Found(found) => {
                 let route = found.route();
@@ -349,12 +407,19 @@ fn in_force(snapshot: &Snapshot, interface: &Interface, name: &str) -> i64 {
 
 /// Whether `rp_filter` accepts packets of `source` on `interface`: 1 requires that the return route uses this
 /// interface, 2 any return route (`__fib_validate_source()`). IPv6 has no such check.
-fn lets_in(node: &Known<'_>, interface: &Interface, source: IpAddr) -> Result<bool, Unreachable> {
+fn lets_in(
+    node: &Known<'_>,
+    interface: &Interface,
+    source: IpAddr,
+    destination: IpAddr,
+    ports: Ports,
+) -> Result<bool, Unreachable> {
     let mode = in_force(node.snapshot, interface, "rp_filter");
     if source.is_ipv6() || mode == 0 {
         return Ok(true);
     }
-    let back = node.next_hop(source, None, None, 0)?.filter(|hop| !hop.refuses);
+    let back = node.next_hop(source, Some(destination), None, 0, ports.reversed())?;
+    let back = back.filter(|hop| !hop.refuses);
     Ok(back.is_some_and(|hop| mode != 1 || hop.interface == interface.index))
 }
 
@@ -385,10 +450,10 @@ fn answers_for(
     }
     let filters = in_force(node.snapshot, interface, "arp_filter") > 0;
     let elsewhere = |hop: Option<Hop>| hop.is_none_or(|hop| hop.interface != interface.index);
-    if filters && elsewhere(node.next_hop(asks, Some(address), None, 0)?) {
+    if filters && elsewhere(node.next_hop(asks, Some(address), None, 0, Ports::NONE)?) {
         return Ok(false);
     }
-    lets_in(node, interface, asks)
+    lets_in(node, interface, asks, address, Ports::NONE)
 }
 
 fn forwards(snapshot: &Snapshot, family: Family) -> bool {

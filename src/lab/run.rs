@@ -279,10 +279,16 @@ fn matrix(
             } else {
                 0
             };
-            let arrival = nodes.arrival(node, lab.plan.host, to, zone);
-            let ingress = arrival.as_ref().ok().and_then(|arrival| host.interface(arrival.interface));
-            arrives_on.extend(ingress.map(|interface| interface.name.clone()));
+            let arrival = |service| nodes.arrival(node, lab.plan.host, (to, zone), service);
+            let mut same = None;
             for (service, (protocol, port)) in old.services.iter().enumerate() {
+                let arrival = if nodes.is_selective() {
+                    arrival((*protocol, *port))
+                } else {
+                    *same.get_or_insert_with(|| arrival((*protocol, *port)))
+                };
+                let ingress = arrival.ok().and_then(|arrival| host.interface(arrival.interface));
+                arrives_on.extend(ingress.map(|interface| interface.name.clone()));
                 let predicted = match arrival {
                     Err(loss) => lost(loss, *protocol),
                     Ok(arrival) => {
@@ -335,15 +341,16 @@ fn answered(reach: Reach, arrival: Arrival, protocol: Protocol, plan: &Plan) -> 
     };
     let devices = !reach.takers.is_empty() && reach.takers.iter().all(by_device);
     let back = if devices { arrival.answered_by_device } else { arrival.answered };
-    let silent = match reach.outcome {
-        Some(Outcome::Accepted) => protocol == Protocol::Tcp && !back,
-        Some(Outcome::Refused) => !back,
+    let needs_answer = match reach.outcome {
+        Some(Outcome::Accepted) => protocol == Protocol::Tcp,
+        Some(Outcome::Refused) => true,
         _ => false,
     };
-    if silent {
-        return Reach::without_socket(Outcome::Timeout, Code::NO_WAY_BACK, None);
+    match back {
+        Some(false) if needs_answer => Reach::without_socket(Outcome::Timeout, Code::NO_WAY_BACK, None),
+        None if needs_answer => Reach::unknown(Code::ANSWER_UNKNOWN, reach.takers, None),
+        _ => reach,
     }
-    reach
 }
 
 /// How long to wait for the last packets. They are on their way: nothing but a busy machine keeps them.

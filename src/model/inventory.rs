@@ -228,7 +228,7 @@ impl ListeningSocket {
 pub struct PortHolder {
     /// The socket.
     pub socket: ListeningSocket,
-    /// The other end of a connection.
+    /// The other end of a connection, also of one in TIME-WAIT.
     pub peer: Option<std::net::SocketAddr>,
     /// Milliseconds until TIME-WAIT ends.
     pub expires_ms: Option<u32>,

@@ -28,6 +28,15 @@ impl Protocol {
             Protocol::Udp => "udp",
         }
     }
+
+    /// The number in the header of a packet (`IPPROTO_*`).
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        }
+    }
 }
 
 impl fmt::Display for Protocol {

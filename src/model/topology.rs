@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ifname::IfName;
+use super::{RouteKind, Rule};
 
 /// A lab's network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct Topology {
     /// Routes.
     #[serde(default, rename = "route")]
     pub routes: Vec<LabRoute>,
+    /// Policy rules, one for each family.
+    #[serde(default, rename = "rule")]
+    pub rules: Vec<LabRule>,
     /// Firewall rules, if `nft` is installed.
     #[serde(default, rename = "filter")]
     pub filters: Vec<Filter>,
@@ -165,9 +169,24 @@ pub struct LabRoute {
     /// Whether the prefix belongs to the node (AnyIP).
     #[serde(default)]
     pub local: bool,
+    /// The routing table; `main` if empty.
+    pub table: Option<u32>,
+    /// What the route does: `unicast`, `blackhole`, `unreachable`, `prohibit` or `throw`.
+    #[serde(default = "unicast")]
+    pub kind: RouteKind,
+}
+
+fn unicast() -> RouteKind {
+    RouteKind::Unicast
 }
 
 impl LabRoute {
+    /// Whether it needs no next hop: the prefix is the node's own, or packets are not sent.
+    #[must_use]
+    pub fn ends_here(&self) -> bool {
+        self.local || self.kind != RouteKind::Unicast
+    }
+
     /// The destination as a prefix; `None` if it is not one.
     #[must_use]
     pub fn destination(&self) -> Option<IpNet> {
@@ -177,6 +196,16 @@ impl LabRoute {
             (text, _) => text.parse().ok(),
         }
     }
+}
+
+/// A policy rule of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabRule {
+    /// Its node.
+    pub node: String,
+    /// The rule.
+    pub rule: Rule,
 }
 
 /// A firewall rule in the syntax of nft(8), in the chain `input` of a separate table of the lab.
@@ -359,6 +388,7 @@ impl Topology {
                 .iter()
                 .map(|macvlan| (&macvlan.node, "a macvlan"))
                 .chain(self.routes.iter().map(|route| (&route.node, "a route")))
+                .chain(self.rules.iter().map(|rule| (&rule.node, "a rule")))
                 .chain(self.filters.iter().map(|filter| (&filter.node, "a filter")))
                 .chain(self.events.iter().filter_map(|event| Some((event.node.as_ref()?, "an event")))),
         ) {
@@ -406,7 +436,7 @@ impl Topology {
             if route.destination().is_none() {
                 out.push(format!("{:?} is not a valid route destination: write a prefix such as 192.0.2.0/24, or \"default\" with via", route.to));
             }
-            if route.via.is_none() && route.interface.is_none() && !route.local {
+            if route.via.is_none() && route.interface.is_none() && !route.ends_here() {
                 out.push(format!("the route to {} needs via or interface", route.to));
             }
         }

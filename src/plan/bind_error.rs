@@ -148,7 +148,7 @@ fn way_out(spec: &SocketSpec, phase: Phase, holders: &[InTheWay<'_>], host: &Sna
             "wait until TIME-WAIT ends (60 s after the connection was closed), or choose another port"
                 .to_owned()
         } else {
-            "set reuse_address = true (SO_REUSEADDR): a connection in TIME-WAIT then does not prevent the bind".to_owned()
+            "set reuse_address = true (SO_REUSEADDR): a connection in TIME-WAIT then does not prevent the bind, if its own socket had SO_REUSEADDR".to_owned()
         };
     }
     if any(SocketState::Bound) {

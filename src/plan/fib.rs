@@ -194,8 +194,10 @@ pub struct Fib<'a> {
     tables: Tables<'a>,
     /// Whether the rules of a family are those that every Linux has.
     standard: [bool; 2],
-    /// Whether a rule looks at ports, protocol, user or mark, so that results differ between sockets.
-    selective: [bool; 2],
+    /// Whether a rule looks at ports, protocol or user, so that results differ between sockets.
+    by_socket: [bool; 2],
+    /// Whether a rule looks at the mark.
+    by_mark: [bool; 2],
     /// Whether the table `local` is asked first, without conditions.
     local_first: [bool; 2],
 }
@@ -236,11 +238,16 @@ impl<'a> Fib<'a> {
         let of = |family: Family| steps[side(family)].as_slice();
         Fib {
             standard: Family::BOTH.map(|family| !of(family).iter().any(is_own) && !missing(family)),
-            selective: Family::BOTH.map(|family| {
+            by_socket: Family::BOTH.map(|family| {
                 of(family).iter().any(|step| match step {
                     Step::Standard(_) => false,
-                    Step::Own(rule, _) => is_selective(rule),
+                    Step::Own(rule, _) => looks_at_sockets(rule),
                 })
+            }),
+            by_mark: Family::BOTH.map(|family| {
+                of(family)
+                    .iter()
+                    .any(|step| matches!(step, Step::Own(rule, _) if rule.fwmark.or(rule.fwmask).is_some()))
             }),
             local_first: Family::BOTH
                 .map(|family| matches!(of(family).first(), Some(Step::Standard(TABLE_LOCAL)))),
@@ -253,7 +260,19 @@ impl<'a> Fib<'a> {
     /// Whether results depend on ports, protocol, user or mark of a packet.
     #[must_use]
     pub fn is_selective(&self, family: Family) -> bool {
-        self.selective[side(family)]
+        self.depends_on_sockets(family) || self.routes_by_mark(family)
+    }
+
+    /// Whether results depend on ports, protocol or user.
+    #[must_use]
+    pub fn depends_on_sockets(&self, family: Family) -> bool {
+        self.by_socket[side(family)]
+    }
+
+    /// Whether results depend on the firewall mark of a packet.
+    #[must_use]
+    pub fn routes_by_mark(&self, family: Family) -> bool {
+        self.by_mark[side(family)]
     }
 
     /// Whether IPv4 has other rules than those that every Linux has (`fib_has_custom_rules`).
@@ -475,10 +494,8 @@ fn same_effect(a: &Decision<'_>, b: &Decision<'_>) -> bool {
     }
 }
 
-fn is_selective(rule: &Rule) -> bool {
-    rule.fwmark.is_some()
-        || rule.fwmask.is_some()
-        || rule.users.is_some()
+fn looks_at_sockets(rule: &Rule) -> bool {
+    rule.users.is_some()
         || rule.ip_protocol.is_some()
         || rule.source_ports.is_some()
         || rule.destination_ports.is_some()

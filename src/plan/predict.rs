@@ -22,6 +22,8 @@ pub struct Foreign {
     pub name: String,
     /// Whether it serves clients, and if not, why it holds the port.
     pub state: SocketState,
+    /// The port of the other end of a connection; `None` without one, or where it is not known.
+    pub peer_port: Option<u16>,
 }
 
 /// Whether a socket will be opened, or was.
@@ -210,10 +212,11 @@ fn foreign_entry(socket: &Foreign, snapshot: &Snapshot) -> Entry {
 }
 
 /// Whether a connection in TIME-WAIT was accepted by a server: its port is outside the range from which the kernel chooses ports of
-/// clients. The kernel does not report SO_REUSEADDR of such a socket. It has that of the listener (`inet_twsk_alloc()` of
+/// clients, and the port of the other end is in it. (An NFS client has a port outside the range too, but so has its server.) The kernel does not report SO_REUSEADDR of such a socket. It has that of the listener (`inet_twsk_alloc()` of
 /// `net/ipv4/inet_timewait_sock.c`), which servers set so that they can start again.
 fn left_by_a_server(socket: &Foreign, snapshot: &Snapshot) -> bool {
     let end = |end: &str| snapshot.setting(&format!("net.ipv4.ip_local_port_range.{end}"));
     let (Some(low), Some(high)) = (end("low"), end("high")) else { return false };
-    socket.state == SocketState::TimeWait && !(low..=high).contains(&i64::from(socket.view.port))
+    let chosen = |port: u16| (low..=high).contains(&i64::from(port));
+    socket.state == SocketState::TimeWait && !chosen(socket.view.port) && socket.peer_port.is_some_and(chosen)
 }

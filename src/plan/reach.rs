@@ -9,6 +9,7 @@
 //! an address of another interface is not modelled.
 
 mod answer;
+mod barred;
 mod decide;
 mod filtered;
 mod paths;
@@ -24,13 +25,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use answer::{Answer, NamedAnswer};
+pub use barred::{Barred, barred};
 pub use filtered::Filtered;
 use filtered::{Attempt, Rules, arrive};
 pub(in crate::plan) use paths::ipv6_is_off;
 use paths::{HostView, Path};
 pub use unanswered::{Service, Unanswered, unanswered};
 
-use super::fib::TABLE_MAIN;
+use super::fib::{Fact, TABLE_MAIN};
 use super::local_table::LocalAddresses;
 use super::lookup::{Packet, Preference, Winner};
 use super::predict::{Binds, Holder};
@@ -78,6 +80,36 @@ impl Reach {
     #[must_use]
     pub fn unknown(why: Code, takers: Vec<Holder>, answer: Option<Answer>) -> Reach {
         Reach { outcome: None, takers, ingress: None, why, answer, filtered: None }
+    }
+
+    /// The missing facts of a result that is not known, in words; `None` of one that is.
+    #[must_use]
+    pub fn unknown_because(&self) -> Option<String> {
+        if self.outcome.is_some() {
+            return None;
+        }
+        let filters = self.filtered.as_deref().map(|filtered| filtered.depends_on.join("; "));
+        if let Some(filters) = filters.filter(|filters| !filters.is_empty()) {
+            return Some(filters);
+        }
+        if let Some(missing) = self.answer.and_then(|answer| answer.missing) {
+            return Some(answer::missing_words(missing).to_owned());
+        }
+        let words = match self.why {
+            Code::NOT_RESOLVED => {
+                "neighbours get no answer about the address, but may know it from requests of this host"
+            }
+            Code::RP_FILTER => {
+                "the kernel drops requests of the neighbour, which may know the address from requests of this host"
+            }
+            Code::ANSWER_DIVERTED => "the packet leaves this host, and another host may send it back",
+            Code::ANSWER_UNKNOWN => "the path of the answer depends on which of several hosts receives it",
+            Code::OTHER_VRF => "the packet leaves this host for an address in one of its VRFs",
+            Code::FILTER_UNKNOWN => "the packet filters cannot be followed for this packet",
+            _ if self.takers.is_empty() => "several hosts or interfaces may receive the packet",
+            _ => "the options of a socket of another process decide, and are not known",
+        };
+        Some(words.to_owned())
     }
 }
 
@@ -357,7 +389,7 @@ impl<'a> Arrivals<'a> {
     ) -> Option<Reach> {
         let wire = self.view.by_index.get(&interface)?;
         let path = self.view.arriving(wire, to.address.to_canonical());
-        Some(decide::arrive(&self.view, binds, path, protocol, port))
+        Some(decide::arrive(&self.view, binds, path, (protocol, port), Fact::Known(0)))
     }
 }
 

@@ -1,10 +1,12 @@
 //! `[lab]`: the network of a lab, in a profile or in a separate file (`kind = "lab"`).
 
+mod routing;
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use ipnet::IpNet;
+use routing::{ROUTE, RULE};
 use toml::de::{DeTable, DeValue};
 
 use super::bind::interface_name;
@@ -15,8 +17,7 @@ use crate::code::Code;
 use crate::diag::Diagnostic;
 use crate::model::IfName;
 use crate::model::topology::{
-    Bridge, End, Event, Filter, LabAddress, LabRoute, Link, LinkChange, Macvlan, Node, Topology,
-    bad_node_name,
+    Bridge, End, Event, Filter, LabAddress, Link, LinkChange, Macvlan, Node, Topology, bad_node_name,
 };
 
 /// A lab.
@@ -77,12 +78,14 @@ pub(super) static LAB: Keys = Keys {
         optional("bridge", Kind::Tables(&BRIDGE), "bridges inside nodes"),
         optional("macvlan", Kind::Tables(&MACVLAN), "second interfaces on the link of another"),
         optional("route", Kind::Tables(&ROUTE), "routes"),
+        optional("rule", Kind::Tables(&RULE), "policy rules, with the words of ip-rule(8)"),
         optional("filter", Kind::Tables(&FILTER), "firewall rules, if nft is installed"),
         optional("event", Kind::Tables(&EVENT), "what happens while the lab runs, in this order"),
     ],
 };
 
 const NODE_KEY: Key = required("node", Kind::Text, "the node");
+const INTERFACE_OUT: Key = optional("interface", Kind::Text, "outgoing interface");
 const INTERFACE: Key = required("interface", Kind::Text, "name of the interface in the node");
 const ADDRESSES: Key = optional(
     "addresses",
@@ -136,18 +139,6 @@ static MACVLAN: Keys = Keys {
         required("parent", Kind::Text, "the parent interface"),
         ADDRESSES,
         LINK_LOCAL,
-    ],
-};
-static ROUTE: Keys = Keys {
-    what: "[[lab.route]]",
-    keys: &[
-        NODE_KEY,
-        required("to", Kind::Text, "a prefix, or \"default\""),
-        optional("via", Kind::Text, "address of the next hop"),
-        optional("interface", Kind::Text, "outgoing interface"),
-        optional("source", Kind::Text, "preferred source address"),
-        optional("metric", Kind::Integer(0, 4_294_967_295), "priority; the lowest wins"),
-        optional("local", Kind::Bool, "whether the prefix is the node's own (AnyIP)"),
     ],
 };
 static FILTER: Keys = Keys {
@@ -207,6 +198,7 @@ pub(super) fn read(document: &DeTable<'_>, stem: &str, problems: &mut Problems) 
     let topology = reader.topology(document, table);
     reader.nodes_exist(table, &topology);
     reader.no_address_twice(table);
+    reader.rules_name_interfaces(table, &topology);
     reader.events_happen_to_something(table, &topology);
     // Problems without a position are reported only if there are no others.
     if problems.is_empty() {
@@ -271,6 +263,9 @@ impl Reader<'_> {
         let macvlans = macvlans.collect();
         let routes =
             tables(table, "route").into_iter().map(|(entry, span)| self.route(entry, &span)).collect();
+        let rules =
+            tables(table, "rule").into_iter().flat_map(|(entry, span)| self.policy_rule(entry, &span));
+        let rules = rules.collect();
         let filters = tables(table, "filter").into_iter().map(|(entry, _)| Filter {
             node: text(entry, "node").unwrap_or_default().to_owned(),
             rule: self.rule(entry),
@@ -278,7 +273,7 @@ impl Reader<'_> {
         let filters = filters.collect();
         let events =
             tables(table, "event").into_iter().map(|(entry, span)| self.event(entry, &span)).collect();
-        Topology { host, description, nodes, links, bridges, macvlans, routes, filters, events }
+        Topology { host, description, nodes, links, bridges, macvlans, routes, rules, filters, events }
     }
 
     fn end(&mut self, link: &DeTable<'_>, key: &str) -> Option<End> {
@@ -363,54 +358,6 @@ impl Reader<'_> {
                 }
             }
         }
-    }
-
-    fn route(&mut self, table: &DeTable<'_>, span: &Range<usize>) -> LabRoute {
-        let route = LabRoute {
-            node: text(table, "node").unwrap_or_default().to_owned(),
-            to: text(table, "to").unwrap_or_default().to_owned(),
-            via: self.parsed(table, "via", "an address such as 192.0.2.1"),
-            interface: self.interface(table, "interface"),
-            source: self.parsed(table, "source", "an address such as 192.0.2.1"),
-            metric: number(table, "metric"),
-            local: boolean(table, "local").unwrap_or(false),
-        };
-        if let Some(value) =
-            table.get("to").filter(|value| value.get_ref().as_str().is_some_and(|to| !to.is_empty()))
-        {
-            match (route.destination(), route.via) {
-                (None, _) if route.to == "default" => {
-                    self.problems.add(
-                        Code::BAD_NETWORK,
-                        value.span(),
-                        "a default route needs `via`, which determines its family",
-                    );
-                }
-                (None, _) => {
-                    self.problems
-                        .add(
-                            Code::BAD_ADDRESS,
-                            value.span(),
-                            format!("\"{}\" is not a valid destination", route.to),
-                        )
-                        .help("write a prefix such as \"192.0.2.0/24\", or \"default\"");
-                }
-                (Some(IpNet::V4(_)), Some(IpAddr::V6(_))) | (Some(IpNet::V6(_)), Some(IpAddr::V4(_))) => {
-                    self.problems.add(
-                        Code::BAD_NETWORK,
-                        value.span(),
-                        "destination and `via` are of different families",
-                    );
-                }
-                _ => {}
-            }
-        }
-        if route.via.is_none() && route.interface.is_none() && !route.local && !table.contains_key("via") {
-            self.problems
-                .add(Code::MISSING_KEY, span.clone(), "a route needs `via` or `interface`")
-                .help("or local = true, when the prefix is the node's own");
-        }
-        route
     }
 
     fn event(&mut self, table: &DeTable<'_>, span: &Range<usize>) -> Event {

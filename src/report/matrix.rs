@@ -178,9 +178,7 @@ fn predicted_cell(plan: &Plan, cell: &Cell, snapshot: &Snapshot) -> PredictedCel
         filter: filtered.and_then(|filtered| filtered.decision.clone()),
         translated: filtered.and_then(|filtered| filtered.translated.clone()),
         answer: filtered.and_then(|filtered| filtered.answer),
-        unknown_because: filtered
-            .filter(|filtered| predicted.outcome.is_none() && !filtered.depends_on.is_empty())
-            .map(|filtered| filtered.depends_on.join("; ")),
+        unknown_because: predicted.unknown_because(),
     }
 }
 

@@ -9,11 +9,13 @@ use super::matrix::{
 use super::network;
 use crate::model::filters::{self, PacketFilters};
 use crate::model::inventory::ClientPorts;
-use crate::model::{Document, FamilyExposure, HostReport, IfName, Phase, Schema, Snapshot};
+use crate::model::{Document, FamilyExposure, HostReport, IfName, Phase, Schema, Snapshot, SocketSpec};
 use crate::plan::bind_check::Rights;
 use crate::plan::expand::Expansion;
 use crate::plan::exposure::{Exposer, Facts};
+use crate::plan::local_table::LocalAddresses;
 use crate::plan::predict::{BindOutcome, Foreign};
+use crate::plan::reach::{self, Service};
 use crate::profile::Profile;
 
 /// The host that a prediction is about.
@@ -72,6 +74,7 @@ pub fn assemble_asked(
     asked: Asked<'_>,
 ) -> Report {
     let Expansion { sockets, .. } = expansion;
+    let barred = barred_clients(sockets, &host.snapshot, host.rights.uid);
     let plan = Plan::of(sockets.clone(), &host.snapshot, host.rights, host.foreign, asked);
     let cells = matrix::cells(&plan, &host.snapshot, &[]);
     let mut sockets = sockets_of(&plan, &host.snapshot);
@@ -89,9 +92,19 @@ pub fn assemble_asked(
             expectations,
             events: Vec::new(),
             node_interfaces: BTreeMap::new(),
-            notes: [notes_of(expansion, host.snapshot.packet_filters.as_ref()), host.notes].concat(),
+            notes: [notes_of(expansion, host.snapshot.packet_filters.as_ref()), host.notes, barred].concat(),
         },
     )
+}
+
+/// Networks whose clients get no answer from any address of this host, or not from some; one sentence each.
+fn barred_clients(sockets: &[SocketSpec], snapshot: &Snapshot, user: u32) -> Vec<String> {
+    let services: Vec<Service> = sockets
+        .iter()
+        .map(|socket| Service { protocol: socket.protocol, port: socket.port, user: Some(user) })
+        .collect();
+    let all = reach::barred(snapshot, &LocalAddresses::new(snapshot), &services);
+    all.iter().map(ToString::to_string).collect()
 }
 
 /// Listeners that this host cannot provide, and the limits of a prediction; one sentence each.

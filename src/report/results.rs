@@ -193,7 +193,7 @@ pub struct PredictedCell {
     /// What the client receives in place of a connection, from a rule; null where it receives nothing from one.
     #[serde(default)]
     pub answer: Option<Answer>,
-    /// Why the result is not known, where packet filters are the reason; null else.
+    /// Why the result is not known; null where it is.
     #[serde(default)]
     pub unknown_because: Option<String>,
 }

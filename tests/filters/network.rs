@@ -356,6 +356,10 @@ fn step(client: &mut Client, ready: bool, accepted: &Table, received: &Table) ->
 }
 
 impl Facts for Network {
+    fn routes_by_mark(&self, _: Family) -> bool {
+        false
+    }
+
     fn address_type(&self, address: IpAddr, device: Option<&Device>) -> Option<u32> {
         if address.is_multicast() {
             return Some(address_type::MULTICAST);

@@ -22,13 +22,15 @@ mod hostile;
 mod leaves;
 mod program;
 mod refused;
+mod rules;
 mod truths;
 mod twin;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let others: [(&str, fn()); 20] = [
+    let others: [(&str, fn()); 21] = [
+        ("random_rules_are_predicted", rules::random_rules_are_predicted),
         ("the_truth_table_holds_cell_by_cell", truths::the_truth_table_holds_cell_by_cell),
         (
             "which_of_two_interfaces_on_a_wire_is_unknown",

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+use crate::host::by_family;
 use crate::support::netns::Netns;
 use crate::support::random::{Random, portion};
 use crate::support::snapshot::settle;
@@ -31,17 +32,20 @@ enum Answer {
 
 /// Runs `ip` commands, one a line; those that the kernel refuses are left out.
 pub fn try_batch(ns: &Netns, script: &str) {
-    ns.run(|| {
-        let mut child = Command::new("ip")
-            .args(["-force", "-batch", "-"])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
-        child.wait().unwrap();
-    });
+    for (family, lines) in by_family(script) {
+        ns.run(|| {
+            let mut child = Command::new("ip")
+                .args(family)
+                .args(["-force", "-batch", "-"])
+                .stdin(Stdio::piped())
+                .stderr(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), lines.as_bytes()).unwrap();
+            child.wait().unwrap();
+        });
+    }
 }
 
 fn address4(random: &mut Random) -> String {
@@ -179,8 +183,6 @@ fn script(random: &mut Random) -> String {
             6 => "table 100 suppress_ifgroup 7".to_owned(),
             _ => format!("table {}", random.pick(&["100", "200", "300", "main", "555"])),
         };
-        let family = if ipv4 { "" } else { "-6 " };
-        // `-6` is no word of a batch: the family follows from an address, or is named.
         let any = if words.contains("from") || words.contains("to ") {
             ""
         } else if ipv4 {
@@ -188,7 +190,6 @@ fn script(random: &mut Random) -> String {
         } else {
             "from ::/0 "
         };
-        let _ = family;
         let _ = writeln!(out, "rule add {any}{words}priority {priority} {action}");
     }
     if random.once_in(6) {

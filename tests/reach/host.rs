@@ -28,11 +28,24 @@ pub struct RandomHost {
 
 /// Runs `ip` commands, one a line, all of which must succeed.
 pub fn batch(ns: &Netns, script: &str) {
-    ns.run(|| {
-        let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success(), "{script}");
-    });
+    for (family, lines) in by_family(script) {
+        ns.run(|| {
+            let mut child =
+                Command::new("ip").args(family).args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), lines.as_bytes()).unwrap();
+            assert!(child.wait().unwrap().success(), "{lines}");
+        });
+    }
+}
+
+/// The option of ip(8) for the family where lines need it, and the lines. Within a batch, ip(8) takes every rule for one of IPv4 unless the
+/// option is given.
+pub fn by_family(script: &str) -> Vec<(&'static [&'static str], String)> {
+    let is_ipv6_rule = |line: &&str| line.starts_with("rule ") && line.contains(':');
+    let (rules, others): (Vec<&str>, Vec<&str>) = script.lines().partition(is_ipv6_rule);
+    let text = |lines: &[&str]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let both: [(&[&str], String); 2] = [(&[], text(&others)), (&["-6"], text(&rules))];
+    both.into_iter().filter(|(_, lines)| !lines.is_empty()).collect()
 }
 
 /// The same link-local address on every wire, where a host has one: the zone must tell them apart.

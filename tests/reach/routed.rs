@@ -8,6 +8,7 @@ use bindscope::plan::clients::Clients;
 use bindscope::plan::local_table::LocalAddresses;
 
 use crate::fib::try_batch;
+use crate::foreign::Others;
 use crate::host::{batch, spec};
 use crate::support::netns::Netns;
 use crate::support::random::Random;
@@ -22,13 +23,37 @@ pub struct RoutedHost {
     pub script: String,
 }
 
+const FIRST_PORT: u16 = 4000;
+
 /// A next hop for which the link-layer address is given: no host has it.
 const GIVEN: [&str; 2] = ["169.254.255.254", "fe80::ffff:ffff:ffff:fffe"];
 
 impl RoutedHost {
     pub fn new(random: &mut Random) -> RoutedHost {
+        let mut host = RoutedHost::bare(2 + random.below(2));
+        host.addresses(random);
+        host.routes(random);
+        host.rules(random);
+        try_batch(&host.ns, &host.script);
+        host.settings(random);
+        host.finish();
+        host
+    }
+
+    /// A host with this network, whose lines must succeed, and with these settings.
+    pub fn of_script(links: usize, script: &str, settings: &[(&str, &str)]) -> RoutedHost {
+        let mut host = RoutedHost::bare(links);
+        batch(&host.ns, script);
+        for (name, value) in settings {
+            host.ns.sysctl(name, value);
+        }
+        host.finish();
+        host
+    }
+
+    /// A host with links that have no addresses yet.
+    fn bare(links: usize) -> RoutedHost {
         let ns = Netns::new();
-        let links = 2 + random.below(2);
         let far: Vec<(String, Netns)> = (0..links).map(|i| (format!("w{i}"), Netns::new())).collect();
         for (link, other) in &far {
             for one in [&ns, other] {
@@ -48,20 +73,22 @@ impl RoutedHost {
             }
             ns.wire(link, other, "far");
         }
-        let mut host =
-            RoutedHost { ns, far, beyond: Vec::new(), addresses: Vec::new(), script: String::new() };
-        host.addresses(random);
-        host.routes(random);
-        host.rules(random);
-        try_batch(&host.ns, &host.script);
-        host.settings(random);
-        settle(&host.ns);
-        let snapshot = host.ns.run(bindscope::sys::snapshot).unwrap();
-        host.clients(&snapshot);
-        for ns in host.far.iter().chain(&host.beyond).map(|(_, ns)| ns).chain([&host.ns]) {
+        RoutedHost { ns, far, beyond: Vec::new(), addresses: Vec::new(), script: String::new() }
+    }
+
+    /// Gives the clients their addresses.
+    fn finish(&mut self) {
+        settle(&self.ns);
+        let snapshot = self.ns.run(bindscope::sys::snapshot).unwrap();
+        self.clients(&snapshot);
+        for ns in self.far.iter().chain(&self.beyond).map(|(_, ns)| ns).chain([&self.ns]) {
             settle(ns);
         }
-        host
+    }
+
+    /// Sockets of another program on the ports of [`RoutedHost::sockets`].
+    pub fn others(&self, random: &mut Random) -> Others {
+        Others::new(&self.ns, &self.addresses, FIRST_PORT, random)
     }
 
     fn add(&mut self, address: &str, words: &str) {
@@ -310,9 +337,11 @@ impl RoutedHost {
                     1 => "::".to_owned(),
                     _ => random.pick(&self.addresses).clone(),
                 };
-                let port = 4000 + u16::try_from(random.below(2)).unwrap();
+                let port = FIRST_PORT + u16::try_from(random.below(2)).unwrap();
                 let mut spec = spec(protocol, &address, port);
                 spec.listener = number.to_string();
+                spec.reuse_address = random.once_in(3);
+                spec.reuse_port = random.once_in(6);
                 if random.once_in(2) {
                     spec.v6only = V6Only::On;
                 }

@@ -315,6 +315,7 @@ fn holders_of(spec: &SocketSpec) -> Vec<Foreign> {
         uid: socket.uid,
         name,
         state: socket.state,
+        peer_port: None,
     };
     let serving = sys::port_holder(spec.protocol, spec.address, spec.port);
     let serving = serving

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::attribute::{Attributes, Malformed, Read, malformed};
 use super::expression::{self, Expression, Verdict};
 use super::flow::{Origin, Question};
-use super::hooks::{self, Hooks};
+use super::hooks::{self, Hook, Hooks};
 use super::legacy;
 use super::sets::{Draft, Mapped, Set};
 use super::text;
@@ -197,6 +197,12 @@ impl Filters {
     #[must_use]
     pub fn translates(&self, family: Family) -> bool {
         self.hooks.translate(family)
+    }
+
+    /// Whether a chain sees what the host sends.
+    #[must_use]
+    pub fn sees_output(&self, family: Family) -> bool {
+        self.hooks.has_chain(family, Hook::Output)
     }
 
     /// A rule, or the policy of the chain where `rule` is `None`.

@@ -77,6 +77,9 @@ pub trait Facts {
 
     /// Whether connections carry the mark of their SYN (`tcp_fwmark_accept`).
     fn accepts_mark(&self) -> bool;
+
+    /// Whether policy rules look at marks.
+    fn routes_by_mark(&self, family: Family) -> bool;
 }
 
 /// A place in a ruleset: a rule of a chain, or its policy.

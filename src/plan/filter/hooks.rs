@@ -169,6 +169,12 @@ impl Hooks {
         &self.of[side(family)][hook.index()]
     }
 
+    /// Whether a chain is registered at a hook.
+    #[must_use]
+    pub fn has_chain(&self, family: Family, hook: Hook) -> bool {
+        self.of(family, hook).steps.iter().any(|step| matches!(step, Step::Chain(_)))
+    }
+
     /// Whether connections of this family can be translated at all.
     #[must_use]
     pub fn translate(&self, family: Family) -> bool {

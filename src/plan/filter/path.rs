@@ -397,7 +397,11 @@ impl<'a> Flow<'a> {
                     return Passage::Uncertain(self.machine.place);
                 }
                 answer.output = output;
+                let mark = answer.mark;
                 let passage = self.hook(Hook::Output, &mut answer, Role::Answer);
+                if answer.mark != mark && self.machine.facts.routes_by_mark(self.family) {
+                    return Passage::Uncertain(self.machine.place);
+                }
                 self.then(passage, Hook::Postrouting, &mut answer, Role::Answer)
             }
         }
@@ -406,9 +410,7 @@ impl<'a> Flow<'a> {
     /// Whether any chain sees what leaves the host.
     fn decides_about_answers(&self) -> bool {
         let hooks = &self.machine.filters.hooks;
-        let chains =
-            [Hook::Output, Hook::Postrouting].into_iter().flat_map(|hook| &hooks.of(self.family, hook).steps);
-        chains.into_iter().any(|step| matches!(step, Step::Chain(_)))
+        [Hook::Output, Hook::Postrouting].into_iter().any(|hook| hooks.has_chain(self.family, hook))
     }
 
     /// The connection gets its entry when its first packet has passed.

@@ -61,6 +61,10 @@ impl Facts for Host {
         false
     }
 
+    fn routes_by_mark(&self, _: Family) -> bool {
+        false
+    }
+
     fn accepts_mark(&self) -> bool {
         false
     }

@@ -13,7 +13,8 @@ use super::HostView;
 use crate::code::Code;
 use crate::model::addr::needs_zone;
 use crate::model::{
-    AddrState, Family, IfName, Interface, InterfaceAddress, LinkKind, Protocol, RouteKind, Rule, Scope,
+    AddrState, Family, IfName, Interface, InterfaceAddress, LinkKind, Protocol, RouteKind, Rule, RuleAction,
+    Scope,
 };
 use crate::plan::fib::{Decision, Fact, Flow, MissingFact, RouteError};
 
@@ -69,7 +70,13 @@ impl Answer {
                 }
             }
             Decision::Refused { error, rule, route } => Answer {
-                error: Some(*error),
+                error: Some(match rule {
+                    // The errno of a rule `unreachable` is that of a missing route.
+                    Some(rule) if route.is_none() && rule.action == RuleAction::Unreachable => {
+                        RouteError::Unreachable
+                    }
+                    _ => *error,
+                }),
                 to: route.map(|route| route.destination),
                 table: route.map(|route| route.table).or(rule.and_then(|rule| rule.table)),
                 ..Answer::of_rule(*rule)
@@ -105,7 +112,7 @@ fn error_word(error: RouteError) -> &'static str {
     }
 }
 
-fn missing_words(fact: MissingFact) -> &'static str {
+pub(super) fn missing_words(fact: MissingFact) -> &'static str {
     match fact {
         MissingFact::Rule => "the rule has a condition or an action that bindscope does not know",
         MissingFact::ClientPort => "the rule matches the port of the client",
@@ -194,12 +201,20 @@ pub(super) struct Answering {
     pub(super) accepts: bool,
     /// The device that the socket is bound to; 0 for none.
     pub(super) device: u32,
+    /// The mark that packet filters have given to the client's packet.
+    pub(super) mark: Fact<u32>,
 }
 
 impl Answering {
     /// The kernel, where no socket receives the packet.
-    pub(super) const KERNEL: Answering =
-        Answering { protocol: Protocol::Tcp, port: 0, user: Fact::Known(0), accepts: false, device: 0 };
+    pub(super) const KERNEL: Answering = Answering {
+        protocol: Protocol::Tcp,
+        port: 0,
+        user: Fact::Known(0),
+        accepts: false,
+        device: 0,
+        mark: Fact::Known(0),
+    };
 }
 
 /// A client on a link or beyond its routers, and the address that it connects to.
@@ -218,16 +233,9 @@ pub(super) struct Question {
 /// Settings by the names of a snapshot: of all interfaces, and of one.
 const RP_FILTER: (&str, &str) = ("net.ipv4.conf.all.rp_filter", "ipv4.rp_filter");
 const ACCEPT_LOCAL: (&str, &str) = ("net.ipv4.conf.all.accept_local", "ipv4.accept_local");
+const SRC_VALID_MARK: (&str, &str) = ("net.ipv4.conf.all.src_valid_mark", "ipv4.src_valid_mark");
 const ARP_IGNORE: (&str, &str) = ("net.ipv4.conf.all.arp_ignore", "ipv4.arp_ignore");
 const ARP_FILTER: (&str, &str) = ("net.ipv4.conf.all.arp_filter", "ipv4.arp_filter");
-
-/// `IPPROTO_*`.
-fn protocol_number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    }
-}
 
 impl HostView<'_> {
     /// What happens to the answer to a client.
@@ -245,10 +253,11 @@ impl HostView<'_> {
             from: Some(to),
             oif,
             strict: answering.device != 0,
-            protocol: protocol_number(answering.protocol),
+            protocol: answering.protocol.number(),
             source_port: Fact::Known(answering.port),
             destination_port: Fact::Unknown,
             user: answering.user,
+            mark: self.mark_of_answer(family, answering),
             ..Flow::to(client)
         };
         if answering.protocol == Protocol::Udp && !answering.accepts {
@@ -344,12 +353,15 @@ impl HostView<'_> {
         if !full {
             return Verdict::Arrives;
         }
-        // The look-up of the answer, with ports exchanged and the mark where `src_valid_mark` is on; a packet has none here.
+        // The look-up of the answer, with ports exchanged, and with the mark of the packet where `src_valid_mark` is on.
         let fib = &self.fib;
         let mut flow = Flow { from: Some(to), ..Flow::to(client) };
         if let Some(answering) = answering.filter(|_| fib.is_selective(Family::Ipv4)) {
-            flow.protocol = protocol_number(answering.protocol);
+            flow.protocol = answering.protocol.number();
             (flow.source_port, flow.destination_port) = (Fact::Known(answering.port), Fact::Unknown);
+            if self.in_force(interface, SRC_VALID_MARK) != 0 {
+                flow.mark = answering.mark;
+            }
         }
         let flow = if self.vrf(link) == 0 { flow } else { Flow { oif: self.vrf(link), ..flow } };
         let decision = fib.look_up(self.local, &flow);
@@ -377,6 +389,17 @@ impl HostView<'_> {
                 if matches || (mode != 1 && !(no_address && mode != 0)) { Verdict::Arrives } else { filtered }
             }
         }
+    }
+
+    /// The mark of an answer: that of the packet, where a setting says so (`inet_request_mark()`, `IP4_REPLY_MARK()`).
+    fn mark_of_answer(&self, family: Family, answering: &Answering) -> Fact<u32> {
+        let is_on = |name| self.snapshot.setting(name).is_some_and(|on| on != 0);
+        let copied = match (answering.accepts, family) {
+            (true, _) => is_on("net.ipv4.tcp_fwmark_accept"),
+            (false, Family::Ipv4) => is_on("net.ipv4.fwmark_reflect"),
+            (false, Family::Ipv6) => is_on("net.ipv6.fwmark_reflect"),
+        };
+        if copied { answering.mark } else { Fact::Known(0) }
     }
 
     /// Whether IPv4 accepts packets from addresses of this host on an interface (`accept_local`).
@@ -407,6 +430,7 @@ impl HostView<'_> {
                     8.. => false,
                     _ => true,
                 };
+                let has = has && self.delivers(interface, asks, address);
                 let filtered = self.in_force(interface, ARP_FILTER) != 0;
                 match has && (!filtered || self.answers_over(interface, asks, address)) {
                     true => Some(true),
@@ -418,6 +442,14 @@ impl HostView<'_> {
                 Some(own.is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed)))
             }
         }
+    }
+
+    /// Whether policy rules let the host deliver a packet that arrives on `interface` to its own address (`arp_process()` asks the
+    /// routes, too).
+    fn delivers(&self, interface: &Interface, from: IpAddr, to: IpAddr) -> bool {
+        let flow = Flow { iif: interface.index, from: Some(from), ..Flow::to(to) };
+        self.fib.asks_local_first(Family::of(to))
+            || matches!(self.fib.look_up(self.local, &flow), Decision::Local { .. })
     }
 
     /// Whether the route from `from` to `to` leaves over `interface` (`arp_filter()`).

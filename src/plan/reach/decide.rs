@@ -17,7 +17,15 @@ pub(super) fn packet(arriving: &Arriving, protocol: Protocol, port: u16) -> Pack
 }
 
 /// The outcome of a packet at the sockets.
-pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, path: Path, protocol: Protocol, port: u16) -> Reach {
+///
+/// `mark` is the firewall mark that packet filters have given to it.
+pub(super) fn arrive(
+    view: &HostView<'_>,
+    binds: &Binds,
+    path: Path,
+    (protocol, port): (Protocol, u16),
+    mark: Fact<u32>,
+) -> Reach {
     let arriving = match path {
         Path::Lost(outcome, why) => return Reach::without_socket(outcome, why, None),
         Path::Dropped(why, answer) => return Reach::without_socket(Outcome::Timeout, why, Some(answer)),
@@ -30,7 +38,7 @@ pub(super) fn arrive(view: &HostView<'_>, binds: &Binds, path: Path, protocol: P
         Path::Arrives(arriving) => arriving,
     };
     let Arriving { destination, device, vrf, ingress, special, back } = arriving;
-    let kernel = Answering { protocol, port, ..Answering::KERNEL };
+    let kernel = Answering { protocol, port, mark, ..Answering::KERNEL };
     if let Back::Each(question) = &back {
         match view.accepts_source(question, Some(&kernel)) {
             Verdict::Arrives => {}

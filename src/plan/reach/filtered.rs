@@ -151,8 +151,9 @@ pub(super) fn arrive_recorded(
     trail: Option<&mut Option<Trail>>,
 ) -> Reach {
     let Attempt { path, protocol, port, .. } = attempt;
+    let unfiltered = || decide::arrive(view, binds, path, (protocol, port), Fact::Known(0));
     let known = match rules {
-        Rules::None => return decide::arrive(view, binds, path, protocol, port),
+        Rules::None => return unfiltered(),
         Rules::Damaged(why) => {
             let filtered = Filtered { depends_on: vec![why.clone()], ..Filtered::default() };
             let unknown = Reach::unknown(Code::FILTER_UNKNOWN, Vec::new(), None);
@@ -169,12 +170,19 @@ pub(super) fn arrive_recorded(
         }
         _ => None,
     };
-    let Some(arriving) = arriving else { return decide::arrive(view, binds, path, protocol, port) };
+    let Some(arriving) = arriving else { return unfiltered() };
     let Some(question) = question(view, &attempt, &arriving) else {
         return Reach::unknown(Code::FILTER_UNKNOWN, Vec::new(), None);
     };
-    let host =
-        Host { view, binds, attempt, arriving, seen: RefCell::default(), looked_up: RefCell::default() };
+    let host = Host {
+        view,
+        binds,
+        attempt,
+        arriving,
+        marks_answers: filters.sees_output(Family::of(arriving.destination)),
+        seen: RefCell::default(),
+        looked_up: RefCell::default(),
+    };
     let mut prediction = match trail {
         Some(trail) => {
             let (prediction, events) = follow_with_trail(filters, &host, &question);
@@ -185,7 +193,7 @@ pub(super) fn arrive_recorded(
         None => follow(filters, &host, &question),
     };
     if prediction.fate == Fate::Lost && prediction.translated.is_none() {
-        return decide::arrive(view, binds, path, protocol, port);
+        return unfiltered();
     }
     if *name_others {
         prediction.assumes.extend(other_clients(filters, compared, &host, &question, &prediction));
@@ -352,6 +360,8 @@ struct Host<'a> {
     binds: &'a Binds,
     attempt: Attempt<'a>,
     arriving: Arriving,
+    /// Whether a chain of the hook `output` may give answers a mark.
+    marks_answers: bool,
     /// Results at the sockets that were asked for.
     seen: RefCell<Vec<Reach>>,
     /// The packets that the sockets were looked up for, each once.
@@ -573,7 +583,7 @@ impl Facts for Host<'_> {
         own.next().is_none().then_some(first)
     }
 
-    fn deliver(&self, protocol: Protocol, destination: IpAddr, port: u16, _packet: &Packet) -> Delivery {
+    fn deliver(&self, protocol: Protocol, destination: IpAddr, port: u16, packet: &Packet) -> Delivery {
         let path = if destination == self.arriving.destination {
             Some(Path::Arrives(self.arriving))
         } else {
@@ -585,7 +595,16 @@ impl Facts for Host<'_> {
             looked_up.push((path, port));
         }
         drop(looked_up);
-        let reach = decide::arrive(self.view, self.binds, path, protocol, port);
+        let mark = packet.mark.get().map_or(Fact::Unknown, Fact::Known);
+        let reach = decide::arrive(self.view, self.binds, path, (protocol, port), mark);
+        // A rule of the hook `output` may give the answer a mark, and thereby another route.
+        let unanswered = matches!(
+            reach.why,
+            Code::NO_WAY_BACK | Code::ANSWER_DIVERTED | Code::ANSWER_ELSEWHERE | Code::ANSWER_UNKNOWN
+        );
+        if unanswered && self.marks_answers && self.routes_by_mark(Family::of(destination)) {
+            return Delivery::Unknown;
+        }
         let mut seen = self.seen.borrow_mut();
         let number = match seen.iter().position(|other| *other == reach) {
             Some(number) => number,
@@ -611,6 +630,10 @@ impl Facts for Host<'_> {
 
     fn accepts_mark(&self) -> bool {
         self.setting("net.ipv4.tcp_fwmark_accept")
+    }
+
+    fn routes_by_mark(&self, family: Family) -> bool {
+        self.view.fib.routes_by_mark(family)
     }
 }
 

@@ -191,8 +191,12 @@ impl<'a> HostView<'a> {
             };
             return Path::Lost(outcome, Code::DESTINATION_NOT_HERE);
         };
-        if let Some(path) = self.diverted(Family::of(destination), Flow::to(destination)) {
-            return path;
+        // The SYN is routed without a source address, and the answer with one, which is the same address.
+        let from = Flow { from: Some(destination), ..Flow::to(destination) };
+        for flow in [Flow::to(destination), from] {
+            if let Some(path) = self.diverted(Family::of(destination), flow) {
+                return path;
+            }
         }
         if !self.loopback_up {
             return Path::Lost(Outcome::Timeout, Code::LOOPBACK_DOWN);
@@ -270,6 +274,15 @@ impl<'a> HostView<'a> {
             IpAddr::V6(v6) if v6.is_unspecified() => target.address = IpAddr::V6(Ipv6Addr::LOCALHOST),
             _ if target == from => return None,
             _ => {}
+        }
+        // The packet and its answer are routed with both addresses.
+        let there = Flow { from: Some(from.address), ..Flow::to(target.address) };
+        let back = Flow { from: Some(target.address), ..Flow::to(from.address) };
+        let family = Family::of(target.address);
+        if self.local.owner(target.address, (target.zone != 0).then_some(target.zone)).is_some()
+            && let Some(path) = [there, back].into_iter().find_map(|flow| self.diverted(family, flow))
+        {
+            return Some(path);
         }
         let loopback = !from.address.is_loopback() || target.address.is_loopback();
         let link = from.zone == 0 || from.zone == target.zone;
@@ -354,12 +367,12 @@ impl<'a> HostView<'a> {
             return Some(Path::Lost(Outcome::Timeout, Code::NO_WAY_BACK));
         };
         let question = Question { client, beyond, link: wire.index, to: destination };
-        if let Some(lost) = link.and_then(|link| self.unresolved(wire, link, &question)) {
-            return Some(lost);
-        }
         let flow = Flow { iif: wire.index, from: Some(client), ..Flow::to(destination) };
         if let Some(path) = self.diverted(family, flow) {
             return Some(path);
+        }
+        if let Some(lost) = link.and_then(|link| self.unresolved(wire, link, &question)) {
+            return Some(lost);
         }
         let back = if self.fib.is_selective(family) {
             Back::Each(question)
@@ -460,7 +473,8 @@ impl<'a> HostView<'a> {
         match self.accepts_source(&asking, None) {
             Verdict::Lost(why, answer) => {
                 // The packet itself may be accepted, if the neighbour knows the host.
-                let same = !self.fib.is_selective(Family::Ipv4);
+                let marks = self.fib.routes_by_mark(Family::Ipv4) && self.has_filters();
+                let same = !self.fib.depends_on_sockets(Family::Ipv4) && !marks;
                 let packet = self.accepts_source(question, Some(&Answering::KERNEL));
                 match matches!(packet, Verdict::Lost(..)) && same {
                     true if question.beyond => None,
@@ -470,6 +484,12 @@ impl<'a> HostView<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Whether packet filters may give packets a mark.
+    fn has_filters(&self) -> bool {
+        let filters = self.snapshot.packet_filters.as_ref();
+        filters.is_some_and(|filters| !filters.tables.is_empty() || filters.unknown_because.is_some())
     }
 
     /// Whether 127.0.0.0/8 is taken from a wire: `all` or the interface's own setting (`IN_DEV_NET_ROUTE_LOCALNET()` of

@@ -90,7 +90,8 @@ pub fn unanswered(snapshot: &Snapshot, local: &LocalAddresses, services: &[Servi
                         for service in &services {
                             let Service { protocol, port, user } = *service;
                             let user = user.map_or(Fact::Unknown, Fact::Known);
-                            let answering = Answering { protocol, port, user, accepts: true, device: 0 };
+                            let answering =
+                                Answering { protocol, port, user, accepts: true, ..Answering::KERNEL };
                             let verdict = match view.accepts_source(&question, Some(&answering)) {
                                 Verdict::Arrives => view.answer(&question, &answering),
                                 other => other,

@@ -494,7 +494,8 @@ pub fn port_holders(ports: &std::collections::BTreeSet<(Protocol, u16)>) -> Vec<
                 |socket, peer| {
                     if wanted.binary_search(&socket.local_port).is_ok() {
                         let one = listening(&socket, protocol, netns, &mut names);
-                        let connected = one.state == SocketState::Connected && peer.1 != 0;
+                        let ends = [SocketState::Connected, SocketState::TimeWait];
+                        let connected = ends.contains(&one.state) && peer.1 != 0;
                         part.borrow_mut().push(PortHolder {
                             peer: connected.then_some(peer.into()),
                             expires_ms: (one.state == SocketState::TimeWait).then_some(socket.expires_ms),

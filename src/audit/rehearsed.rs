@@ -1,4 +1,4 @@
-//! Differences between tests in a copy and the exposure of sockets.
+//! Differences between tests in a copy and the plan, or the exposure of sockets.
 
 use super::{Finding, Report};
 use crate::code::Code;
@@ -10,6 +10,15 @@ use crate::model::{Exposure, Protocol};
 pub fn add(report: &mut Report, rehearsal: Rehearsal) {
     for one in &rehearsal.sockets {
         let (Some(seen), Some(socket)) = (one.observed, report.sockets.get(one.socket)) else { continue };
+        if let Some((first, more)) = one.differs.split_first() {
+            let more = match more.len() {
+                0 => String::new(),
+                count => format!("; and {count} more"),
+            };
+            let message = format!("in a copy of this host's network: {first}{more}");
+            let finding = Finding::new(Code::REHEARSAL_DIFFERS, Severity::Warning, Some(one.socket), message);
+            report.findings.push(finding.help("`bindscope lab run --twin -v` shows all results, and why"));
+        }
         let said = socket.view.exposure;
         // The test sends no broadcasts, which are the only way to reach a UDP wildcard without an IPv4 address.
         let sent_to_all = socket.view.protocol == Protocol::Udp
@@ -51,6 +60,7 @@ mod tests {
             errno: None,
             observed: seen,
             reached_from: Vec::new(),
+            differs: Vec::new(),
             because: None,
         };
         let because = vec!["one thing".to_owned()];
@@ -62,6 +72,33 @@ mod tests {
         assert!(report.findings.len() <= before + 1);
         let mine = report.findings.iter().filter(|finding| finding.code == Code::REHEARSAL_DIFFERS);
         mine.map(|finding| finding.severity).collect()
+    }
+
+    #[test]
+    fn every_result_that_differs_from_the_plan_is_reported() {
+        let mut report = report_of(vec![socket("tcp 10.0.0.5:80")], host());
+        let seen = report.sockets[0].view.exposure;
+        let one = Rehearsed {
+            socket: 0,
+            bound: true,
+            errno: None,
+            observed: Some(seen),
+            reached_from: Vec::new(),
+            differs: vec![
+                "link:eth0 to 10.0.0.5: accepted is predicted, and timeout was observed".to_owned(),
+            ],
+            because: None,
+        };
+        let rehearsal = Rehearsal {
+            complete: true,
+            incomplete_because: Vec::new(),
+            connections: 1,
+            sources: Vec::new(),
+            sockets: vec![one],
+        };
+        add(&mut report, rehearsal);
+        let mine = report.findings.iter().filter(|finding| finding.code == Code::REHEARSAL_DIFFERS);
+        assert_eq!(mine.count(), 1, "the class of the exposure is the same, and an answer is not");
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl Lab {
             Action::RemoveAddress(interface, net) => network.delete_address(interface, *net),
             Action::Up(interface, up) => network.set_up(interface, *up),
             Action::Rename(interface, to) => network.rename(interface, to),
+            Action::AltName(interface, altname) => network.add_altname(interface, altname),
             Action::Route(route) => network.add_route(route),
             Action::Rule(rule) => network.add_rule(rule),
             Action::RemoveRule(rule) => network.delete_rule(rule),

@@ -82,6 +82,11 @@ impl Plan {
                     if *up { "up" } else { "down" }
                 )]
             }
+            Action::AltName(interface, altname) => vec![format!(
+                "ip -n {node} link property add dev {} altname {}",
+                word(interface),
+                word(altname)
+            )],
             Action::Rename(interface, to) => {
                 vec![format!("ip -n {node} link set {} name {}", device(interface), word(to))]
             }

@@ -72,6 +72,8 @@ pub enum Action {
     Up(IfName, bool),
     /// Rename an interface.
     Rename(IfName, IfName),
+    /// Give an interface an alternative name.
+    AltName(IfName, IfName),
     /// Add a route.
     Route(NewRoute),
     /// Add a policy rule.

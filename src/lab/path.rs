@@ -13,7 +13,7 @@ use crate::model::addr::needs_zone;
 use crate::model::{
     AddrClass, AddrState, Family, Interface, InterfaceAddress, Outcome, Protocol, RouteKind, Snapshot,
 };
-use crate::plan::fib::{Decision, Fact, Fib, Flow};
+use crate::plan::fib::{Decision, Fact, Fib, Flow, RouteError};
 use crate::plan::local_table::LocalAddresses;
 use crate::plan::reach::Destination;
 
@@ -47,6 +47,8 @@ impl Segments {
 pub enum Unreachable {
     /// The sender has no route.
     NoRoute,
+    /// A rule or a route of the sender refuses to send: `prohibit` or `blackhole`.
+    Refused,
     /// No node answers for the next hop, or a router on the path reports that there is no route.
     NoNeighbour,
     /// The destination refers to the sender itself.
@@ -66,6 +68,7 @@ impl Unreachable {
     pub fn outcome(self, protocol: Protocol) -> Option<Outcome> {
         match self {
             Unreachable::NoRoute => Some(Outcome::Unreachable),
+            Unreachable::Refused => Some(Outcome::Error),
             Unreachable::NoNeighbour if protocol == Protocol::Udp => Some(Outcome::Timeout),
             Unreachable::NoNeighbour => Some(Outcome::Unreachable),
             Unreachable::Itself => Some(Outcome::Refused),
@@ -199,6 +202,9 @@ impl<'a> Nodes<'a> {
         }
         let ports = Ports::to(service);
         let hop = own.next_hop(destination, None, oif, 0, ports)?.ok_or(Unreachable::NoRoute)?;
+        if let Some(error) = hop.refuses {
+            return Err(refused(error, 0));
+        }
         let source = source_address(own.snapshot, &hop, destination).ok_or(Unreachable::NoRoute)?;
         let (end, interface, flux) = self.travel(node, source, destination, oif, ports)?;
         if end != host || flux {
@@ -231,8 +237,8 @@ impl<'a> Nodes<'a> {
             let node = self.nodes.get(here).ok_or(Unreachable::Unknown)?;
             let no_route = if hops == 0 { Unreachable::NoRoute } else { Unreachable::NoNeighbour };
             let hop = node.next_hop(destination, Some(source), oif.take(), iif, ports)?.ok_or(no_route)?;
-            if hop.refuses {
-                return Err(no_route);
+            if let Some(error) = hop.refuses {
+                return Err(refused(error, hops));
             }
             let (next, interface, flux) = self.neighbour(here, &hop, source)?;
             let node = self.nodes.get(next).ok_or(Unreachable::Unknown)?;
@@ -296,8 +302,8 @@ struct Hop {
     address: IpAddr,
     /// Preferred source address of the route.
     source: Option<IpAddr>,
-    /// A route that reports "unreachable".
-    refuses: bool,
+    /// The error of a route or a rule that refuses.
+    refuses: Option<RouteError>,
 }
 
 impl Known<'_> {
@@ -333,19 +339,29 @@ impl Known<'_> {
                     interface,
                     address: route.gateway.unwrap_or(destination),
                     source: route.source,
-                    refuses: false,
+                    refuses: None,
                 })
             }
             // With a device and no route the destination counts as on the link.
             Decision::OnLink(interface) => {
-                Some(Hop { interface, address: destination, source: None, refuses: false })
+                Some(Hop { interface, address: destination, source: None, refuses: None })
             }
             Decision::Refused { route: None, rule: None, .. } | Decision::Local { .. } => None,
-            Decision::Refused { .. } => {
-                Some(Hop { interface: 0, address: destination, source: None, refuses: true })
+            Decision::Refused { error, .. } => {
+                Some(Hop { interface: 0, address: destination, source: None, refuses: Some(error) })
             }
             Decision::Unknown { .. } => return Err(Unreachable::Unknown),
         })
+    }
+}
+
+/// What a client sees of a refusal after this many routers: the error itself, a message of the router, or nothing.
+fn refused(error: RouteError, hops: usize) -> Unreachable {
+    match (error, hops) {
+        (RouteError::Prohibited | RouteError::Blackhole, 0) => Unreachable::Refused,
+        (_, 0) => Unreachable::NoRoute,
+        (RouteError::Blackhole, _) => Unreachable::Dropped,
+        _ => Unreachable::NoNeighbour,
     }
 }
 
@@ -419,7 +435,7 @@ fn lets_in(
         return Ok(true);
     }
     let back = node.next_hop(source, Some(destination), None, 0, ports.reversed())?;
-    let back = back.filter(|hop| !hop.refuses);
+    let back = back.filter(|hop| hop.refuses.is_none());
     Ok(back.is_some_and(|hop| mode != 1 || hop.interface == interface.index))
 }
 

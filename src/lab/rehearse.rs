@@ -79,7 +79,9 @@ pub fn rehearse(
             Some(because) => (None, Some(because)),
             None => (Some(observed), like.because.clone()),
         };
-        rehearsed.push(Rehearsed { socket: like.place, bound, errno, observed, reached_from, because });
+        let differs = if bound { differing(&looked, &like.spec.listener) } else { Vec::new() };
+        let socket = like.place;
+        rehearsed.push(Rehearsed { socket, bound, errno, observed, reached_from, differs, because });
     }
     rehearsed.sort_by_key(|one| one.socket);
     let missing = rehearsed.iter().filter(|one| one.observed.is_none()).count();
@@ -105,6 +107,7 @@ fn skipped(place: usize, because: String) -> Rehearsed {
         errno: None,
         observed: None,
         reached_from: Vec::new(),
+        differs: Vec::new(),
         because: Some(because),
     }
 }
@@ -240,6 +243,25 @@ fn no_possible_source(like: &Like, twin: &Twin, snapshot: &Snapshot) -> Option<S
         None if twin.clients.is_empty() => Some("there is no client on any link of the host".to_owned()),
         _ => None,
     }
+}
+
+/// Connections that reached a socket, or were predicted to reach it, and whose result differs from the prediction.
+fn differing(looked: &Looked, name: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    for cell in looked.cells.iter().filter(|cell| cell.agrees == Some(false)) {
+        let Some(observed) = &cell.observed else { continue };
+        let predicted = &cell.predicted;
+        let mut names = predicted.candidates.iter().chain(&predicted.listener).chain(&observed.listener);
+        if !names.any(|other| other == name) {
+            continue;
+        }
+        let outcome = predicted.outcome.map_or_else(|| "unknown".to_owned(), |outcome| outcome.to_string());
+        out.push(format!(
+            "{} to {}: {outcome} is predicted, and {} was observed",
+            cell.source, cell.destination, observed.outcome
+        ));
+    }
+    out
 }
 
 /// The widest class of address at which another host reached a socket, and the sources that reached it.

@@ -315,7 +315,7 @@ fn matrix(
 
 fn lost(loss: Unreachable, protocol: Protocol) -> Reach {
     let why = match loss {
-        Unreachable::NoRoute | Unreachable::NoNeighbour => Code::NO_ROUTE,
+        Unreachable::NoRoute | Unreachable::Refused | Unreachable::NoNeighbour => Code::NO_ROUTE,
         Unreachable::Itself => Code::MEANS_ITSELF,
         Unreachable::LinkLocal => Code::LINK_LOCAL_ELSEWHERE,
         Unreachable::Dropped => Code::NOT_FORWARDED,

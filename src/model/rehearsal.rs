@@ -35,6 +35,8 @@ pub struct Rehearsed {
     pub observed: Option<FamilyExposure>,
     /// The sources that reached it.
     pub reached_from: Vec<Source>,
+    /// Connections whose result differs from the plan for this socket, one sentence each.
+    pub differs: Vec<String>,
     /// Assumptions, or the reason why there is no result.
     pub because: Option<String>,
 }

@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::local_table::{Ipv4Kind, LocalAddresses};
 use super::socket_table::{Entry, Local};
 use crate::code::Code;
-use crate::model::{AddrState, Errno, Family, Interface, Phase, Protocol, Snapshot, SocketSpec, V6Only};
+use crate::model::{
+    AddrState, Errno, Family, IfName, Interface, Phase, Protocol, Snapshot, SocketSpec, V6Only,
+};
 
 /// Privileges of the binding process. They depend on the caller and are therefore a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +81,7 @@ fn examine(
     let mut device = None;
     if let Some(name) = spec.device.as_ref().filter(|name| !name.as_bytes().is_empty()) {
         let bytes = &name.as_bytes()[..name.as_bytes().len().min(DEVICE_NAME_MAX)];
-        device = snapshot.interfaces.iter().find(|interface| interface.name.as_bytes() == bytes);
+        device = snapshot.interface_named(&IfName::from_bytes(bytes));
         if device.is_none() {
             return refuse(Phase::Setsockopt, Errno::ENODEV, Code::NO_SUCH_DEVICE);
         }

@@ -51,8 +51,9 @@ enum Opening {
     Server,
 }
 
-/// Random hosts with a range of client ports of their own, reserved ports, clients and servers, shared sockets, transparent
-/// sockets, MPTCP endpoints and VXLAN: who is left out, who holds a socket and what is transparent is as it was opened.
+/// Random hosts with a range of client ports of their own, reserved ports, UDP clients and servers, sockets of several processes,
+/// transparent sockets, MPTCP listeners and endpoints, VXLAN, and WireGuard where the kernel has it: who is left out, who holds a
+/// socket and what is transparent is as it was opened.
 fn clients_are_known_by_evidence_on_random_hosts() {
     let mut random = Random::seeded("clients_are_known_by_evidence");
     let mut clients = 0;
@@ -60,6 +61,18 @@ fn clients_are_known_by_evidence_on_random_hosts() {
         clients += host_of_clients(&mut random);
     }
     assert!(clients > 40, "{clients} clients prove nothing");
+}
+
+/// Processes that end with the test.
+struct Children(Vec<Child>);
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 fn host_of_clients(random: &mut Random) -> usize {
@@ -73,14 +86,29 @@ fn host_of_clients(random: &mut Random) -> usize {
     let reserved = low + 100;
     host.sysctl("net.ipv4.ip_local_port_range", &format!("{low} {}", low + 999));
     host.sysctl("net.ipv4.ip_local_reserved_ports", &format!("{reserved}-{}", reserved + 49));
-    let tunnel = random.once_in(2);
-    if tunnel {
+    let mut kernel_sockets: Vec<&str> = Vec::new();
+    if random.once_in(2) {
         host.ip("link add vx type vxlan id 7 dstport 8472 local 10.1.0.1 dev va");
         host.ip("link set vx up");
+        kernel_sockets.push("kernel: vxlan vx");
     }
+    // WireGuard holds one socket for each family.
+    let wireguard = ["link", "add", "wg0", "type", "wireguard"];
+    if random.once_in(2) && host.output(Command::new("ip").args(wireguard)).status.success() {
+        host.ip("link set wg0 up");
+        kernel_sockets.extend(["kernel: wireguard wg0"; 2]);
+    }
+    // An endpoint with a port of its own listens in the kernel (`mptcp_pm_nl_create_listen_socket()`).
+    let endpoint = ["mptcp", "endpoint", "add", "10.1.0.1", "port", "8999", "signal"];
+    if random.once_in(2) && host.output(Command::new("ip").args(endpoint)).status.success() {
+        kernel_sockets.push("kernel: mptcp endpoint");
+    }
+    kernel_sockets.sort_unstable();
     host.run(|| {
         let mut expected: BTreeMap<u64, (Opening, bool)> = BTreeMap::new();
         let mut held = Vec::new();
+        let mut owners: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+        let mut children = Children(Vec::new());
         for number in 0..random.below(12) + 4 {
             let number = u16::try_from(number).unwrap();
             let kind = random.below(8);
@@ -116,7 +144,24 @@ fn host_of_clients(random: &mut Random) -> usize {
                 held.push(other);
             }
             expected.insert(inode(&socket), (opening, transparent));
+            let mut pids = vec![std::process::id()];
+            if random.once_in(4) {
+                let inherited = Stdio::from(OwnedFd::from(socket.try_clone().unwrap()));
+                children.0.push(Command::new("sleep").arg("60").stdin(inherited).spawn().unwrap());
+                pids.extend(children.0.last().map(Child::id));
+                pids.sort_unstable();
+            }
+            owners.insert(inode(&socket), pids);
             held.push(socket);
+        }
+        if random.once_in(2)
+            && let Ok(listener) = Socket::new(Domain::IPV4, Type::STREAM, Some(262.into()))
+        {
+            listener.bind(&SocketAddr::from(([10, 1, 0, 1], 8443)).into()).unwrap();
+            listener.listen(1).unwrap();
+            expected.insert(inode(&listener), (Opening::Server, false));
+            owners.insert(inode(&listener), vec![std::process::id()]);
+            held.push(listener);
         }
         // Ports that chance gave to both families are no evidence for a client.
         let port = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap();
@@ -132,12 +177,23 @@ fn host_of_clients(random: &mut Random) -> usize {
             if attempts_left > 0 && unread {
                 continue;
             }
-            let held_by_kernel: Vec<String> = inventory
+            let mut held_by_kernel: Vec<String> = inventory
                 .sockets
                 .iter()
                 .filter_map(|socket| Some(socket.kernel.as_ref()?.to_string()))
                 .collect();
-            assert_eq!(held_by_kernel, if tunnel { vec!["kernel: vxlan vx"] } else { vec![] });
+            held_by_kernel.sort_unstable();
+            assert_eq!(held_by_kernel, kernel_sockets);
+            let pids = |inode: u64| -> Vec<u32> {
+                let mut sockets = inventory.sockets.iter();
+                let socket = sockets.find(|socket| socket.inode == Some(inode)).unwrap();
+                socket.known_owners().iter().map(|owner| owner.pid).collect()
+            };
+            let found: BTreeMap<u64, Vec<u32>> = owners.keys().map(|&inode| (inode, pids(inode))).collect();
+            if attempts_left > 0 && found != owners {
+                continue;
+            }
+            assert_eq!(found, owners);
             let site = Site {
                 host: sys::snapshot().unwrap(),
                 sockets: inventory.sockets,

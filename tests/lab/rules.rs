@@ -46,6 +46,12 @@ name = "host"
 name = "router"
 forwarding = true
 
+[[lab.node]]
+name = "beyond"
+
+[[lab.node]]
+name = "lan"
+
 [[lab.link]]
 a = { node = "host", interface = "eth0", addresses = ["192.0.2.1/24", "2001:db8:1::1/64"] }
 b = { node = "router", interface = "eth0", addresses = ["192.0.2.254/24", "2001:db8:1::fe/64"] }

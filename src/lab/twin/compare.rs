@@ -116,6 +116,7 @@ fn of_interface(original: &Interface, copy: &Interface, out: &mut Vec<String>) {
     compare("the index", &original.index, &copy.index);
     compare("the state (up, running)", &(original.up, original.running), &(copy.up, copy.running));
     compare("the MTU", &original.mtu, &copy.mtu);
+    compare("the alternative names", &original.altnames, &copy.altnames);
     // What is copied as something else was said already.
     if matches!(original.kind, Some(LinkKind::Veth | LinkKind::Bridge | LinkKind::Macvlan | LinkKind::Ether))
     {

@@ -93,6 +93,12 @@ impl<'a> Builder<'a> {
             }
         }
         self.carriers();
+        for interface in of(self, |role| role != Role::Absent) {
+            for altname in &interface.altnames {
+                let action = Action::AltName(interface.name.clone(), altname.clone());
+                self.twin.plan.push(0, action);
+            }
+        }
     }
 
     /// A new bridge has a carrier until its first port goes (`br_port_state_selection()`): one without a carrier and without

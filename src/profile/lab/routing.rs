@@ -331,7 +331,8 @@ impl Reader<'_> {
             for key in ["iif", "oif"] {
                 let (Some(name), Some(value)) = (text(entry, key), entry.get(key)) else { continue };
                 let own = topology.interfaces().filter(|(other, _)| *other == node);
-                let own: Vec<String> = own.map(|(_, name)| name.to_string()).collect();
+                let own: Vec<String> =
+                    own.map(|(_, name)| name.to_string()).filter(|name| !name.is_empty()).collect();
                 if name != "lo" && !name.is_empty() && !own.iter().any(|other| other == name) {
                     self.problems
                         .add(

@@ -182,6 +182,20 @@ impl Network {
         self.ask("rename", name, (RTM_NEWLINK, 0), &message)
     }
 
+    /// Gives an interface an alternative name.
+    ///
+    /// # Errors
+    /// The kernel's refusal; EOPNOTSUPP before Linux 5.5.
+    pub fn add_altname(&mut self, name: &IfName, altname: &IfName) -> Result<(), Error> {
+        const RTM_NEWLINKPROP: u16 = 108;
+        const IFLA_PROP_LIST: u16 = 52;
+        const IFLA_ALT_IFNAME: u16 = 53;
+        let mut message = link_message(index(name)?, 0, 0);
+        let names = attribute(IFLA_ALT_IFNAME, &terminated(altname));
+        message.extend(attribute(IFLA_PROP_LIST | NESTED, &names));
+        self.ask("add an alternative name to", name, (RTM_NEWLINKPROP, NLM_F_CREATE_EXCL), &message)
+    }
+
     /// Makes the kernel notice immediately that an interface has a carrier. Otherwise it takes up to a second
     /// (`linkwatch`), in which the interface joins no multicast group and answers no neighbour discovery. A query for
     /// the single link has this effect.

@@ -96,6 +96,14 @@ impl Network {
     ///
     /// # Errors
     /// Never.
+    pub fn add_altname(&mut self, _name: &IfName, _altname: &IfName) -> Result<(), Error> {
+        match self.never {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
     pub fn settle(&mut self, _name: &IfName) -> Result<(), Error> {
         match self.never {}
     }

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("both_ends_of_a_pair_have_somebody", both_ends_of_a_pair_have_somebody),
         trial("vrfs_are_copied", vrfs_are_copied),
+        trial("alternative_names_are_copied", alternative_names_are_copied),
         trial("dummies_and_vlans_are_wires", dummies_and_vlans_are_wires),
     ]
 }
@@ -115,6 +116,35 @@ fn has(kind: &str) -> bool {
         assert!(std::env::var_os("BINDSCOPE_REQUIRE_VRF").is_none(), "they are required");
     }
     made.status.success()
+}
+
+/// A listener may name its device by an alternative name, also in a twin.
+fn alternative_names_are_copied() {
+    let (ns, far) = (Netns::new(), Netns::new());
+    ns.sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
+    ns.wire("w0", &far, "far");
+    for words in [
+        "link property add dev w0 altname first-link altname a-name-with-more-than-fifteen-bytes",
+        "address add 10.0.0.1/24 dev w0",
+    ] {
+        ns.ip(words);
+    }
+    crate::support::snapshot::settle_usable(&ns);
+    let spec = bindscope::model::SocketSpec {
+        device: Some("first-link".into()),
+        ..crate::host::spec(bindscope::model::Protocol::Tcp, "0.0.0.0", 4000)
+    };
+    let copy = Copy::of(&ns, &[spec]);
+    assert_eq!(copy.opened.sockets.bound.len(), 1);
+    let names = &copy.opened.snapshot.interface_named(&"first-link".into()).unwrap().altnames;
+    assert_eq!(names.len(), 2, "{names:?}");
+    let looked = copy.look(Duration::from_secs(3));
+    let wrong: Vec<_> = looked.cells.iter().filter(|cell| cell.agrees != Some(true)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let reached = |cell: &&bindscope::report::matrix::CellReport| {
+        cell.source.to_string() == "link:w0" && cell.observed.as_ref().unwrap().outcome == Outcome::Accepted
+    };
+    assert_eq!(looked.cells.iter().filter(reached).count(), 1);
 }
 
 fn vrfs_are_copied() {

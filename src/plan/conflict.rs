@@ -103,7 +103,11 @@ impl Tables {
         let old = &self.entries[id];
         let devices = new.device == 0 || old.device == 0 || new.device == old.device;
         let seen = self.overlooked(new, old).map(|overlooked| !overlooked);
-        all([Some(devices), overlap(new, old), seen])
+        let addresses = match overlap(new, old) {
+            Some(false) => meets_connected(new, old),
+            other => other,
+        };
+        all([Some(devices), addresses, seen])
     }
 
     /// Whether the kernel overlooks the conflict of these two
@@ -242,6 +246,18 @@ pub(super) fn overlap(a: &Entry, b: &Entry) -> Option<bool> {
         (Local::V6(x), Local::V6(y)) => Some(x == y || x.is_unspecified() || y.is_unspecified()),
         (Local::V6(x), Local::V4(_)) => all([Some(x.is_unspecified()), dual(a.v6only)]),
         (Local::V4(_), Local::V6(y)) => all([Some(y.is_unspecified()), dual(b.v6only)]),
+    }
+}
+
+/// Whether a new socket meets an old one that was bound to `::`, dual-stack, and connected later. Its address is a specific one, and
+/// yet it is not an IPv6-only socket. To an AF_INET socket it has another IPv4 address (LOOPBACK4_IPV6), which conflicts with the
+/// wildcard alone.
+fn meets_connected(new: &Entry, old: &Entry) -> Option<bool> {
+    match (new.local, old.local) {
+        (Local::V4(x), Local::V6(y)) if !y.is_unspecified() && !new.inet6 && x.is_unspecified() => {
+            old.v6only.map(|v6only| !v6only)
+        }
+        _ => Some(false),
     }
 }
 

@@ -184,6 +184,11 @@ fn serves(socket: &Foreign) -> bool {
     matches!(socket.state, SocketState::Listen | SocketState::Unconnected)
 }
 
+/// Whether the address of a socket may be that of a connection, and not the one to which it was bound.
+fn has_peer(socket: &Foreign) -> bool {
+    matches!(socket.state, SocketState::Connected | SocketState::TimeWait)
+}
+
 /// The kernel's view of an existing socket.
 fn foreign_entry(socket: &Foreign, snapshot: &Snapshot) -> Entry {
     let view = &socket.view;
@@ -198,7 +203,7 @@ fn foreign_entry(socket: &Foreign, snapshot: &Snapshot) -> Entry {
         local,
         v6only: match local {
             Local::V4(_) => Some(false),
-            Local::V6(v6) if !v6.is_unspecified() => Some(true),
+            Local::V6(v6) if !v6.is_unspecified() && !has_peer(socket) => Some(true),
             Local::V6(_) => view.v6only,
         },
         device: device.map_or(0, |device| device.index),

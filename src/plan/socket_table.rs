@@ -61,7 +61,7 @@ pub struct Entry {
     pub inet6: bool,
     /// The address.
     pub local: Local,
-    /// `sk_ipv6only`: always true with a specific IPv6 address, always false with an IPv4 address. `None` if unknown.
+    /// `sk_ipv6only`: true with a specific IPv6 address that was bound, false with an IPv4 address. `None` if unknown.
     pub v6only: Option<bool>,
     /// Index of the device that it is bound to; 0 if none.
     pub device: u32,

@@ -49,6 +49,53 @@ fn connected_udp() -> Held {
     Held { port: 6312, udp: true, _keep: vec![client.into()] }
 }
 
+/// A dual-stack socket that is bound to `::` and then connected: its address is an IPv6 one, and it still blocks 0.0.0.0.
+fn dual(udp: bool) -> Held {
+    let kind = if udp { Type::DGRAM } else { Type::STREAM };
+    let socket = Socket::new(Domain::IPV6, kind, None).unwrap();
+    socket.set_only_v6(false).unwrap();
+    socket.bind(&address("[::]:6314")).unwrap();
+    let server = TcpListener::bind("[::1]:631").unwrap();
+    socket.connect(&address("[::1]:631")).unwrap();
+    Held { port: 6314, udp, _keep: vec![socket, server.into()] }
+}
+
+/// The same for a connection that was accepted by a listener that is closed.
+fn dual_child() -> Held {
+    let listener = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+    listener.set_only_v6(false).unwrap();
+    listener.bind(&address("[::]:6315")).unwrap();
+    listener.listen(1).unwrap();
+    let client = TcpStream::connect("[::1]:6315").unwrap();
+    Held { port: 6315, udp: false, _keep: vec![listener.accept().unwrap().0, client.into()] }
+}
+
+/// A client with a fixed port, such as one of NFS: the kernel does not report whether its socket had SO_REUSEADDR.
+pub fn time_wait_of_a_client_is_uncertain() {
+    for reuse in [false, true] {
+        let ns = Netns::new();
+        ns.run(|| {
+            let server = TcpListener::bind("127.0.0.1:2049").unwrap();
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            client.set_reuse_address(reuse).unwrap();
+            client.bind(&address("127.0.0.1:700")).unwrap();
+            client.connect(&address("127.0.0.1:2049")).unwrap();
+            let mut other = server.accept().unwrap().0;
+            drop(client);
+            let _ = std::io::Read::read(&mut other, &mut [0]);
+        });
+        let outcome = |option: &str| {
+            let plan =
+                json(&run(&ns, &["plan", "--json", "-b", &format!("127.0.0.1:700,reuse_address={option}")]));
+            plan["sockets"][0]["bind"]["predicted"]["outcome"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(outcome("false"), "error");
+        assert_eq!(outcome("true"), "uncertain");
+        let real = ns.run(|| kernel("127.0.0.1:700", true, true, false));
+        assert_eq!(real, if reuse { "ok" } else { "EADDRINUSE" }, "what decides is not reported");
+    }
+}
+
 /// What bind and listen answer: `ok` or `EADDRINUSE`.
 fn kernel(target: &str, v6only: bool, reuse: bool, udp: bool) -> &'static str {
     let to: SocketAddr = target.parse().unwrap();
@@ -68,7 +115,10 @@ fn kernel(target: &str, v6only: bool, reuse: bool, udp: bool) -> &'static str {
 
 pub fn ports_held_without_listening_are_planned() {
     type Case = (&'static str, fn() -> Held, &'static str);
-    let makers: [Case; 5] = [
+    let makers: [Case; 8] = [
+        ("UDP bound to :: and connected over IPv6", || dual(true), "a connection of"),
+        ("TCP bound to :: and connected over IPv6", || dual(false), "a connection of"),
+        ("a connection that a dual-stack listener accepted", dual_child, "a connection of"),
         ("outgoing", outgoing, "a connection of"),
         ("bound", || bound(false), "does not listen"),
         ("bound with SO_REUSEADDR", || bound(true), "does not listen"),

@@ -36,7 +36,7 @@ use foreign::{
 use formats::{
     connections_spread_over_a_group, names_are_escaped_in_every_format, ten_thousand_cells_take_seconds,
 };
-use held::ports_held_without_listening_are_planned;
+use held::{ports_held_without_listening_are_planned, time_wait_of_a_client_is_uncertain};
 use libtest_mimic::Trial;
 use names::interfaces_are_found_by_every_name;
 use serde_json::Value;
@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         every_address_of_this_host_is_tried_as_a_source,
         a_socket_that_is_there_already_takes_part,
         ports_held_without_listening_are_planned,
+        time_wait_of_a_client_is_uncertain,
         interfaces_are_found_by_every_name,
         a_server_that_resets_is_no_refusal,
         without_descriptors_nothing_is_decided,
@@ -262,10 +263,9 @@ fn every_address_of_this_host_is_tried_as_a_source() {
 
 fn a_firewall_shows_as_a_disagreement() {
     let (ns, _far) = host();
-    // A blackhole for what comes back stands in for a packet filter: prohibited by a rule that no plan looks at.
-    ns.ip("rule add from 192.0.2.1 to 192.0.2.1 prohibit priority 0");
-    ns.ip("rule del from all lookup local priority 0");
-    ns.ip("rule add from all lookup local priority 10");
+    // A policy of IPsec stands in for a packet filter: no plan looks at it.
+    ns.sysctl("net.ipv4.conf.lo.disable_xfrm", "0");
+    ns.ip("xfrm policy add src 192.0.2.1 dst 192.0.2.1 dir out action block");
     let output = run(&ns, &["probe", "--bind", "0.0.0.0:8096", "--connect-timeout", "200ms"]);
     exits(&output, 1);
     assert!(text(&output).0.contains(" NOT."), "{:?}", text(&output));

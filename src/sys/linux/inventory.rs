@@ -325,8 +325,10 @@ fn listening(
         _ => None,
     };
     let mut v6only = socket.v6only;
-    if family == Family::Ipv6 && !socket.local.is_unspecified() && v6only.is_none() {
-        // A specific address leaves no choice: v4-mapped is IPv4, everything else IPv6 only (`net/ipv6/af_inet6.c`).
+    let has_peer = matches!(socket_state, SocketState::Connected | SocketState::TimeWait);
+    if family == Family::Ipv6 && !socket.local.is_unspecified() && v6only.is_none() && !has_peer {
+        // A specific address leaves no choice: v4-mapped is IPv4, everything else IPv6 only (`net/ipv6/af_inet6.c`). A connection of a
+        // dual-stack socket keeps the option.
         v6only = Some(!socket.local.to_canonical().is_ipv4());
     }
     let device = names.device(socket.device);

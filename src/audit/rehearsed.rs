@@ -10,6 +10,7 @@ use crate::model::{Exposure, Protocol};
 pub fn add(report: &mut Report, rehearsal: Rehearsal) {
     for one in &rehearsal.sockets {
         let (Some(seen), Some(socket)) = (one.observed, report.sockets.get(one.socket)) else { continue };
+        let (said, udp) = (socket.view.exposure, socket.view.protocol == Protocol::Udp);
         if let Some((first, more)) = one.differs.split_first() {
             let more = match more.len() {
                 0 => String::new(),
@@ -19,12 +20,9 @@ pub fn add(report: &mut Report, rehearsal: Rehearsal) {
             let finding = Finding::new(Code::REHEARSAL_DIFFERS, Severity::Warning, Some(one.socket), message);
             report.findings.push(finding.help("`bindscope lab run --twin -v` shows all results, and why"));
         }
-        let said = socket.view.exposure;
         // The test sends no broadcasts, which are the only way to reach a UDP wildcard without an IPv4 address.
-        let sent_to_all = socket.view.protocol == Protocol::Udp
-            && said.ipv4 == Exposure::Link
-            && seen.ipv4 < said.ipv4
-            && seen.ipv6 == said.ipv6;
+        let sent_to_all =
+            udp && said.ipv4 == Exposure::Link && seen.ipv4 < said.ipv4 && seen.ipv6 == said.ipv6;
         if seen == said || sent_to_all {
             continue;
         }

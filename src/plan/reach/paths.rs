@@ -304,7 +304,11 @@ impl<'a> HostView<'a> {
                     strict: true,
                     ..Flow::to(from.address)
                 };
-                let leaves = || matches!(self.fib.output(self.local, &flow), Decision::Found(_));
+                // Rules that look at ports may let it leave for some sockets.
+                let leaves = || {
+                    self.fib.is_selective(family)
+                        || matches!(self.fib.output(self.local, &flow), Decision::Found(_))
+                };
                 let own = arriving.destination.is_ipv4()
                     && self.by_index.get(&arriving.device).is_none_or(|device| self.accepts_own(device));
                 let there = if !there && up && (arriving.destination.is_ipv6() || own) && leaves() {

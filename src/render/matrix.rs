@@ -1,6 +1,6 @@
 //! The one-screen matrix of `plan`, `probe` and `lab run`: rows are ports and listeners, columns are sources.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::ranges;
 use super::style::{Paint, Tone};
 use super::table::{Item, line, width, widths, wrap};
 use crate::escape::{escape, printable};
-use crate::model::{Outcome, Protocol, Source};
+use crate::model::{Outcome, Protocol, SocketView, Source};
 use crate::report::matrix::{CellReport, Report};
 
 /// Number of rows above which listeners that differ only in name and port share one row.
@@ -18,7 +18,7 @@ const MOST_ROWS: usize = 24;
 const MOST_RUNS: usize = 3;
 
 /// Results of one source at one port of one listener.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Reached {
     /// Accepted and tested destinations, IPv4 then IPv6.
     families: [(u32, u32); 2],
@@ -71,14 +71,26 @@ fn heading(source: &Source) -> String {
     }
 }
 
-/// The bound addresses of a row's sockets, in short.
-fn bound(report: &Report, protocol: Protocol, port: u16, listener: &str) -> String {
-    let views: Vec<String> = report
-        .sockets
-        .iter()
-        .map(|socket| &socket.socket)
-        .filter(|view| view.listener.as_deref() == Some(listener) && view.protocol == protocol)
-        .filter(|view| view.port == port || view.port == 0)
+/// The sockets of a report by protocol, listener and port.
+type ByRow<'a> = HashMap<(Protocol, &'a str, u16), Vec<&'a SocketView>>;
+
+fn by_row(report: &Report) -> ByRow<'_> {
+    let mut all = ByRow::new();
+    for view in report.sockets.iter().map(|socket| &socket.socket) {
+        if let Some(listener) = view.listener.as_deref() {
+            all.entry((view.protocol, listener, view.port)).or_default().push(view);
+        }
+    }
+    all
+}
+
+/// The bound addresses of a row's sockets, in short. The port of a socket that is not open may not be known yet.
+fn bound(sockets: &ByRow<'_>, protocol: Protocol, port: u16, listener: &str) -> String {
+    let known = if port == 0 { None } else { sockets.get(&(protocol, listener, port)) };
+    let views: Vec<String> = known
+        .into_iter()
+        .chain(sockets.get(&(protocol, listener, 0)))
+        .flatten()
         .map(|view| {
             let mut text = view.bound_address();
             if let Some(device) = &view.device {
@@ -144,6 +156,7 @@ fn rows(report: &Report, sources: &[&Source]) -> Vec<Row> {
             order.entry(name).or_insert(index);
         }
     }
+    let sockets = by_row(report);
     let mut counted: Vec<_> = counted.into_iter().collect();
     counted.sort_by_key(|((protocol, port, listener), _)| {
         (*protocol, *port, order.get(listener).copied().unwrap_or(usize::MAX))
@@ -164,7 +177,7 @@ fn rows(report: &Report, sources: &[&Source]) -> Vec<Row> {
                 protocol,
                 ports: vec![port],
                 listeners: vec![listener.to_owned()],
-                bound: bound(report, protocol, port, listener),
+                bound: bound(&sockets, protocol, port, listener),
                 reached,
             }
         })
@@ -175,21 +188,22 @@ fn rows(report: &Report, sources: &[&Source]) -> Vec<Row> {
 fn fold(rows: Vec<Row>) -> Vec<Row> {
     let join = |rows: Vec<Row>, names: bool| {
         let mut joined: Vec<Row> = Vec::new();
+        let mut places: HashMap<(Protocol, String, Vec<Reached>, Vec<String>), usize> = HashMap::new();
+        let mut listed: HashSet<(usize, String)> = HashSet::new();
         for row in rows {
-            let alike = |other: &&mut Row| {
-                (other.protocol, &other.bound, &other.reached) == (row.protocol, &row.bound, &row.reached)
-                    && (names || other.listeners == row.listeners)
-            };
-            match joined.iter_mut().find(alike) {
+            let listeners = if names { Vec::new() } else { row.listeners.clone() };
+            let key = (row.protocol, row.bound.clone(), row.reached.clone(), listeners);
+            let place = *places.entry(key).or_insert(joined.len());
+            let new = |name: &String| listed.insert((place, name.clone()));
+            match joined.get_mut(place) {
                 Some(other) => {
                     other.ports.extend(&row.ports);
-                    for name in row.listeners {
-                        if !other.listeners.contains(&name) {
-                            other.listeners.push(name);
-                        }
-                    }
+                    other.listeners.extend(row.listeners.into_iter().filter(new));
                 }
-                None => joined.push(row),
+                None => {
+                    listed.extend(row.listeners.iter().map(|name| (place, name.clone())));
+                    joined.push(row);
+                }
             }
         }
         joined

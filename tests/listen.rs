@@ -180,7 +180,7 @@ fn people_get_aligned_lines_and_a_matrix() {
     let rest: Vec<_> = lines.collect();
     assert!(rest.iter().any(|line| line == "1 accepted"), "{rest:?}");
     if LINUX {
-        assert_eq!(head.find("ARRIVED ON"), arrival.find("lo "), "{head}\n{arrival}");
+        assert_eq!(head.find("INGRESS"), arrival.find("lo "), "{head}\n{arrival}");
     }
     assert!(wait(&mut child).success());
 }

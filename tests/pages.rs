@@ -117,14 +117,14 @@ fn the_exit_codes_of_the_page_are_those_of_the_program() {
 #[test]
 fn completions_are_scripts_that_know_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let output = run(&["completions", shell]);
+        let output = run(&["completions", shell, "--static"]);
         let (script, stderr) = text(&output);
         assert!(output.status.success() && stderr.is_empty(), "{shell}: {stderr}");
         for name in commands() {
             assert!(script.contains(&name), "{shell}: {name}");
         }
     }
-    let script = run(&["completions", "bash"]).stdout;
+    let script = run(&["completions", "bash", "--static"]).stdout;
     if let Some(output) = tool("bash", &["-n"], &script) {
         assert!(output.status.success(), "{:?}", text(&output));
     }
@@ -135,6 +135,50 @@ fn completions_are_scripts_that_know_every_command() {
         assert!(text(&output).0.contains("<explain>"), "{:?}", text(&output));
     }
     assert_eq!(run(&["completions", "no-such-shell"]).status.code(), Some(2));
+}
+
+/// The script of a shell asks the program, which knows profiles, interfaces, topics and networks.
+#[test]
+fn completions_offer_what_exists_here() {
+    let ask = |words: &[&str]| {
+        let index = (words.len() - 1).to_string();
+        let mut command = support::program::bindscope(&[&["--"], words].concat());
+        command.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", "\n");
+        command.env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_COMPLETE_SPACE", "true");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{words:?}: {:?}", text(&output));
+        text(&output).0
+    };
+    for (words, wanted) in [
+        (&["bindscope", "lis"][..], "listen"),
+        (&["bindscope", "listen", "lo"], "lo:8080"),
+        (&["bindscope", "plan", "tut"], "tutorial"),
+        (&["bindscope", "explain", "weak"], "weak-host"),
+        (&["bindscope", "explain", "BS200"], "BS2001"),
+        (&["bindscope", "lab", "run", "--topology", "rou"], "router"),
+        (&["bindscope", "plan", "--req"], "--require-all"),
+    ] {
+        let found = ask(words);
+        assert!(found.lines().any(|line| line == wanted), "{words:?}: {found}");
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completions", shell]);
+        assert!(output.status.success() && text(&output).0.contains("bindscope"), "{shell}");
+        let same = run(&["completions", shell, "--static"]);
+        assert_ne!(output.stdout, same.stdout, "{shell}");
+    }
+}
+
+/// Every command has examples, and those without files work.
+#[test]
+fn every_help_has_headings_and_examples() {
+    for name in commands().iter().filter(|name| *name != "help") {
+        let (help, _) = text(&run(&["help", name]));
+        assert!(help.contains("Examples:"), "{name}: {help}");
+        assert!(help.contains("\nGlobal options:"), "{name}: {help}");
+        let (short, _) = text(&run(&[name, "-h"]));
+        assert!(short.lines().count() <= 70, "{name}: {}", short.lines().count());
+    }
 }
 
 #[test]

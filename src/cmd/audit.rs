@@ -34,9 +34,16 @@ const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Arguments of `bindscope audit`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope audit                                   every socket, its exposure and its process",
+    "\n  bindscope audit --port 80,443 --exposure private  a selection",
+    "\n  bindscope audit --write-policy policy.toml        a policy from the current state",
+    "\n  bindscope audit --policy policy.toml -f github    a check in CI",
+))]
 pub struct Args {
     /// Judge by this policy; - reads standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Checks")]
     policy: Option<OsString>,
     #[command(flatten)]
     format: FormatArgs<Format>,
@@ -46,7 +53,7 @@ pub struct Args {
     #[command(flatten)]
     selection: SelectionArgs,
     /// Fail when there is a finding of this severity or worse [default: the policy's fail_on, else error]
-    #[arg(long, value_enum, value_name = "SEVERITY")]
+    #[arg(long, value_enum, value_name = "SEVERITY", help_heading = "Checks")]
     fail_on: Option<FailOn>,
     /// List raw, packet, vsock, SCTP, DCCP and UDP-Lite sockets and programs attached to cgroups, which are only counted otherwise
     #[arg(long, help_heading = "Output")]
@@ -64,7 +71,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["policy", "socket_options", "write_policy"])]
     no_owners: bool,
     /// Show and count only what this earlier JSON report has not
-    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    #[arg(long, value_name = "FILE", conflicts_with = "watch", help_heading = "Checks")]
     baseline: Option<PathBuf>,
     /// After the first report write changes only, looking anew every so often and whenever the network changes
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", require_equals = true,
@@ -74,13 +81,13 @@ pub struct Args {
     #[arg(long, requires = "watch", conflicts_with_all = ["format", "json"])]
     tui: bool,
     /// End --watch after this time, such as 30s or 5m
-    #[arg(long = "for", value_name = "TIME", requires = "watch", value_parser = time)]
+    #[arg(long = "for", value_name = "TIME", requires = "watch", value_parser = time, help_heading = "Limits")]
     duration: Option<Duration>,
-    /// Bind sockets like those that are found in a copy of this machine's network, connect to them from the copy itself, every
+    /// Bind sockets like those that are found in a copy of this host's network, connect to them from the copy itself, every
     /// wire and beyond the default route, and find where that differs (see `explain twin`)
     #[arg(long, conflicts_with_all = ["watch", "write_policy"])]
     rehearse: bool,
-    /// Take the network and the packet filters of this machine from FILE, written there by `sudo bindscope interfaces --json`: only
+    /// Take the network and the packet filters of this host from FILE, written there by `sudo bindscope interfaces --json`: only
     /// a privileged user can read the rules
     #[arg(long, value_name = "FILE", conflicts_with_all = ["all_namespaces", "watch"])]
     host: Option<PathBuf>,
@@ -263,7 +270,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         super::target_host::replace_rules(&mut here, path)?;
         host = Some(here);
     }
-    let mut look = Look::new(args, policy.as_ref(), host);
+    let mut look =
+        super::progress::waiting("reading sockets", context, || Look::new(args, policy.as_ref(), host));
     if let Some(path) = &args.write_policy {
         return write_policy(&look, path, context);
     }
@@ -280,7 +288,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// The network of this machine, from a file.
+/// The network of this host, from a file.
 fn host_of(path: &Path) -> Result<Snapshot, Failure> {
     let snapshot = super::target_host::elsewhere(path)?.snapshot;
     let here = sys::snapshot().map(|here| here.host).unwrap_or_default();
@@ -296,7 +304,7 @@ fn host_of(path: &Path) -> Result<Snapshot, Failure> {
         );
         let problem = Diagnostic::error(Code::BAD_SNAPSHOT, message);
         return Err(Failure::usage(vec![
-            problem.help("write the file on this machine: sudo bindscope interfaces --json > host.json"),
+            problem.help("write the file on this host: sudo bindscope interfaces --json > host.json"),
         ]));
     }
     Ok(snapshot)
@@ -473,7 +481,9 @@ fn write(report: &Report, args: &Args, context: &Context) -> Result<(), Failure>
     let output = args.output.as_deref();
     let whole = |text: String| context.emit(text.as_bytes(), output);
     match args.format.get() {
-        Format::Human | Format::Ndjson => whole(render::audit::human(report, style(args, context))),
+        Format::Human | Format::Ndjson => {
+            context.show(&render::audit::human(report, style(args, context)), output)
+        }
         Format::Json => context.emit_with(output, |out| render::audit::json(report, out)),
         Format::Csv => context.emit_with(output, |out| render::audit::csv(report, out)),
         Format::Sarif => {
@@ -491,7 +501,7 @@ fn write(report: &Report, args: &Args, context: &Context) -> Result<(), Failure>
 
 fn style(args: &Args, context: &Context) -> render::audit::Style {
     // Files and pipes get a hundred columns: what reads them has no terminal.
-    let width = if context.terminal && args.output.is_none() { context.width.max(60) } else { 100 };
+    let width = context.columns().filter(|_| args.output.is_none()).map_or(100, |columns| columns.max(60));
     render::audit::Style {
         color: context.color && args.output.is_none(),
         width,

@@ -10,12 +10,18 @@ use crate::profile::{self, FileKind, lab, policy};
 
 /// Arguments of `bindscope check`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope check                                ./bindscope.toml",
+    "\n  bindscope check tutorial                       a built-in profile",
+    "\n  bindscope check --strict web.toml policy.toml  several files",
+))]
 pub struct Args {
     /// Profiles, policies and lab files, or names of built-in profiles; - for standard input [default: ./bindscope.toml]
-    #[arg(value_name = "FILE", required = !std::path::Path::new(profile_args::FOUND_HERE).is_file())]
+    #[arg(value_name = "FILE", add = clap_complete::engine::ArgValueCompleter::new(super::completions::profiles), required = !std::path::Path::new(profile_args::FOUND_HERE).is_file())]
     files: Vec<OsString>,
     /// Refuse listeners that other hosts may reach and that have no exposure_reason
-    #[arg(long)]
+    #[arg(long, help_heading = "Checks")]
     strict: bool,
 }
 

@@ -18,11 +18,17 @@ use crate::sys::{self, InventoryOptions};
 
 /// Arguments of `bindscope connections`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope connections             every connection of the servers here",
+    "\n  bindscope connections --port 443  of one port",
+    "\n  bindscope connections --json      for programs",
+))]
 pub struct Args {
     #[command(flatten)]
     format: FormatArgs<Format>,
     /// Write them to this file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
     /// Only connections to this local port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -107,13 +113,18 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let report = HostReport::new(host, because, Connections { time, connections, by_ingress });
     let document = Document::new(Schema::Connections, report);
     let bytes = match args.format.get() {
-        Format::Human => render::connections::human(&document).into_bytes(),
+        Format::Human => {
+            context.show(&render::connections::human(&document), args.output.as_deref())?;
+            Vec::new()
+        }
         Format::Csv => render::connections::csv(&document).into_bytes(),
         Format::Json => render::connections::json(&document).map_err(|error| {
             Failure::new(Exit::Internal, Diagnostic::error(Code::INTERNAL, error.to_string()))
         })?,
     };
-    context.emit(&bytes, args.output.as_deref())?;
+    if args.format.get() != Format::Human {
+        context.emit(&bytes, args.output.as_deref())?;
+    }
     // A part that cannot be read makes the result undecided; a connection without an interface states that itself.
     Ok(if inventory.all_sockets && found.all { Exit::Success } else { Exit::Undecided })
 }

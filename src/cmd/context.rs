@@ -38,6 +38,8 @@ pub struct Context {
     pub verbose: u8,
     /// Columns of the terminal on standard output; otherwise those of COLUMNS, otherwise 80.
     pub width: usize,
+    /// Whether the width is that of a terminal or of COLUMNS.
+    width_known: bool,
 }
 
 impl Context {
@@ -49,6 +51,7 @@ impl Context {
             Color::Never => false,
             Color::Auto => stream != anstream::ColorChoice::Never,
         };
+        let columns = sys::terminal_width().or_else(columns);
         Context {
             color: decide(anstream::AutoStream::choice(&io::stdout())),
             color_stderr: decide(anstream::AutoStream::choice(&io::stderr())),
@@ -56,7 +59,8 @@ impl Context {
             terminal_stderr: io::stderr().is_terminal(),
             quiet,
             verbose,
-            width: sys::terminal_width().or_else(columns).unwrap_or(80),
+            width: columns.unwrap_or(80),
+            width_known: columns.is_some(),
         }
     }
 
@@ -66,6 +70,23 @@ impl Context {
     /// Exit code 5 if it cannot be written.
     pub fn emit(&self, document: &[u8], file: Option<&Path>) -> Result<(), Failure> {
         self.emit_with(file, |out| out.write_all(document))
+    }
+
+    /// Columns of the terminal or of COLUMNS; `None` for a pipe or a file.
+    #[must_use]
+    pub fn columns(&self) -> Option<usize> {
+        self.width_known.then_some(self.width)
+    }
+
+    /// Writes text for people. On a terminal, lines that are wider than it are folded between their columns.
+    ///
+    /// # Errors
+    /// Those of [`Context::emit`].
+    pub fn show(&self, text: &str, file: Option<&Path>) -> Result<(), Failure> {
+        if self.width_known && file.is_none() {
+            return self.emit(crate::render::table::folded(text, self.width).as_bytes(), None);
+        }
+        self.emit(text.as_bytes(), file)
     }
 
     /// Like [`Context::emit`], for a document that is generated while it is written, so that it is never completely in

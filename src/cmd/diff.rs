@@ -18,6 +18,12 @@ use crate::report::report_diff::{self, Lists, comparable, compare};
 
 /// Arguments of `bindscope diff`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope diff loopback all-interfaces       two built-in profiles, planned here",
+    "\n  bindscope diff before.json after.json        two saved reports",
+    "\n  bindscope diff web.toml default -f markdown  for a pull request",
+))]
 pub struct Args {
     /// A report written with --format json, or a profile; - for standard input. With --target also a snapshot of a host, or a file
     /// with packet filters (.nft, .rules, .v4, .v6): what they let in and keep out is compared
@@ -32,7 +38,7 @@ pub struct Args {
     #[command(flatten)]
     format: FormatArgs<Format>,
     /// Write it to FILE instead of standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
 }
 

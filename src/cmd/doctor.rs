@@ -24,6 +24,12 @@ mod not_examined;
 
 /// Arguments of `bindscope doctor`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope doctor           what this user can see",
+    "\n  bindscope doctor --kernel  compare the model of binds with this kernel",
+    "\n  bindscope doctor --json    for programs",
+))]
 pub struct Args {
     /// Bind the sockets of two known tables, in a namespace if possible, and compare with the predictions of `plan`
     #[arg(long)]
@@ -31,7 +37,7 @@ pub struct Args {
     #[command(flatten)]
     format: FormatArgs<Format>,
     /// Write the report to this file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
 }
 

@@ -148,7 +148,7 @@ fn unsupported(factor: &Factor, command: Command, fixed_network: bool) -> Option
     let key = &factor.key;
     match (&factor.target, command) {
         (Target::Setting(_), Command::Probe) => Some((
-            format!("probe does not change settings of this machine such as `{key}`"),
+            format!("probe does not change settings of this host such as `{key}`"),
             format!("`plan --vary {key}=...` predicts the results, `lab run --vary {key}=...` tries them"),
         )),
         (Target::Topology, Command::Plan | Command::Probe) => Some((

@@ -11,9 +11,16 @@ use crate::render::markdown;
 
 /// Arguments of `bindscope explain`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope explain                     all topics",
+    "\n  bindscope explain BS2001              a code",
+    "\n  bindscope explain 0.0.0.0             an address, an error or a program",
+    "\n  bindscope explain --search rp_filter  search in all pages",
+))]
 pub struct Args {
     /// Codes such as BS2001, or topics such as weak-host
-    #[arg(value_name = "CODE|TOPIC")]
+    #[arg(value_name = "CODE|TOPIC", add = clap_complete::engine::ArgValueCompleter::new(super::completions::pages))]
     names: Vec<String>,
     /// List every code and topic
     #[arg(long, conflicts_with = "names")]
@@ -22,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "WORDS", num_args = 1.., conflicts_with_all = ["names", "list"])]
     search: Vec<String>,
     /// Write to this file instead of standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
 }
 
@@ -41,7 +48,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         pages(&args.names)?
     };
     let color = context.color && args.output.is_none();
-    context.emit(markdown::styled(&text, color).as_bytes(), args.output.as_deref())?;
+    context.show(&markdown::styled(&text, color), args.output.as_deref())?;
     Ok(Exit::Success)
 }
 

@@ -17,6 +17,11 @@ use crate::sys;
 
 /// Arguments of `bindscope interfaces`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope interfaces                      addresses, and what each form of bind covers",
+    "\n  bindscope interfaces --json -o host.json  a snapshot for plan --host and lab run --twin",
+))]
 pub struct Args {
     #[command(flatten)]
     format: FormatArgs<Format>,
@@ -27,7 +32,7 @@ pub struct Args {
     #[arg(long)]
     no_filters: bool,
     /// Write to FILE instead of standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
 }
 
@@ -81,8 +86,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     match args.format.get() {
         Format::Human => {
             let color = context.color && args.output.is_none();
-            context
-                .emit_with(output, |out| render::interfaces::human(&snapshot, context.width, color, out))?;
+            let mut page = Vec::new();
+            // A vector takes everything.
+            let _ = render::interfaces::human(&snapshot, context.width, color, &mut page);
+            context.show(&String::from_utf8_lossy(&page), output)?;
         }
         Format::Csv => context.emit_with(output, |out| render::interfaces::csv(&snapshot, out))?,
         Format::Json => {

@@ -67,9 +67,10 @@ pub struct Cli {
 
 /// Options that every command has.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
 struct Global {
-    /// When to use colour
-    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN", global = true)]
+    /// When to use colour: auto (on a terminal), always, never
+    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN", global = true, hide_possible_values = true, hide_default_value = true)]
     color: Color,
     /// Print less on standard error
     #[arg(short, long, global = true, conflicts_with = "verbose")]
@@ -97,7 +98,7 @@ enum Command {
     Tutorial(Deferred<tutorial::Args>),
     /// Show what already listens here, who can reach it, and whether a policy allows it
     Audit(Deferred<audit::Args>),
-    /// Show established connections of this machine's servers, with their ingress interface if permitted
+    /// Show established connections of this host's servers, with their ingress interface if permitted
     Connections(Deferred<connections::Args>),
     /// Predict binds, conflicts and reachability; open no socket
     Plan(Deferred<plan::Args>),
@@ -109,7 +110,7 @@ enum Command {
     Diff(Deferred<diff::Args>),
     /// Make one page, without scripts, from saved documents
     Report(Deferred<report::Args>),
-    /// Show what this user can and cannot see of this machine, and which setting would change it
+    /// Show what this user can and cannot see of this host, and which setting would change it
     Doctor(Deferred<doctor::Args>),
     /// Check profiles, policies and lab files; bind nothing
     Check(Deferred<check::Args>),
@@ -135,6 +136,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     crate::sys::survive_file_size_limit();
     exit::guard(move || {
+        if let Some(exit) = completions::answer(&arguments) {
+            return exit;
+        }
         let mut cli = match Cli::try_parse_from(&arguments) {
             Ok(cli) => cli,
             Err(error) => return exit::report_usage(&error, &arguments),

@@ -19,7 +19,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     snapshot.packet_filters = Some(sys::packet_filters());
     let not_examined = sys::not_examined(&inventory.sockets);
     let page = render::summary::page(&snapshot, &inventory, &not_examined, context.color);
-    context.emit(page.as_bytes(), None)?;
+    context.show(&page, None)?;
     for problem in interfaces::problems(&snapshot) {
         context.say(&problem);
     }

@@ -23,6 +23,13 @@ use crate::report::plan::TargetHost;
 
 /// Arguments of `bindscope plan`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope plan 0.0.0.0:8080        who could reach this port",
+    "\n  bindscope plan default -v          every result with its rule",
+    "\n  bindscope plan --from nginx.conf   the listeners of nginx",
+    "\n  bindscope plan 8080 --require-all  end with 4 if a bind would fail",
+))]
 pub struct Args {
     #[command(flatten)]
     source: ProfileArgs,
@@ -47,7 +54,7 @@ pub struct Args {
     #[command(flatten)]
     format: FormatArgs<Format>,
     /// Write to FILE instead of standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
 }
 

@@ -38,6 +38,12 @@ use crate::sys;
 
 /// Arguments of `bindscope probe`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope probe 0.0.0.0:8080    bind, connect, compare",
+    "\n  bindscope probe --ports 1-1024  test the ports of this host",
+    "\n  bindscope probe default --json  for programs",
+))]
 pub struct Args {
     #[command(flatten)]
     source: ProfileArgs,
@@ -46,13 +52,13 @@ pub struct Args {
     #[command(flatten)]
     format: FormatArgs<Format>,
     /// Write to FILE instead of standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
     /// Timeout of one connection
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::argument)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::argument, help_heading = "Limits")]
     connect_timeout: Duration,
     /// Timeout of everything
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument, help_heading = "Limits")]
     deadline: Duration,
     /// Maximum number of connections that wait for an answer at the same time
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..))]

@@ -23,7 +23,7 @@ pub(super) const FOUND_HERE: &str = "bindscope.toml";
 pub struct ProfileArgs {
     /// What to bind: 0.0.0.0:8080, '[::]:8080', eth0:8080, udp:eth0:5353, 8080 (this host only), '*:8080' (dual-stack); or a
     /// profile: a file, - for standard input, or a built-in name [default: ./bindscope.toml, else the profile `default`]
-    #[arg(value_name = "TARGET", help_heading = "What to bind")]
+    #[arg(value_name = "TARGET", help_heading = "What to bind", add = clap_complete::engine::ArgValueCompleter::new(super::completions::targets))]
     targets: Vec<OsString>,
     /// An additional listener, such as 127.0.0.1:8081, '[::]:8082,v6only=false' or udp:eth0:5353; may be repeated
     #[arg(short, long, value_name = "LISTENER", help_heading = "What to bind")]

@@ -12,6 +12,11 @@ use crate::report::document::{self, Shown};
 
 /// Arguments of `bindscope report`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope report plan.json -o plan.html              one page from a saved plan",
+    "\n  bindscope report audit.json lab.json -o host.html    several documents in one page",
+))]
 pub struct Args {
     /// Documents that plan, probe, lab run, audit or diff wrote with --format json, or listen with --format ndjson; - for standard input
     #[arg(required = true, value_name = "FILE")]

@@ -51,6 +51,6 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         Lang::Es => Language::Spanish,
     };
     let (text, as_described) = page(&looked.cells, language, context.color, context.width);
-    context.emit(text.as_bytes(), None)?;
+    context.show(&text, None)?;
     Ok(if as_described { Exit::Success } else { Exit::Finding })
 }

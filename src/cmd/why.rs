@@ -116,7 +116,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let target = parse(&args.target)?;
     let host = target_host::here()?;
     let options = sys::InventoryOptions { socket_options: true, ..sys::InventoryOptions::default() };
-    let mut inventory = sys::inventory(&options);
+    let mut inventory = super::progress::waiting("reading sockets", context, || sys::inventory(&options));
     super::overview::expose(&mut inventory.sockets, &host.snapshot);
     let (resolved_by, addresses) = resolve(&target, &host.snapshot);
     let filters = host.snapshot.packet_filters.clone().unwrap_or_default();
@@ -141,7 +141,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         connect(&mut facts.addresses, &target, args.connect_timeout, &host.snapshot);
     }
     if facts.serving().next().is_none() && facts.addresses.iter().any(|one| one.local) {
-        facts.elsewhere = elsewhere(&target);
+        facts.elsewhere =
+            super::progress::waiting("reading other network namespaces", context, || elsewhere(&target));
     }
     let diagnosis = why::diagnose(&facts);
     let paths = if args.steps { paths(&facts, &host.snapshot)? } else { Vec::new() };
@@ -172,7 +173,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             serde_json::to_string_pretty(&Document::new(Schema::Why, report)).unwrap_or_default() + "\n"
         }
     };
-    context.emit(text.as_bytes(), args.output.as_deref())?;
+    match args.format.get() {
+        Format::Human => context.show(&text, args.output.as_deref())?,
+        Format::Json => context.emit(text.as_bytes(), args.output.as_deref())?,
+    }
     Ok(match (why::decided(&facts), diagnosis.is_empty()) {
         (false, _) => Exit::Undecided,
         (true, true) => Exit::Success,

@@ -18,6 +18,8 @@ use crate::record::event::{
 use crate::record::time::Time;
 use crate::render::style::{BOLD, DIM, GREEN, RED, YELLOW};
 
+/// Where a line continues that does not fit the terminal.
+const CONTINUED: usize = 15;
 const LOOPBACK: Style = GREEN;
 const OPEN: Style = YELLOW;
 const BAD: Style = RED;
@@ -26,6 +28,10 @@ const BAD: Style = RED;
 #[derive(Debug)]
 pub struct Live {
     color: bool,
+    /// Columns of the terminal; `usize::MAX` for a file or a pipe.
+    columns: usize,
+    /// An address of this host at which other hosts reach a wildcard, for the line that says what to try.
+    example: Option<std::net::IpAddr>,
     sockets: Vec<(BoundSocket, String)>,
     begun: bool,
     listener_width: usize,
@@ -37,16 +43,23 @@ pub struct Live {
 impl Live {
     /// An empty view.
     #[must_use]
-    pub fn new(color: bool) -> Live {
+    pub fn new(color: bool, columns: usize) -> Live {
         Live {
             color,
+            columns,
+            example: None,
             sockets: Vec::new(),
             begun: false,
             listener_width: "LISTENER".len(),
             peer_width: "255.255.255.255:65535".len(),
             local_width: "255.255.255.255:65535".len(),
-            ingress_width: "ARRIVED ON".len(),
+            ingress_width: "INGRESS".len(),
         }
+    }
+
+    /// Sets the address for the line that says what to try.
+    pub fn try_at(&mut self, address: Option<std::net::IpAddr>) {
+        self.example = address;
     }
 
     /// The lines of an event; empty for those that are shown elsewhere (failures and notices go to standard error).
@@ -100,12 +113,11 @@ impl Live {
 
     fn started(&self, started: &Started) -> String {
         let host = started.host.name.as_deref().unwrap_or("this host");
-        format!(
-            "bindscope {} listens on {} with profile {}\n",
-            escape(&started.version),
-            escape(host),
-            self.styled(BOLD, &escape(&started.profile))
-        )
+        let profile = match started.profile.as_str() {
+            "command line" => String::new(),
+            name => format!(" with profile {}", self.styled(BOLD, &escape(name))),
+        };
+        format!("bindscope {} listens on {}{profile}\n", escape(&started.version), escape(host))
     }
 
     /// The table of sockets, and the head of the arrivals.
@@ -114,16 +126,20 @@ impl Live {
             return "\n  no socket is open\n".to_owned();
         }
         let mut out = String::from("\n");
-        let socket_width = self.sockets.iter().map(|(_, shown)| width(shown)).max().unwrap_or(0);
-        for (bound, shown) in &self.sockets {
+        let rows = self.folded();
+        let socket_width = rows.iter().map(|(_, shown)| width(shown)).max().unwrap_or(0);
+        for (bound, shown) in &rows {
             let (style, reach) = reach_of(&bound.socket, " now");
-            let _ = write!(
-                out,
-                "  {}  {}  {}",
-                padded(&name_of(&bound.socket), self.listener_width),
-                padded(shown, socket_width),
-                self.styled(style, &reach)
-            );
+            let name = padded(&name_of(&bound.socket), self.listener_width);
+            let _ = write!(out, "  {name}  {}", padded(shown, socket_width));
+            let used = 4 + self.listener_width + socket_width;
+            // A row that is too long continues below its socket.
+            let indent = 4 + self.listener_width;
+            if used + 2 + width(&reach) > self.columns && indent + width(&reach) <= self.columns {
+                let _ = write!(out, "\n{}{}", " ".repeat(indent), self.styled(style, &reach));
+            } else {
+                let _ = write!(out, "  {}", self.styled(style, &reach));
+            }
             if bound.inherited {
                 out.push_str("  inherited");
             }
@@ -132,15 +148,110 @@ impl Live {
             }
             out.push('\n');
         }
-        let head = format!(
-            "\n{}  {}  {}  {}  {}  REMARKS",
-            padded("TIME", 13),
-            padded("LISTENER", self.listener_width),
-            padded("ARRIVED ON", self.ingress_width),
-            padded("PEER", self.peer_width),
-            padded("LOCAL", self.local_width),
+        if self.columns < usize::MAX {
+            out.push('\n');
+            let hints = format!(
+                "Ctrl-C ends.{} Connections that the kernel refuses never reach a listener and are not listed.",
+                self.what_to_try()
+            );
+            out.push_str(&self.styled(DIM, &super::table::wrap(&hints, self.columns, "")));
+            out.push('\n');
+        }
+        out.push('\n');
+        let mut head = Vec::new();
+        self.fields(
+            &mut head,
+            &[
+                ("TIME", 13),
+                ("LISTENER", self.listener_width),
+                ("INGRESS", self.ingress_width),
+                ("PEER", self.peer_width),
+                ("LOCAL", self.local_width),
+                ("REMARKS", 7),
+            ],
         );
-        out + &self.styled(DIM, &head) + "\n"
+        out + &self.styled(DIM, String::from_utf8_lossy(&head).trim_end()) + "\n"
+    }
+
+    /// The sockets in order; those of a listener that differ in consecutive ports only share a row.
+    fn folded(&self) -> Vec<(BoundSocket, String)> {
+        let mut rows: Vec<(BoundSocket, u16)> = Vec::new();
+        let alike = |a: &BoundSocket, b: &BoundSocket| {
+            let plain = |bound: &BoundSocket| SocketView { port: 0, ..bound.socket.clone() };
+            plain(a) == plain(b) && a.inherited == b.inherited && a.packet_info_errno == b.packet_info_errno
+        };
+        for (bound, _) in &self.sockets {
+            match rows
+                .iter_mut()
+                .find(|(first, last)| last.checked_add(1) == Some(bound.socket.port) && alike(first, bound))
+            {
+                Some((_, last)) => *last = bound.socket.port,
+                None => rows.push((bound.clone(), bound.socket.port)),
+            }
+        }
+        rows.into_iter()
+            .map(|(first, last)| {
+                let shown = first.socket.to_string();
+                let port = first.socket.port;
+                let shown = if last == port {
+                    shown
+                } else {
+                    shown.replacen(&format!(":{port}"), &format!(":{port}-{last}"), 1)
+                };
+                (first, shown)
+            })
+            .collect()
+    }
+
+    /// A command that connects to the first TCP socket: from here, and from another host if it can.
+    fn what_to_try(&self) -> String {
+        let Some((bound, _)) = self.sockets.iter().find(|(bound, _)| bound.socket.protocol == Protocol::Tcp)
+        else {
+            return String::new();
+        };
+        let socket = &bound.socket;
+        let url = |address| format!("curl http://{}/", text_with_port(address, None, socket.port));
+        if socket.device.is_some() || socket.scope_id.is_some() {
+            return String::new();
+        }
+        let here: std::net::IpAddr = match socket.address {
+            std::net::IpAddr::V4(v4) if v4.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::IpAddr::V6(v6) if v6.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        };
+        let same_family = |address: &std::net::IpAddr| address.is_ipv4() == socket.address.is_ipv4();
+        let elsewhere = match (socket.address.is_unspecified(), self.example.filter(same_family)) {
+            (true, Some(address)) => format!(", {} elsewhere", url(address)),
+            _ => String::new(),
+        };
+        format!(" Try: {} here{elsewhere}.", url(here))
+    }
+
+    /// Adds texts in columns; a text that does not fit the terminal continues on the next line.
+    fn fields(&self, out: &mut Vec<u8>, fields: &[(&str, usize)]) {
+        let mut used = 0;
+        for (index, (text, columns)) in fields.iter().enumerate() {
+            if index > 0 {
+                self.gap(out, &mut used, if index + 1 == fields.len() { width(text) } else { *columns });
+            }
+            out.extend_from_slice(padded(text, *columns).as_bytes());
+            used += columns;
+        }
+    }
+
+    /// Separates a column of this width from those before it: two blanks, or a new line if it would not fit.
+    fn gap(&self, out: &mut Vec<u8>, used: &mut usize, columns: usize) {
+        if *used + 2 + columns > self.columns && *used > CONTINUED {
+            while out.last() == Some(&b' ') {
+                out.pop();
+            }
+            out.push(b'\n');
+            out.resize(out.len() + CONTINUED, b' ');
+            *used = CONTINUED;
+        } else {
+            out.extend_from_slice(b"  ");
+            *used += 2;
+        }
     }
 
     fn told_arrival(&mut self, time: Time, arrival: &Arrival, datagram: Option<(usize, bool)>) -> String {
@@ -188,20 +299,34 @@ impl Live {
             _ => DIM,
         };
         styled(out, self.color, DIM, |out| time.push_time_of_day(out));
-        out.extend_from_slice(b"  ");
+        let mut used = 13;
+        self.gap(out, &mut used, self.listener_width);
         column(out, &mut self.listener_width, |out| escape::push(out, &arrival.listener));
-        out.extend_from_slice(b"  ");
+        used += self.listener_width;
+        self.gap(out, &mut used, self.ingress_width);
         styled(out, self.color, style, |out| {
             column(out, &mut self.ingress_width, |out| push_ingress(out, &arrival.ingress));
         });
-        for (end, width) in [(&arrival.peer, &mut self.peer_width), (&arrival.local, &mut self.local_width)] {
-            out.extend_from_slice(b"  ");
-            column(out, width, |out| endpoint(out, arrival, end));
+        used += self.ingress_width;
+        for is_peer in [true, false] {
+            let end = if is_peer { &arrival.peer } else { &arrival.local };
+            let mut text = Vec::new();
+            endpoint(&mut text, arrival, end);
+            let widest = if is_peer { &mut self.peer_width } else { &mut self.local_width };
+            *widest = (*widest).max(text.len());
+            let columns = *widest;
+            self.gap(out, &mut used, columns);
+            out.extend_from_slice(&text);
+            out.resize(out.len() + columns - text.len(), b' ');
+            used += columns;
         }
-        out.extend_from_slice(b"  ");
-        let remarks_start = out.len();
-        remarks(out, arrival);
-        more(out, remarks_start);
+        let mut said = Vec::new();
+        remarks(&mut said, arrival);
+        more(&mut said, 0);
+        if !said.is_empty() {
+            self.gap(out, &mut used, width(&String::from_utf8_lossy(&said)));
+            out.extend_from_slice(&said);
+        }
         while out.len() > start && out.last() == Some(&b' ') {
             out.pop();
         }
@@ -215,7 +340,7 @@ impl Live {
             String::from_utf8_lossy(&out).into_owned()
         };
         let text = format!(
-            "path changed: the handshake of {} came in on {}, later packets on {} (listener {})",
+            "path changed: the handshake of {} arrived on {}, later packets on {} (listener {})",
             text_with_port(
                 change.peer.address,
                 change.ingress.name.as_ref().filter(|_| change.peer.scope_id.is_some()),
@@ -342,27 +467,19 @@ fn reach_of(socket: &SocketView, now: &str) -> (Style, String) {
     match exposure.widest() {
         // Nothing is joined here, and others may join later.
         _ if socket.protocol == Protocol::Udp && AddrClass::of(socket.address) == AddrClass::Multicast => {
-            (OPEN, "open to senders to this group, where it is joined".to_owned())
+            (OPEN, "senders to this group, where it is joined".to_owned())
         }
         Exposure::None => (DIM, format!("not reachable{now}")),
         // Whatever happens to the network.
         Exposure::Loopback if is_for_this_host(socket) => (LOOPBACK, "this host only".to_owned()),
         Exposure::Loopback => (LOOPBACK, format!("this host only{now}")),
+        _ if exposure.ipv4 == exposure.ipv6 => (OPEN, exposure.ipv4.words().to_owned()),
         _ => {
-            let whom = |reach| match reach {
-                Exposure::None | Exposure::Loopback => None,
-                Exposure::Link => Some("hosts on the link"),
-                Exposure::Private => Some("private networks"),
-                Exposure::Global => Some("every host"),
-            };
-            if let Some(whom) = whom(exposure.ipv4).filter(|_| exposure.ipv4 == exposure.ipv6) {
-                return (OPEN, format!("open to {whom} over {} and {}", Family::Ipv4, Family::Ipv6));
-            }
-            let per_family = Family::BOTH.map(|family| {
-                let reach = if family == Family::Ipv4 { exposure.ipv4 } else { exposure.ipv6 };
-                whom(reach).map(|whom| format!("{whom} over {family}"))
+            let families = Family::BOTH.map(|family| {
+                let class = if family == Family::Ipv4 { exposure.ipv4 } else { exposure.ipv6 };
+                (class != Exposure::None).then(|| format!("{family} {}", class.words()))
             });
-            (OPEN, format!("open to {}", per_family.into_iter().flatten().collect::<Vec<_>>().join(", ")))
+            (OPEN, families.into_iter().flatten().collect::<Vec<_>>().join(", "))
         }
     }
 }
@@ -387,12 +504,12 @@ fn remarks(out: &mut Vec<u8>, arrival: &Arrival) {
     let mut remark = |text: std::fmt::Arguments<'_>| remark(out, start, text);
     let loopback = arrival.local.address.is_loopback() && arrival.peer.address.is_loopback();
     if arrival.peer_is_local == Some(true) && !loopback {
-        remark(format_args!("from this machine"));
+        remark(format_args!("this host"));
     }
     if let (Some(owner), Some(name)) = (&arrival.address_owner, &arrival.ingress.name)
         && owner != name
     {
-        remark(format_args!("the address is {owner}'s"));
+        remark(format_args!("address of {owner}"));
     }
     if arrival.v4_mapped {
         remark(format_args!("IPv4 on an IPv6 socket"));
@@ -470,12 +587,12 @@ mod tests {
 
     #[test]
     fn a_line_says_what_one_would_not_guess() {
-        let mut live = Live::new(false);
+        let mut live = Live::new(false, usize::MAX);
         assert_eq!(
             live.event(&accepted("eth0")),
-            "00:00:00.000Z  all\\x1b4  eth1        192.0.2.9:40312        192.0.2.2:8081         the address is eth0's; IPv4 on an IPv6 socket\n"
+            "00:00:00.000Z  all\\x1b4  eth1     192.0.2.9:40312        192.0.2.2:8081         address of eth0; IPv4 on an IPv6 socket\n"
         );
-        assert!(!live.event(&accepted("eth1")).contains("the address is"));
+        assert!(!live.event(&accepted("eth1")).contains("address of"));
     }
 
     #[test]
@@ -493,13 +610,59 @@ mod tests {
             reuse_port: None,
             exposure: FamilyExposure::default(),
         };
-        assert!(reach_of(&socket, " now").1.starts_with("open to senders to this group"));
+        assert!(reach_of(&socket, " now").1.starts_with("senders to this group"));
         socket.address = [192, 0, 2, 1].into();
         assert_eq!(reach_of(&socket, " now").1, "not reachable now");
         socket.exposure = FamilyExposure { ipv4: Exposure::Private, ipv6: Exposure::Private };
-        assert_eq!(reach_of(&socket, " now").1, "open to private networks over IPv4 and IPv6");
+        assert_eq!(reach_of(&socket, " now").1, "private networks");
         socket.exposure.ipv6 = Exposure::Global;
-        assert_eq!(reach_of(&socket, " now").1, "open to private networks over IPv4, every host over IPv6");
+        assert_eq!(reach_of(&socket, " now").1, "IPv4 private networks, IPv6 anywhere");
+    }
+
+    #[test]
+    fn every_line_fits_the_terminal_and_ranges_are_folded() {
+        for columns in [60, 80, 120, 200] {
+            let mut live = Live::new(false, columns);
+            live.try_at(Some([192, 168, 1, 10].into()));
+            let bound = |listener: &str, address: std::net::IpAddr, port| {
+                Event::Bound(BoundSocket {
+                    socket: SocketView {
+                        listener: Some(listener.into()),
+                        protocol: Protocol::Tcp,
+                        family: Family::of(address),
+                        address,
+                        port,
+                        scope_id: None,
+                        device: None,
+                        v6only: None,
+                        reuse_address: None,
+                        reuse_port: None,
+                        exposure: FamilyExposure { ipv4: Exposure::Private, ipv6: Exposure::Global },
+                    },
+                    inherited: false,
+                    packet_info_errno: None,
+                })
+            };
+            for port in 7000..=7020 {
+                live.event(&bound("range", [0, 0, 0, 0].into(), port));
+            }
+            live.event(&bound("six", "2001:db8:1:2:3:4:5:6".parse().unwrap(), 80));
+            let mut shown = live.listening();
+            assert!(shown.contains("0.0.0.0:7000-7020  ") || shown.contains("0.0.0.0:7000-7020"), "{shown}");
+            assert!(
+                shown.contains("Ctrl-C ends") && shown.contains("curl http://127.0.0.1:7000/ here"),
+                "{shown}"
+            );
+            let flat = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(flat.contains("curl http://192.168.1.10:7000/ elsewhere"), "{shown}");
+            let Event::Accepted(mut one) = accepted("eth0") else { unreachable!() };
+            for (peer, port) in [("192.0.2.9", 1), ("2001:db8:1:2:3:4:5:6", 65_535), ("127.0.0.1", 9)] {
+                one.arrival.peer = Endpoint { address: peer.parse().unwrap(), port, scope_id: None };
+                shown += &live.event(&Event::Accepted(one.clone()));
+            }
+            let wide = shown.lines().find(|line| width(line) > columns);
+            assert_eq!(wide, None, "{columns}:\n{shown}");
+        }
     }
 
     #[test]
@@ -518,7 +681,7 @@ mod tests {
             by_listener: vec![row("all4", &[("eth0", 2), ("lo", 1)]), row("lo4", &[])],
             errors: BTreeMap::from([("accept EMFILE".to_owned(), 2)]),
         };
-        let shown = Live::new(false).event(&Event::Summary(summary));
+        let shown = Live::new(false, usize::MAX).event(&Event::Summary(summary));
         assert_eq!(
             shown,
             "\nLISTENER     eth0       lo    TOTAL\nall4            2        1        3\nlo4             -        -        0\n\n3 accepted\n2 x accept EMFILE\n"

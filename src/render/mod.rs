@@ -17,7 +17,7 @@ mod ranges;
 pub mod steps;
 mod style;
 pub mod summary;
-mod table;
+pub mod table;
 pub mod tutorial;
 pub mod why;
 mod workflow;

@@ -60,6 +60,57 @@ pub(super) fn line(row: &[Item], widths: &[usize], paint: &Paint) -> String {
     out
 }
 
+/// A screen in lines of at most `limit` columns. A longer line continues, indented, at a gap between its columns or at a blank.
+/// Escape sequences of colours have no width.
+#[must_use]
+pub fn folded(screen: &str, limit: usize) -> String {
+    const INDENT: usize = 4;
+    let mut out = String::with_capacity(screen.len());
+    for line in screen.split_inclusive('\n') {
+        let (mut rest, end) = line.strip_suffix('\n').map_or((line, ""), |text| (text, "\n"));
+        let own = rest.len() - rest.trim_start_matches(' ').len();
+        let indent = own + INDENT;
+        let mut room = limit;
+        while let Some(at) = break_at(rest, room).filter(|_| limit > indent + 8) {
+            out.push_str(rest[..at].trim_end_matches(' '));
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+            rest = rest[at..].trim_start_matches(' ');
+            room = limit - indent;
+        }
+        out.push_str(rest);
+        out.push_str(end);
+    }
+    out
+}
+
+/// Where to break a line that has more than `room` columns: after the last gap of two blanks, else after the last blank.
+fn break_at(line: &str, room: usize) -> Option<usize> {
+    let (mut used, mut gap, mut blank) = (0, None, None);
+    let mut escape = false;
+    let start = line.len() - line.trim_start_matches(' ').len();
+    for (at, c) in line.char_indices() {
+        match c {
+            '\u{1b}' => escape = true,
+            'm' if escape => escape = false,
+            _ if escape => {}
+            c => {
+                used += unicode_width::UnicodeWidthChar::width(c).unwrap_or(0);
+                if used > room {
+                    return gap.or(blank);
+                }
+                if c == ' ' && at >= start {
+                    if line[..at].ends_with(' ') && at > start {
+                        gap = Some(at);
+                    }
+                    blank = Some(at);
+                }
+            }
+        }
+    }
+    None
+}
+
 /// The text in lines of at most `limit` columns, broken at blanks; a longer word is broken inside. Later lines start with
 /// `indent`.
 pub(super) fn wrap(text: &str, limit: usize, indent: &str) -> String {
@@ -130,6 +181,17 @@ mod tests {
         let widths = widths(&rows);
         let lines: Vec<String> = rows.iter().map(|row| line(row, &widths, &Paint::new(false))).collect();
         assert_eq!(lines, ["名前  b", "abcd  c", "x"]);
+    }
+
+    #[test]
+    fn a_screen_is_folded_between_its_columns() {
+        assert_eq!(folded("ab cd  ef gh\n", 11), "ab cd  ef gh\n", "an indent needs room");
+        let line = "address of a  process name  note\nshort\n";
+        assert_eq!(folded(line, 24), "address of a\n    process name  note\nshort\n");
+        assert_eq!(
+            folded("\u{1b}[1maddress of a\u{1b}[0m  process\n", 21),
+            "\u{1b}[1maddress of a\u{1b}[0m  process\n"
+        );
     }
 
     #[test]

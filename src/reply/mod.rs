@@ -91,7 +91,7 @@ fn meaning(arrival: &Arrival) -> impl Iterator<Item = Cow<'static, str>> {
         if !local {
             return "The client is another host.".into();
         }
-        let itself = "The client is this machine itself: the packets never left it.";
+        let itself = "The client is this host itself: the packets never left it.";
         if arrival.ingress.name != arrival.address_owner || arrival.local.address.is_loopback() {
             return itself.into();
         }

@@ -116,19 +116,6 @@ impl Tried {
         text(self.address, self.zone.as_ref())
     }
 
-    /// Whether a packet filter is predicted to refuse the connection.
-    #[must_use]
-    pub fn filtered(&self) -> bool {
-        const FILTERED: [Code; 5] = [
-            Code::FILTER_DROPS,
-            Code::FILTER_REJECTS,
-            Code::FILTER_DROPS_ANSWER,
-            Code::FILTER_HALF_OPEN,
-            Code::FILTER_DROPS_NEIGHBOURS,
-        ];
-        FILTERED.contains(&self.because)
-    }
-
     /// Whether packets to it are IPv4.
     #[must_use]
     pub fn is_ipv4(&self) -> bool {

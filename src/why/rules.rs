@@ -210,19 +210,9 @@ fn queue_full(facts: &Facts) -> Option<Diagnosis> {
     )
 }
 
-/// A connection that a packet filter refuses although a socket listens on the address: predicted, or observed without a
-/// readable rule.
+/// A socket that is predicted to accept, and whose connections do not arrive.
 fn blocked(facts: &Facts) -> Option<Diagnosis> {
-    let predicted = facts.addresses.iter().find(|one| one.local && !one.accepted() && one.filtered());
-    let behind = |tried: &Tried| {
-        facts.serving().map(|(_, socket)| socket).find(|socket| {
-            let bound = socket.view.address.to_canonical();
-            takes_family(socket, tried.is_ipv4())
-                && (bound.is_unspecified() || bound == tried.address.to_canonical())
-        })
-    };
-    let (tried, socket) =
-        predicted.and_then(|tried| Some((tried, behind(tried)?))).or_else(|| silent(facts))?;
+    let (tried, socket) = silent(facts)?;
     let outcome = tried.outcome()?;
     let cause = match (&tried.rule, &facts.filters_unknown, facts.filters.is_empty()) {
         (Some(rule), _, _) => format!("A packet filter decides: {rule}."),

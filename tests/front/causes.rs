@@ -363,7 +363,7 @@ const CASES: &[Case] = &[
             vec![p.listen("127.0.0.1")]
         },
         "127.0.0.1:PORT --connect-timeout 300ms",
-        "BS3073",
+        "BS3050",
         "inet f",
     ),
     case(
@@ -373,7 +373,7 @@ const CASES: &[Case] = &[
             vec![p.listen("0.0.0.0")]
         },
         "192.168.1.10:PORT",
-        "BS3073",
+        "BS3051",
         "inet f",
     ),
     case(
@@ -385,7 +385,7 @@ const CASES: &[Case] = &[
             vec![p.listen("[::1]")]
         },
         "[::1]:PORT --connect-timeout 300ms",
-        "BS3073",
+        "BS3050",
         "ip6 g",
     ),
     case(

@@ -300,7 +300,7 @@ const LINES: &[(&str, &str)] = &[
     ("doctor --fix", "bindscope doctor"),
     ("completions", "bindscope completions bash"),
     ("completions sh", "bindscope completions bash"),
-    ("man lab run", "bindscope man lab"),
+    ("man lab run", WORKS),
     ("schema", "bindscope schema profile"),
     ("schema policies", "policy"),
     ("tutorial es", "bindscope tutorial --lang es"),

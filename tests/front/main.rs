@@ -20,6 +20,8 @@ mod guesses;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod imports;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
+mod screens;
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod stage;
 
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
@@ -32,6 +34,8 @@ fn main() -> std::process::ExitCode {
         ),
         trial("references_are_those_of_the_parser", documents::references_are_those_of_the_parser),
         trial("picture_is_of_a_real_run", documents::picture_is_of_a_real_run),
+        trial("no_line_is_wider_than_the_terminal", screens::no_line_is_wider_than_the_terminal),
+        trial("exposure_and_arrival_have_one_vocabulary", screens::exposure_and_arrival_have_one_vocabulary),
         trial("import nginx_files_are_read", imports::nginx_files_are_read),
         trial("import socket_units_are_read", imports::socket_units_are_read),
         trial("import compose_files_are_read", imports::compose_files_are_read),

@@ -29,6 +29,12 @@ use crate::sys::{self, netns};
 
 /// Arguments of `bindscope lab`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope lab run tutorial             three claims, tried from other hosts",
+    "\n  bindscope lab run 0.0.0.0:8080 --twin  in a copy of this host's network",
+    "\n  bindscope lab list                     the built-in networks",
+))]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -54,7 +60,7 @@ struct NetworkArgs {
     source: ProfileArgs,
     /// The network: the name of a built-in one (see `lab list`) or a file with a [lab] [default: that of the profile, else
     /// two-sided]
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", add = clap_complete::engine::ArgValueCompleter::new(crate::cmd::completions::topologies))]
     topology: Option<OsString>,
     #[command(flatten)]
     twin: TwinArgs,
@@ -63,7 +69,7 @@ struct NetworkArgs {
 /// A copy instead of a separate network.
 #[derive(Debug, Clone, clap::Args)]
 struct TwinArgs {
-    /// The network: a copy of this machine's, or of the host in SNAPSHOT, written there by
+    /// The network: a copy of this host's, or of the host in SNAPSHOT, written there by
     /// `bindscope interfaces --format json`. There is a client on every link, and one beyond the default route
     #[arg(long, value_name = "SNAPSHOT", num_args = 0..=1, conflicts_with = "topology")]
     #[expect(clippy::option_option, reason = "absent, without a file, with one")]
@@ -170,7 +176,7 @@ const MOST_NODES: usize = 2_000;
 /// Maximum number of interfaces of a copy. Each becomes a network namespace with a host behind it.
 const MOST_COPIED: usize = 1_000;
 
-/// A copy of this machine, or of the host in a file.
+/// A copy of this host, or of the host in a file.
 fn copied(
     profile: Profile,
     file: Option<&Path>,
@@ -210,7 +216,7 @@ fn copied(
         twin.notes.push(escape(&format!("the profile sets on the copy: {}", list.join(", "))));
     }
     let whose = match (file, &snapshot.host.name) {
-        (None, _) => "this machine".to_owned(),
+        (None, _) => "this host".to_owned(),
         (Some(_), Some(name)) => escape(name),
         (Some(path), None) => format!("the host of {}", escape(&path.display().to_string())),
     };

@@ -23,7 +23,7 @@ pub struct Args {
     #[command(flatten)]
     format: FormatArgs<Format>,
     /// Write it to FILE instead of standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
 }
 
@@ -140,6 +140,6 @@ pub fn list(_args: &ListArgs, context: &Context) -> Result<Exit, Failure> {
         let about = topology.description.unwrap_or_default();
         let _ = writeln!(out, "{name:<16} {about} ({})", nodes.join(", "));
     }
-    context.emit(out.as_bytes(), None)?;
+    context.show(&out, None)?;
     Ok(Exit::Success)
 }

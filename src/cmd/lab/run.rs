@@ -49,13 +49,13 @@ pub struct Args {
     #[command(flatten)]
     pub(super) format: FormatArgs<Format>,
     /// Write to FILE instead of standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub(super) output: Option<PathBuf>,
     /// Timeout of one connection
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::argument)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::argument, help_heading = "Limits")]
     pub(super) connect_timeout: Duration,
     /// Timeout of everything
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument, help_heading = "Limits")]
     pub(super) deadline: Duration,
     #[command(flatten)]
     pub(super) limit: ResultLimit,

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::cmd::format_args::FormatArgs;
 use crate::code::Code;
 use crate::diag::Diagnostic;
-use crate::model::Snapshot;
 use crate::model::confinement::{Confinement, Needs};
+use crate::model::{AddrClass, Snapshot};
 use crate::profile::{Profile, duration};
 use crate::record::event::{Event, Listening, SCHEMA, Started};
 use crate::record::time::Time;
@@ -41,28 +41,35 @@ const LAST_CHANCE: Duration = Duration::from_secs(2);
 
 /// Arguments of `bindscope listen`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = concat!(
+    "Examples:",
+    "\n  bindscope listen 8080                         port 8080, for this host only",
+    "\n  bindscope listen 0.0.0.0:8080                 every IPv4 address",
+    "\n  bindscope listen '*:8080' udp:5353 --for 30s  dual-stack and UDP, for 30 seconds",
+    "\n  bindscope listen default --json               events as NDJSON",
+))]
 pub struct Args {
     #[command(flatten)]
     source: ProfileArgs,
     #[command(flatten)]
     format: FormatArgs<Format>,
     /// Add the lines to FILE instead of writing them to standard output; a page replaces FILE
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
     /// End so long after the first socket is open, such as 30s or 5m; at most 2s later while an address is waited for
-    #[arg(long = "for", value_name = "TIME", value_parser = duration::argument)]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::argument, help_heading = "Limits")]
     time: Option<Duration>,
     /// End after this many connections and datagrams
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits")]
     count: Option<u64>,
     /// Take connections with this many threads; lines of two threads may be out of order by a moment
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64), help_heading = "Limits")]
     threads: u8,
     /// Serve the sockets that another program hands over (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES), as systemd does
     #[arg(long)]
     inherited: bool,
     /// End with exit code 4 unless every socket could be opened
-    #[arg(long)]
+    #[arg(long, help_heading = "Checks")]
     require_all: bool,
     /// Show a live view: who arrives where, the last arrivals, and the reason for each value; q ends it
     #[arg(long)]
@@ -110,6 +117,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if let Some(log) = path.filter(|_| !is_page) {
         reporter.reopens(log);
     }
+    let others_reach = |address: &std::net::IpAddr| {
+        matches!(AddrClass::of(*address), AddrClass::Private | AddrClass::Global)
+    };
+    reporter.try_at(host.addresses().map(|(_, one)| one.address).find(others_reach));
     reporter.event(&Event::Started(Started {
         schema: SCHEMA.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -71,8 +71,11 @@ struct Common {
 impl<'a> Reporter<'a> {
     /// That of the first thread.
     pub(super) fn new(format: Format, sink: Sink, context: &'a Context) -> Reporter<'a> {
-        let common =
-            Common { live: Live::new(context.color), complaints: HashMap::new(), pressure: Pressure::new() };
+        let common = Common {
+            live: Live::new(context.color, if context.terminal { context.width } else { usize::MAX }),
+            complaints: HashMap::new(),
+            pressure: Pressure::new(),
+        };
         Reporter::with(format, sink, context, Arc::new(Mutex::new(common)))
     }
 
@@ -105,6 +108,11 @@ impl<'a> Reporter<'a> {
             view: None,
             summary: None,
         }
+    }
+
+    /// Names an address of this host for the line that says what to try.
+    pub(super) fn try_at(&mut self, address: Option<std::net::IpAddr>) {
+        lock(&self.common).live.try_at(address);
     }
 
     /// Lets SIGHUP open this file again.
@@ -146,10 +154,6 @@ impl<'a> Reporter<'a> {
                 self.say(&problem);
             }
             Event::Notice(notice) => self.notice(notice),
-            Event::Listening(_) => {
-                self.warn_of_open_ones();
-                self.serving = true;
-            }
             _ => {}
         }
         if let Some(view) = &self.view {
@@ -177,6 +181,11 @@ impl<'a> Reporter<'a> {
         // Thousands of sockets are opened one after the other: their lines may go together.
         if !matches!(event, Event::Bound(_)) {
             self.sink.flush();
+        }
+        // After the table, so that the warning stands below what it is about.
+        if matches!(event, Event::Listening(_)) {
+            self.warn_of_open_ones();
+            self.serving = true;
         }
     }
 
@@ -230,7 +239,7 @@ impl<'a> Reporter<'a> {
                 Code::WIDE_OPEN,
                 format!("other hosts can{now} reach {}, unless a firewall is in the way", names.join(", ")),
             )
-            .help("the profile `loopback` listens for this machine only"),
+            .help("the profile `loopback` listens for this host only"),
         );
     }
 

@@ -285,7 +285,7 @@ impl Model for Arrivals {
             Row { key: listener.name.clone(), cells }
         });
         let rows = rows.collect();
-        let mut lines = Live::new(false);
+        let mut lines = Live::new(false, usize::MAX);
         let mut text = |entry: &Entry| {
             let mut out = Vec::new();
             match entry {
@@ -352,7 +352,7 @@ impl Model for Arrivals {
         let rule = Arrivals::rule(listener, count);
         lines.push(format!("{rule}: {}; bindscope explain {rule}", rule.title()));
         lines.push(String::new());
-        let mut live = Live::new(false);
+        let mut live = Live::new(false, usize::MAX);
         for (time, arrival) in count.last.iter().rev() {
             let mut out = Vec::new();
             live.arrival(&mut out, *time, arrival, None);

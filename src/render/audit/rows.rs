@@ -12,7 +12,7 @@ use crate::render::table::width;
 /// Blanks between two columns.
 const GAP: usize = 2;
 /// Minimum width of a column of processes or addresses; below it, rows use two lines.
-const LEAST_PROCESS: usize = 16;
+const LEAST_PROCESS: usize = 14;
 const LEAST_ADDRESS: usize = 20;
 
 const HEADINGS: [&str; 5] = ["ADDRESS", "IPV4", "IPV6", "PROCESS", "NOTES"];

@@ -209,7 +209,7 @@ fn foreign_entry(socket: &Foreign, snapshot: &Snapshot) -> Entry {
         device: device.map_or(0, |device| device.index),
         vrf: device.map_or(0, |device| snapshot.vrf_of(device)),
         reuse_address: view.reuse_address.or_else(|| left_by_a_server(socket, snapshot).then_some(true)),
-        reuse_port: view.reuse_port.or((socket.state == SocketState::TimeWait).then_some(false)),
+        reuse_port: view.reuse_port,
         uid: socket.uid,
         certain: true,
         ordered: false,

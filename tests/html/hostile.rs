@@ -92,6 +92,10 @@ pub fn documents() -> Vec<(&'static str, Value)> {
         ("lab", tutorial()),
         ("plan", json(&["plan", "v6only-matrix", "--host", host, "--json"])),
         ("audit", json(&["audit", "--json"])),
+        (
+            "experiment",
+            json(&["plan", "v6only-matrix", "--host", host, "--vary", "net.ipv6.bindv6only=0,1", "--json"]),
+        ),
         ("diff", json(&["diff", "loopback", "all-interfaces", "--host", host, "--json"])),
     ]
 }

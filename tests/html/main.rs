@@ -45,6 +45,7 @@ fn page_of(document: &Value) -> String {
         Shown::Audit(sheet) => Part::Audit(sheet),
         Shown::Diff(comparison) => Part::Diff(comparison),
         Shown::Listen(history) => Part::Listen(history),
+        Shown::Experiment(experiment) => Part::Experiment(experiment),
     };
     html::page(&[part])
 }

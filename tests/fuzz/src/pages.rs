@@ -38,6 +38,7 @@ pub fn pages(data: &[u8]) {
         Shown::Audit(sheet) => Part::Audit(sheet),
         Shown::Diff(comparison) => Part::Diff(comparison),
         Shown::Listen(history) => Part::Listen(history),
+        Shown::Experiment(experiment) => Part::Experiment(experiment),
     };
     for parts in [&[part][..], &[part, part]] {
         let page = html::page(parts);

@@ -67,6 +67,8 @@ fn poison(value: &mut Value, key: &str) {
                 poison(value, if texts.contains(&key) { "text" } else { key });
             }
         }
+        // The command of an experiment is one of three words.
+        Value::String(text) if key == "command" && ["plan", "probe", "lab"].contains(&text.as_str()) => {}
         Value::String(text) if FREE.contains(&key) => {
             let number = text.bytes().map(usize::from).sum::<usize>();
             *text = format!("{}{text}", HOSTILE[number % HOSTILE.len()]);

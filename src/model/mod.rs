@@ -22,6 +22,7 @@ pub mod link_kind;
 pub mod not_examined;
 pub mod reach;
 pub mod rehearsal;
+pub mod rule_action;
 pub mod ruleset;
 pub mod setting;
 pub mod socket;
@@ -39,7 +40,7 @@ pub use filter_result::{
 pub use filtered_exposure::{FilteredExposure, ReachedFrom};
 pub use host::{
     AddrState, Host, Interface, InterfaceAddress, ROUTE_METRICS, Route, RouteKind, RouterPreference, Rule,
-    RuleAction, Scope, Snapshot, known_index, number_interfaces,
+    Scope, Snapshot, known_index, number_interfaces,
 };
 pub use ifname::IfName;
 pub use inventory::{
@@ -49,5 +50,6 @@ pub use inventory::{
 pub use link_kind::LinkKind;
 pub use not_examined::{AttachedProgram, NotExamined, OtherKind, OtherSocket};
 pub use reach::{Outcome, PacketsSeen, Source};
+pub use rule_action::RuleAction;
 pub use socket::{Phase, Protocol, SocketSpec, SocketView, V6Only};
 pub use verdict::Verdict;

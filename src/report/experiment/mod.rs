@@ -1,6 +1,7 @@
 //! The document of an experiment: every combination of the factors, and which factors decide each result.
 
 pub mod analysis;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::escape::{escape, printable};
 use crate::model::{Document, Errno, Host, HostReport, IfName, Outcome, Protocol, Schema, Source, Verdict};
 use crate::plan::predict::BindOutcome;
 use analysis::{Grid, Step};
+use table::{Interner, Table};
 
 /// Values of factors, by key.
 pub type Values = BTreeMap<String, String>;
@@ -278,62 +280,6 @@ impl fmt::Display for CellOutcome {
         match &self.ingress {
             Some(ingress) => write!(f, " on {ingress}"),
             None => Ok(()),
-        }
-    }
-}
-
-/// Numbers for equal values.
-struct Interner<T> {
-    numbers: FxHashMap<T, u32>,
-    values: Vec<T>,
-}
-
-impl<T: Clone + Eq + Hash> Interner<T> {
-    fn new() -> Interner<T> {
-        Interner { numbers: HashMap::default(), values: Vec::new() }
-    }
-
-    fn number(&mut self, value: T) -> u32 {
-        if let Some(&number) = self.numbers.get(&value) {
-            return number;
-        }
-        let number = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
-        self.values.push(value.clone());
-        self.numbers.insert(value, number);
-        number
-    }
-
-    fn get(&self, number: u32) -> Option<&T> {
-        self.values.get(usize::try_from(number).ok()?)
-    }
-}
-
-/// The outcome of each property in each combination.
-struct Table<S, O> {
-    outcomes: Interner<O>,
-    patterns: BTreeMap<S, Vec<Option<u32>>>,
-}
-
-impl<S: Clone + Ord, O: Clone + Eq + Hash> Table<S, O> {
-    fn new() -> Table<S, O> {
-        Table { outcomes: Interner::new(), patterns: BTreeMap::new() }
-    }
-
-    fn put(&mut self, subject: S, run: usize, runs: usize, outcome: O) {
-        let number = self.outcomes.number(outcome);
-        let pattern = self.patterns.entry(subject).or_insert_with(|| vec![None; runs]);
-        if let Some(place) = pattern.get_mut(run) {
-            *place = Some(number);
-        }
-    }
-
-    /// Sets the outcome of combinations that were run and lack the property.
-    fn fill(&mut self, valid: &[bool], absent: O) {
-        let number = self.outcomes.number(absent);
-        for pattern in self.patterns.values_mut() {
-            for (place, _) in pattern.iter_mut().zip(valid).filter(|(_, valid)| **valid) {
-                *place = place.or(Some(number));
-            }
         }
     }
 }

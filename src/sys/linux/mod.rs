@@ -31,6 +31,7 @@ mod proc_net;
 mod processes;
 pub mod rtnetlink;
 pub mod sandbox;
+mod settings;
 pub mod snapshot;
 mod sock_diag;
 pub mod socket_activation;

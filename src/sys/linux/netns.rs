@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+pub use super::settings::read_setting;
 use super::userns_errors;
 use crate::model::setting;
 use crate::sys::{CallerRights, NamespaceRefusal};
@@ -203,14 +204,6 @@ pub fn write_setting(name: &str, value: &str) -> io::Result<()> {
     let path = format!("/proc/sys/{name}");
     let mut file = File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
     file.write_all(value.as_bytes())
-}
-
-/// Reads a setting of the calling thread's namespace, named as in [`write_setting`].
-///
-/// # Errors
-/// As `read(2)`.
-pub fn read_setting(name: &str) -> io::Result<String> {
-    std::fs::read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_owned())
 }
 
 /// CAP_NET_BIND_SERVICE 10, CAP_NET_ADMIN 12, CAP_NET_RAW 13 (capabilities(7)).

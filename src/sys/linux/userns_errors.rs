@@ -73,7 +73,7 @@ fn apparmor() -> Option<String> {
 }
 
 fn setting(name: &str) -> Option<i64> {
-    super::netns::read_setting(name).ok()?.parse().ok()
+    super::settings::read_setting(name).ok()?.parse().ok()
 }
 
 /// Whether a seccomp filter is active (`Seccomp: 2` of proc_pid_status(5)).

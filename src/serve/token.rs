@@ -29,7 +29,7 @@ impl Token {
         match key {
             0 => Token::Signals,
             1 => Token::Monitor,
-            _ if key % 2 == 0 => Token::Socket(usize::try_from((key - 2) / 2).unwrap_or(usize::MAX)),
+            _ if key.is_multiple_of(2) => Token::Socket(usize::try_from((key - 2) / 2).unwrap_or(usize::MAX)),
             _ => Token::Connection((key - 3) / 2),
         }
     }

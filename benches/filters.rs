@@ -1,7 +1,14 @@
 //! What packet filters cost, as ratios of one run: `cargo bench --bench filters`. Reading 300 objects against `nft list ruleset`,
 //! replaying 20,000 rules against `nft -f`, and one predicted result, with some 200 rules and with none. Ends with 1 when a goal is
 //! missed.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs, reason = "a benchmark")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a benchmark"
+)]
 
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/support/netns.rs"]

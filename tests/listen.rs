@@ -66,7 +66,7 @@ fn count_and_time_end_it() {
 #[test]
 fn usage_errors_exit_2_and_name_what_is_allowed() {
     for (arguments, says) in [
-        (&["listen", "--format", "xml"][..], "[possible values: human, ndjson]"),
+        (&["listen", "--format", "xml"][..], "[possible values: human, ndjson, html]"),
         (&["listen", "--for", "30"], "500ms, 30s, 5m"),
         (&["listen", "--for", "0s"], "no time at all"),
         (&["listen", "--count", "0"], "0"),

@@ -340,7 +340,7 @@ fn tokens(text: &str) -> Vec<(Token, usize)> {
                 let mut word = String::from(c);
                 loop {
                     if word.ends_with('$') && chars.peek() == Some(&'{') {
-                        while let Some(next) = chars.next() {
+                        for next in chars.by_ref() {
                             word.push(next);
                             if next == '}' {
                                 break;

@@ -537,6 +537,9 @@ impl<'a> Engine<'a> {
             } else if client.connected.is_some() && self.attempt(index).protocol == Protocol::Tcp {
                 // Connected, but no listener of ours has sent a greeting.
                 self.stranger(index);
+            } else if (self.plain)(index, &self.attempt(index)) && source_is_gone(&client.socket) {
+                // Answers to the source address reach no socket: their absence says nothing about the destination.
+                self.end(index);
             } else {
                 let (took, answer) = (client.started.elapsed(), client.answer);
                 self.finish(index, Observation { took, answer, ..Observation::of(Outcome::Timeout) });
@@ -586,6 +589,15 @@ fn discard_waiting(socket: &Socket) {
 /// Whether the error means that there are no descriptors left.
 fn is_starved(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE)
+}
+
+/// Whether the source address of a client in the namespace of this thread was removed after the socket took it.
+fn source_is_gone(client: &Socket) -> bool {
+    let Some(mut source) = client.local_addr().ok().and_then(|address| address.as_socket()) else {
+        return false;
+    };
+    source.set_port(0);
+    std::net::UdpSocket::bind(source).is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// Whether a client is connected to itself because the kernel chose its destination port as its own (RFC 9293, 3.5:

@@ -130,7 +130,9 @@ pub(super) fn wrap_from(first: &str, text: &str, limit: usize, indent: &str) -> 
             let start = if lines.is_empty() { first } else { indent };
             let blank = usize::from(!line.is_empty());
             // The width of a long word is not asked again for each line that it takes.
-            if word.len() <= LONGEST * limit && width(start) + width(&line) + blank + width(word) <= limit {
+            if word.len() <= limit.saturating_mul(LONGEST)
+                && width(start) + width(&line) + blank + width(word) <= limit
+            {
                 if blank == 1 {
                     line.push(' ');
                 }

@@ -217,11 +217,10 @@ pub fn rules_of_a_file_are_read_back_and_compared() {
             .any(|cell| cell["observed"]["filter"]["by"]["table"] == "t"),
         "{document:#}"
     );
-    for (name, text) in [("bad.nft", "table ip t { chain x { nonsense; }; }")] {
-        let (code, _, error) = run(&ns, &["plan", "--ruleset", &file(name, text), "0.0.0.0:22"]);
-        assert_eq!(code, Some(2), "{error}");
-        assert!(error.contains("refuses the rules"), "{error}");
-    }
+    let bad = file("bad.nft", "table ip t { chain x { nonsense; }; }");
+    let (code, _, error) = run(&ns, &["plan", "--ruleset", &bad, "0.0.0.0:22"]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("refuses the rules"), "{error}");
     let (code, _, _) = run(&ns, &["plan", "--ruleset", "/nonexistent/rules.nft", "0.0.0.0:22"]);
     assert_eq!(code, Some(2));
 }

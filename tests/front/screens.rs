@@ -37,6 +37,8 @@ fn busy_host() -> (Netns, Vec<Netns>, Vec<Box<dyn std::any::Any>>) {
 /// The screens, and how many lines each may have at 80 columns.
 const SCREENS: &[(&[&str], usize)] = &[
     (&[], 25),
+    // Before the commands that connect: the listeners of this host accept nothing and keep every connection.
+    (&["connections"], 25),
     (&["audit"], 30),
     (&["audit", "--port", "9000-9009"], 30),
     (&["interfaces"], 60),
@@ -53,7 +55,6 @@ const SCREENS: &[(&[&str], usize)] = &[
     (&["lab", "list"], 20),
     (&["tutorial"], 45),
     (&["tutorial", "--lang", "es"], 45),
-    (&["connections"], 25),
     (&["explain"], 60),
 ];
 

@@ -160,7 +160,6 @@ sysctl = { "net.ipv6.conf.eth0.disable_ipv6" = "1" }
     assert_eq!(events[2]["commands"], serde_json::json!(["ip -n host address del 192.0.2.1/24 dev eth0"]));
     for (number, told) in events.iter().enumerate() {
         assert_eq!(told["disagree"], 0);
-        assert_eq!(told["ingress_not_observed"], 0);
         let changed = told["changed"].as_array().unwrap();
         assert_eq!(changed.len(), event(number + 1).lines().count() - 1, "{told}");
         for cell in changed {

@@ -94,7 +94,7 @@ fn every_line_fits_the_terminal_and_ranges_are_folded() {
         );
         let flat = shown.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(flat.contains("curl http://192.168.1.10:7000/ elsewhere"), "{shown}");
-        let Event::Accepted(mut one) = accepted("eth0") else { unreachable!() };
+        let Event::Accepted(mut one) = accepted("eth0") else { panic!("an arrival") };
         for (peer, port) in [("192.0.2.9", 1), ("2001:db8:1:2:3:4:5:6", 65_535), ("127.0.0.1", 9)] {
             one.arrival.peer = Endpoint { address: peer.parse().unwrap(), port, scope_id: None };
             shown += &live.event(&Event::Accepted(one.clone()));

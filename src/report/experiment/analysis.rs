@@ -306,11 +306,11 @@ mod tests {
             prop_assert_eq!(&found, &by_all_pairs(&grid, &pattern));
             // The factors are enough: combinations that agree in them have the same outcome.
             let (small, outcomes) = projected(&grid, &pattern, &found);
-            for run in 0..pattern.len() {
+            for (run, &outcome) in pattern.iter().enumerate() {
                 let values = grid.values(run);
                 let chosen: Vec<usize> = found.iter().map(|&factor| values[factor]).collect();
-                if pattern[run].is_some() {
-                    prop_assert_eq!(outcomes[small.run(&chosen)], pattern[run]);
+                if outcome.is_some() {
+                    prop_assert_eq!(outcomes[small.run(&chosen)], outcome);
                 }
             }
         }
@@ -339,8 +339,8 @@ mod tests {
                         covered.insert(run);
                     }
                 }
-                for run in 0..pattern.len() {
-                    prop_assert!(pattern[run] != Some(*outcome) || covered.contains(&run));
+                for (run, other) in pattern.iter().enumerate() {
+                    prop_assert!(*other != Some(*outcome) || covered.contains(&run));
                 }
             }
         }

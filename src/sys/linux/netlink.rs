@@ -383,21 +383,21 @@ impl Netlink {
     }
 }
 
-struct Message<'a> {
+pub(super) struct Message<'a> {
     kind: u16,
     flags: u16,
     sequence: u32,
-    payload: &'a [u8],
+    pub(super) payload: &'a [u8],
 }
 
 impl Message<'_> {
     /// The errno of NLMSG_ERROR and NLMSG_DONE, positive; 0 for success.
-    fn errno(&self) -> i32 {
+    pub(super) fn errno(&self) -> i32 {
         read(self.payload, 0).map_or(0, i32::from_ne_bytes).saturating_neg()
     }
 
     /// Start of the attributes of an NLMSG_ERROR: after the repeated request, or only its header.
-    fn ext_ack_offset(&self) -> usize {
+    pub(super) fn ext_ack_offset(&self) -> usize {
         let repeated = match read(self.payload, 4).map(u32::from_ne_bytes) {
             Some(length) if self.flags & NLM_F_CAPPED == 0 => {
                 usize::try_from(length).unwrap_or(usize::MAX).max(HEADER)
@@ -407,7 +407,7 @@ impl Message<'_> {
         repeated.saturating_add(4).next_multiple_of(4)
     }
 
-    fn refusal(&self, errno: i32, attributes_at: usize) -> Refusal {
+    pub(super) fn refusal(&self, errno: i32, attributes_at: usize) -> Refusal {
         let explanation = (self.flags & NLM_F_ACK_TLVS != 0)
             .then(|| self.payload.get(attributes_at..))
             .flatten()
@@ -418,7 +418,7 @@ impl Message<'_> {
 }
 
 /// The messages of one datagram. A message with an invalid length ends the list with an error.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<Message<'_>>> {
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<Message<'_>>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;

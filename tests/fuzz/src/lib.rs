@@ -279,7 +279,7 @@ pub fn snapshot(data: &[u8]) {
 
 /// The lines of `listen --format ndjson`, read back and shown to a person.
 pub fn events(data: &[u8]) {
-    let mut live = render::listen::Live::new(false);
+    let mut live = render::listen::Live::new(false, 80);
     for line in data.split(|byte| *byte == b'\n') {
         let Ok(event) = serde_json::from_slice::<Event>(line) else { continue };
         let written = serde_json::to_vec(&event).unwrap();

@@ -161,7 +161,7 @@ impl NetworkView {
         cookie.is_some() && packet_info::namespace_cookie(socket) == cookie
     }
 
-    /// Hears whether anything changed, and returns what did since the network was last read. Names are known at once; addresses are read
+    /// Receives the notifications, and returns the changes since the network was last read. Names are known at once; addresses are read
     /// again, but while they change all the time, reading takes at most a fifth of the time. `told` is whether the poller names the
     /// monitor as ready, or may have left it out: where it tells of it, nothing else need be asked. `None` when nothing was read.
     pub(super) fn refresh_if_changed(&mut self, told: bool) -> Option<Vec<Change>> {

@@ -1,7 +1,7 @@
 //! `bindscope audit --watch`: the first report, then what changes.
 //!
 //! The kernel tells of interfaces and addresses when they change, of sockets only when they are destroyed and only to root; so
-//! sockets are looked at anew in an interval.
+//! sockets are read again at an interval.
 
 use std::time::{Duration, Instant};
 

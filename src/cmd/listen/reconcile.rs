@@ -97,7 +97,7 @@ impl Reconciler {
         Some(first.min(self.next_try))
     }
 
-    /// Looks at the host anew: closes what is not selected any more, opens what newly is, and gives up on what was waited for long
+    /// Reads the host again: closes what is not selected any more, opens what newly is, and gives up on what was waited for long
     /// enough. What cannot be opened is told, and tried again after the next change. Returns how many sockets were opened.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ impl Monitor {
     /// name that the interface with this index has from there on, or `None` when it is gone.
     pub fn take(&mut self, names: &mut Vec<(u32, Option<IfName>)>) -> Notices {
         let mut taken = Notices::None;
-        // Of the rest of a message only that it came matters: the state is read anew. So messages may be cut.
+        // The content of other messages is not used, because the state is read again. Messages may be truncated.
         let mut buffer = [0u8; 512];
         // Limited: remaining messages wake the poller again.
         for _ in 0..AT_ONCE {

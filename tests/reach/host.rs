@@ -68,17 +68,7 @@ impl RandomHost {
         let far: Vec<(String, Netns)> = (0..wires.len()).map(|i| (format!("w{i}"), Netns::new())).collect();
         for (i, (wire, other)) in far.iter().enumerate() {
             for ns in [&ns, other] {
-                ns.sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
-                for (name, value) in [
-                    ("net.ipv4.icmp_ratelimit", "0"),
-                    ("net.ipv6.icmp.ratelimit", "0"),
-                    ("net.ipv4.icmp_msgs_per_sec", "1000000"),
-                    ("net.ipv4.icmp_msgs_burst", "1000000"),
-                    ("net.ipv4.conf.all.rp_filter", "0"),
-                    ("net.ipv4.conf.default.rp_filter", "0"),
-                ] {
-                    ns.sysctl(name, value);
-                }
+                prepare(ns);
             }
             ns.wire(wire, other, "far");
             let mut add = |address: String, device: &str| {
@@ -250,5 +240,20 @@ pub fn spec(protocol: Protocol, address: &str, port: u16) -> SocketSpec {
         v6only: V6Only::Off,
         backlog: 1024,
         ..SocketSpec::plain(protocol, address.parse().unwrap(), port)
+    }
+}
+
+/// Turns off what would hide an answer: limits of ICMP errors, rp_filter, and generated link-local addresses.
+pub fn prepare(ns: &Netns) {
+    for (name, value) in [
+        ("net.ipv6.conf.default.addr_gen_mode", "1"),
+        ("net.ipv4.icmp_ratelimit", "0"),
+        ("net.ipv6.icmp.ratelimit", "0"),
+        ("net.ipv4.icmp_msgs_per_sec", "1000000"),
+        ("net.ipv4.icmp_msgs_burst", "1000000"),
+        ("net.ipv4.conf.all.rp_filter", "0"),
+        ("net.ipv4.conf.default.rp_filter", "0"),
+    ] {
+        ns.sysctl(name, value);
     }
 }

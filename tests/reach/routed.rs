@@ -57,19 +57,9 @@ impl RoutedHost {
         let far: Vec<(String, Netns)> = (0..links).map(|i| (format!("w{i}"), Netns::new())).collect();
         for (link, other) in &far {
             for one in [&ns, other] {
-                one.sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
-                for (name, value) in [
-                    ("net.ipv4.icmp_ratelimit", "0"),
-                    ("net.ipv6.icmp.ratelimit", "0"),
-                    ("net.ipv4.icmp_msgs_per_sec", "1000000"),
-                    ("net.ipv4.icmp_msgs_burst", "1000000"),
-                    ("net.ipv4.conf.all.rp_filter", "0"),
-                    ("net.ipv4.conf.default.rp_filter", "0"),
-                    // A request for a link-layer address would teach the neighbours the address that an answer comes from.
-                    ("net.ipv4.conf.all.arp_announce", "2"),
-                ] {
-                    one.sysctl(name, value);
-                }
+                crate::host::prepare(one);
+                // A request for a link-layer address would teach the neighbours the address that an answer comes from.
+                one.sysctl("net.ipv4.conf.all.arp_announce", "2");
             }
             ns.wire(link, other, "far");
         }

@@ -337,7 +337,7 @@ impl Known<'_> {
                 }
                 route.interface.filter(|_| route.kind == RouteKind::Unicast).map(|interface| Hop {
                     interface,
-                    address: route.gateway.unwrap_or(destination),
+                    address: self.local.gateway_of(route).unwrap_or(destination),
                     source: route.source,
                     refuses: None,
                 })

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::model::{AddrClass, AddrState, Interface, InterfaceAddress, RouteKind, Snapshot};
+use crate::model::{AddrClass, AddrState, Interface, InterfaceAddress, Route, RouteKind, Snapshot};
 
 /// Number of the routing table `local` (`RT_TABLE_LOCAL` of `linux/rtnetlink.h`).
 pub(super) const TABLE_LOCAL: u32 = 255;
@@ -229,6 +229,18 @@ impl LocalAddresses {
     #[must_use]
     pub fn any_usable_ipv6(&self) -> bool {
         self.owners6.values().flatten().any(|owner| owner.unusable.is_none())
+    }
+
+    /// The gateway to which the kernel sends the packets of a route. An IPv4 gateway that is an address of this host is not
+    /// used: its next hop has the scope `host`, and the kernel looks for the destination itself on the link (`fib_check_nh_*()`
+    /// of `net/ipv4/fib_semantics.c`, `rt_set_nexthop()` of `net/ipv4/route.c`). The scope is that of the time when the route was
+    /// made, which is not read: the address counts as older than the route.
+    #[must_use]
+    pub fn gateway_of(&self, route: &Route) -> Option<IpAddr> {
+        route.gateway.filter(|gateway| match gateway {
+            IpAddr::V4(v4) => !matches!(self.ipv4(*v4, route.interface), Ipv4Kind::Local(_)),
+            IpAddr::V6(_) => true,
+        })
     }
 
     /// Whether an interface has exactly this address.

@@ -283,7 +283,13 @@ fn answer(bytes: &[u8]) -> Answer {
 }
 
 /// Whether the decision is the kernel's answer; `None` where it is not known.
-fn agrees(decision: &Decision<'_>, answer: &Answer, flow: &Flow, merged: bool) -> Option<bool> {
+fn agrees(
+    decision: &Decision<'_>,
+    answer: &Answer,
+    flow: &Flow,
+    local: &LocalAddresses,
+    merged: bool,
+) -> Option<bool> {
     Some(match (decision, answer) {
         (Decision::Unknown { .. }, _) => return None,
         (Decision::Refused { error, .. }, Answer::Error(errno)) => match error {
@@ -300,7 +306,8 @@ fn agrees(decision: &Decision<'_>, answer: &Answer, flow: &Flow, merged: bool) -
             *kind == 1 && oif == theirs && gateway.is_none()
         }
         (Decision::Found(found), Answer::Route { kind, table, oif, gateway, source }) => {
-            let hop = found.hops.iter().any(|hop| hop.interface == Some(*oif) && hop.gateway == *gateway);
+            let hop =
+                found.hops.iter().any(|hop| hop.interface == Some(*oif) && local.gateway_of(hop) == *gateway);
             let from =
                 flow.from.is_some() || found.route().source.is_none() || found.route().source == *source;
             *kind == 1 && hop && from && (merged || *table == found.route().table)
@@ -388,7 +395,7 @@ pub fn oracle() {
             asked += 1;
             let merged =
                 snapshot.rules.iter().all(|rule| rule.family != bindscope::model::Family::of(flow.to));
-            match agrees(&decision, &answer, &flow, merged) {
+            match agrees(&decision, &answer, &flow, &local, merged) {
                 None => unknown += 1,
                 Some(true) => {
                     let text = format!("{decision:?}");

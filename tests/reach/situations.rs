@@ -143,6 +143,7 @@ const CERTAIN: &[Situation] = &[
         &["nexthop add id 7 via 10.0.0.254 dev w0 onlink", "route replace 0.0.0.0/0 nhid 7"],
     ),
     ("a blackhole next hop", &["nexthop add id 7 blackhole", "route replace 0.0.0.0/0 nhid 7"]),
+    ("an address of this host as the gateway", &["route replace 0.0.0.0/0 via 10.0.0.1 dev w0"]),
     ("an IPv6 gateway for IPv4", &["route replace 0.0.0.0/0 via inet6 fe80::fe dev w0"]),
     ("a peer address", &["address del 10.1.0.1/24 dev w1", "address add 10.1.0.1 peer 10.1.0.7 dev w1"]),
     ("a network of two addresses", &["address del 10.1.0.1/24 dev w1", "address add 10.1.0.0/31 dev w1"]),

@@ -273,7 +273,8 @@ impl HostView<'_> {
                     return Verdict::Lost(Code::NO_WAY_BACK, answer);
                 }
                 let mut ways = found.hops.iter().map(|hop| {
-                    let back = self.leads_back(question, hop.interface.unwrap_or(0), hop.gateway);
+                    let back =
+                        self.leads_back(question, hop.interface.unwrap_or(0), self.local.gateway_of(hop));
                     if hop.encapsulated { None } else { Some(back) }
                 });
                 let first = ways.next().flatten();

@@ -13,7 +13,12 @@ const AXE: &str = "axe-core@4.14.1";
 const VALIDATE: &str = "html-validate@9.7.1";
 
 /// What Chromium finds in pages; `None` where it is not installed. `mode` is `all` or `load`, `axe` the source of axe-core.
-fn look(directory: &Path, mode: &str, axe: Option<&Path>, pages: &[(&str, &str)]) -> Option<Value> {
+fn look(
+    directory: &Path,
+    mode: &str,
+    axe: Option<&Path>,
+    pages: &[(impl AsRef<str>, &str)],
+) -> Option<Value> {
     if !tool("chromium") || !tool("node") {
         return None;
     }
@@ -22,7 +27,7 @@ fn look(directory: &Path, mode: &str, axe: Option<&Path>, pages: &[(&str, &str)]
     command.arg(directory).arg(mode);
     command.arg(axe.unwrap_or(Path::new("-")));
     for (name, page) in pages {
-        let path = directory.join(format!("{name}.html"));
+        let path = directory.join(format!("{}.html", name.as_ref()));
         std::fs::write(&path, page).unwrap();
         command.arg(path);
     }
@@ -62,15 +67,21 @@ fn assert_sound(name: &str, found: &Value) {
     assert_eq!(background("print"), "rgb(255, 255, 255)", "{name}");
 }
 
+/// The page of each document, and the page of the same document with hostile names.
+fn of_both_kinds<'a>(documents: &'a [(&str, String, String)]) -> Vec<(String, &'a str)> {
+    documents
+        .iter()
+        .flat_map(|(name, good, bad)| {
+            [((*name).to_owned(), good.as_str()), (format!("{name}-hostile"), bad.as_str())]
+        })
+        .collect()
+}
+
 #[test]
 fn a_browser_shows_every_page_and_runs_nothing() {
     let (_own, directory) = directory();
     let documents = hostile::pages();
-    let names: Vec<String> =
-        documents.iter().flat_map(|(name, ..)| [(*name).to_owned(), format!("{name}-hostile")]).collect();
-    let texts: Vec<&str> =
-        documents.iter().flat_map(|(_, good, bad)| [good.as_str(), bad.as_str()]).collect();
-    let pages: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(texts).collect();
+    let pages = of_both_kinds(&documents);
     let Some(found) = look(&directory, "all", None, &pages) else { return };
     for (name, _) in &pages {
         assert_sound(name, &found[format!("{name}.html")]);
@@ -130,11 +141,7 @@ fn checkers_of_accessibility_and_of_html_find_nothing() {
     let output = Command::new("npm").args(install).current_dir(own.path()).output().unwrap();
     assert!(output.status.success(), "{:?}", text(&output));
     let documents = hostile::pages();
-    let names: Vec<String> =
-        documents.iter().flat_map(|(name, ..)| [(*name).to_owned(), format!("{name}-hostile")]).collect();
-    let texts: Vec<&str> =
-        documents.iter().flat_map(|(_, good, bad)| [good.as_str(), bad.as_str()]).collect();
-    let pages: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(texts).collect();
+    let pages = of_both_kinds(&documents);
     let axe = own.path().join("node_modules/axe-core/axe.min.js");
     let found = look(&directory, "all", Some(&axe), &pages).unwrap();
     for (name, _) in &pages {
@@ -145,7 +152,7 @@ fn checkers_of_accessibility_and_of_html_find_nothing() {
     }
     let mut validate = Command::new(own.path().join("node_modules/.bin/html-validate"));
     validate.args(["--preset", "standard"]).current_dir(own.path());
-    for name in &names {
+    for (name, _) in &pages {
         validate.arg(directory.join(format!("{name}.html")));
     }
     let output = validate.output().unwrap();

@@ -137,6 +137,24 @@ impl<'a> Reporter<'a> {
         self.history.add(other.history);
     }
 
+    /// Shows an arrival in the view and counts it for the page. Returns whether its line is to be written.
+    fn show_arrival(
+        &mut self,
+        time: Time,
+        arrival: &Arrival,
+        datagram: Option<(usize, bool)>,
+        over_limit: bool,
+    ) -> bool {
+        if let Some(view) = &self.view {
+            view.arrival(time, arrival, datagram, over_limit);
+        }
+        if self.format == Format::Html {
+            self.history.arrival(time, arrival);
+            return false;
+        }
+        self.writes_lines()
+    }
+
     /// Writes the line of an event.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
@@ -361,13 +379,7 @@ impl Observer for Reporter<'_> {
     fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>, at: Option<SystemTime>) {
         self.tally.arrival(arrival);
         let time = Time::new(at.unwrap_or_else(SystemTime::now));
-        if let Some(view) = &self.view {
-            view.arrival(time, arrival, datagram, false);
-        }
-        if self.format == Format::Html {
-            return self.history.arrival(time, arrival);
-        }
-        if !self.writes_lines() {
+        if !self.show_arrival(time, arrival, datagram, false) {
             return;
         }
         self.sink.line(true, |out| match self.format {
@@ -381,13 +393,7 @@ impl Observer for Reporter<'_> {
         self.tally.arrival(arrival);
         self.tally.over_limit(&arrival.listener);
         let time = Time::new(at.unwrap_or_else(SystemTime::now));
-        if let Some(view) = &self.view {
-            view.arrival(time, arrival, None, true);
-        }
-        if self.format == Format::Html {
-            return self.history.arrival(time, arrival);
-        }
-        if !self.writes_lines() {
+        if !self.show_arrival(time, arrival, None, true) {
             return;
         }
         self.sink.line(true, |out| match self.format {

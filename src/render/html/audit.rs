@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 
-use super::words::{counted, listed};
+use super::words::{counted, listed, verdict_text};
 use super::{Mark, Section, Verdict, code_link, evidence_words, host_words, time_words};
 use crate::audit::sheet::{Sheet, SheetFinding};
 use crate::code::Code;
@@ -235,8 +235,7 @@ fn checks(sheet: &Sheet<'_>, id: &str) -> Markup {
                         tbody {
                             @for check in &sheet.checks {
                                 tr {
-                                    @let (word, class) = match check.verdict { Judged::Pass => ("PASS", "pass"), Judged::Fail => ("FAIL", "fail"), Judged::Undecided => ("UNDECIDED", "undecided") };
-                                    td.claim { p.(class) { b { (word) } } }
+                                    td.claim { (verdict_text(check.verdict)) }
                                     th scope="row" { (printable(&check.name)) }
                                     td { (printable(&check.because)) }
                                 }

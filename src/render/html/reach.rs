@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::crossing::{Column, Crossing, Crossings, Row, State};
 use super::picture::{Picture, alarms, bind_outcome, status};
 use super::results;
-use super::words::{clipped, counted, is_plain_name, listed};
+use super::words::{clipped, counted, is_plain_name, listed, verdict_text, verdict_word};
 use super::{Mark, Section, Verdict, code_link, evidence_words, host_words, svg, time_words};
 use crate::code::Code;
 use crate::escape::{escape, printable};
@@ -338,14 +338,6 @@ fn claim(one: &ExpectationReport) -> Markup {
     }
 }
 
-fn verdict_word(verdict: Judged) -> &'static str {
-    match verdict {
-        Judged::Pass => "PASS",
-        Judged::Fail => "FAIL",
-        Judged::Undecided => "UNDECIDED",
-    }
-}
-
 fn expectations(report: &Report, id: &str) -> Markup {
     html! {
         @if !report.expectations.is_empty() {
@@ -358,7 +350,7 @@ fn expectations(report: &Report, id: &str) -> Markup {
                         tbody {
                             @for one in &report.expectations {
                                 tr {
-                                    td.claim { p.(one.verdict.to_string()) { b { (verdict_word(one.verdict)) } } }
+                                    td.claim { (verdict_text(one.verdict)) }
                                     th scope="row" { (escape(&one.listener)) }
                                     td { code { (printable(&one.rule)) } }
                                     td { (printable(&one.because)) }

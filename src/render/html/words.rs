@@ -1,7 +1,9 @@
 //! Words that several parts of a page share.
 
+use maud::{Markup, html};
+
 use crate::escape::{escape, printable};
-use crate::model::Source;
+use crate::model::{Source, Verdict};
 use crate::render::matrix::shortened;
 
 /// The name of a source. Escaped.
@@ -39,4 +41,18 @@ pub(super) fn clipped(text: &str, most: usize) -> String {
 pub(super) fn is_plain_name(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// The word of a verdict.
+pub(super) fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Fail => "FAIL",
+        Verdict::Undecided => "UNDECIDED",
+    }
+}
+
+/// The cell text of a verdict.
+pub(super) fn verdict_text(verdict: Verdict) -> Markup {
+    html! { p.(verdict.to_string()) { b { (verdict_word(verdict)) } } }
 }

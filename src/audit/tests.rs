@@ -4,10 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{
-    Family, FamilyExposure, IfName, Interface, InterfaceAddress, Owner, Protocol, Queue, SocketState,
-    SocketView,
-};
+use crate::model::{IfName, Interface, InterfaceAddress, Owner, Protocol, Queue, SocketView};
 
 pub(crate) fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Interface {
     let addresses = addresses.iter().map(|&(text, prefix)| {
@@ -80,36 +77,14 @@ pub(crate) fn socket(text: &str) -> ListeningSocket {
         _ => IfName::from(format!("#{index}").as_str()),
     });
     ListeningSocket {
-        view: SocketView {
-            listener: None,
-            protocol,
-            family: if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
-            address,
-            port,
-            scope_id: None,
-            device: name,
-            v6only,
-            reuse_address: None,
-            reuse_port: None,
-            exposure: FamilyExposure::default(),
-        },
-        state: if protocol == Protocol::Tcp { SocketState::Listen } else { SocketState::Unconnected },
-        mptcp: false,
         netns: Some(1),
         uid: Some(0),
         inode: Some(u64::from(port) * 1000 + 7),
         queue: Some(Queue { length: 0, limit: Some(128) }),
         device_known: true,
         device_index: device,
-        cgroup: None,
         owners: Some(vec![owner(u32::from(port), "server", "/usr/sbin/server")].into()),
-        kernel: None,
-        transparent: None,
-        activation: None,
-        address_owner: None,
-        port_chosen: None,
-        exposure_filtered: None,
-        reached_from: None,
+        ..ListeningSocket::of(SocketView { device: name, v6only, ..SocketView::of(protocol, address, port) })
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::filtered_exposure::{FilteredExposure, ReachedFrom};
 use super::ifname::IfName;
-use super::socket::SocketView;
+use super::socket::{Protocol, SocketView};
 use crate::escape::escape;
 
 /// The sockets of one host, or of several of its network namespaces.
@@ -174,6 +174,34 @@ impl fmt::Display for Activation {
 }
 
 impl ListeningSocket {
+    /// A TCP listener or a UDP socket without a peer, of which only this is known.
+    #[must_use]
+    pub fn of(view: SocketView) -> ListeningSocket {
+        ListeningSocket {
+            state: match view.protocol {
+                Protocol::Tcp => SocketState::Listen,
+                Protocol::Udp => SocketState::Unconnected,
+            },
+            view,
+            mptcp: false,
+            netns: None,
+            uid: None,
+            inode: None,
+            queue: None,
+            device_known: false,
+            device_index: None,
+            cgroup: None,
+            owners: None,
+            kernel: None,
+            transparent: None,
+            activation: None,
+            address_owner: None,
+            port_chosen: None,
+            exposure_filtered: None,
+            reached_from: None,
+        }
+    }
+
     /// Sort key of socket lists: port before address, because users search by port.
     #[must_use]
     pub fn order(&self) -> impl Ord + use<> {
@@ -333,6 +361,24 @@ pub struct Owner {
     pub unit: Option<String>,
     /// Container of its cgroup, as `docker:0123456789ab`.
     pub container: Option<String>,
+}
+
+impl Owner {
+    /// A process of which only this is known.
+    #[must_use]
+    pub fn of(pid: u32, command: impl Into<String>) -> Owner {
+        Owner {
+            pid,
+            command: command.into(),
+            exe: None,
+            exe_deleted: false,
+            exe_visible: None,
+            user: None,
+            uid: None,
+            unit: None,
+            container: None,
+        }
+    }
 }
 
 impl fmt::Display for Owner {

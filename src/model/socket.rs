@@ -240,6 +240,24 @@ pub struct SocketView {
 }
 
 impl SocketView {
+    /// A socket of which only this is known.
+    #[must_use]
+    pub fn of(protocol: Protocol, address: IpAddr, port: u16) -> SocketView {
+        SocketView {
+            listener: None,
+            protocol,
+            family: Family::of(address),
+            address,
+            port,
+            scope_id: None,
+            device: None,
+            v6only: None,
+            reuse_address: None,
+            reuse_port: None,
+            exposure: FamilyExposure::default(),
+        }
+    }
+
     /// The name of its zone: the device where it has one, else the number.
     fn zone(&self) -> Option<IfName> {
         self.scope_id.map(|id| self.device.clone().unwrap_or_else(|| IfName::from(id.to_string().as_str())))

@@ -315,16 +315,8 @@ mod tests {
             let mut bound = BoundSocket {
                 socket: SocketView {
                     listener: Some("a".to_owned()),
-                    protocol: Protocol::Tcp,
-                    family: Family::Ipv4,
-                    address: IpAddr::V4([127, 0, 0, 1].into()),
-                    port: 0,
-                    scope_id: None,
-                    device: None,
-                    v6only: None,
                     reuse_address: Some(true),
-                    reuse_port: None,
-                    exposure: crate::model::FamilyExposure::default(),
+                    ..SocketView::of(Protocol::Tcp, [127, 0, 0, 1].into(), 0)
                 },
                 backlog: None,
                 packet_info_errno: None,

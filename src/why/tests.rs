@@ -1,52 +1,17 @@
 use super::*;
-use crate::model::{FamilyExposure, Owner, Queue, SocketView};
+use crate::model::{Owner, Queue, SocketView};
 
 fn socket(address: &str, port: u16, command: &str) -> ListeningSocket {
     let address: IpAddr = address.parse().unwrap();
     ListeningSocket {
-        view: SocketView {
-            listener: None,
-            protocol: Protocol::Tcp,
-            family: crate::model::Family::of(address),
-            address,
-            port,
-            scope_id: None,
-            device: None,
-            v6only: address.is_ipv6().then_some(true),
-            reuse_address: None,
-            reuse_port: None,
-            exposure: FamilyExposure::default(),
-        },
-        state: SocketState::Listen,
-        mptcp: false,
-        netns: None,
         uid: Some(0),
-        inode: None,
         queue: Some(Queue { length: 0, limit: Some(128) }),
         device_known: true,
-        device_index: None,
-        cgroup: None,
-        kernel: None,
-        transparent: None,
-        activation: None,
-        address_owner: None,
-        port_chosen: None,
-        exposure_filtered: None,
-        reached_from: None,
-        owners: Some(
-            vec![Owner {
-                pid: 42,
-                command: command.to_owned(),
-                exe: None,
-                exe_deleted: false,
-                exe_visible: None,
-                user: None,
-                uid: None,
-                unit: None,
-                container: None,
-            }]
-            .into(),
-        ),
+        owners: Some(vec![Owner::of(42, command)].into()),
+        ..ListeningSocket::of(SocketView {
+            v6only: address.is_ipv6().then_some(true),
+            ..SocketView::of(Protocol::Tcp, address, port)
+        })
     }
 }
 

@@ -35,19 +35,7 @@ fn a_line_says_what_one_would_not_guess() {
 
 #[test]
 fn who_can_reach_a_socket_is_said_of_groups_and_of_both_families() {
-    let mut socket = SocketView {
-        listener: None,
-        protocol: Protocol::Udp,
-        family: Family::Ipv4,
-        address: [224, 0, 0, 1].into(),
-        port: 1,
-        scope_id: None,
-        device: None,
-        v6only: None,
-        reuse_address: None,
-        reuse_port: None,
-        exposure: FamilyExposure::default(),
-    };
+    let mut socket = SocketView::of(Protocol::Udp, [224, 0, 0, 1].into(), 1);
     assert!(reach_of(&socket, " now").1.starts_with("senders to this group"));
     socket.address = [192, 0, 2, 1].into();
     assert_eq!(reach_of(&socket, " now").1, "not reachable now");
@@ -66,16 +54,8 @@ fn every_line_fits_the_terminal_and_ranges_are_folded() {
             Event::Bound(BoundSocket {
                 socket: SocketView {
                     listener: Some(listener.into()),
-                    protocol: Protocol::Tcp,
-                    family: Family::of(address),
-                    address,
-                    port,
-                    scope_id: None,
-                    device: None,
-                    v6only: None,
-                    reuse_address: None,
-                    reuse_port: None,
                     exposure: FamilyExposure { ipv4: Exposure::Private, ipv6: Exposure::Global },
+                    ..SocketView::of(Protocol::Tcp, address, port)
                 },
                 backlog: None,
                 inherited: false,

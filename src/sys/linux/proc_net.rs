@@ -8,7 +8,7 @@ use std::path::Path;
 use procfs::net::{TcpNetEntries, TcpState, UdpNetEntries, UdpState};
 use procfs::{FromReadSI as _, LocalSystemInfo, ProcError};
 
-use crate::model::{Family, FamilyExposure, ListeningSocket, Protocol, Queue, SocketState, SocketView};
+use crate::model::{Family, ListeningSocket, Protocol, Queue, SocketView};
 
 /// Reads one table: listening TCP or unconnected UDP sockets.
 pub(super) fn read(
@@ -39,39 +39,15 @@ pub(super) fn read(
         let v6only =
             (family == Family::Ipv6 && !address.is_unspecified()).then(|| !address.to_canonical().is_ipv4());
         ListeningSocket {
-            view: SocketView {
-                listener: None,
-                protocol,
-                family,
-                address,
-                port: local.port(),
-                scope_id: None,
-                device: None,
-                v6only,
-                reuse_address: None,
-                reuse_port: None,
-                exposure: FamilyExposure::default(),
-            },
-            state: match protocol {
-                Protocol::Tcp => SocketState::Listen,
-                Protocol::Udp => SocketState::Unconnected,
-            },
-            mptcp: false,
             netns,
             uid: Some(uid),
             inode: (inode != 0).then_some(inode),
             queue: Some(Queue { length, limit: None }),
-            device_known: false,
-            device_index: None,
-            cgroup: None,
-            owners: None,
-            kernel: None,
-            transparent: None,
-            activation: None,
-            address_owner: None,
-            port_chosen: None,
-            exposure_filtered: None,
-            reached_from: None,
+            ..ListeningSocket::of(SocketView {
+                family,
+                v6only,
+                ..SocketView::of(protocol, address, local.port())
+            })
         }
     };
     Ok(rows.into_iter().map(socket).collect())

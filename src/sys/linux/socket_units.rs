@@ -170,52 +170,23 @@ fn program(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Family, FamilyExposure, Owner, SocketState, SocketView};
+    use crate::model::{Owner, SocketView};
 
     fn socket(address: &str, port: u16, pids: &[u32]) -> ListeningSocket {
         let address: IpAddr = address.parse().unwrap();
         let owner = |pid: &u32| Owner {
-            pid: *pid,
-            command: "init".to_owned(),
             exe: Some("/sbin/init".to_owned()),
-            exe_deleted: false,
             exe_visible: Some(true),
             user: Some("root".to_owned()),
             uid: Some(0),
-            unit: None,
-            container: None,
+            ..Owner::of(*pid, "init")
         };
         ListeningSocket {
-            view: SocketView {
-                listener: None,
-                protocol: Protocol::Tcp,
-                family: if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
-                address,
-                port,
-                scope_id: None,
-                device: None,
-                v6only: None,
-                reuse_address: None,
-                reuse_port: None,
-                exposure: FamilyExposure::default(),
-            },
-            state: SocketState::Listen,
-            mptcp: false,
-            netns: None,
             uid: Some(0),
             inode: Some(1),
-            queue: None,
             device_known: true,
-            device_index: None,
-            cgroup: None,
             owners: Some(pids.iter().map(owner).collect::<Vec<_>>().into()),
-            kernel: None,
-            transparent: None,
-            activation: None,
-            address_owner: None,
-            port_chosen: None,
-            exposure_filtered: None,
-            reached_from: None,
+            ..ListeningSocket::of(SocketView::of(Protocol::Tcp, address, port))
         }
     }
 

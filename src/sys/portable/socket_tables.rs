@@ -2,9 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::{
-    Family, FamilyExposure, ListeningSocket, Owner, Owners, Protocol, SocketState, SocketView, addr,
-};
+use crate::model::{Family, ListeningSocket, Owner, Owners, Protocol, SocketState, SocketView, addr};
 
 /// The layout of a row: the offsets of its fields in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -95,55 +93,22 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// The socket of a row. Its options are not in the table. `exe` is the executable of its owner, where it could be read.
 pub(super) fn socket(row: Row, layout: Layout, exe: Option<String>) -> ListeningSocket {
-    let owner = (row.owner != 0).then(|| Owner {
-        pid: row.owner,
-        command: exe
+    let owner = (row.owner != 0).then(|| {
+        let command = exe
             .as_deref()
             .and_then(|exe| exe.rsplit(['\\', '/']).next())
-            .map_or_else(|| format!("pid {}", row.owner), str::to_owned),
-        exe,
-        exe_deleted: false,
-        exe_visible: None,
-        user: None,
-        uid: None,
-        unit: None,
-        container: None,
+            .map_or_else(|| format!("pid {}", row.owner), str::to_owned);
+        Owner { exe, ..Owner::of(row.owner, command) }
     });
     ListeningSocket {
-        view: SocketView {
-            listener: None,
-            protocol: layout.protocol,
-            family: layout.family,
-            address: row.address,
-            port: row.port,
-            scope_id: (addr::needs_zone(row.address) && row.scope_id != 0).then_some(row.scope_id),
-            device: None,
-            v6only: None,
-            reuse_address: None,
-            reuse_port: None,
-            exposure: FamilyExposure::default(),
-        },
-        state: match layout.protocol {
-            Protocol::Tcp => SocketState::Listen,
-            Protocol::Udp => SocketState::Unconnected,
-        },
-        mptcp: false,
-        netns: None,
-        uid: None,
-        inode: None,
-        queue: None,
         // Windows has no sockets that are bound to a device.
         device_known: true,
-        device_index: None,
-        cgroup: None,
         owners: owner.map(|owner| Owners::from(vec![owner])),
-        kernel: None,
-        transparent: None,
-        activation: None,
-        address_owner: None,
-        port_chosen: None,
-        exposure_filtered: None,
-        reached_from: None,
+        ..ListeningSocket::of(SocketView {
+            family: layout.family,
+            scope_id: (addr::needs_zone(row.address) && row.scope_id != 0).then_some(row.scope_id),
+            ..SocketView::of(layout.protocol, row.address, row.port)
+        })
     }
 }
 

@@ -48,17 +48,5 @@ pub fn example() -> Snapshot {
 
 /// An open socket without options.
 pub fn view(protocol: Protocol, address: IpAddr, port: u16) -> SocketView {
-    SocketView {
-        listener: None,
-        protocol,
-        family: if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
-        address,
-        port,
-        scope_id: None,
-        device: None,
-        v6only: address.is_ipv6().then_some(false),
-        reuse_address: None,
-        reuse_port: None,
-        exposure: FamilyExposure::default(),
-    }
+    SocketView { v6only: address.is_ipv6().then_some(false), ..SocketView::of(protocol, address, port) }
 }

@@ -211,24 +211,12 @@ fn audited() -> Vec<ListeningSocket> {
         container: None,
     };
     let socket = |protocol, address: &str, port, owners| ListeningSocket {
-        view: host::view(protocol, address.parse().unwrap(), port),
-        state: if protocol == Protocol::Tcp { SocketState::Listen } else { SocketState::Unconnected },
-        mptcp: false,
         netns: Some(1),
         uid: Some(0),
         inode: Some(9),
-        queue: None,
         device_known: true,
-        device_index: None,
-        cgroup: None,
         owners,
-        kernel: None,
-        transparent: None,
-        activation: None,
-        address_owner: None,
-        port_chosen: None,
-        exposure_filtered: None,
-        reached_from: None,
+        ..ListeningSocket::of(host::view(protocol, address.parse().unwrap(), port))
     };
     vec![
         socket(Protocol::Tcp, "0.0.0.0", 22, Some(Arc::from([owner]))),

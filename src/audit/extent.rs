@@ -11,6 +11,7 @@ use super::plain;
 use crate::model::addr::needs_zone;
 use crate::model::{AddrClass, Family, ListeningSocket, Snapshot};
 use crate::plan::exposure::is_usable;
+use crate::plan::local_table::any_ip_routes;
 
 /// An address or network at which a socket can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,17 +50,9 @@ pub fn reached(socket: &ListeningSocket, host: &Snapshot) -> Vec<Reached> {
             interface: plain(&interface.name),
         })
         .collect();
-    let local = crate::plan::local_table::LocalAddresses::new(host);
-    for (network, interface) in local.local_routes(host) {
+    for (network, interface) in any_ip_routes(host) {
         let whole = bound.is_unspecified() && serves(Family::of(network.addr()));
-        let single = network.prefix_len() == network.max_prefix_len();
-        let implied = host.addresses().any(|(interface, address)| {
-            single && address.address == network.addr()
-                || interface.loopback
-                    && network.contains(&address.address)
-                    && address.prefix == network.prefix_len()
-        });
-        if !implied && (whole || network.contains(&bound)) {
+        if whole || network.contains(&bound) {
             let name = host.interface(interface).map(|interface| plain(&interface.name));
             let network = if whole { network } else { bound.into() };
             all.push(Reached { network, interface: name.unwrap_or_else(|| "lo".to_owned()) });

@@ -56,7 +56,7 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
         one_family(site, &known, places, first, &mut findings);
         sharing::shadowed(site, places, first, &mut findings);
     }
-    host::any_ip(&site.host, &site.sockets, exposer.local(), &mut findings);
+    host::any_ip(&site.host, &site.sockets, &mut findings);
     host::labels(&site.host, &mut findings);
     super::answers::lost(&site.host, &site.sockets, exposer.local(), &mut findings);
     findings

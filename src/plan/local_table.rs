@@ -216,15 +216,6 @@ impl LocalAddresses {
         self.vrfs.keys().copied().filter_map(|interface| self.owner(destination, Some(interface))).min()
     }
 
-    /// Networks that are local only because of a local route.
-    pub fn local_routes(&self, snapshot: &Snapshot) -> impl Iterator<Item = (IpNet, u32)> {
-        snapshot
-            .routes
-            .iter()
-            .filter(|route| route.table == TABLE_LOCAL && route.kind == RouteKind::Local)
-            .map(|route| (route.destination, route.interface.unwrap_or(0)))
-    }
-
     /// Whether any interface has a usable IPv6 address.
     #[must_use]
     pub fn any_usable_ipv6(&self) -> bool {
@@ -251,6 +242,28 @@ impl LocalAddresses {
             IpAddr::V6(v6) => self.owners6.contains_key(&v6),
         }
     }
+}
+
+/// The local routes of the table `local`, with the index of their interface.
+pub fn local_routes(snapshot: &Snapshot) -> impl Iterator<Item = (IpNet, u32)> {
+    snapshot
+        .routes
+        .iter()
+        .filter(|route| route.table == TABLE_LOCAL && route.kind == RouteKind::Local)
+        .map(|route| (route.destination, route.interface.unwrap_or(0)))
+}
+
+/// The local routes that no address implies: they make networks this host's own, and no interface shows it (AnyIP).
+pub fn any_ip_routes(snapshot: &Snapshot) -> impl Iterator<Item = (IpNet, u32)> {
+    local_routes(snapshot).filter(|(network, _)| {
+        let single = network.prefix_len() == network.max_prefix_len();
+        !snapshot.addresses().any(|(interface, address)| {
+            single && address.address == network.addr()
+                || interface.loopback
+                    && network.contains(&address.address)
+                    && address.prefix == network.prefix_len()
+        })
+    })
 }
 
 /// The state that makes an IPv6 address unusable (`__ipv6_chk_addr_and_flags()` of `net/ipv6/addrconf.c`).

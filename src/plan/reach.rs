@@ -33,7 +33,7 @@ use paths::{HostView, Path};
 pub use unanswered::{Service, Unanswered, unanswered};
 
 use super::fib::{Fact, TABLE_MAIN};
-use super::local_table::LocalAddresses;
+use super::local_table::{LocalAddresses, local_routes};
 use super::lookup::{Packet, Preference, Winner};
 use super::predict::{Binds, Holder};
 use super::socket_table::{Local, Tables};
@@ -153,7 +153,7 @@ pub fn destinations(snapshot: &Snapshot, local: &LocalAddresses) -> Vec<Destinat
             found.insert(Destination { address: address.address, zone });
         }
     }
-    for (net, _) in local.local_routes(snapshot) {
+    for (net, _) in local_routes(snapshot) {
         let first = match net {
             IpNet::V4(net) => IpAddr::V4(net.hosts().next().unwrap_or(net.addr())),
             IpNet::V6(net) => IpAddr::V6(first_host6(net)),

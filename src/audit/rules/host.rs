@@ -5,23 +5,11 @@ use crate::audit::{Finding, plain};
 use crate::code::Code;
 use crate::diag::Severity;
 use crate::model::{Family, ListeningSocket, Snapshot};
-use crate::plan::local_table::LocalAddresses;
+use crate::plan::local_table::any_ip_routes;
 
 /// Local routes that make addresses ours without any interface having them.
-pub(super) fn any_ip(
-    host: &Snapshot,
-    sockets: &[ListeningSocket],
-    local: &LocalAddresses,
-    findings: &mut Vec<Finding>,
-) {
-    for (network, _) in local.local_routes(host) {
-        let single = network.prefix_len() == network.max_prefix_len();
-        let implied = host.addresses().any(|(interface, address)| {
-            single && address.address == network.addr()
-                || interface.loopback
-                    && network.contains(&address.address)
-                    && address.prefix == network.prefix_len()
-        });
+pub(super) fn any_ip(host: &Snapshot, sockets: &[ListeningSocket], findings: &mut Vec<Finding>) {
+    for (network, _) in any_ip_routes(host) {
         let family = if network.addr().is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
         let wildcards = sockets
             .iter()
@@ -30,7 +18,7 @@ pub(super) fn any_ip(
                     && (socket.view.address.is_unspecified() || is_mapped_wildcard(socket.view.address))
             })
             .count();
-        if !implied && wildcards > 0 {
+        if wildcards > 0 {
             findings.push(
                 Finding::new(
                     Code::ANY_IP,

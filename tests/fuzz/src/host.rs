@@ -3,9 +3,7 @@
 use std::net::IpAddr;
 
 use bindscope::model::addr::needs_zone;
-use bindscope::model::{
-    AddrState, Family, FamilyExposure, IfName, Interface, InterfaceAddress, Protocol, Snapshot, SocketView,
-};
+use bindscope::model::{AddrState, IfName, Interface, InterfaceAddress, Protocol, Snapshot, SocketView};
 
 /// An interface without addresses.
 pub fn interface(index: u32, name: &[u8], loopback: bool) -> Interface {

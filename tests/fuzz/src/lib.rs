@@ -14,7 +14,7 @@ use bindscope::audit::{self, Site};
 use bindscope::diag::{self, Diagnostic};
 use bindscope::model::{
     Arrival, ClientPorts, Document, Evidence, Family, HostReport, IfName, Ingress, ListeningSocket, Owner,
-    Protocol, Schema, Snapshot, SocketState,
+    Protocol, Schema, Snapshot,
 };
 use bindscope::plan::bind_check::Rights;
 use bindscope::plan::bind_forms::each_form;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::{Family, ListeningSocket, Owner, Owners, Protocol, SocketState, SocketView, addr};
+use crate::model::{Family, ListeningSocket, Owner, Owners, Protocol, SocketView, addr};
 
 /// The layout of a row: the offsets of its fields in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +115,7 @@ pub(super) fn socket(row: Row, layout: Layout, exe: Option<String>) -> Listening
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::SocketState;
 
     fn table(count: u32, rows: &[Vec<u8>]) -> Vec<u8> {
         [count.to_ne_bytes().to_vec(), rows.concat()].concat()

@@ -232,7 +232,7 @@ impl RoutedHost {
             }
         };
         set(self, "rp_filter", &["1", "1", "2"], 7);
-        set(self, "arp_ignore", &["1", "1", "2"], 6);
+        set(self, "arp_ignore", &["1", "1", "2"], 10);
         set(self, "arp_filter", &["1"], 40);
         set(self, "route_localnet", &["1"], 10);
     }

@@ -82,12 +82,12 @@ pub(super) fn evaluate(site: &mut Site, first: usize, findings: &mut Vec<Finding
     let mut ports: BTreeMap<(u16, Protocol), Vec<usize>> = BTreeMap::new();
     for (place, socket) in site.sockets.iter_mut().enumerate() {
         let own = rows.remove(&place).unwrap_or_default();
-        let found = of_socket(socket, &own);
+        let (left, from) = of_socket(socket, &own);
+        (socket.exposure_filtered, socket.reached_from) = (Some(left), Some(from));
         findings.extend(narrowed(socket, &own).map(|message| {
             Finding::new(Code::FILTER_NARROWS, Severity::Note, Some(first + place), message)
                 .help("write `exposure = \"filtered\"` in a policy to require the filter")
         }));
-        (socket.exposure_filtered, socket.reached_from) = (Some(found.0), Some(found.1));
         rows.insert(place, own);
         ports.entry((socket.view.port, socket.view.protocol)).or_default().push(place);
     }
@@ -285,10 +285,28 @@ fn of_socket(socket: &ListeningSocket, rows: &[Row]) -> (FilteredExposure, Arc<[
     (left, from.collect())
 }
 
+/// What packet filters leave of one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// No other host.
+    Nothing,
+    /// Networks or interfaces, with the rule that lets them in.
+    Only(String),
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Left::Nothing => f.write_str("no other host"),
+            Left::Only(what) => write!(f, "only {what}"),
+        }
+    }
+}
+
 /// What packet filters leave in one family, as `only 10.0.0.0/8 (ip filter ufw-user-input rule 1)`; `None` where they keep out no
 /// client that no rule names. Unescaped.
 #[must_use]
-pub fn words(socket: &ListeningSocket, family: Family) -> Option<String> {
+pub fn left(socket: &ListeningSocket, family: Family) -> Option<Left> {
     let left = socket.exposure_filtered.as_ref()?;
     if !left.narrowed.contains(&family) {
         return None;
@@ -314,7 +332,7 @@ pub fn words(socket: &ListeningSocket, family: Family) -> Option<String> {
         }
     }
     if named.is_empty() {
-        return Some("no other host".to_owned());
+        return Some(Left::Nothing);
     }
     let more = named.len().saturating_sub(MOST_NAMED);
     named.truncate(MOST_NAMED);
@@ -324,14 +342,11 @@ pub fn words(socket: &ListeningSocket, family: Family) -> Option<String> {
         (Some(rule), 0) => format!(" ({rule})"),
         (Some(rule), others) => format!(" ({rule} and {others} more)"),
     };
-    Some(format!("only {}{more}{rule}", named.join(", ")))
+    Some(Left::Only(format!("{}{more}{rule}", named.join(", "))))
 }
 
-/// The message about a socket from which filters keep clients away.
+/// The message about a socket, with what filters leave of it, from which they keep clients away.
 fn narrowed(socket: &ListeningSocket, rows: &[Row]) -> Option<String> {
-    let (left, from) = of_socket(socket, rows);
-    let filtered =
-        ListeningSocket { exposure_filtered: Some(left), reached_from: Some(from), ..socket.clone() };
     let mut parts: Vec<(String, Vec<Family>)> = Vec::new();
     for family in Family::BOTH {
         let out = || of_family(rows, family).filter(|row| matches!(row.result, Result::Out(_)));
@@ -339,14 +354,14 @@ fn narrowed(socket: &ListeningSocket, rows: &[Row]) -> Option<String> {
             Result::Out(Some(by)) => Some(by.place()),
             _ => None,
         };
-        let what = match words(&filtered, family) {
-            Some(what) if what == "no other host" => {
+        let what = match left(socket, family) {
+            Some(nothing @ Left::Nothing) => {
                 let by = of_others(rows, family).find_map(rule);
                 let elsewhere = of_family(rows, family).any(|row| matches!(row.result, Result::Elsewhere));
                 let elsewhere = if elsewhere { "; address translation sends clients elsewhere" } else { "" };
-                format!("no other host{}{elsewhere}", by.map_or_else(String::new, |by| format!(" ({by})")))
+                format!("{nothing}{}{elsewhere}", by.map_or_else(String::new, |by| format!(" ({by})")))
             }
-            Some(what) => what,
+            Some(only) => only.to_string(),
             None => {
                 let networks: BTreeSet<IpNet> = out().filter_map(|row| row.network).collect();
                 let Some(first) = networks.first() else { continue };

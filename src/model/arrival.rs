@@ -121,6 +121,14 @@ impl Arrival {
             peer_is_local: None,
         }
     }
+
+    /// The interface that has the destination address, if the packets of another host arrived on a different one (weak host
+    /// model).
+    #[must_use]
+    pub fn other_owner(&self) -> Option<&IfName> {
+        let (name, owner) = (self.ingress.name.as_ref()?, self.address_owner.as_ref()?);
+        (name != owner && self.peer_is_local != Some(true)).then_some(owner)
+    }
 }
 
 /// A connection whose later packets arrived on another interface than its handshake. Linux reports this only for native

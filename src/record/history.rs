@@ -131,10 +131,7 @@ impl History {
         lane.count += 1;
         lane.count_at(interval);
         lane.not_from_kernel += u64::from(ingress.evidence != crate::model::Evidence::Kernel);
-        if let (Some(name), Some(owner)) = (&ingress.name, &arrival.address_owner)
-            && name != owner
-            && arrival.peer_is_local != Some(true)
-        {
+        if let Some(owner) = arrival.other_owner() {
             *lane.elsewhere.entry((arrival.local.address, owner.clone())).or_default() += 1;
         }
         if self.arrivals.len() < MOST_ARRIVALS {

@@ -122,9 +122,7 @@ impl Arrivals {
         let count = self.counts.entry((arrival.listener.clone(), interface)).or_default();
         count.arrivals += 1;
         *count.evidence.entry(arrival.ingress.evidence).or_default() += 1;
-        if let (Some(owner), Some(name)) = (&arrival.address_owner, &arrival.ingress.name)
-            && owner != name
-        {
+        if let Some(owner) = arrival.other_owner() {
             *count.elsewhere.entry(owner.clone()).or_default() += 1;
         }
         if count.last.len() == KEPT_HERE {
@@ -294,7 +292,7 @@ impl Model for Arrivals {
                 Entry::Message(text, tone) => return (text.clone(), *tone),
             }
             let tone = match entry {
-                Entry::Arrival(_, arrival, _) if is_elsewhere(arrival) => Tone::Bad,
+                Entry::Arrival(_, arrival, _) if arrival.other_owner().is_some() => Tone::Bad,
                 Entry::OverLimit(..) => Tone::Bad,
                 _ => Tone::Plain,
             };
@@ -360,8 +358,4 @@ impl Model for Arrivals {
         }
         lines
     }
-}
-
-fn is_elsewhere(arrival: &Arrival) -> bool {
-    matches!((&arrival.address_owner, &arrival.ingress.name), (Some(owner), Some(name)) if owner != name)
 }

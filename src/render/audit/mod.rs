@@ -60,8 +60,8 @@ fn address(socket: &ListeningSocket) -> String {
 fn families(socket: &ListeningSocket) -> String {
     let exposure = socket.view.exposure;
     let part = |family: Family, exposure: Exposure| {
-        let filtered = filtered::words(socket, family)
-            .map_or_else(String::new, |what| format!("; filtered: {}", printable(&what)));
+        let filtered = filtered::left(socket, family)
+            .map_or_else(String::new, |what| format!("; filtered: {}", printable(&what.to_string())));
         (exposure != Exposure::None).then(|| format!("{family} {}{filtered}", exposure.words()))
     };
     let mut ipv4 = part(Family::Ipv4, exposure.ipv4);

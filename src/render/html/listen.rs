@@ -201,9 +201,7 @@ fn list(history: &History, id: &str) -> Markup {
                                 td { (arrival.peer.address) " port " (arrival.peer.port) }
                                 td { (arrival.protocol.as_str()) " " (arrival.local.address) " port " (arrival.local.port) }
                                 td { @if let Some(name) = &arrival.ingress.name { (name.to_string()) } @else { "unknown" }
-                                    @if let (Some(name), Some(owner)) = (&arrival.ingress.name, &arrival.address_owner) {
-                                        @if name != owner && arrival.peer_is_local != Some(true) { ", not " (printable(&owner.to_string())) }
-                                    }
+                                    @if let Some(owner) = arrival.other_owner() { ", not " (printable(&owner.to_string())) }
                                 }
                                 td { (arrival.ingress.evidence.to_string()) }
                             }

@@ -16,7 +16,7 @@ use crate::sys::{self, Poller, options, packet_info};
 /// Number of sockets that are closed after one check of all queues. A client that connects in between is not counted.
 const CLOSED_AT_ONCE: usize = 16;
 
-/// Up to so many sockets newcomers are kept out of each before the last look; that takes as long as three sockets take to close.
+/// Up to so many listeners, each refuses new connections before its queue is read for the last time.
 const FEW: usize = 1024;
 
 /// How long open connections may go on after the end was asked for.
@@ -93,7 +93,7 @@ impl Worker {
             let Some(served) = self.served.get_mut(number).filter(|served| !served.given_up) else { break };
             let socket = &served.bound.socket;
             if round == 0 && !served.inherited {
-                let _ = options::drop_new_connections(socket);
+                let _ = options::refuse_new_connections(socket);
             }
             match packet_info::listen_queue(socket) {
                 Ok(queue) if queue.queued == 0 => {
@@ -144,14 +144,14 @@ impl Worker {
         }
     }
 
-    /// Keeps newcomers out where that can be done, and takes what waits where the poller does not tell so: at a listener in a
-    /// pause, or one of which the poller of another thread was told; and where others go on sending, so that it would tell for
-    /// ever: datagrams, and sockets that are not ours alone.
+    /// Refuses new connections where that is possible, and takes what waits where the poller does not report it: at a paused
+    /// listener, and at one that another thread's poller watches. Datagrams and shared sockets are taken here as well: their peers go
+    /// on sending, so the poller would report them for ever.
     fn take_unwatched(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
         let few = self.served.len() <= FEW;
         for served in self.served.iter() {
             if few && !served.inherited && served.bound.spec.protocol == Protocol::Tcp {
-                let _ = options::drop_new_connections(&served.bound.socket);
+                let _ = options::refuse_new_connections(&served.bound.socket);
             }
         }
         for number in 0..self.served.len() {
@@ -167,8 +167,8 @@ impl Worker {
         ControlFlow::Continue(())
     }
 
-    /// Waits for handshakes that had begun when new clients were kept out, and accepts those clients: for some of them `connect()` has
-    /// returned already. A client whose handshake takes longer than [`HANDSHAKES`] is reset when the listener is closed.
+    /// Waits for handshakes that had begun when new connections were refused, and accepts those clients: for some of them `connect()`
+    /// has returned already. A client whose handshake takes longer than [`HANDSHAKES`] is reset when the listener is closed.
     fn end_handshakes(&mut self, observer: &mut impl Observer) -> ControlFlow<()> {
         let own = self.served.iter().filter(|served| !served.inherited && served.same_netns);
         let ports: HashSet<u16> = own
@@ -178,7 +178,7 @@ impl Worker {
         if ports.is_empty() {
             return ControlFlow::Continue(());
         }
-        // A SYN that passed before the filter was set may have no handshake yet that the kernel lists.
+        // A SYN that the kernel was processing when new ones were refused may have no handshake yet that the kernel lists.
         if !options::wait_for_packets_in_process() {
             std::thread::sleep(HANDSHAKE_REST);
         }

@@ -92,7 +92,7 @@ fn main() -> ExitCode {
         trial("no_touch_sets_nothing", borrowed::no_touch_sets_nothing),
         trial("what_waited_has_the_name_of_its_time", names::what_waited_has_the_name_of_its_time),
         trial("a_rename_under_load_is_known", names::a_rename_under_load_is_known),
-        trial("nobody_is_lost_at_the_end", ends::nobody_is_lost_at_the_end),
+        trial("no_client_is_lost_at_the_end", ends::no_client_is_lost_at_the_end),
         trial(
             "a_reader_that_stands_still_holds_up_no_watch",
             ends::a_reader_that_stands_still_holds_up_no_watch,

@@ -1,6 +1,7 @@
 //! Socket options that other systems lack.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use socket2::Socket;
@@ -96,30 +97,42 @@ pub fn is_listener(socket: &Socket) -> io::Result<bool> {
     socket.is_listener()
 }
 
-/// Stops new connections to a listener and keeps the waiting ones: a filter that drops the first packet of a handshake, a SYN
-/// without ACK (SO_ATTACH_FILTER of socket(7)). Handshakes that have begun are ended as always. Where it cannot be set, a queue for one,
-/// which leaves a place.
+/// Stops new connections to a listener and keeps the waiting ones; handshakes that have begun are completed. A second call changes
+/// nothing.
+///
+/// The listener is bound to an interface index that no interface has: the kernel finds no listener for a SYN any more and
+/// refuses it, while the last packet of a handshake finds its request socket, which keeps the interface of its SYN
+/// (`compute_score()` of `net/ipv4/inet_hashtables.c`, `inet_request_bound_dev_if()`). The kernel does not check that the
+/// interface exists (`sock_bindtoindex_locked()` of `net/core/sock.c`). Without CAP_NET_RAW this fails where the listener has a device
+/// already; then a filter drops each SYN without ACK (SO_ATTACH_FILTER of socket(7)), which some kernels forbid without
+/// capabilities.
 ///
 /// # Errors
-/// Those of `setsockopt(2)` and `listen(2)`.
-pub fn drop_new_connections(listener: &Socket) -> io::Result<()> {
+/// Those of `setsockopt(2)`. New connections go on.
+pub fn refuse_new_connections(listener: &Socket) -> io::Result<()> {
+    /// Interface indices are numbered from 1 upwards; this is the highest that `SO_BINDTOIFINDEX` takes.
+    const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(i32::MAX as u32).unwrap();
     /// Where the flags are in a TCP header (RFC 9293, 3.1); the filter of a TCP socket sees a packet from there on.
     const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
+    if listener.device_index_v4()? == Some(NO_INTERFACE)
+        || listener.bind_device_by_index_v4(Some(NO_INTERFACE)).is_ok()
+    {
+        return Ok(());
+    }
     let step = |code: u32, skipped: u8, value: u32| socket2::SockFilter::new(code as u16, 0, skipped, value);
-    let filter = [
+    listener.attach_filter(&[
         step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, FLAGS),
         step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, SYN | ACK),
         step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, SYN),
         step(libc::BPF_RET | libc::BPF_K, 0, 0),
         step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
-    ];
-    listener.attach_filter(&filter).or_else(|_| listener.listen(0))
+    ])
 }
 
 /// Waits until the kernel has processed every packet that it was processing at the time of the call: a SYN that passed before
-/// [`drop_new_connections`] has a handshake afterwards that [`crate::sys::handshakes`] sees. The kernel processes packets within
+/// [`refuse_new_connections`] has a handshake afterwards that [`crate::sys::handshakes`] sees. The kernel processes packets within
 /// read-side critical sections of RCU, and `MEMBARRIER_CMD_GLOBAL` of membarrier(2) waits for their end (`synchronize_rcu()`
 /// of `kernel/sched/membarrier.c`). Returns false where the kernel does not offer the wait.
 #[expect(unsafe_code, reason = "membarrier(2) has no safe wrapper among our crates")]
@@ -207,5 +220,35 @@ pub fn connect_and_name(
     match socket.connect(to) {
         Err(error) if errno_of(&error) == Errno::EALREADY => (Ok(Connecting::Pending), name),
         result => (result.map(|()| Connecting::Done), name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A waiting client is accepted after new ones were refused, also where a call before has refused them.
+    #[test]
+    fn a_listener_refuses_new_clients_and_keeps_the_waiting_ones() {
+        let loopback =
+            [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
+        for address in loopback {
+            let Ok(listener) = TcpListener::bind(address) else {
+                assert!(address.is_ipv6(), "{address} cannot be bound");
+                continue;
+            };
+            let address = listener.local_addr().unwrap();
+            let waiting = TcpStream::connect(address).unwrap();
+            let listener = Socket::from(listener);
+            for _ in 0..2 {
+                refuse_new_connections(&listener).unwrap();
+                assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+            }
+            let (_, peer) = listener.accept().unwrap();
+            assert_eq!(peer.as_socket(), waiting.local_addr().ok());
+        }
     }
 }

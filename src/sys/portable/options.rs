@@ -114,7 +114,7 @@ pub fn is_listener(_socket: &Socket) -> io::Result<bool> {
 ///
 /// # Errors
 /// Those of `listen(2)`.
-pub fn drop_new_connections(listener: &Socket) -> io::Result<()> {
+pub fn refuse_new_connections(listener: &Socket) -> io::Result<()> {
     listener.listen(0)
 }
 

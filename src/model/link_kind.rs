@@ -33,6 +33,22 @@ pub enum LinkKind {
 }
 
 impl LinkKind {
+    /// Whether hosts on such a link find each other by ARP and neighbour discovery, which `arp off` ends.
+    #[must_use]
+    pub fn asks_neighbours(&self) -> bool {
+        match self {
+            LinkKind::Bond
+            | LinkKind::Bridge
+            | LinkKind::Ether
+            | LinkKind::Macvlan
+            | LinkKind::Tap
+            | LinkKind::Team
+            | LinkKind::Veth
+            | LinkKind::Vlan => true,
+            LinkKind::Dummy | LinkKind::Loopback | LinkKind::Vrf | LinkKind::Other(_) => false,
+        }
+    }
+
     /// The system's name of the kind; unescaped.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -119,6 +119,8 @@ pub enum MissingFact {
     NextHop,
     /// The routes of the host: the system does not report them.
     Routes,
+    /// Whether the kernel looks at the IPv6 rules, of which a default one was deleted.
+    DeletedRule,
 }
 
 /// The outcome of a look-up.
@@ -329,7 +331,17 @@ impl<'a> Fib<'a> {
         if family == Family::Ipv4 && self.standard[0] {
             return self.merged(&search);
         }
-        self.walk(family, 0, &search, 0)
+        let steps = self.steps[side(family)].as_slice();
+        let found = self.walk(steps, 0, &search, 0);
+        // The kernel looks at IPv6 rules only after a rule was added once (`fib6_has_custom_rules`); a deleted rule does not count.
+        let ignored = family == Family::Ipv6 && !steps.iter().any(|step| matches!(step, Step::Own(..)));
+        if ignored && !self.standard[side(family)] {
+            let all = [Step::Standard(TABLE_LOCAL), Step::Standard(TABLE_MAIN)];
+            if !same_effect(&found, &self.walk(&all, 0, &search, 0)) {
+                return Decision::Unknown { fact: MissingFact::DeletedRule, rule: None };
+            }
+        }
+        found
     }
 
     /// IPv4 without rules of its own: `local` and `main` are one trie, so the longest prefix of both wins (`fib_trie_unmerge()`).
@@ -344,8 +356,7 @@ impl<'a> Fib<'a> {
     }
 
     /// Asks the rules from `start` on.
-    fn walk(&self, family: Family, start: usize, search: &Search<'_>, jumps: usize) -> Decision<'a> {
-        let steps = self.steps[side(family)].as_slice();
+    fn walk(&self, steps: &[Step<'a>], start: usize, search: &Search<'_>, jumps: usize) -> Decision<'a> {
         let mut next = start;
         while let Some(step) = steps.get(next) {
             next += 1;
@@ -379,7 +390,7 @@ impl<'a> Fib<'a> {
                         return unknown;
                     }
                     // What is not known decides only if the rest would decide otherwise.
-                    let rest = self.walk(family, next, search, jumps + 1);
+                    let rest = self.walk(steps, next, search, jumps + 1);
                     return match self.act(rule, search) {
                         Some(decision) if !same_effect(&decision, &rest) => unknown,
                         _ => rest,

@@ -121,6 +121,9 @@ pub(super) fn missing_words(fact: MissingFact) -> &'static str {
         MissingFact::NextHop => {
             "the kernel chooses between several next hops by a hash or by the state of neighbours"
         }
+        MissingFact::DeletedRule => {
+            "a default IPv6 rule was deleted, which the kernel follows only if an IPv6 rule was ever added"
+        }
         MissingFact::Routes => "the route is of a kind that bindscope does not know",
     }
 }

@@ -462,6 +462,11 @@ impl<'a> HostView<'a> {
             needs_zone(question.to).then(|| ipnet::IpNet::from(question.to))
         });
         let asked = if shared.is_some() { question.to } else { link.addresses.by_way_of[side]? };
+        // Without ARP the interface answers no request, and the host sends its answers to the interface's own link-layer address
+        // (`arp_rcv()` and `arp_constructor()` of `net/ipv4/arp.c`, `ndisc_constructor()` of `net/ipv6/ndisc.c`).
+        if wire.no_arp && wire.kind.as_ref().is_some_and(LinkKind::asks_neighbours) {
+            return Some(Path::Unresolved(Code::NOT_RESOLVED, None));
+        }
         if !link.resolves {
             return None;
         }

@@ -264,7 +264,8 @@ impl SocketView {
     }
 
     /// The address as it stands before a port: IPv6 in brackets, with its zone.
-    fn host(&self) -> String {
+    #[must_use]
+    pub fn host(&self) -> String {
         // Whether `::` is dual-stack is the difference people miss, so the address keeps its own spelling here.
         match self.address {
             IpAddr::V4(v4) => v4.to_string(),

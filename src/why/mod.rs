@@ -4,6 +4,7 @@
 //! address. [`diagnose`] asks [`rules`] in their order; the first that applies is the answer, the others are kept as notes.
 
 pub mod rules;
+mod sockets;
 #[cfg(test)]
 mod tests;
 
@@ -63,6 +64,23 @@ pub enum Ipv6 {
     NoLoopbackAddress,
 }
 
+/// Where an address belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// This host.
+    Here,
+    /// This host, once duplicate address detection on the interface has finished.
+    Tentative(IfName),
+    /// A link-local address of this host, on another link than the zone of the target: this one.
+    OtherLink(IfName),
+    /// A group of hosts.
+    Multicast,
+    /// All hosts of a network.
+    Broadcast,
+    /// Another host, or none.
+    Elsewhere,
+}
+
 /// What a real connection met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Observed {
@@ -81,8 +99,8 @@ pub struct Tried {
     pub address: IpAddr,
     /// The zone of a link-local address.
     pub zone: Option<IfName>,
-    /// Whether this host has it.
-    pub local: bool,
+    /// Where it belongs.
+    pub place: Place,
     /// The interface that it belongs to.
     pub owner: Option<IfName>,
     /// The predicted outcome; `None` where it is not known.
@@ -91,6 +109,8 @@ pub struct Tried {
     pub because: Code,
     /// The rule of a packet filter or translation that decides, for people. Escaped.
     pub rule: Option<String>,
+    /// The address and port to which a rule sends the connection.
+    pub translated: Option<String>,
     /// Index in [`Facts::sockets`] of the socket that is predicted to accept.
     pub socket: Option<usize>,
     /// The real connection; `None` where none was made.
@@ -98,6 +118,12 @@ pub struct Tried {
 }
 
 impl Tried {
+    /// Whether this host has the address.
+    #[must_use]
+    pub fn local(&self) -> bool {
+        self.place == Place::Here
+    }
+
     /// The outcome that counts: observed, else predicted.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
@@ -153,6 +179,10 @@ pub struct Facts {
     pub elsewhere: Vec<Elsewhere>,
     /// Whether IPv6 can be used.
     pub ipv6: Ipv6,
+    /// Interfaces that are up, and on which `disable_ipv6` is 1. Loopback is not in the list.
+    pub ipv6_off: Vec<IfName>,
+    /// The name of this host, where it is known.
+    pub host_name: Option<String>,
     /// Whether the loopback interface is up.
     pub loopback_up: bool,
     /// Tables of packet filters that exist here.
@@ -245,14 +275,18 @@ pub fn diagnose(facts: &Facts) -> Vec<Diagnosis> {
     for rule in rules::ALL {
         if let Some(mut diagnosis) = rule(facts)
             && found.iter().all(|earlier| earlier.code != diagnosis.code)
-            // That nothing listens is the last resort: every other cause says so, too.
-            && (found.is_empty() || diagnosis.code != Code::NOBODY_LISTENS)
+            // That nothing listens is the last resort: every other cause says so, too, except a packet filter.
+            && (diagnosis.code != Code::NOBODY_LISTENS
+                || found.iter().all(|earlier| rules::FILTER_CODES.contains(&earlier.code)))
         {
             if !found.is_empty() {
                 diagnosis.severity = Severity::Note;
             }
             found.push(diagnosis);
         }
+    }
+    if found.is_empty() {
+        found.extend(rules::unexplained(facts));
     }
     found
 }
@@ -261,12 +295,19 @@ pub fn diagnose(facts: &Facts) -> Vec<Diagnosis> {
 #[must_use]
 pub fn headline(facts: &Facts, diagnosis: &[Diagnosis]) -> String {
     let target = escape(&facts.target);
-    let local: Vec<&Tried> = facts.addresses.iter().filter(|one| one.local).collect();
+    let local: Vec<&Tried> = facts.addresses.iter().filter(|one| one.local()).collect();
     if facts.addresses.is_empty() {
         return format!("{target} cannot be reached: the name does not resolve.");
     }
     if local.is_empty() {
-        return format!("{target} is not an address of this host, and bindscope looks at this host only.");
+        let group = |one: &Tried| matches!(one.place, Place::Multicast | Place::Broadcast);
+        return if facts.addresses.iter().all(group) {
+            format!("{target} is not an address of one host.")
+        } else if !decided(facts) {
+            format!("{target} is not an address of this host, and bindscope looks at this host only.")
+        } else {
+            format!("{target} cannot be used here.")
+        };
     }
     let accepted = local.iter().filter(|one| one.accepted()).count();
     let programs: BTreeSet<String> = local
@@ -292,6 +333,7 @@ pub fn headline(facts: &Facts, diagnosis: &[Diagnosis]) -> String {
             (1, Some(Some(Outcome::Refused))) => "is refused",
             (1, Some(Some(Outcome::Timeout))) => "does not answer",
             (1, Some(Some(Outcome::Unreachable))) => "is unreachable",
+            (_, Some(None)) => "was not tried, and what would happen is not known",
             _ => "does not answer",
         };
         return format!("{target} {word}.");
@@ -312,6 +354,6 @@ pub fn headline(facts: &Facts, diagnosis: &[Diagnosis]) -> String {
 #[must_use]
 pub fn decided(facts: &Facts) -> bool {
     facts.addresses.is_empty()
-        || (facts.addresses.iter().any(|one| one.local)
-            && facts.addresses.iter().filter(|one| one.local).all(|one| one.outcome().is_some()))
+        || (facts.addresses.iter().any(|one| one.place != Place::Elsewhere)
+            && facts.addresses.iter().filter(|one| one.local()).all(|one| one.outcome().is_some()))
 }

@@ -1,12 +1,10 @@
 //! The table of causes. Each is a pure function of [`Facts`]; the first that applies decides.
 
-use std::net::IpAddr;
-
-use super::{Diagnosis, Facts, Ipv6, Tried, command, program, serves};
+use super::sockets::{self, error, failing, takes_family};
+use super::{Diagnosis, Facts, Ipv6, Place, Tried, program};
 use crate::code::Code;
-use crate::diag::Severity;
-use crate::escape::escape;
-use crate::model::{ListeningSocket, Outcome, Protocol, SocketState};
+use crate::escape::{escape, shell};
+use crate::model::{Errno, ListeningSocket, Outcome, Protocol};
 
 /// A cause: `None` where it does not apply.
 pub type Rule = fn(&Facts) -> Option<Diagnosis>;
@@ -19,81 +17,47 @@ pub const ALL: &[Rule] = &[
     loopback_down,
     filtered,
     translated,
+    translated_in_vain,
     queue_full,
     blocked,
     no_ipv6,
-    bound_to_device,
-    v6only,
-    one_family,
-    loopback_only,
-    other_address,
-    not_listening,
-    other_namespace,
-    other_protocol,
-    time_wait,
-    nothing_listens,
-    two_programs,
-    unexpected_program,
+    sockets::bound_to_device,
+    sockets::v6only,
+    sockets::one_family,
+    sockets::loopback_only,
+    sockets::other_address,
+    sockets::not_listening,
+    sockets::other_namespace,
+    sockets::other_protocol,
+    sockets::in_connection,
+    sockets::time_wait,
+    sockets::nothing_listens,
+    partly_elsewhere,
+    sockets::two_programs,
+    sockets::shared_port,
+    sockets::unexpected_program,
 ];
 
-fn error(code: Code, page: &'static str, message: String, help: String) -> Option<Diagnosis> {
-    Some(Diagnosis { code, severity: Severity::Error, message, help, page })
-}
+/// A packet filter decides.
+pub(super) const FILTER_CODES: [Code; 3] =
+    [Code::FILTER_DROPS, Code::FILTER_REJECTS, Code::FILTER_DROPS_ANSWER];
 
 /// A packet filter that keeps the connection out.
 fn filtered(facts: &Facts) -> Option<Diagnosis> {
-    const CODES: [Code; 3] = [Code::FILTER_DROPS, Code::FILTER_REJECTS, Code::FILTER_DROPS_ANSWER];
-    let tried = failing(facts).find(|one| one.rule.is_some() && CODES.contains(&one.because))?;
+    let tried = failing(facts).find(|one| one.rule.is_some() && FILTER_CODES.contains(&one.because))?;
     let rule = tried.rule.as_deref()?;
     let what = if tried.because == Code::FILTER_REJECTS { "rejects" } else { "drops" };
     error(
         tried.because,
         "filters",
-        format!("a packet filter {what} the connection to {}: {rule}.", tried.text()),
-        "change this rule; `bindscope why TARGET --steps` shows every rule that the packets meet".to_owned(),
-    )
-}
-
-/// Addresses of this host that do not accept.
-fn failing(facts: &Facts) -> impl Iterator<Item = &Tried> {
-    facts.addresses.iter().filter(|one| one.local && !one.accepted())
-}
-
-/// The first address that fails because no socket is predicted to accept there.
-fn unserved(facts: &Facts) -> Option<&Tried> {
-    failing(facts).find(|one| one.predicted != Some(Outcome::Accepted))
-}
-
-/// Whether a client on this host reaches the socket over a packet family at all.
-fn takes_family(socket: &ListeningSocket, ipv4: bool) -> bool {
-    match (socket.view.address, ipv4) {
-        (IpAddr::V4(_), ipv4) => ipv4,
-        (IpAddr::V6(v6), true) => {
-            v6.to_ipv4_mapped().is_some() || (v6.is_unspecified() && socket.view.v6only == Some(false))
-        }
-        (IpAddr::V6(v6), false) => v6.to_ipv4_mapped().is_none(),
-    }
-}
-
-fn family_name(ipv4: bool) -> &'static str {
-    if ipv4 { "IPv4" } else { "IPv6" }
-}
-
-/// Where a program should listen in addition, so that the failing address answers.
-fn listen_too(facts: &Facts, tried: &Tried) -> String {
-    let loopback = tried.address.is_loopback();
-    match (loopback, tried.is_ipv4()) {
-        (true, true) => format!("listen on 127.0.0.1:{} in addition", facts.port),
-        (true, false) => format!("listen on [::1]:{} in addition", facts.port),
-        (false, true) => format!(
-            "listen on 0.0.0.0:{0}, or on {1} in addition",
+        format!("A packet filter {what} the connection to {}: {rule}.", tried.text()),
+        format!(
+            "accept {} port {} before this rule; `bindscope why {} --steps` shows every rule that the packets meet",
+            sockets::shown(facts.protocol),
             facts.port,
-            facts.with_port(&tried.text())
+            shell(&facts.target)
         ),
-        (false, false) => {
-            format!("listen on [::]:{0}, or on {1} in addition", facts.port, facts.with_port(&tried.text()))
-        }
-    }
+    )
 }
 
 fn name_unresolved(facts: &Facts) -> Option<Diagnosis> {
@@ -101,8 +65,17 @@ fn name_unresolved(facts: &Facts) -> Option<Diagnosis> {
         return None;
     }
     let name = escape(&facts.name);
+    let numbers = facts.name.split('.').count() == 4
+        && facts.name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let help = if facts.name.eq_ignore_ascii_case("localhost") {
-        "add the lines `127.0.0.1 localhost` and `::1 localhost` to /etc/hosts".to_owned()
+        "add the lines `127.0.0.1 localhost` and `::1 localhost` to /etc/hosts; /etc/nsswitch.conf must have `files` in the line `hosts:`"
+            .to_owned()
+    } else if facts.host_name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(&facts.name))
+        || facts.name.to_ascii_lowercase().ends_with(".localhost")
+    {
+        format!("add the line `127.0.0.1 {name}` to /etc/hosts, or use localhost")
+    } else if numbers {
+        format!("{name} is not a valid IPv4 address: each of the four numbers is at most 255")
     } else {
         format!("use an address in place of {name}, or add the name to /etc/hosts")
     };
@@ -128,17 +101,100 @@ fn localhost_elsewhere(facts: &Facts) -> Option<Diagnosis> {
     )
 }
 
+/// No address of the target can be used on this host.
 fn other_host(facts: &Facts) -> Option<Diagnosis> {
-    if facts.addresses.is_empty() || facts.addresses.iter().any(|one| one.local) {
+    if facts.addresses.is_empty() || facts.addresses.iter().any(Tried::local) {
         return None;
     }
-    let address = facts.addresses.first()?.text();
-    error(
-        Code::WHY_OTHER_HOST,
-        "BS3062",
-        format!("{address} is not an address of this host. Only its own host can say what listens there."),
-        format!("run `bindscope why {}` on that host", facts.with_port(&address)),
-    )
+    let decides = facts.addresses.iter().find(|one| one.place != Place::Elsewhere);
+    let tried = decides.or_else(|| facts.addresses.first())?;
+    let address = tried.text();
+    let group = |what: &str| {
+        error(
+            Code::WHY_OTHER_HOST,
+            "BS3062",
+            format!("{address} is a {what} address. It does not belong to one host."),
+            match facts.protocol {
+                Protocol::Tcp => {
+                    "connect to the address of one host: TCP has no multicast or broadcast".to_owned()
+                }
+                Protocol::Udp => format!(
+                    "send a datagram to it; which sockets receive it depends on their groups and options: bindscope audit --protocol udp --port {}",
+                    facts.port
+                ),
+            },
+        )
+    };
+    match &tried.place {
+        Place::Here => None,
+        Place::Multicast => group("multicast"),
+        Place::Broadcast => group("broadcast"),
+        Place::Tentative(interface) => error(
+            Code::ADDRESS_TENTATIVE,
+            "dad",
+            format!(
+                "{address} is tentative on {interface}: duplicate address detection has not finished, and the kernel does not use the address yet."
+            ),
+            format!("wait two seconds and try again; if it stays tentative, set the link of {interface} up"),
+        ),
+        Place::OtherLink(interface) => error(
+            Code::WHY_OTHER_ADDRESS,
+            "scope-id",
+            format!("{address} is not an address of this host. {interface} has {}.", tried.address),
+            format!("use {}", facts.with_port(&format!("{}%{interface}", tried.address))),
+        ),
+        Place::Elsewhere => {
+            let off = match ipv6_off(facts, tried) {
+                Some(interface) => format!(
+                    " IPv6 is disabled on {interface} (net.ipv6.conf.{interface}.disable_ipv6 is 1), which removes the IPv6 addresses of {interface}."
+                ),
+                None => " Only its own host can say what listens there.".to_owned(),
+            };
+            error(
+                Code::WHY_OTHER_HOST,
+                "BS3062",
+                format!("{address} is not an address of this host.{off}"),
+                format!("run `bindscope why {}` on the host that has it", shell(&facts.with_port(&address))),
+            )
+        }
+    }
+}
+
+/// The first interface without IPv6, if that may be why this host does not have the address.
+fn ipv6_off<'a>(facts: &'a Facts, tried: &Tried) -> Option<&'a crate::model::IfName> {
+    facts.ipv6_off.first().filter(|_| !tried.is_ipv4() && !tried.local())
+}
+
+/// A name of this host that also means an address which this host does not have.
+fn partly_elsewhere(facts: &Facts) -> Option<Diagnosis> {
+    let here = facts.addresses.iter().find(|one| one.local())?;
+    let there = facts.addresses.iter().find(|one| one.place == Place::Elsewhere)?;
+    let owner_off = here.owner.as_ref().filter(|owner| facts.ipv6_off.contains(owner) && !there.is_ipv4());
+    let name = escape(&facts.name);
+    match owner_off {
+        Some(interface) => error(
+            Code::WHY_NO_IPV6,
+            "BS3076",
+            format!(
+                "{name} also means {}, which this host does not have: net.ipv6.conf.{interface}.disable_ipv6 is 1.",
+                there.text()
+            ),
+            format!(
+                "sysctl -w net.ipv6.conf.{interface}.disable_ipv6=0, and configure {} again; or let clients use {}",
+                there.text(),
+                here.text()
+            ),
+        ),
+        None => error(
+            Code::WHY_OTHER_HOST,
+            "BS3062",
+            format!(
+                "{name} also means {}, which is not an address of this host. A client may connect there.",
+                there.text()
+            ),
+            format!("let clients use {}, or correct the addresses of {name}", facts.with_port(&here.text())),
+        ),
+    }
 }
 
 fn loopback_down(facts: &Facts) -> Option<Diagnosis> {
@@ -156,7 +212,7 @@ fn loopback_down(facts: &Facts) -> Option<Diagnosis> {
 
 fn translated(facts: &Facts) -> Option<Diagnosis> {
     let tried = facts.addresses.iter().find(|one| {
-        one.local
+        one.local()
             && one.predicted.is_some_and(|predicted| predicted != Outcome::Accepted)
             && one.observed.is_some_and(|seen| seen.outcome == Outcome::Accepted)
     })?;
@@ -181,10 +237,29 @@ fn translated(facts: &Facts) -> Option<Diagnosis> {
     )
 }
 
+/// A rule that sends the connection to a place where it fails.
+fn translated_in_vain(facts: &Facts) -> Option<Diagnosis> {
+    let tried =
+        failing(facts).find(|one| one.translated.is_some() && !FILTER_CODES.contains(&one.because))?;
+    let (to, rule) =
+        (tried.translated.as_deref()?, tried.rule.as_deref().unwrap_or("a rule that was not seen"));
+    error(
+        Code::WHY_TRANSLATED,
+        "docker",
+        format!(
+            "Connections to {} are sent to {to}, and fail there. The rule that translates the address: {rule}.",
+            facts.with_port(&tried.text())
+        ),
+        format!(
+            "start the server at {to}, or remove the rule: sudo nft list ruleset, or sudo iptables -t nat -S"
+        ),
+    )
+}
+
 /// A socket that is predicted to accept, and did not.
 fn silent(facts: &Facts) -> Option<(&Tried, &ListeningSocket)> {
     let tried = facts.addresses.iter().find(|one| {
-        one.local
+        one.local()
             && one.predicted == Some(Outcome::Accepted)
             && one.observed.is_some_and(|seen| seen.outcome != Outcome::Accepted)
     })?;
@@ -210,9 +285,42 @@ fn queue_full(facts: &Facts) -> Option<Diagnosis> {
     )
 }
 
+/// A socket that covers the address, where the prediction is unknown and the connection failed.
+fn unpredicted(facts: &Facts) -> Option<(&Tried, &ListeningSocket)> {
+    let tried = failing(facts).find(|one| one.predicted.is_none() && one.observed.is_some())?;
+    let covers = |socket: &ListeningSocket| {
+        let bound = socket.view.address.to_canonical();
+        socket.view.device.is_none()
+            && takes_family(socket, tried.is_ipv4())
+            && (bound.is_unspecified() || bound == tried.address.to_canonical())
+    };
+    facts.serving().find(|(_, socket)| covers(socket)).map(|(_, socket)| (tried, socket))
+}
+
+/// A connection that fails without any of the known causes.
+pub(super) fn unexplained(facts: &Facts) -> Option<Diagnosis> {
+    let tried = failing(facts).find(|one| one.outcome().is_some())?;
+    error(
+        Code::WHY_BLOCKED,
+        "BS3073",
+        format!(
+            "A connection to {} ends with: {}. bindscope finds no cause.",
+            facts.with_port(&tried.text()),
+            tried.outcome()?
+        ),
+        format!(
+            "follow the path with `bindscope why {} --steps`; `bindscope doctor` shows what could not be read",
+            shell(&facts.target)
+        ),
+    )
+}
+
 /// A socket that is predicted to accept, and whose connections do not arrive.
 fn blocked(facts: &Facts) -> Option<Diagnosis> {
-    let (tried, socket) = silent(facts)?;
+    if queue_full(facts).is_some() {
+        return None;
+    }
+    let (tried, socket) = silent(facts).or_else(|| unpredicted(facts))?;
     let outcome = tried.outcome()?;
     let cause = match (&tried.rule, &facts.filters_unknown, facts.filters.is_empty()) {
         (Some(rule), _, _) => format!("A packet filter decides: {rule}."),
@@ -243,8 +351,17 @@ fn blocked(facts: &Facts) -> Option<Diagnosis> {
 
 fn no_ipv6(facts: &Facts) -> Option<Diagnosis> {
     let tried =
-        failing(facts).chain(facts.addresses.iter().filter(|one| !one.local)).find(|one| !one.is_ipv4())?;
+        failing(facts).chain(facts.addresses.iter().filter(|one| !one.local())).find(|one| !one.is_ipv4())?;
+    // Without a server IPv4 fails as well, and IPv6 is not the cause.
+    if facts.serving().next().is_none() && failing(facts).any(Tried::is_ipv4) {
+        return None;
+    }
+    let refused = tried.observed.is_some_and(|seen| seen.errno == Some(Errno::EAFNOSUPPORT));
     let (cause, help) = match facts.ipv6 {
+        Ipv6::Available if refused => (
+            "the kernel creates no IPv6 socket (EAFNOSUPPORT): it has no IPv6, or a filter of system calls (seccomp) denies it",
+            "allow socket(AF_INET6) in the seccomp profile, or start a kernel with IPv6",
+        ),
         Ipv6::Available => return None,
         Ipv6::NoKernelSupport => (
             "the kernel has no IPv6 (ipv6.disable=1, or the module is not loaded)",
@@ -267,285 +384,5 @@ fn no_ipv6(facts: &Facts) -> Option<Diagnosis> {
         "BS3076",
         format!("{} cannot be used: {cause}.", tried.text()),
         format!("{help}; or let clients use an IPv4 address"),
-    )
-}
-
-fn bound_to_device(facts: &Facts) -> Option<Diagnosis> {
-    let tried = unserved(facts)?;
-    let (_, socket) = facts.serving().find(|(_, socket)| {
-        socket.view.device.is_some()
-            && takes_family(socket, tried.is_ipv4())
-            && socket.view.scope_id.is_none()
-    })?;
-    let device = socket.view.device.as_ref()?;
-    error(
-        Code::OTHER_DEVICE,
-        "device",
-        format!(
-            "{} listens on {}: it accepts only what arrives on {device}. This host's own connections arrive on {}.",
-            program(socket),
-            socket.view,
-            tried.owner.as_ref().map_or_else(|| "lo".to_owned(), ToString::to_string)
-        ),
-        "connect from a host on that link, or remove the device option (SO_BINDTODEVICE) of the listener"
-            .to_owned(),
-    )
-}
-
-fn v6only(facts: &Facts) -> Option<Diagnosis> {
-    let tried = unserved(facts).filter(|one| one.is_ipv4())?;
-    let (_, socket) = facts
-        .serving()
-        .find(|(_, socket)| socket.view.address.is_ipv6() && socket.view.address.is_unspecified())?;
-    if socket.view.v6only == Some(false) || facts.serving().any(|(_, other)| takes_family(other, true)) {
-        return None;
-    }
-    error(
-        Code::WHY_V6ONLY,
-        "v6only",
-        format!(
-            "{} listens on [::]:{} with IPV6_V6ONLY: it accepts IPv6 only, and {} is IPv4.",
-            program(socket),
-            facts.port,
-            tried.text()
-        ),
-        "turn IPV6_V6ONLY off for the listener (dual-stack), or listen on 0.0.0.0 in addition".to_owned(),
-    )
-}
-
-fn one_family(facts: &Facts) -> Option<Diagnosis> {
-    let tried = unserved(facts)?;
-    let ipv4 = tried.is_ipv4();
-    let mut serving = facts.serving().peekable();
-    let (_, socket) = *serving.peek()?;
-    if serving.any(|(_, socket)| takes_family(socket, ipv4)) {
-        return None;
-    }
-    let shown = facts
-        .addresses
-        .iter()
-        .filter(|one| one.accepted())
-        .find_map(|one| facts.socket_of(one))
-        .unwrap_or(socket);
-    let also = if facts.addresses.len() > 1 {
-        format!(" {} also means {}.", escape(&facts.name), tried.text())
-    } else {
-        format!(" {} is {}.", tried.text(), family_name(ipv4))
-    };
-    error(
-        Code::WHY_ONE_FAMILY,
-        if facts.name.eq_ignore_ascii_case("localhost") { "localhost" } else { "BS1021" },
-        format!(
-            "{} listens on {}, which is {} only.{also}",
-            program(shown),
-            super::rules::bound(shown),
-            family_name(!ipv4)
-        ),
-        format!("{}, or let clients use {}", listen_too(facts, tried), other_address_of(facts, shown)),
-    )
-}
-
-/// The address that a socket is bound to, as text.
-fn bound(socket: &ListeningSocket) -> String {
-    socket.view.bound_address()
-}
-
-/// An address at which the socket can be reached from this host.
-fn other_address_of(facts: &Facts, socket: &ListeningSocket) -> String {
-    let accepted = facts.addresses.iter().find(|one| one.accepted() && facts.socket_of(one) == Some(socket));
-    match (accepted, socket.view.address) {
-        (Some(one), _) => one.text(),
-        (None, IpAddr::V4(v4)) if v4.is_unspecified() => "127.0.0.1".to_owned(),
-        (None, IpAddr::V6(v6)) if v6.is_unspecified() => "::1".to_owned(),
-        (None, address) => address.to_canonical().to_string(),
-    }
-}
-
-fn loopback_only(facts: &Facts) -> Option<Diagnosis> {
-    let tried = unserved(facts).filter(|one| !one.address.is_loopback())?;
-    let mut family = facts.serving().filter(|(_, socket)| takes_family(socket, tried.is_ipv4())).peekable();
-    let (_, socket) = *family.peek()?;
-    if !family.all(|(_, socket)| socket.view.address.to_canonical().is_loopback()) {
-        return None;
-    }
-    error(
-        Code::WHY_LOOPBACK_ONLY,
-        "exposure",
-        format!(
-            "{} listens on {}, which this host reaches only through its loopback address. {} is another address.",
-            program(socket),
-            bound(socket),
-            tried.text()
-        ),
-        format!(
-            "{} if other hosts are intended to connect; otherwise use {}",
-            listen_too(facts, tried),
-            facts.with_port(&socket.view.address.to_canonical().to_string())
-        ),
-    )
-}
-
-fn other_address(facts: &Facts) -> Option<Diagnosis> {
-    let tried = unserved(facts)?;
-    let loopback = tried.address.to_canonical().is_loopback();
-    let (_, socket) = facts.serving().find(|(_, socket)| {
-        let bound = socket.view.address.to_canonical();
-        takes_family(socket, tried.is_ipv4())
-            && !bound.is_unspecified()
-            && bound != tried.address.to_canonical()
-            && (loopback || !bound.is_loopback())
-    })?;
-    let address = socket.view.address.to_canonical().to_string();
-    error(
-        Code::WHY_OTHER_ADDRESS,
-        "weak-host",
-        format!(
-            "{} listens on {} only. {} is another address of this host.",
-            program(socket),
-            bound(socket),
-            tried.text()
-        ),
-        format!("connect to {}, or {}", facts.with_port(&address), listen_too(facts, tried)),
-    )
-}
-
-fn not_listening(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
-    if facts.protocol != Protocol::Tcp || facts.serving().next().is_some() {
-        return None;
-    }
-    let (_, socket) = facts.on_port(Protocol::Tcp).find(|(_, socket)| socket.state == SocketState::Bound)?;
-    error(
-        Code::WHY_NOT_LISTENING,
-        "BS3068",
-        format!("{} bound {}, and did not call listen.", program(socket), socket.view),
-        "let the program call listen(2), or wait until it has started".to_owned(),
-    )
-}
-
-fn other_namespace(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
-    if facts.serving().next().is_some() {
-        return None;
-    }
-    let found = facts.elsewhere.iter().find(|one| serves(&one.socket))?;
-    let more = match facts.elsewhere.len() {
-        0 | 1 => String::new(),
-        more => format!(" So do {} others.", more - 1),
-    };
-    error(
-        Code::WHY_NAMESPACE,
-        "docker",
-        format!(
-            "Nothing listens on the port in this network namespace. {} listens on it in {}.{more}",
-            program(&found.socket),
-            found.namespace
-        ),
-        "publish the port of the container, or connect from inside: bindscope audit --all-namespaces lists all of them".to_owned(),
-    )
-}
-
-fn other_protocol(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
-    let other = if facts.protocol == Protocol::Tcp { Protocol::Udp } else { Protocol::Tcp };
-    if facts.serving().next().is_some() {
-        return None;
-    }
-    let (_, socket) = facts.on_port(other).find(|(_, socket)| serves(socket))?;
-    error(
-        Code::WHY_OTHER_PROTOCOL,
-        "BS3070",
-        format!(
-            "{} serves the port over {}, and nothing serves it over {}.",
-            program(socket),
-            shown(other),
-            shown(facts.protocol)
-        ),
-        format!("use a client that speaks {}", shown(other)),
-    )
-}
-
-/// The name of a protocol in a sentence.
-fn shown(protocol: Protocol) -> String {
-    protocol.to_string().to_uppercase()
-}
-
-fn time_wait(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
-    if facts.serving().next().is_some() {
-        return None;
-    }
-    facts.on_port(facts.protocol).find(|(_, socket)| socket.state == SocketState::TimeWait)?;
-    error(
-        Code::WHY_TIME_WAIT,
-        "BS3075",
-        "No program listens on the port. Connections in TIME-WAIT show that one did within the last minute."
-            .to_owned(),
-        "start the server again; if its bind fails with EADDRINUSE, it must set SO_REUSEADDR".to_owned(),
-    )
-}
-
-fn nothing_listens(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
-    if facts.serving().next().is_some() {
-        return None;
-    }
-    let distance = |socket: &&ListeningSocket| socket.view.port.abs_diff(facts.port);
-    let near = facts
-        .sockets
-        .iter()
-        .filter(|socket| socket.view.protocol == facts.protocol && serves(socket))
-        .filter(|socket| distance(socket) <= 1000)
-        .min_by_key(distance);
-    let help = match near {
-        Some(socket) => {
-            format!("start the server; or is it port {}? {} listens there", socket.view.port, program(socket))
-        }
-        None => "start the server, or look for its port with bindscope audit".to_owned(),
-    };
-    error(
-        Code::NOBODY_LISTENS,
-        "BS3011",
-        format!("No socket of this host listens on {} port {}.", shown(facts.protocol), facts.port),
-        help,
-    )
-}
-
-fn two_programs(facts: &Facts) -> Option<Diagnosis> {
-    let answering: Vec<(&Tried, &ListeningSocket)> = facts
-        .addresses
-        .iter()
-        .filter(|one| one.accepted())
-        .filter_map(|one| Some((one, facts.socket_of(one)?)))
-        .collect();
-    let (first, one) = answering.first()?;
-    let (second, two) = answering.iter().find(|(_, other)| command(other) != command(one))?;
-    error(
-        Code::SHADOWED,
-        "BS1028",
-        format!(
-            "{} is answered by {}, {} by {}. A client meets either, by the order in which it tries the addresses.",
-            first.text(),
-            program(one),
-            second.text(),
-            program(two)
-        ),
-        "stop one of the two programs, or let clients use the address of the one that is intended".to_owned(),
-    )
-}
-
-fn unexpected_program(facts: &Facts) -> Option<Diagnosis> {
-    let expected = facts.expected.as_deref()?;
-    let socket = facts
-        .addresses
-        .iter()
-        .filter(|one| one.accepted())
-        .filter_map(|one| facts.socket_of(one))
-        .find(|socket| command(socket).is_some_and(|command| command != expected))?;
-    error(
-        Code::WHY_UNEXPECTED,
-        "BS3078",
-        format!("{} answers, and {} is expected.", program(socket), escape(expected)),
-        "stop the other program, or give the expected one another port".to_owned(),
     )
 }

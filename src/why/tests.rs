@@ -21,11 +21,12 @@ fn tried(address: &str, socket: Option<usize>) -> Tried {
     Tried {
         address: address.parse().unwrap(),
         zone: None,
-        local: true,
+        place: Place::Here,
         owner: None,
         predicted: Some(outcome),
         because: Code::NOBODY_LISTENS,
         rule: None,
+        translated: None,
         socket,
         observed: Some(Observed { outcome, errno: None, connect_us: 100 }),
     }
@@ -42,6 +43,8 @@ fn facts(name: &str, addresses: Vec<Tried>, sockets: Vec<ListeningSocket>) -> Fa
         sockets,
         elsewhere: Vec::new(),
         ipv6: Ipv6::Available,
+        ipv6_off: Vec::new(),
+        host_name: Some("box".to_owned()),
         loopback_up: true,
         filters: Vec::new(),
         filters_unknown: None,
@@ -86,7 +89,7 @@ fn each_cause_is_found_from_its_facts() {
         (Code::NOBODY_LISTENS, facts("localhost", vec![local4()], Vec::new())),
     ];
     let mut other = facts("192.0.2.9", vec![tried("192.0.2.9", None)], Vec::new());
-    other.addresses[0].local = false;
+    other.addresses[0].place = Place::Elsewhere;
     cases.push((Code::WHY_OTHER_HOST, other));
     let mut device = facts("192.0.2.1", vec![tried("192.0.2.1", None)], node("0.0.0.0"));
     device.sockets[0].view.device = Some(IfName::from("eth0"));
@@ -157,4 +160,20 @@ fn the_nearest_port_is_named() {
         vec![socket("127.0.0.1", 3001, "node"), socket("127.0.0.1", 3900, "java")],
     );
     assert!(first(&near).help.contains("is it port 3001? node (42)"), "{:?}", first(&near));
+}
+
+#[test]
+fn a_connection_that_fails_is_never_without_a_diagnosis() {
+    for outcome in [Outcome::Refused, Outcome::Timeout, Outcome::Unreachable, Outcome::Error] {
+        for predicted in [None, Some(Outcome::Accepted), Some(Outcome::Refused), Some(Outcome::Timeout)] {
+            for bound in ["127.0.0.1", "0.0.0.0", "::", "192.0.2.1"] {
+                let mut facts =
+                    facts("127.0.0.1", vec![tried("127.0.0.1", None)], vec![socket(bound, 3000, "node")]);
+                facts.addresses[0].observed = observed(outcome);
+                facts.addresses[0].predicted = predicted;
+                facts.addresses[0].socket = (predicted == Some(Outcome::Accepted)).then_some(0);
+                assert!(!diagnose(&facts).is_empty(), "{facts:?}");
+            }
+        }
+    }
 }

@@ -10,47 +10,48 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::stage;
+use super::{situations, stage};
 use crate::support::netns::Netns;
 use crate::support::program::{finish, text};
+use crate::support::seccomp;
 use crate::support::tool;
 
 /// What keeps a situation as it is while the program runs.
-type Kept = Vec<Box<dyn Any>>;
+pub type Kept = Vec<Box<dyn Any>>;
 
 /// A host with two links, and a port of its own, so that situations which run at the same time do not meet.
-struct Place {
-    host: Netns,
-    peers: Vec<Netns>,
-    port: u16,
+pub struct Place {
+    pub host: Netns,
+    pub peers: Vec<Netns>,
+    pub port: u16,
 }
 
 impl Place {
-    fn at(&self, address: &str) -> String {
+    pub fn at(&self, address: &str) -> String {
         format!("{address}:{}", self.port)
     }
 
     /// A socket of this test that listens.
-    fn listen(&self, address: &str) -> Box<dyn Any> {
+    pub fn listen(&self, address: &str) -> Box<dyn Any> {
         Box::new(stage::tcp(&self.host, &self.at(address)))
     }
 
     /// The same with options.
-    fn listen_with(&self, address: &str, options: impl FnOnce(&Socket) + Send) -> Box<dyn Any> {
+    pub fn listen_with(&self, address: &str, options: impl FnOnce(&Socket) + Send) -> Box<dyn Any> {
         Box::new(stage::tcp_with(&self.host, &self.at(address), options))
     }
 
     /// An IPv6 wildcard socket that accepts IPv4 or does not.
-    fn wildcard6(&self, only: bool) -> Box<dyn Any> {
+    pub fn wildcard6(&self, only: bool) -> Box<dyn Any> {
         self.listen_with("[::]", move |socket| socket.set_only_v6(only).unwrap())
     }
 
-    fn device(&self, address: &str, device: &'static str) -> Box<dyn Any> {
+    pub fn device(&self, address: &str, device: &'static str) -> Box<dyn Any> {
         self.listen_with(address, move |socket| socket.bind_device(Some(device.as_bytes())).unwrap())
     }
 
     /// The rules of a packet filter.
-    fn filter(&self, rules: &str) {
+    pub fn filter(&self, rules: &str) {
         assert!(tool("nft"));
         let rules = rules.replace("PORT", &self.port.to_string());
         let output = self.host.output(Command::new("nft").arg(&rules));
@@ -58,7 +59,7 @@ impl Place {
     }
 
     /// Another program that listens, in this or another namespace.
-    fn program(&self, ns: &Netns, listen: &str) -> Box<dyn Any> {
+    pub fn program(&self, ns: &Netns, listen: &str) -> Box<dyn Any> {
         assert!(tool("socat"));
         let mut command = Command::new("socat");
         command.arg(listen.replace("PORT", &self.port.to_string())).arg("SYSTEM:cat");
@@ -81,7 +82,7 @@ impl Place {
     }
 
     /// A socket that is bound and does not listen.
-    fn bound(&self, address: &str) -> Box<dyn Any> {
+    pub fn bound(&self, address: &str) -> Box<dyn Any> {
         let address: SocketAddr = self.at(address).parse().unwrap();
         Box::new(self.host.run(|| {
             let socket =
@@ -92,7 +93,7 @@ impl Place {
     }
 
     /// A listener with a queue of one, and clients that fill it.
-    fn full(&self, address: &str) -> Kept {
+    pub fn full(&self, address: &str) -> Kept {
         let at: SocketAddr = self.at(address).parse().unwrap();
         let (listener, clients) = self.host.run(|| {
             let listener = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP)).unwrap();
@@ -105,7 +106,7 @@ impl Place {
     }
 
     /// A connection that the server closed first; its end is in TIME-WAIT.
-    fn time_wait(&self, address: &str) {
+    pub fn time_wait(&self, address: &str) {
         let listener = stage::tcp(&self.host, &self.at(address));
         let at = listener.local_addr().unwrap();
         let mut client = self.host.run(|| TcpStream::connect(at)).unwrap();
@@ -125,29 +126,57 @@ impl Drop for Running {
 }
 
 /// A situation with its cause.
-struct Case {
-    name: &'static str,
-    stage: fn(&Place) -> Kept,
+pub struct Case {
+    pub name: &'static str,
+    pub stage: fn(&Place) -> Kept,
     /// The target, with PORT in place of the port, and other arguments.
-    target: &'static str,
-    hosts: &'static str,
+    pub target: &'static str,
+    pub hosts: &'static str,
+    /// The line of nsswitch.conf.
+    pub sources: &'static str,
     /// The code of the diagnosis; empty if there is none.
-    code: &'static str,
+    pub code: &'static str,
     /// Text of the diagnosis, with PORT.
-    says: &'static str,
+    pub says: &'static str,
+    /// The code of the second diagnosis.
+    pub also: Option<&'static str>,
+    /// The exit code, where it is another one than usual.
+    pub exit: Option<i32>,
+    /// Whether the program may not create IPv6 sockets.
+    pub no_inet6: bool,
+    /// Applies the fix; afterwards there is no diagnosis.
+    pub cure: Option<Cure>,
 }
 
-const fn case(
+/// A fix: what changes in the namespace, and /etc/hosts afterwards.
+pub struct Cure {
+    pub act: fn(&Place, &mut Kept),
+    pub hosts: &'static str,
+}
+
+pub const fn case(
     name: &'static str,
     stage: fn(&Place) -> Kept,
     target: &'static str,
     code: &'static str,
     says: &'static str,
 ) -> Case {
-    Case { name, stage, target, hosts: stage::HOSTS, code, says }
+    Case {
+        name,
+        stage,
+        target,
+        hosts: stage::HOSTS,
+        sources: stage::SOURCES,
+        code,
+        says,
+        also: None,
+        exit: None,
+        no_inet6: false,
+        cure: None,
+    }
 }
 
-const fn with_hosts(case: Case, hosts: &'static str) -> Case {
+pub const fn with_hosts(case: Case, hosts: &'static str) -> Case {
     Case { hosts, ..case }
 }
 
@@ -484,7 +513,7 @@ const CASES: &[Case] = &[
 
 impl Place {
     /// A listener on the link-local address of eth0.
-    fn listen_with_zone(&self) -> Box<dyn Any> {
+    pub fn listen_with_zone(&self) -> Box<dyn Any> {
         let at =
             std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), self.port, 0, self.host.index("eth0"));
         Box::new(self.host.run(|| std::net::TcpListener::bind(at)).unwrap())
@@ -493,9 +522,10 @@ impl Place {
 
 /// One trial for each situation.
 pub fn trials() -> Vec<Trial> {
-    assert!(CASES.len() >= 40);
+    assert!(CASES.len() >= 40 && situations::MORE.len() >= 40);
     CASES
         .iter()
+        .chain(situations::MORE)
         .enumerate()
         .map(|(index, case)| {
             Trial::test(format!("why {}", case.name), move || {
@@ -509,18 +539,14 @@ pub fn trials() -> Vec<Trial> {
 fn try_one(case: &Case, port: u16) {
     let (host, peers) = stage::host();
     let place = Place { host, peers, port };
-    let kept = (case.stage)(&place);
-    let directory = tempfile::tempdir().unwrap();
-    let target = case.target.replace("PORT", &port.to_string());
-    let script = format!("exec bindscope why --json {target}");
-    let mut command = stage::shell(directory.path(), case.hosts, &script);
-    let output = finish(place.host.run(|| command.spawn()).unwrap());
-    let (stdout, stderr) = text(&output);
-    let document: Value =
-        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}"));
+    let mut kept = (case.stage)(&place);
+    let (document, code) = ask(case, &place, case.hosts, case.sources);
     let first = &document["diagnosis"][0];
     let shown = serde_json::to_string_pretty(&document["diagnosis"]).unwrap();
     assert_eq!(first["code"].as_str().unwrap_or_default(), case.code, "{shown}\n{}", document["addresses"]);
+    if let Some(also) = case.also {
+        assert_eq!(document["diagnosis"][1]["code"], also, "{shown}");
+    }
     let said = format!(
         "{} {}",
         first["message"].as_str().unwrap_or_default(),
@@ -530,11 +556,34 @@ fn try_one(case: &Case, port: u16) {
     assert!(said.contains(&says), "{says}: {shown}");
     // Whether another host answers is not decided here.
     let other_host = document["addresses"].as_array().unwrap().iter().all(|one| one["local"] == false);
-    let expected = match (case.code, other_host) {
+    let expected = case.exit.unwrap_or(match (case.code, other_host) {
         ("", _) => 0,
         ("BS3060", _) | (_, false) => 1,
         (_, true) => 3,
-    };
-    assert_eq!(output.status.code(), Some(expected), "{shown}");
+    });
+    assert_eq!(code, Some(expected), "{shown}");
+    if let Some(cure) = &case.cure {
+        (cure.act)(&place, &mut kept);
+        let (document, code) = ask(case, &place, cure.hosts, stage::SOURCES);
+        assert_eq!(code, Some(0), "after the fix: {}\n{}", document["diagnosis"], document["addresses"]);
+    }
     drop(kept);
+}
+
+/// The document of `bindscope why` and its exit code.
+fn ask(case: &Case, place: &Place, hosts: &str, sources: &str) -> (Value, Option<i32>) {
+    let directory = tempfile::tempdir().unwrap();
+    let target = case.target.replace("PORT", &place.port.to_string());
+    let script = format!("exec bindscope why --json {target}");
+    let mut command = stage::shell_with(directory.path(), hosts, sources, &script);
+    let child = place.host.run(|| {
+        if case.no_inet6 {
+            seccomp::filter(seccomp::Denied::Ipv6);
+        }
+        command.spawn()
+    });
+    let output = finish(child.unwrap());
+    let (stdout, stderr) = text(&output);
+    let document = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}"));
+    (document, output.status.code())
 }

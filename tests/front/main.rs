@@ -22,6 +22,8 @@ mod imports;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod screens;
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]
+mod situations;
+#[cfg(all(target_os = "linux", not(bindscope_portable)))]
 mod stage;
 
 #[cfg(all(target_os = "linux", not(bindscope_portable)))]

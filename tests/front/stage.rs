@@ -57,8 +57,16 @@ pub const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n";
 /// A shell command in a namespace, in which `/etc/hosts` has this text and names are looked up nowhere else. The files of
 /// this machine stay as they are: the command has its own mount namespace.
 pub fn shell(directory: &Path, hosts: &str, script: &str) -> Command {
+    shell_with(directory, hosts, SOURCES, script)
+}
+
+/// Where names are looked up.
+pub const SOURCES: &str = "hosts: files\n";
+
+/// The same with a text of `/etc/nsswitch.conf`.
+pub fn shell_with(directory: &Path, hosts: &str, sources: &str, script: &str) -> Command {
     std::fs::write(directory.join(".hosts"), hosts).unwrap();
-    std::fs::write(directory.join(".nsswitch"), "hosts: files\n").unwrap();
+    std::fs::write(directory.join(".nsswitch"), sources).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_bindscope"));
     let search =
         format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());

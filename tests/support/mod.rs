@@ -6,6 +6,8 @@ pub mod large_report;
 pub mod netns;
 pub mod program;
 pub mod random;
+#[cfg(target_os = "linux")]
+pub mod seccomp;
 pub mod snapshot;
 pub mod witness;
 

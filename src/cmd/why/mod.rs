@@ -1,21 +1,23 @@
 //! `bindscope why`: what answers at an address of this host, and why not.
 
+mod target;
+
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use self::target::Target;
 use super::format_args::{FormatArgs, Formats};
 use super::steps::Question;
-use super::{Context, Exit, Failure, spelling, target_host};
+use super::{Context, Exit, Failure, target_host};
 use crate::code::Code;
-use crate::diag::Diagnostic;
 use crate::model::addr::{needs_zone, socket_addr};
 use crate::model::{
-    Document, HostReport, IfName, ListeningSocket, Outcome, Owners, Protocol, Schema, Snapshot, SocketView,
-    Source,
+    AddrState, Document, HostReport, IfName, Interface, ListeningSocket, Outcome, Owners, Protocol, Schema,
+    Snapshot, SocketView, Source,
 };
 use crate::plan::local_table::{Ipv4Kind, LocalAddresses};
 use crate::plan::predict::{Foreign, Holder, predict_binds};
@@ -24,7 +26,7 @@ use crate::probe::attempt::{self, Attempt};
 use crate::probe::classify::outcome_of;
 use crate::profile::duration;
 use crate::report::steps::PathReport;
-use crate::why::{self, Diagnosis, Elsewhere, Facts, Ipv6, Observed, ResolvedBy, Tried};
+use crate::why::{self, Diagnosis, Elsewhere, Facts, Ipv6, Observed, Place, ResolvedBy, Tried};
 use crate::{render, sys};
 
 /// Arguments of `bindscope why`.
@@ -100,28 +102,20 @@ struct Predicted {
     why: Code,
 }
 
-/// A target in its parts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Target {
-    protocol: Protocol,
-    name: String,
-    port: u16,
-}
-
 /// Runs `bindscope why`.
 ///
 /// # Errors
 /// Exit 2 for a target that cannot be read, 4 when this host's network cannot be read, 5 when the output fails.
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let target = parse(&args.target)?;
+    let target = target::parse(&args.target)?;
     let host = target_host::here()?;
     let options = sys::InventoryOptions { socket_options: true, ..sys::InventoryOptions::default() };
     let mut inventory = super::progress::waiting("reading sockets", context, || sys::inventory(&options));
     super::overview::expose(&mut inventory.sockets, &host.snapshot);
-    let (resolved_by, addresses) = resolve(&target, &host.snapshot);
+    let (resolved_by, addresses) = target::resolve(&target, &host.snapshot)?;
     let filters = host.snapshot.packet_filters.clone().unwrap_or_default();
     let mut facts = Facts {
-        target: args.target.clone(),
+        target: args.target.trim().to_owned(),
         name: target.name.clone(),
         port: target.port,
         protocol: target.protocol,
@@ -130,6 +124,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         sockets: std::mem::take(&mut inventory.sockets),
         elsewhere: Vec::new(),
         ipv6: ipv6(&host.snapshot),
+        ipv6_off: without_ipv6(&host.snapshot),
+        host_name: host.snapshot.host.name.clone(),
         loopback_up: host.snapshot.interfaces.iter().all(|interface| !interface.loopback || interface.up),
         filters: filters.tables,
         filters_unknown: filters.unknown_because,
@@ -140,7 +136,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     if !args.no_connect {
         connect(&mut facts.addresses, &target, args.connect_timeout, &host.snapshot);
     }
-    if facts.serving().next().is_none() && facts.addresses.iter().any(|one| one.local) {
+    if facts.serving().next().is_none() && facts.addresses.iter().any(|one| one.local()) {
         facts.elsewhere =
             super::progress::waiting("reading other network namespaces", context, || elsewhere(&target));
     }
@@ -190,125 +186,12 @@ fn entry<'a>(facts: &'a Facts, tried: &'a Tried) -> Entry<'a> {
         address: tried.text(),
         port: facts.port,
         protocol: facts.protocol,
-        local: tried.local,
+        local: tried.local(),
         socket: socket.map(|socket| &socket.view),
         owners: socket.and_then(|socket| socket.owners.as_ref()),
         predicted: Predicted { outcome: tried.predicted, why: tried.because },
         observed: tried.observed,
     }
-}
-
-/// Reads `3000`, `:3000`, `localhost:3000`, `[::1]:3000`, `udp:localhost:53`, `http://localhost:3000/path`.
-fn parse(text: &str) -> Result<Target, Failure> {
-    let shown = crate::escape::escape(text);
-    let wrong = |message: String, help: String| {
-        Failure::new(Exit::Usage, Diagnostic::error(Code::BAD_ADDRESS, message).help(help))
-    };
-    let Some(spelled) = spelling::piece(text) else {
-        return Err(match text.rsplit_once(':') {
-            Some((name, port)) if !name.contains(':') => wrong(
-                format!("\"{}\" is not a valid port", crate::escape::escape(port)),
-                format!("a port is a number from 1 to 65535, such as {}:3000", crate::escape::escape(name)),
-            ),
-            None if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => wrong(
-                format!("\"{shown}\" is not a valid port"),
-                "a port is a number from 1 to 65535, such as localhost:3000".to_owned(),
-            ),
-            None if !text.is_empty() => wrong(
-                format!("{shown} has no port"),
-                format!("add the port: bindscope why {}", crate::escape::shell(&format!("{text}:3000"))),
-            ),
-            _ => wrong(
-                format!("{shown} is not an address with a port"),
-                "write NAME:PORT or [ADDRESS]:PORT, such as localhost:3000 or [::1]:3000".to_owned(),
-            ),
-        });
-    };
-    let address = spelled.address.unwrap_or_else(|| "localhost".to_owned());
-    let Some(port) = spelled.port else {
-        let example = crate::escape::shell(&format!("{address}:3000"));
-        return Err(wrong(format!("{shown} has no port"), format!("add the port: bindscope why {example}")));
-    };
-    let port = match port.parse::<u16>() {
-        Ok(port) if port > 0 => port,
-        _ => {
-            let first = port.split('-').next().filter(|first| *first != "0").unwrap_or("3000");
-            return Err(wrong(
-                format!("{port} is not one port from 1 to 65535"),
-                format!(
-                    "name one from 1 to 65535, such as {}",
-                    crate::escape::shell(&format!("{address}:{first}"))
-                ),
-            ));
-        }
-    };
-    let name = address.trim_start_matches('[').trim_end_matches(']');
-    let name = if name == "*" { "localhost" } else { name };
-    if name.len() > 253 {
-        return Err(wrong(
-            "the name is longer than 253 characters".to_owned(),
-            "write NAME:PORT, such as localhost:3000".to_owned(),
-        ));
-    }
-    let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(name);
-    let protocol = if spelled.udp { Protocol::Udp } else { Protocol::Tcp };
-    Ok(Target { protocol, name: name.to_owned(), port })
-}
-
-/// The addresses of the name, in the order in which getaddrinfo(3) gives them.
-fn resolve(target: &Target, snapshot: &Snapshot) -> (ResolvedBy, Vec<Destination>) {
-    let (bare, zone) =
-        target.name.split_once('%').map_or((target.name.as_str(), None), |(bare, zone)| (bare, Some(zone)));
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        let named = |zone: &str| {
-            snapshot
-                .interfaces
-                .iter()
-                .find(|interface| interface.name.to_string() == zone)
-                .map(|interface| interface.index)
-        };
-        let zone = zone.and_then(|zone| named(zone).or_else(|| zone.parse().ok()));
-        // A link-local address without a zone means the interface that has it.
-        let owner = || {
-            snapshot
-                .addresses()
-                .find(|(_, one)| one.address == address)
-                .map_or(0, |(interface, _)| interface.index)
-        };
-        let zone = if needs_zone(address) { zone.unwrap_or_else(owner) } else { 0 };
-        return (ResolvedBy::Literal, vec![Destination { address, zone }]);
-    }
-    if let Some(interface) = snapshot.interfaces.iter().find(|one| one.name.as_str() == Some(&target.name)) {
-        let own = interface.addresses.iter().map(|one| Destination {
-            address: one.address,
-            zone: if needs_zone(one.address) { interface.index } else { 0 },
-        });
-        return (ResolvedBy::Interface, own.collect());
-    }
-    let found: Vec<Destination> = (target.name.as_str(), target.port)
-        .to_socket_addrs()
-        .map(|found| {
-            found
-                .map(|address| match address {
-                    SocketAddr::V4(v4) => Destination { address: (*v4.ip()).into(), zone: 0 },
-                    SocketAddr::V6(v6) => Destination { address: (*v6.ip()).into(), zone: v6.scope_id() },
-                })
-                .collect()
-        })
-        .unwrap_or_default();
-    let mut addresses: Vec<Destination> = Vec::new();
-    for one in found {
-        if !addresses.contains(&one) {
-            addresses.push(one);
-        }
-    }
-    let in_hosts = super::probe::hosts_addresses(&target.name, snapshot);
-    let by = if addresses.iter().all(|one| in_hosts.contains(&one.address)) {
-        ResolvedBy::HostsFile
-    } else {
-        ResolvedBy::Resolver
-    };
-    (by, addresses)
 }
 
 /// The path of a connection from this host to each of its addresses.
@@ -325,7 +208,7 @@ fn paths(facts: &Facts, snapshot: &Snapshot) -> Result<Vec<PathReport>, Failure>
         .collect();
     let rights =
         crate::plan::bind_check::Rights { uid: u32::MAX, privileged_ports: false, transparent: false };
-    let local = facts.addresses.iter().filter(|tried| tried.local);
+    let local = facts.addresses.iter().filter(|tried| tried.local());
     let of = |tried: &Tried| {
         let zone = tried.zone.as_ref().and_then(|name| snapshot.interface_named(name));
         let to = Destination { address: tried.address, zone: zone.map_or(0, |interface| interface.index) };
@@ -379,11 +262,12 @@ fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec
             Tried {
                 address: to.address,
                 zone: zone.filter(|_| needs_zone(to.address)),
-                local: is_local(to, &local),
+                place: place(to, snapshot, &local),
                 owner: owner(to, snapshot),
                 predicted: cell.and_then(|cell| cell.predicted.outcome),
                 because: cell.map_or(Code::REACH_UNKNOWN, |cell| cell.predicted.why),
                 rule: cell.and_then(|cell| rule_of(&cell.predicted)),
+                translated: cell.and_then(|cell| translated(&cell.predicted)),
                 socket: taker,
                 observed: None,
             }
@@ -396,6 +280,38 @@ fn rule_of(predicted: &Reach) -> Option<String> {
     let filtered = predicted.filtered.as_deref()?;
     let decided = filtered.decision.as_ref().map(|decision| decision.by.to_string());
     decided.or_else(|| filtered.translated.as_ref()?.by.as_ref().map(ToString::to_string))
+}
+
+/// Where a rule sends the connection.
+fn translated(predicted: &Reach) -> Option<String> {
+    let to = predicted.filtered.as_deref()?.translated.as_ref()?;
+    Some(SocketAddr::new(to.address, to.port).to_string())
+}
+
+/// Where an address belongs.
+fn place(to: &Destination, snapshot: &Snapshot, local: &LocalAddresses) -> Place {
+    if is_local(to, local) {
+        return Place::Here;
+    }
+    let address = to.address.to_canonical();
+    if address.is_multicast() {
+        return Place::Multicast;
+    }
+    if let IpAddr::V4(v4) = address
+        && local.ipv4(v4, None) == Ipv4Kind::Broadcast
+    {
+        return Place::Broadcast;
+    }
+    let Some((interface, found)) = snapshot.addresses().find(|(_, one)| one.address == address) else {
+        return Place::Elsewhere;
+    };
+    if needs_zone(address) && to.zone != interface.index {
+        Place::OtherLink(interface.name.clone())
+    } else if found.is(AddrState::Tentative) && !found.is(AddrState::Optimistic) {
+        Place::Tentative(interface.name.clone())
+    } else {
+        Place::Elsewhere
+    }
 }
 
 /// Whether an address is one of this host. The unspecified address stands for loopback in connect(2).
@@ -444,7 +360,7 @@ fn connect(addresses: &mut [Tried], target: &Target, patience: Duration, snapsho
         found.map_or(0, |interface| interface.index)
     };
     let local: Vec<usize> =
-        addresses.iter().enumerate().filter(|(_, one)| one.local).map(|(index, _)| index).collect();
+        addresses.iter().enumerate().filter(|(_, one)| one.local()).map(|(index, _)| index).collect();
     for index in local {
         let Some(tried) = addresses.get_mut(index) else { continue };
         let to = socket_addr(tried.address, target.port, index_of(&tried.zone));
@@ -496,58 +412,28 @@ fn elsewhere(target: &Target) -> Vec<Elsewhere> {
 
 /// Whether IPv6 can be used, and which of its switches is off.
 fn ipv6(snapshot: &Snapshot) -> Ipv6 {
-    let setting = |name: &str| snapshot.settings.get(name).copied() == Some(1);
+    let all_off = snapshot.settings.get("net.ipv6.conf.all.disable_ipv6") == Some(&1);
     let loopback = snapshot.interfaces.iter().find(|interface| interface.loopback);
+    let loopback_off = loopback.is_some_and(ipv6_is_off);
     if !snapshot.ipv6_available {
         Ipv6::NoKernelSupport
-    } else if setting("net.ipv6.conf.all.disable_ipv6") {
-        Ipv6::DisabledEverywhere
-    } else if loopback.is_some_and(|interface| interface.settings.get("ipv6.disable_ipv6") == Some(&1)) {
-        Ipv6::DisabledOnLoopback
-    } else if snapshot.addresses().all(|(_, one)| one.address != IpAddr::from(Ipv6Addr::LOCALHOST)) {
-        Ipv6::NoLoopbackAddress
-    } else {
+    } else if snapshot.addresses().any(|(_, one)| one.address == IpAddr::from(Ipv6Addr::LOCALHOST)) {
         Ipv6::Available
+    } else if all_off && snapshot.addresses().all(|(_, one)| one.address.is_ipv4()) {
+        Ipv6::DisabledEverywhere
+    } else if loopback_off {
+        Ipv6::DisabledOnLoopback
+    } else {
+        Ipv6::NoLoopbackAddress
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn ipv6_is_off(interface: &Interface) -> bool {
+    interface.settings.get("ipv6.disable_ipv6") == Some(&1)
+}
 
-    #[test]
-    fn targets_are_read_as_people_write_them() {
-        let good = |text: &str| {
-            let target = parse(text).unwrap_or_else(|failure| panic!("{text}: {:?}", failure.problems));
-            (target.name, target.port, target.protocol)
-        };
-        let tcp = |name: &str, port: u16| (name.to_owned(), port, Protocol::Tcp);
-        for (text, wanted) in [
-            ("3000", tcp("localhost", 3000)),
-            (":3000", tcp("localhost", 3000)),
-            ("localhost:3000", tcp("localhost", 3000)),
-            ("127.0.0.1:80", tcp("127.0.0.1", 80)),
-            ("[::1]:80", tcp("::1", 80)),
-            ("[fe80::1%eth0]:80", tcp("fe80::1%eth0", 80)),
-            ("http://localhost:3000/a?b", tcp("localhost", 3000)),
-            ("http://localhost", tcp("localhost", 80)),
-            ("https://user@box.example/x?y", tcp("box.example", 443)),
-            ("postgres://me:secret@localhost/db", tcp("localhost", 5432)),
-            ("tcp:localhost:22", tcp("localhost", 22)),
-        ] {
-            assert_eq!(good(text), wanted, "{text}");
-        }
-        assert_eq!(good("udp:localhost:53"), ("localhost".to_owned(), 53, Protocol::Udp));
-        for (text, help) in [
-            ("localhost", "localhost:3000"),
-            ("::1", "[::1]:3000"),
-            ("localhost:0", "1 to 65535"),
-            ("localhost:99999", "1 to 65535"),
-            ("[::1", "[ADDRESS]:PORT"),
-            ("", "NAME:PORT"),
-        ] {
-            let failure = parse(text).unwrap_err();
-            assert!(failure.problems[0].help.join(" ").contains(help), "{text}: {:?}", failure.problems);
-        }
-    }
+/// Interfaces of the network that have no IPv6 because a setting turns it off.
+fn without_ipv6(snapshot: &Snapshot) -> Vec<IfName> {
+    let off = |interface: &&Interface| interface.up && !interface.loopback && ipv6_is_off(interface);
+    snapshot.interfaces.iter().filter(off).map(|interface| interface.name.clone()).collect()
 }

@@ -1,56 +1,17 @@
 //! What packet filters decided about a connection, in words for people.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-
-use super::ranges;
-use super::style::{Paint, Tone};
-use super::table::wrap;
 use crate::code::Code;
-use crate::escape::{escape, printable};
-use crate::model::{
-    Answer, AnswerKind, FilterDecision, FilterVerdict, FilteredPacket, Outcome, Protocol, Translated,
-};
-use crate::report::matrix::{CellReport, ObservedCell, PredictedCell, Report};
+use crate::escape::escape;
+use crate::model::{Answer, AnswerKind, FilterDecision, FilterVerdict, FilteredPacket, Outcome, Translated};
+use crate::report::matrix::{CellReport, ObservedCell, PredictedCell};
 
-/// How many decisions are shown without `-v`.
-const MOST_DECISIONS: usize = 12;
-/// How many ports and runs of ports are named for one decision.
-const MOST_RUNS: usize = 8;
-
-/// The decisions of packet filters that keep clients out or send them elsewhere, each with whom it concerns.
-pub(super) fn write(out: &mut String, report: &Report, paint: &Paint, width: usize) {
-    let mut decisions: BTreeMap<String, BTreeMap<(String, Protocol), BTreeSet<u16>>> = BTreeMap::new();
-    for cell in &report.cells {
-        let effect = match &cell.observed {
-            Some(seen) => Effect::observed(seen),
-            None => Effect::predicted(&cell.predicted),
-        };
-        let Some(words) = effect.words().filter(|_| effect.matters()) else { continue };
-        let whom = (printable(&cell.source.to_string()), cell.protocol);
-        decisions.entry(words).or_default().entry(whom).or_default().insert(cell.port);
-    }
-    if decisions.is_empty() {
-        return;
-    }
-    let _ = writeln!(out, "\n{}", paint.tone(Tone::Strong, "PACKET FILTERS"));
-    for (words, whom) in decisions.iter().take(MOST_DECISIONS) {
-        let _ = writeln!(out, "{}", wrap(words, width, "  "));
-        for ((source, protocol), ports) in whom {
-            let ports: Vec<u16> = ports.iter().copied().collect();
-            let named = if ports.len() > 1 { "ports" } else { "port" };
-            let ports = ranges::ports(&ports, MOST_RUNS).join(", ");
-            let _ = writeln!(
-                out,
-                "  {}",
-                wrap(&format!("{source}: {protocol} {named} {ports}"), width - 2, "    ")
-            );
-        }
-    }
-    if decisions.len() > MOST_DECISIONS {
-        let _ = writeln!(out, "and {} more; -v shows every result", decisions.len() - MOST_DECISIONS);
-    }
-    out.push('\n');
+/// What packet filters do to a connection, where they keep the client out or send it elsewhere: observed, else predicted.
+pub(super) fn effect_on(cell: &CellReport) -> Option<String> {
+    let effect = match &cell.observed {
+        Some(seen) => Effect::observed(seen),
+        None => Effect::predicted(&cell.predicted),
+    };
+    effect.words().filter(|_| effect.matters())
 }
 
 /// What packet filters do to a connection, predicted or observed.

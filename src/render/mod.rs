@@ -1,6 +1,7 @@
 //! Text output from values. Pure: colour and width are parameters.
 
 pub mod audit;
+mod causes;
 pub mod connections;
 mod csv;
 pub mod diff;

@@ -29,7 +29,7 @@ pub fn human(report: &Report, color: bool, width: usize, verbose: bool) -> Strin
     failed_binds(&mut out, report, &paint, width);
     super::matrix::write(&mut out, report, &paint, width);
     disagreements(&mut out, report, &paint, width);
-    filter::write(&mut out, report, &paint, width);
+    super::causes::write(&mut out, report, &paint, width);
     expectations(&mut out, report, &paint, width);
     for reason in &report.incomplete_because {
         let _ = writeln!(out, "{}", wrap_text(&format!("Incomplete: {}", printable(reason)), width, "  "));

@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         what_is_not_open_is_not_looked_at,
         short_queues_and_meeting_oneself_are_no_findings,
         a_server_behind_wg_quick_is_not_reached_from_the_internet,
-        a_host_in_disorder_is_foretold,
+        the_binds_of_a_host_in_disorder_are_predicted,
         nothing_bound_is_the_environments_fault,
         two_profiles_and_two_reports_are_compared,
         one_side_is_read_from_standard_input,
@@ -506,9 +506,12 @@ fn a_server_behind_wg_quick_is_not_reached_from_the_internet() {
         (&path["rule"], &path["table"], &path["interface"]),
         (&32765.into(), &51820.into(), &"wg0".into())
     );
+    let shown = flat(&text(&run(&ns, &["plan", "--bind", "0.0.0.0:8022"])).0);
+    let lost = "RETURN PATH a policy rule sends the answer another way: ip rule 32765: the answer leaves by wg0 (route to \
+                0.0.0.0/0 in table 51820) link:eth0 beyond: tcp port 8022";
+    assert!(shown.contains(lost), "{shown}");
     let _ssh = ns.run(|| std::net::TcpListener::bind("0.0.0.0:8022").unwrap());
-    let audit = text(&run(&ns, &["audit"])).0;
-    let audit = audit.split_whitespace().collect::<Vec<_>>().join(" ");
+    let audit = flat(&text(&run(&ns, &["audit"])).0);
     assert!(audit.contains("clients of link:eth0 beyond get no answer"), "{audit}");
     assert!(audit.contains("ip rule 32765: the answer leaves by wg0"), "{audit}");
     // A setting is tried on the plan.
@@ -520,7 +523,7 @@ fn a_server_behind_wg_quick_is_not_reached_from_the_internet() {
     assert_eq!(beyond["predicted"]["why"], "BS3042", "{beyond:#}");
 }
 
-fn a_host_in_disorder_is_foretold() {
+fn the_binds_of_a_host_in_disorder_are_predicted() {
     let (ns, _far) = host();
     let agrees = |state: &str| {
         let words =

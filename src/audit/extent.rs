@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::plain;
 use crate::model::addr::needs_zone;
-use crate::model::{AddrClass, Family, ListeningSocket, Snapshot};
+use crate::model::{AddrClass, Family, IfName, ListeningSocket, Snapshot};
 use crate::plan::exposure::is_usable;
 use crate::plan::local_table::any_ip_routes;
 
@@ -18,8 +18,8 @@ use crate::plan::local_table::any_ip_routes;
 pub struct Reached {
     /// The address as a network of one address, or the network of a local route.
     pub network: IpNet,
-    /// The interface that has it. Unescaped.
-    pub interface: String,
+    /// The interface that has it.
+    pub interface: IfName,
 }
 
 /// Where other hosts can reach a socket; if none can, where this host can. Empty if its address is not on this host.
@@ -47,15 +47,15 @@ pub fn reached(socket: &ListeningSocket, host: &Snapshot) -> Vec<Reached> {
         })
         .map(|(interface, address)| Reached {
             network: address.address.into(),
-            interface: plain(&interface.name),
+            interface: interface.name.clone(),
         })
         .collect();
     for (network, interface) in any_ip_routes(host) {
         let whole = bound.is_unspecified() && serves(Family::of(network.addr()));
         if whole || network.contains(&bound) {
-            let name = host.interface(interface).map(|interface| plain(&interface.name));
+            let name = host.interface(interface).map(|interface| interface.name.clone());
             let network = if whole { network } else { bound.into() };
-            all.push(Reached { network, interface: name.unwrap_or_else(|| "lo".to_owned()) });
+            all.push(Reached { network, interface: name.unwrap_or_else(|| IfName::from("lo")) });
         }
     }
     let outside = |one: &Reached| AddrClass::of(one.network.addr()) != AddrClass::Loopback;
@@ -86,10 +86,9 @@ pub fn outside_interfaces(
     host: &Snapshot,
     interfaces: &[String],
 ) -> Option<String> {
-    let named = |name: &str| interfaces.iter().any(|wanted| wanted == name);
+    let named = |name: &IfName| is_named(host, name, interfaces);
     if let Some(device) = &socket.view.device {
-        let device = plain(device);
-        return (!named(&device)).then(|| format!("it is bound to the device {device}"));
+        return (!named(device)).then(|| format!("it is bound to the device {}", plain(device)));
     }
     let reached = reached(socket, host);
     if reached.is_empty() {
@@ -99,11 +98,18 @@ pub fn outside_interfaces(
     Some(format!("it is reached at {}", shown(outside)))
 }
 
+/// Whether the name of an interface, or one of its alternative names, is in `wanted`.
+#[must_use]
+pub fn is_named(host: &Snapshot, name: &IfName, wanted: &[String]) -> bool {
+    let others = host.interface_named(name).map_or(&[][..], |interface| &interface.altnames);
+    std::iter::once(name).chain(others).any(|name| wanted.contains(&plain(name)))
+}
+
 fn shown(one: &Reached) -> String {
     let network = one.network;
     let single = network.prefix_len() == network.max_prefix_len();
     let place = if single { network.addr().to_string() } else { network.to_string() };
-    format!("{place} on {}", one.interface)
+    format!("{place} on {}", plain(&one.interface))
 }
 
 #[cfg(test)]
@@ -122,6 +128,8 @@ mod tests {
             ("tcp [::]:22 dual", &["eth0"], Some("it is reached at 192.168.9.1 on eth1")),
             ("tcp 0.0.0.0:22 device 2", &["eth0"], None),
             ("tcp 0.0.0.0:22 device 3", &["eth0"], Some("it is bound to the device eth1")),
+            ("tcp 0.0.0.0:22 device 3", &["enp9s0"], None),
+            ("tcp 192.168.9.1:22", &["enp9s0"], None),
             ("tcp 127.0.0.1:22", &["lo"], None),
             ("tcp 127.0.0.1:22", &["eth0"], Some("it is reached at 127.0.0.1 on lo")),
             ("tcp 10.9.9.9:22", &["eth0"], Some("10.9.9.9 is on no interface")),

@@ -132,12 +132,17 @@ impl Judge<'_> {
             if outcome.verdict == Verdict::Pass {
                 return outcome;
             }
-            // A failure under a rule for this process says more than a different process on the port.
-            let rank = |outcome: &Outcome| match (outcome.verdict, outcome.code) {
-                (Verdict::Undecided, _) => 3,
-                (_, Code::TOO_WIDE | Code::WRONG_FAMILIES) => 2,
-                (_, Code::WRONG_PROCESS) => 1,
-                _ => 0,
+            // A failure under a rule for this process says more than a different process on the port, and one under a rule for this
+            // port more than one under a rule for any.
+            let rank = |outcome: &Outcome| {
+                let rule = outcome.rule.and_then(|rule| self.policy.allow.get(rule));
+                let by_port = rule.is_some_and(|rule| !rule.matches.ports.is_empty());
+                match (outcome.verdict, outcome.code) {
+                    (Verdict::Undecided, _) => (3, by_port),
+                    (_, Code::TOO_WIDE | Code::WRONG_FAMILIES) => (2, by_port),
+                    (_, Code::WRONG_PROCESS) => (1, by_port),
+                    _ => (0, by_port),
+                }
             };
             if worst.as_ref().is_none_or(|worst| rank(&outcome) > rank(worst)) {
                 worst = Some(outcome);
@@ -151,7 +156,7 @@ impl Judge<'_> {
         let outcome = |verdict, code, because: String, help, key| {
             Some(Outcome { verdict, code, because, help, rule: Some(position), key })
         };
-        match selected(&rule.matches, subject.socket) {
+        match selected(&rule.matches, subject) {
             Selected::Yes => {}
             Selected::No => return None,
             Selected::Elsewhere(because, key) => {
@@ -275,7 +280,9 @@ impl Judge<'_> {
     fn presence(&self, rule: &Allow, report: &mut Audit) {
         let name = format!("allow {}", rule.id);
         if rule.require == Require::No {
-            let selects = |socket: &ListeningSocket| !matches!(selected(&rule.matches, socket), Selected::No);
+            let selects = |socket: &ListeningSocket| {
+                !matches!(selected(&rule.matches, self.subject(report, socket)), Selected::No)
+            };
             let skipped = || report.skipped.iter().any(|one| selects(&one.socket));
             let publishes = |one: &super::Published| {
                 let (first, last) = one.ports.unwrap_or((0, u16::MAX));
@@ -321,7 +328,8 @@ impl Judge<'_> {
         for socket in &report.sockets {
             let reachable = socket.view.exposure.widest() > Exposure::None;
             let certain = report.exposure_known(socket) || rule.require == Require::Present;
-            match (selected(&rule.matches, socket), holder::process(&rule.matches, socket)) {
+            let subject = self.subject(report, socket);
+            match (selected(&rule.matches, subject), holder::process(&rule.matches, socket)) {
                 (Selected::No | Selected::Elsewhere(..), _) | (_, Process::No(_)) => {}
                 (Selected::Yes, Process::Yes) if !certain => unknown = true,
                 (Selected::Yes, Process::Yes)
@@ -334,8 +342,8 @@ impl Judge<'_> {
             }
         }
         let id = &rule.id;
-        let skipped =
-            report.skipped.iter().find(|one| matches!(selected(&rule.matches, &one.socket), Selected::Yes));
+        let fits = |socket| matches!(selected(&rule.matches, self.subject(report, socket)), Selected::Yes);
+        let skipped = report.skipped.iter().find(|one| fits(&one.socket));
         match (unreachable, skipped) {
             _ if unknown => (
                 Verdict::Undecided,
@@ -374,7 +382,7 @@ impl Judge<'_> {
             let applies = match finding.socket.and_then(|place| report.sockets.get(place)) {
                 Some(socket) => {
                     let subject = self.subject(report, socket);
-                    matches!(selected(&waiver.matches, socket), Selected::Yes)
+                    matches!(selected(&waiver.matches, subject), Selected::Yes)
                         && matches!(holder::process(&waiver.matches, socket), Process::Yes)
                         && matches!(outside(&waiver.matches, subject), Ok(None))
                 }
@@ -432,7 +440,8 @@ impl Judge<'_> {
 }
 
 /// Whether protocol, port, address and device of a socket match a rule.
-fn selected(matches: &Match, socket: &ListeningSocket) -> Selected {
+fn selected(matches: &Match, subject: Subject<'_>) -> Selected {
+    let socket = subject.socket;
     let view = &socket.view;
     if matches.protocol.is_some_and(|protocol| protocol != view.protocol)
         || !matches.ports.is_empty() && !matches.has_port(view.port)
@@ -452,6 +461,13 @@ fn selected(matches: &Match, socket: &ListeningSocket) -> Selected {
         }
         None => Selected::Elsewhere("it is bound to no device".to_owned(), "device"),
         Some(device) if matches.devices.contains(&plain(device)) => Selected::Yes,
+        Some(device) if subject.host.is_some_and(|host| extent::is_named(host, device, &matches.devices)) => {
+            Selected::Yes
+        }
+        Some(_) if subject.host.is_none() => Selected::Unknown(
+            "the alternative names of the device that it is bound to could not be read".to_owned(),
+            "device",
+        ),
         Some(device) => Selected::Elsewhere(format!("it is bound to the device {}", plain(device)), "device"),
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn host() -> Snapshot {
         interfaces: vec![
             interface(1, "lo", &[("127.0.0.1", 8), ("::1", 128)]),
             interface(2, "eth0", &[("10.0.0.5", 24), ("2001:db8::5", 64), ("fe80::5", 64)]),
-            interface(3, "eth1", &[("192.168.9.1", 24)]),
+            Interface { altnames: vec!["enp9s0".into()], ..interface(3, "eth1", &[("192.168.9.1", 24)]) },
         ],
         ..Snapshot::default()
     }

@@ -234,6 +234,19 @@ fn families_are_asked_of_all_sockets_in_any_order_of_rules() {
 }
 
 #[test]
+fn the_rule_for_the_port_explains_a_refusal() {
+    let any = "[[allow]]\nid = \"any\"\nnetwork = \"127.0.0.0/8\"\nexposure = \"loopback\"\n";
+    let mine = web("exposure = \"loopback\"");
+    let expected = (vec![Verdict::Fail], Code::TOO_WIDE);
+    for rules in [format!("{any}{mine}"), format!("{mine}{any}")] {
+        let report = judged(&rules, vec![socket("tcp 0.0.0.0:80")]);
+        let (verdicts, findings) = said(&report);
+        assert_eq!((verdicts, findings[0].0), expected, "{rules}");
+        assert!(report.checks[0].because.contains("the rule \"web\""), "{}", report.checks[0].because);
+    }
+}
+
+#[test]
 fn rules_name_addresses_networks_interfaces_and_devices() {
     let rule = |keys: &str| web(&format!("exposure = \"private\"\n{keys}"));
     let pass = (vec![Verdict::Pass], vec![]);
@@ -252,6 +265,8 @@ fn rules_name_addresses_networks_interfaces_and_devices() {
         ("device = \"eth0\"", "tcp 0.0.0.0:80 device 2", "tcp 0.0.0.0:80", Code::NOT_ALLOWED),
         ("device = \"eth0\"", "tcp 10.0.0.5:80 device 2", "tcp 10.0.0.5:80 device 3", Code::NOT_ALLOWED),
         ("interface = \"eth0\"", "tcp 0.0.0.0:80 device 2", "tcp 0.0.0.0:80 device 3", Code::TOO_WIDE),
+        ("device = \"enp9s0\"", "tcp 0.0.0.0:80 device 3", "tcp 0.0.0.0:80 device 2", Code::NOT_ALLOWED),
+        ("interface = \"enp9s0\"", "tcp 192.168.9.1:80", "tcp 10.0.0.5:80", Code::TOO_WIDE),
     ] {
         assert_eq!(one(&rule(keys), inside), pass, "{keys} {inside}");
         let (verdicts, findings) = one(&rule(keys), outside);

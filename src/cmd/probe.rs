@@ -239,7 +239,7 @@ fn probe(
         &profile.expectations,
         &sockets,
         &cells,
-        Evidence { observed_only: true, without_client: &[] },
+        Evidence { observed_only: true, without_client: &[], interfaces: &subject.snapshot.interfaces },
         &mut |expectation, wanted| spread(expectation, wanted, &opened.bound, args, limits),
     );
     let mut notes = assembly::notes_of(&expansion, subject.snapshot.packet_filters.as_ref());

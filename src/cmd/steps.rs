@@ -45,7 +45,7 @@ impl Question {
             return Err(Failure::usage(vec![problem.help("such as --steps link:eth0 192.0.2.10 22")]));
         };
         let shown = crate::escape::escape;
-        let source = source(from);
+        let mut source = source(from);
         if source.is_none() {
             let message = format!("{} is not a source", shown(from));
             wrong(
@@ -53,8 +53,14 @@ impl Question {
                 "sources are host, link:eth0, \"link:eth0 beyond\" and \"link:eth0 from 10.0.0.0/8\"",
             );
         }
-        let link = match &source {
-            Some(Source::Link(name) | Source::Beyond(name) | Source::From(name, _)) => Some(name.clone()),
+        let link = match &mut source {
+            Some(Source::Link(name) | Source::Beyond(name) | Source::From(name, _)) => {
+                // Results have the name of an interface, not an alternative one.
+                if let Some(interface) = snapshot.interface_named(name) {
+                    name.clone_from(&interface.name);
+                }
+                Some(name.clone())
+            }
             _ => None,
         };
         if let Some(name) = link.as_ref().filter(|name| snapshot.interface_named(name).is_none()) {

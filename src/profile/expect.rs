@@ -9,7 +9,7 @@ use super::bind::glob;
 use super::keys::{self, Keys, Kind, optional, required};
 use super::value::{Problems, nearest, number, one_or_many, tables, text, texts};
 use crate::code::Code;
-use crate::model::{Errno, Family, Outcome};
+use crate::model::{Errno, Family, IfName, Interface, Outcome};
 
 /// The expected properties of the listeners that it names.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +46,43 @@ impl Expectation {
     pub fn names(&self, listener: &str) -> bool {
         self.listeners.iter().any(|pattern| glob(pattern.as_bytes(), listener.as_bytes()))
     }
+
+    /// The same expectation with the names of interfaces in place of their alternative names, which results do not have.
+    #[must_use]
+    pub fn with_names_of(&self, interfaces: &[Interface]) -> Expectation {
+        let sources = |all: &[ExpectedSource]| {
+            let mut out = Vec::new();
+            for source in all {
+                match source {
+                    ExpectedSource::Link(pattern) => {
+                        out.extend(named(pattern, interfaces).into_iter().map(ExpectedSource::Link));
+                    }
+                    other => out.push(other.clone()),
+                }
+            }
+            out
+        };
+        Expectation {
+            reachable_from: sources(&self.reachable_from),
+            not_reachable_from: sources(&self.not_reachable_from),
+            only_from: sources(&self.only_from),
+            arrives_on: self.arrives_on.iter().flat_map(|pattern| named(pattern, interfaces)).collect(),
+            ..self.clone()
+        }
+    }
+}
+
+/// A pattern for names of interfaces, and the names of those that only their alternative names match. The pattern is left out where
+/// it matches no other name.
+fn named(pattern: &str, interfaces: &[Interface]) -> Vec<String> {
+    let fits = |name: &IfName| glob(pattern.as_bytes(), name.as_bytes());
+    let (by_name, others): (Vec<_>, Vec<_>) = interfaces.iter().partition(|one| fits(&one.name));
+    let others = others.into_iter().filter(|one| one.altnames.iter().any(fits));
+    let mut all: Vec<String> = others.map(|one| one.name.to_string()).collect();
+    if !by_name.is_empty() || all.is_empty() {
+        all.insert(0, pattern.to_owned());
+    }
+    all
 }
 
 /// Source of a connection.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 mod against;
 
 use super::matrix::{CellReport, SocketReport};
-use crate::model::{Family, IfName, Outcome, Protocol, Source, Verdict};
+use crate::model::{Family, IfName, Interface, Outcome, Protocol, Source, Verdict};
 use crate::plan::predict::BindOutcome;
 use crate::profile::bind;
 use crate::profile::expect::{BindResult, Expectation, ExpectedSource, Spread};
@@ -86,6 +86,8 @@ pub struct Evidence<'a> {
     pub observed_only: bool,
     /// Sources from which no client connects, each with the reason.
     pub without_client: &'a [(Source, String)],
+    /// The interfaces of the host, for their alternative names.
+    pub interfaces: &'a [Interface],
 }
 
 /// Evaluates every rule, as [`judge_with`] does if no connections can be made for a `spread`.
@@ -122,6 +124,7 @@ pub fn judge_with(
     }
     let mut reports = Vec::new();
     for expectation in expectations {
+        let expectation = &expectation.with_names_of(evidence.interfaces);
         let (numbers, matched): (Vec<usize>, Vec<&SocketReport>) = sockets
             .iter()
             .enumerate()

@@ -79,7 +79,8 @@ pub fn assemble_asked(
     let cells = matrix::cells(&plan, &host.snapshot, &[]);
     let mut sockets = sockets_of(&plan, &host.snapshot);
     sockets.extend(missing_of(expansion, &host.snapshot));
-    let expectations = expectations::judge(&profile.expectations, &sockets, &cells, Evidence::default());
+    let evidence = Evidence { interfaces: &host.snapshot.interfaces, ..Evidence::default() };
+    let expectations = expectations::judge(&profile.expectations, &sockets, &cells, evidence);
     finish(
         Schema::Plan,
         profile,

@@ -34,6 +34,7 @@ pub fn interfaces_are_found_by_every_name() {
         assert_eq!(socket["socket"]["scope_id"].is_null(), !zone, "{bind}: {socket:#}");
         assert_eq!(probe["summary"]["disagree"], 0, "{bind}: {probe:#}");
     }
+    expectations_and_steps_know_alternative_names(&ns);
     for bind in ["eth0:1:8080", "0.0.0.0:8080,device=eth0:1"] {
         let (stdout, stderr) = text(&run(&ns, &["plan", "-b", bind]));
         let said = format!("{stdout}{stderr}");
@@ -47,4 +48,31 @@ pub fn interfaces_are_found_by_every_name() {
     ns.ip("link set eth0 master br0");
     let (stdout, _) = text(&run(&ns, &["plan", "-b", "0.0.0.0:8080,device=eth0"]));
     assert!(stdout.contains("device = \"br0\""), "{stdout}");
+}
+
+/// Results have the name of an interface; profiles and command lines may have another one.
+fn expectations_and_steps_know_alternative_names(ns: &Netns) {
+    let profile = |from: &str, not: &str| {
+        format!(
+            "schema = 1\nname = \"p\"\n[[listener]]\nname = \"web\"\nbind = \"192.0.2.1\"\nport = 8080\n\
+             [[expect]]\nlistener = \"web\"\n{from} = [\"{not}\"]\n"
+        )
+    };
+    for (rule, source, exit) in [
+        ("reachable_from", "link:lan", 0),
+        ("reachable_from", "link:la*", 0),
+        ("not_reachable_from", "link:lan", 1),
+        ("reachable_from", "link:wan", 3),
+    ] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), profile(rule, source)).unwrap();
+        let output = run(ns, &["plan", file.path().to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(exit), "{rule} {source}: {:?}", text(&output));
+    }
+    let steps = |from: &str| {
+        let output = run(ns, &["plan", "-b", "192.0.2.1:8080", "--steps", from, "192.0.2.1", "8080"]);
+        (output.status.code(), text(&output).0)
+    };
+    assert_eq!(steps("link:lan"), steps("link:eth0"));
+    assert!(steps("link:lan").1.contains("accepted"), "{:?}", steps("link:lan"));
 }

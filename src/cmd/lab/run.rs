@@ -245,7 +245,7 @@ pub(super) fn report(
     sockets.extend(assembly::missing_of(&opened.expansion, snapshot));
     let judged = unseen_as_unknown(&cells, &sockets);
     let without_client = chosen.original.as_ref().map_or(&[][..], |(_, twin)| &twin.without_client);
-    let evidence = Evidence { observed_only: false, without_client };
+    let evidence = Evidence { observed_only: false, without_client, interfaces: &snapshot.interfaces };
     let expectations = expectations::judge(&chosen.profile.expectations, &sockets, &judged, evidence);
     let mut notes = assembly::notes_of(&opened.expansion, None);
     if let Some(rules) = lab.rules() {

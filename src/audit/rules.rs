@@ -312,11 +312,11 @@ impl About<'_> {
                     Code::STALE_ADDRESS,
                     Severity::Warning,
                     format!(
-                        "{} is no longer an address of this host: no client can reach the socket",
+                        "{} is not an address of this host: no client can reach the socket",
                         view.address.to_canonical()
                     ),
                 )
-                .help("give the address back to an interface, or restart the program with one that is here"),
+                .help("add the address to an interface, or restart the program with one that is here; the standby of a floating address waits for it"),
             );
         }
     }

@@ -144,6 +144,22 @@ fn other_host(facts: &Facts) -> Option<Diagnosis> {
             format!("use {}", facts.with_port(&format!("{}%{interface}", tried.address))),
         ),
         Place::Elsewhere => {
+            let bound = |socket: &&ListeningSocket| {
+                socket.view.address.to_canonical() == tried.address.to_canonical()
+            };
+            if let Some(socket) = facts.serving().map(|(_, socket)| socket).find(bound) {
+                return error(
+                    Code::STALE_ADDRESS,
+                    "BS1022",
+                    format!(
+                        "{address} is not an address of this host. {} is bound to it here, but no client can reach it.",
+                        program(socket)
+                    ),
+                    format!(
+                        "add {address} to an interface of this host; the standby of a floating address waits for it"
+                    ),
+                );
+            }
             let off = match ipv6_off(facts, tried) {
                 Some(interface) => format!(
                     " IPv6 is disabled on {interface} (net.ipv6.conf.{interface}.disable_ipv6 is 1), which removes the IPv6 addresses of {interface}."

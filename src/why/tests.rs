@@ -91,6 +91,9 @@ fn each_cause_is_found_from_its_facts() {
     let mut other = facts("192.0.2.9", vec![tried("192.0.2.9", None)], Vec::new());
     other.addresses[0].place = Place::Elsewhere;
     cases.push((Code::WHY_OTHER_HOST, other));
+    let mut standby = facts("192.0.2.9", vec![tried("192.0.2.9", None)], node("192.0.2.9"));
+    standby.addresses[0].place = Place::Elsewhere;
+    cases.push((Code::STALE_ADDRESS, standby));
     let mut device = facts("192.0.2.1", vec![tried("192.0.2.1", None)], node("0.0.0.0"));
     device.sockets[0].view.device = Some(IfName::from("eth0"));
     cases.push((Code::OTHER_DEVICE, device));

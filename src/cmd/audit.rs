@@ -52,7 +52,9 @@ pub struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Fail when there is a finding of this severity or worse [default: the policy's fail_on, else error]
+    /// Fail on a finding of this severity or worse
+    ///
+    /// The default is the policy's fail_on, else error.
     #[arg(long, value_enum, value_name = "SEVERITY", help_heading = "Checks")]
     fail_on: Option<FailOn>,
     /// List raw, packet, vsock, SCTP, DCCP and UDP-Lite sockets and programs attached to cgroups, which are only counted otherwise
@@ -64,7 +66,9 @@ pub struct Args {
     /// Read SO_REUSEADDR and SO_REUSEPORT from the sockets themselves (needs the right to trace their processes)
     #[arg(long)]
     socket_options: bool,
-    /// Write a policy that allows what is there now, and judge nothing; - writes to standard output
+    /// Write a policy that allows what is there now, and judge nothing
+    ///
+    /// The file - is standard output.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "watch", "baseline", "output", "format", "json"])]
     write_policy: Option<PathBuf>,
     /// Do not look for the processes that hold the sockets: many times faster where there are thousands of either
@@ -73,15 +77,17 @@ pub struct Args {
     /// Show and count only what this earlier JSON report has not
     #[arg(long, value_name = "FILE", conflicts_with = "watch", help_heading = "Checks")]
     baseline: Option<PathBuf>,
-    /// After the first report write changes only, looking anew every so often and whenever the network changes
+    /// After the first report write changes only
+    ///
+    /// Reads the sockets again after each interval and whenever the network changes.
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", require_equals = true,
           value_parser = time, conflicts_with = "output")]
     watch: Option<Duration>,
-    /// With --watch: a live view of the sockets, their findings and the changes; q ends it
+    /// With --watch: a live view; q ends it
     #[arg(long, requires = "watch", conflicts_with_all = ["format", "json"])]
     tui: bool,
     /// End --watch after this time, such as 30s or 5m
-    #[arg(long = "for", value_name = "TIME", requires = "watch", value_parser = time, help_heading = "Limits")]
+    #[arg(long = "for", value_name = "TIME", requires = "watch", value_parser = time, help_heading = "Selection")]
     duration: Option<Duration>,
     /// Bind sockets like those that are found in a copy of this host's network, connect to them from the copy itself, every
     /// wire and beyond the default route, and find where that differs (see `explain twin`)
@@ -115,10 +121,12 @@ struct SelectionArgs {
     /// Only sockets that serve IPv6
     #[arg(short = '6', long)]
     ipv6: bool,
-    /// Only sockets of this process: its name, the file that it runs, its unit, or a pattern
+    /// Only sockets of this process: name, file, unit, or a pattern
+    ///
+    /// The file is the one that the process runs; the unit is that of systemd.
     #[arg(long, value_name = "NAME")]
     process: Vec<String>,
-    /// Only sockets with this exposure or wider
+    /// Only this exposure or wider
     #[arg(long, value_enum, value_name = "CLASS")]
     exposure: Option<ExposureName>,
 }

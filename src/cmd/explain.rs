@@ -45,7 +45,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     } else if args.names.is_empty() {
         topics()
     } else {
-        pages(&args.names)?
+        let page = pages(&args.names)?;
+        match context.columns().filter(|_| args.output.is_none()) {
+            Some(columns) => markdown::reflowed(&page, columns),
+            None => page,
+        }
     };
     let color = context.color && args.output.is_none();
     context.show(&markdown::styled(&text, color), args.output.as_deref())?;

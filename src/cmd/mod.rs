@@ -4,6 +4,7 @@ mod context;
 mod exit;
 mod format_args;
 mod guesses;
+mod help;
 mod import;
 mod input;
 mod lazy_args;
@@ -75,8 +76,8 @@ struct Global {
     /// Print less on standard error
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Print more on standard error; repeat for more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    /// Show details; repeat for more
+    #[arg(short, long, global = true, help_heading = "Output", action = clap::ArgAction::Count)]
     verbose: u8,
     /// As root, also read files that other users can change
     #[arg(long, global = true)]
@@ -88,29 +89,29 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show interfaces and addresses with their states, and what each bind form would cover
+    /// Show interfaces, addresses and their states, and what a bind covers
     Interfaces(Deferred<interfaces::Args>),
-    /// Bind, accept, and report every arrival with its ingress interface
+    /// Bind, accept, and report the ingress interface of every arrival
     Listen(Deferred<listen::Args>),
-    /// Show what answers at an address of this host, such as localhost:3000, and why not
+    /// Show what answers at an address of this host, and why not
     Why(Deferred<why::Args>),
-    /// Three claims about 0.0.0.0, 127.0.0.1 and an interface's address, tried in a lab without root
+    /// Three claims about bind, tried in a lab without root
     Tutorial(Deferred<tutorial::Args>),
-    /// Show what already listens here, who can reach it, and whether a policy allows it
+    /// Show what listens here, who can reach it, and what a policy says
     Audit(Deferred<audit::Args>),
-    /// Show established connections of this host's servers, with their ingress interface if permitted
+    /// Show established connections with their ingress interface
     Connections(Deferred<connections::Args>),
     /// Predict binds, conflicts and reachability; open no socket
     Plan(Deferred<plan::Args>),
-    /// Bind, connect from this host to every address and port, and compare predicted with observed
+    /// Bind, connect from this host, and compare with the prediction
     Probe(Deferred<probe::Args>),
-    /// Build a temporary network of namespaces and test listeners from other hosts; no root needed
+    /// Test listeners from the hosts of a temporary network; no root
     Lab(Deferred<lab::Args>),
     /// Compare two reports, or two profiles planned here
     Diff(Deferred<diff::Args>),
     /// Make one page, without scripts, from saved documents
     Report(Deferred<report::Args>),
-    /// Show what this user can and cannot see of this host, and which setting would change it
+    /// Show what this user can and cannot see here, and what changes it
     Doctor(Deferred<doctor::Args>),
     /// Check profiles, policies and lab files; bind nothing
     Check(Deferred<check::Args>),
@@ -118,7 +119,7 @@ enum Command {
     Init(Deferred<init::Args>),
     /// Print the JSON Schema of profiles, policies or lab files
     Schema(Deferred<schema::Args>),
-    /// Explain a code or a topic: its meaning, how to see it with ss and ip, and how to fix it
+    /// Explain a code or topic, how to see it, and how to fix it
     Explain(Deferred<explain::Args>),
     /// Print a completion script for a shell
     Completions(Deferred<completions::Args>),
@@ -139,7 +140,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         if let Some(exit) = completions::answer(&arguments) {
             return exit;
         }
-        let mut cli = match Cli::try_parse_from(&arguments) {
+        let mut cli = match help::parse(&arguments) {
             Ok(cli) => cli,
             Err(error) => return exit::report_usage(&error, &arguments),
         };

@@ -114,7 +114,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     let report = of_profile(&profile, subject, &args.host)?;
     context.emit(
-        written(&report, args.format.get(), context, args.output.is_some()).as_bytes(),
+        written(&report, args.shown_targets().as_deref(), args.format.get(), context, args.output.is_some())
+            .as_bytes(),
         args.output.as_deref(),
     )?;
     let all = if args.require_all { all_bind(&report, context) } else { Exit::Success };
@@ -188,12 +189,29 @@ pub(super) fn of_profile(profile: &Profile, host: TargetHost, limits: &HostArgs)
     Ok(report)
 }
 
+impl Args {
+    /// The targets, as other commands take them. They do not take configuration of other programs.
+    fn shown_targets(&self) -> Option<String> {
+        self.from.is_empty().then(|| self.source.shown())
+    }
+}
+
 /// A report in a format.
-pub(super) fn written(report: &Report, format: Format, context: &Context, to_file: bool) -> String {
+pub(super) fn written(
+    report: &Report,
+    targets: Option<&str>,
+    format: Format,
+    context: &Context,
+    to_file: bool,
+) -> String {
     match format {
-        Format::Human => {
-            render::plan::human(report, context.color && !to_file, context.width, context.verbose > 0)
-        }
+        Format::Human => render::plan::human(
+            report,
+            targets,
+            context.color && !to_file,
+            context.width,
+            context.verbose > 0,
+        ),
         Format::Json => serde_json::to_string_pretty(report).unwrap_or_default() + "\n",
         Format::Csv => render::plan::csv(report),
         Format::Markdown => render::plan::markdown(report),

@@ -128,7 +128,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         return experiment(&design, args, context);
     }
     let Probed { report, unseen, bound } = probe(&profile, args, &[], true, context)?;
-    let text = plan::written(&report, args.format.get(), context, args.output.is_some());
+    let text =
+        plan::written(&report, Some(&args.source.shown()), args.format.get(), context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if bound == 0 && (args.ports.is_empty() || args.source.is_given()) {
         return Err(nothing_bound());

@@ -43,6 +43,14 @@ impl ProfileArgs {
         ProfileArgs { targets: targets.to_vec(), bind: Vec::new(), no_config: true, strict: false }
     }
 
+    /// The targets in one line, as a shell reads them.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let targets = self.targets.iter().map(|target| crate::escape::shell_bytes(target.as_encoded_bytes()));
+        let binds = self.bind.iter().map(|bind| format!("--bind {}", crate::escape::shell(bind)));
+        targets.chain(binds).collect::<Vec<_>>().join(" ")
+    }
+
     /// Arguments that name one profile.
     #[must_use]
     pub fn of(profile: &OsStr) -> ProfileArgs {

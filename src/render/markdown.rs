@@ -3,6 +3,62 @@
 use std::fmt::Write as _;
 
 use super::style::{BOLD as HEADING, DIM as CODE};
+use super::table::wrap_from;
+
+/// The paragraphs and list items of a page in lines of at most `width` columns. Headings, tables and blocks of code stay.
+#[must_use]
+pub fn reflowed(markdown: &str, width: usize) -> String {
+    let mut out = String::with_capacity(markdown.len());
+    let (mut mark, mut text) = ("", String::new());
+    let mut in_block = false;
+    for line in markdown.lines() {
+        let fence = line.trim_start().starts_with("```");
+        let fixed = in_block || fence || line.is_empty() || line.starts_with(['#', '|']);
+        let item = marker(line);
+        if fixed || !item.is_empty() {
+            paragraph(&mut out, mark, &mut text, width);
+            mark = item;
+        }
+        if fixed {
+            mark = "";
+            let _ = writeln!(out, "{line}");
+        } else {
+            let rest = line.strip_prefix(item).unwrap_or(line).trim();
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(rest);
+        }
+        in_block ^= fence;
+    }
+    paragraph(&mut out, mark, &mut text, width);
+    out
+}
+
+/// The mark of a list item at the start of a line: `- ` or `1. `.
+fn marker(line: &str) -> &str {
+    let digits = line.bytes().take_while(u8::is_ascii_digit).count();
+    match line.get(digits..) {
+        Some(rest) if digits > 0 && rest.starts_with(". ") => line.get(..digits + 2).unwrap_or_default(),
+        _ if line.starts_with("- ") => "- ",
+        _ => "",
+    }
+}
+
+/// Writes a paragraph. A code span is one word.
+fn paragraph(out: &mut String, mark: &str, text: &mut String, width: usize) {
+    const BLANK: &str = "\u{a0}";
+    if text.is_empty() {
+        return;
+    }
+    let spans = text.split('`').enumerate();
+    let whole =
+        spans.map(|(index, part)| if index % 2 == 1 { part.replace(' ', BLANK) } else { part.to_owned() });
+    let whole = whole.collect::<Vec<_>>().join("`");
+    let wrapped = wrap_from(mark, &whole, width, &" ".repeat(mark.len()));
+    let _ = writeln!(out, "{}", wrapped.replace(BLANK, " "));
+    text.clear();
+}
 
 /// The Markdown source, or with `color` a styled page: bold headings and dimmed code, both without their marks. Styling
 /// removes the fences. It adds or wraps no line.
@@ -80,6 +136,14 @@ pub fn cell(escaped: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paragraphs_and_items_fill_the_width() {
+        let page = "# A title that stays as long as it is\n\nOne two\nthree `a b c` four.\n\n- first item\n  goes on\n- second\n\n1. one\n\n```\n$ a command that stays as it is\n```\n| a | b |\n";
+        let wanted = "# A title that stays as long as it is\n\nOne two three\n`a b c` four.\n\n- first item\n  goes on\n- second\n\n1. one\n\n```\n$ a command that stays as it is\n```\n| a | b |\n";
+        assert_eq!(reflowed(page, 13), wanted);
+        assert_eq!(reflowed("One\ntwo\n", 80), "One two\n");
+    }
 
     const PAGE: &str = "# Title\n\nSome `code` and **more**, 2 * 3, a ` alone.\n\n```\n$ ss -ltn\n# note\n```\n## Part\n#7\n";
 

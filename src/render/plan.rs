@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::filter;
 use super::style::{Paint, Tone};
-use super::table::wrap as wrap_text;
+use super::table::{width as text_width, wrap as wrap_text};
 use crate::escape::{escape, printable};
 use crate::model::{Schema, Verdict};
 use crate::plan::predict::BindOutcome;
@@ -18,7 +18,7 @@ pub use formats::{csv, github, junit, markdown};
 /// The report as text for a person, at most `width` columns wide: the verdict, one matrix, what disagrees, expectations and notes.
 /// With `verbose`, then every result with its rule.
 #[must_use]
-pub fn human(report: &Report, color: bool, width: usize, verbose: bool) -> String {
+pub fn human(report: &Report, targets: Option<&str>, color: bool, width: usize, verbose: bool) -> String {
     let paint = Paint::new(color);
     let width = width.max(40);
     let mut out = String::new();
@@ -44,7 +44,7 @@ pub fn human(report: &Report, color: bool, width: usize, verbose: bool) -> Strin
         reach(&mut out, report, &paint, width);
         let _ = writeln!(out, "{}", wrap_text(&summary_line(report), width, "  "));
     } else {
-        let _ = writeln!(out, "{}", next_steps(report));
+        let _ = writeln!(out, "{}", next_steps(report, targets, width));
     }
     out
 }
@@ -183,16 +183,25 @@ fn disagreements(out: &mut String, report: &Report, paint: &Paint, width: usize)
     }
 }
 
-/// What to type next.
-fn next_steps(report: &Report) -> String {
-    let name = &report.profile;
-    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric());
-    let target = if plain { format!(" {name}") } else { " ...".to_owned() };
-    match report.schema {
-        Schema::Lab => "Details: -v".to_owned(),
-        _ if is_probe(report) => format!("Details: -v      From other hosts: bindscope lab run{target}"),
-        _ => format!("Details: -v      Try it: bindscope probe{target}"),
+/// What to type next, with the targets of this report.
+fn next_steps(report: &Report, targets: Option<&str>, width: usize) -> String {
+    const DETAILS: &str = "Details: -v";
+    let (label, command) = match (&report.schema, targets) {
+        (Schema::Lab, _) | (_, None) => return DETAILS.to_owned(),
+        _ if is_probe(report) => ("From other hosts:", "bindscope lab run"),
+        _ => ("Try it:", "bindscope probe"),
+    };
+    let next = match targets.unwrap_or_default() {
+        "" => format!("{label} {command}"),
+        targets => format!("{label} {command} {targets}"),
+    };
+    let (beside, below) = (format!("{DETAILS}      {next}"), format!("{DETAILS}\n{next}"));
+    if text_width(&beside) <= width {
+        beside
+    } else if text_width(&next) <= width {
+        below
+    } else {
+        format!("{DETAILS}\n{label} {command}, with the same targets")
     }
 }
 

@@ -129,7 +129,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     uncaptured.dedup();
     let mut report = report(&chosen, &lab, &opened, looked, events, (notes, uncaptured), missed);
     report.time = Some(now());
-    let text = plan::written(&report, args.format.get(), context, args.output.is_some());
+    let text = plan::written(&report, None, args.format.get(), context, args.output.is_some());
     context.emit(text.as_bytes(), args.output.as_deref())?;
     if opened.sockets.bound.is_empty() {
         let problem = Diagnostic::error(Code::NOTHING_BOUND, "no socket of the profile could be bound");

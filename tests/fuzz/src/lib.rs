@@ -114,7 +114,7 @@ fn assert_planned(profile: &Profile, host: &Snapshot) {
     };
     let report = Document::new(Schema::Plan, HostReport::new(host.host.clone(), missing, body));
     for (width, verbose) in [(1, true), (80, false), (80, true)] {
-        assert_plain(&render::plan::human(&report, false, width, verbose));
+        assert_plain(&render::plan::human(&report, Some("default"), false, width, verbose));
     }
     assert_plain(&render::plan::csv(&report).replace("\r\n", "\n"));
     assert_plain(&render::plan::markdown(&report));

@@ -234,6 +234,18 @@ fn every_built_in_profile_parses() {
     }
 }
 
+/// `packaging/check` compares the list with a package that it builds, which takes too long for every run.
+#[test]
+fn the_packages_list_every_built_in_profile() {
+    let contents = include_str!("../packaging/contents.txt");
+    for name in builtin::names() {
+        assert!(
+            contents.contains(&format!("/profiles/{name}.toml\n")),
+            "packaging/contents.txt lacks {name}.toml"
+        );
+    }
+}
+
 #[test]
 fn the_command_line_takes_one_reading_or_names_two() {
     for (text, expected) in [

@@ -396,6 +396,15 @@ fn today() -> jiff::civil::Date {
 fn write_policy(look: &Look, path: &Path, context: &Context) -> Result<Exit, Failure> {
     let name = look.report.host.id.as_deref().unwrap_or("host");
     let text = draft::policy(&look.report, name, &today().to_string());
+    if text.len() as u64 > profile_args::LONGEST {
+        let message = format!(
+            "the policy is not written: it has {} KiB, and `--policy` reads at most 1 MiB",
+            text.len() >> 10
+        );
+        let problem = Diagnostic::error(Code::OUTPUT_FAILED, message);
+        let help = "write a rule for each program or range of ports by hand: bindscope explain policy";
+        return Err(Failure::new(Exit::Output, problem.help(help)));
+    }
     if path.as_os_str() == "-" {
         context.emit(text.as_bytes(), None)?;
     } else {

@@ -1,13 +1,15 @@
 //! Limits that hold before the program acts, and documents of every kind that are made to use up time or memory.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::program::text;
+use crate::support::netns::Netns;
+use crate::support::program::{bindscope, text};
 use crate::support::tool;
 use crate::{run_in, shell};
 
@@ -411,4 +413,27 @@ fn a_comparison_costs_little_more_than_reading() {
     let ratio = comparing.as_secs_f64() / reading.as_secs_f64();
     eprintln!("{sockets} sockets: reading both {reading:?}, diff {comparing:?}: {ratio:.2} times");
     assert!(ratio <= if cfg!(debug_assertions) { 6.0 } else { 3.0 }, "{ratio}");
+}
+
+/// What `--write-policy` writes, `--policy` reads; a policy that is too long to be read is not written.
+#[test]
+fn a_policy_that_could_not_be_read_is_not_written() {
+    let place = tempfile::tempdir().unwrap();
+    let host = Netns::new();
+    let listeners = |ports: std::ops::Range<u16>| -> Vec<TcpListener> {
+        host.run(|| ports.map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap()).collect())
+    };
+    let path = place.path().join("policy.toml");
+    let write =
+        || host.run(|| bindscope(&["audit", "--write-policy", path.to_str().unwrap()]).output().unwrap());
+    let mut open = listeners(10_000..11_000);
+    assert_eq!(write().status.code(), Some(0));
+    let check = host.run(|| bindscope(&["audit", "--policy", path.to_str().unwrap()]).output().unwrap());
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check).1);
+    fs::remove_file(&path).unwrap();
+    open.extend(listeners(11_000..20_000));
+    let output = write();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(text(&output).1.contains("reads at most 1 MiB"), "{}", text(&output).1);
+    assert!(!path.exists());
 }

@@ -131,7 +131,7 @@ codes! {
     DEVICE_WINS = 3008: "a socket bound to the device wins over one that is not",
     ORDER_DECIDES = 3009: "the order of binds decides which socket receives the packet",
     GROUP_SHARES = 3010: "several sockets share the connections",
-    NOBODY_LISTENS = 3011: "no socket listens there",
+    NO_LISTENER = 3011: "no socket listens there",
     OTHER_DEVICE = 3012: "the socket is bound to another device",
     OTHER_FAMILY = 3013: "the socket does not accept this family",
     LOOPBACK_FROM_WIRE = 3014: "the kernel drops loopback addresses that arrive from a link",

@@ -114,7 +114,7 @@ fn a_file_beside_it_is_taken_over_but_none_elsewhere() {
 }
 
 #[test]
-fn root_reads_no_file_that_anybody_can_change() {
+fn root_reads_no_file_that_every_user_can_change() {
     use std::os::unix::fs::{PermissionsExt as _, chown};
     let dir = TempDir::new().unwrap();
     let name = file(&dir, "theirs.toml", GOOD);

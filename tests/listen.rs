@@ -207,7 +207,7 @@ fn output_that_cannot_be_written_is_exit_5() {
 }
 
 #[test]
-fn a_fifo_that_nobody_reads_is_an_error_instead_of_a_wait() {
+fn a_fifo_without_a_reader_is_an_error_instead_of_a_wait() {
     let directory = tempfile::tempdir().unwrap();
     let fifo = directory.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -254,7 +254,7 @@ fn a_reader_that_goes_away_ends_it_and_the_arrivals_without_a_line_are_told() {
 fn a_reader_that_does_not_read_costs_lines_but_no_connection() {
     let mut listening = Listening::start(&mut ndjson(&["--bind", "127.0.0.1:0"]));
     let to = address(&listening);
-    // The pipe takes 64 KiB; nobody reads it while far more is told.
+    // The pipe takes 64 KiB; it is not read while far more is written.
     let total = 2000;
     for _ in 0..total {
         let client = TcpStream::connect_timeout(&to, Duration::from_secs(20)).unwrap();
@@ -262,7 +262,7 @@ fn a_reader_that_does_not_read_costs_lines_but_no_connection() {
         let mut answer = String::new();
         (&client).write_all(b"x\n").unwrap();
         BufReader::new(client).read_line(&mut answer).unwrap();
-        assert!(answer.contains("bindscope"), "it answers although nobody reads: {answer}");
+        assert!(answer.contains("bindscope"), "it answers although its output is not read: {answer}");
     }
     let mut accepted = 0;
     while accepted < total {

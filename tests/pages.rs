@@ -22,7 +22,7 @@ fn commands() -> Vec<String> {
     names
 }
 
-/// Runs a tool on `input`; `None`, with the reason, when it is not installed and nobody insists.
+/// Runs a tool on `input`; `None`, with the reason, when it is not installed and it is not required.
 fn tool(program: &str, arguments: &[&str], input: &[u8]) -> Option<std::process::Output> {
     let child = Command::new(program)
         .args(arguments)

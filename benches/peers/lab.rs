@@ -97,7 +97,7 @@ pub fn all(bench: &mut Bench) {
     if !bench.wants(work) || !installed("ip") {
         return;
     }
-    // `ip netns` gives names to namespaces by mounts; these are to be seen by nobody else.
+    // `ip netns` gives names to namespaces by mounts; no other process sees them.
     let body = || {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;

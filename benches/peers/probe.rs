@@ -1,4 +1,4 @@
-//! Sweeps of ports and addresses of this host where nobody listens, beside nmap's, each on one processor.
+//! Sweeps of ports and addresses of this host where no socket listens, beside nmap's, each on one processor.
 
 use crate::enumerate::{OURS, side, words};
 use crate::netns::Netns;

@@ -132,7 +132,7 @@ impl Server {
         let clients: Vec<TcpStream> = self.ns.run(|| (0..QUEUED).map(|_| self.client()).collect());
         let (before, begun) = (cpu(self.child.id()), Instant::now());
         signal(&self.child, Signal::SIGCONT);
-        // Whoever came last is served last, give or take a batch. To wait for one only leaves the cores to the server.
+        // The last client is served last, give or take a batch. To wait for one only leaves the cores to the server.
         Server::read(clients.last().unwrap());
         let wall = begun.elapsed();
         clients.into_iter().for_each(|client| self.finish(client));

@@ -38,7 +38,7 @@ pub const HOST: &str = "host";
 /// The node beyond the default route.
 pub const BEYOND: &str = "beyond";
 /// The node that has the far ends of links without a client.
-const NO_CLIENT: &str = "nobody";
+const FAR_ENDS: &str = "far-ends";
 
 /// Settings of interfaces that affect results and are copied.
 const COPIED: &[&str] = &[
@@ -371,10 +371,10 @@ impl<'a> Builder<'a> {
         }
         for interface in &self.snapshot.interfaces {
             if self.role(interface.index) == Role::Wire && !self.far.contains_key(&interface.index) {
-                let node = match self.twin.plan.index(NO_CLIENT) {
+                let node = match self.twin.plan.index(FAR_ENDS) {
                     Some(node) => node,
                     None => {
-                        self.twin.plan.nodes.push(NO_CLIENT.to_owned());
+                        self.twin.plan.nodes.push(FAR_ENDS.to_owned());
                         self.twin.plan.nodes.len() - 1
                     }
                 };

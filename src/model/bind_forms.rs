@@ -16,7 +16,7 @@ pub enum Reach {
     /// This host itself.
     ThisHost,
     /// No client at present.
-    Nobody,
+    NoClient,
 }
 
 /// Coverage of one bind form. Texts are borrowed, because there can be one form for each of ten thousand addresses.

@@ -97,7 +97,7 @@ pub fn each_form<E>(
             exposure = exposer.explain_to(&facts, |_, sentence| because.push(sentence));
         }
         let reach = match exposure.widest() {
-            Exposure::None => Reach::Nobody,
+            Exposure::None => Reach::NoClient,
             Exposure::Loopback => Reach::ThisHost,
             _ if zone.is_some() => Reach::Link,
             // With route_localnet the link can reach loopback, over any interface that has the setting.
@@ -109,7 +109,7 @@ pub fn each_form<E>(
             family: Family::of(address),
             v6only,
             addresses: match (reach, wildcard, v6only) {
-                (Reach::Nobody, ..) => &[],
+                (Reach::NoClient, ..) => &[],
                 (_, false, _) => &itself,
                 (_, true, None) => all4,
                 (_, true, Some(true)) => all6,
@@ -182,7 +182,11 @@ mod tests {
         let mut binds = Vec::new();
         let each = each_form(&Snapshot { ipv6_available: true, ..Snapshot::default() }, true, |form| {
             binds.push(form.bind.to_owned());
-            if form.reach == Reach::Nobody && form.addresses.is_empty() { Ok(()) } else { Err(binds.clone()) }
+            if form.reach == Reach::NoClient && form.addresses.is_empty() {
+                Ok(())
+            } else {
+                Err(binds.clone())
+            }
         });
         assert_eq!(each, Ok(()));
         assert_eq!(binds, ["0.0.0.0", "127.0.0.1", "::", "::", "::1"]);

@@ -206,7 +206,7 @@ fn reach_text(form: &Coverage<'_>, room: usize) -> Cow<'static, str> {
     let through = match form.reach {
         Reach::AnyInterface => Cow::Borrowed("through any interface"),
         Reach::ThisHost => Cow::Borrowed("from this host only"),
-        Reach::Nobody => {
+        Reach::NoClient => {
             return ("nothing: ".to_owned() + form.because.last().map_or("no such address", String::as_str))
                 .into();
         }

@@ -276,7 +276,7 @@ pub fn diagnose(facts: &Facts) -> Vec<Diagnosis> {
         if let Some(mut diagnosis) = rule(facts)
             && found.iter().all(|earlier| earlier.code != diagnosis.code)
             // That nothing listens is the last resort: every other cause says so, too, except a packet filter.
-            && (diagnosis.code != Code::NOBODY_LISTENS
+            && (diagnosis.code != Code::NO_LISTENER
                 || found.iter().all(|earlier| rules::FILTER_CODES.contains(&earlier.code)))
         {
             if !found.is_empty() {

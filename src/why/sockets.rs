@@ -319,7 +319,7 @@ pub(super) fn nothing_listens(facts: &Facts) -> Option<Diagnosis> {
         None => "start the server, or look for its port with bindscope audit".to_owned(),
     };
     error(
-        Code::NOBODY_LISTENS,
+        Code::NO_LISTENER,
         "BS3011",
         format!("No socket of this host listens on {} port {}.", shown(facts.protocol), facts.port),
         help,

@@ -24,7 +24,7 @@ fn tried(address: &str, socket: Option<usize>) -> Tried {
         place: Place::Here,
         owner: None,
         predicted: Some(outcome),
-        because: Code::NOBODY_LISTENS,
+        because: Code::NO_LISTENER,
         rule: None,
         translated: None,
         socket,
@@ -86,7 +86,7 @@ fn each_cause_is_found_from_its_facts() {
         (Code::WHY_V6ONLY, facts("localhost", vec![tried("::1", Some(0)), local4()], node("::"))),
         (Code::WHY_LOOPBACK_ONLY, facts("192.0.2.1", vec![tried("192.0.2.1", None)], node("127.0.0.1"))),
         (Code::WHY_OTHER_ADDRESS, facts("127.0.0.1", vec![local4()], node("192.0.2.1"))),
-        (Code::NOBODY_LISTENS, facts("localhost", vec![local4()], Vec::new())),
+        (Code::NO_LISTENER, facts("localhost", vec![local4()], Vec::new())),
     ];
     let mut other = facts("192.0.2.9", vec![tried("192.0.2.9", None)], Vec::new());
     other.addresses[0].place = Place::Elsewhere;

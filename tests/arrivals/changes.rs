@@ -349,7 +349,7 @@ pub fn a_device_that_is_made_again_gets_new_sockets() {
             nix::sys::signal::kill(listening.pid(), nix::sys::signal::Signal::SIGCONT).unwrap();
             let begun = Instant::now();
             while !(connect(8081) && connect(8082) && connect(8083)) {
-                assert!(begun.elapsed() < Duration::from_secs(30), "nobody serves the new interface");
+                assert!(begun.elapsed() < Duration::from_secs(30), "the new interface is not served");
             }
             assert!(!connect(8084), "it stays on the old one");
         }

@@ -117,7 +117,7 @@ pub fn socat() {
     let udp = |to: &str| output(&peer, "socat", &["-t1", "-", to], "hello");
     // A reply is never longer than the request.
     let padded = format!("hello{}", " ".repeat(195));
-    assert_eq!(udp("UDP4:192.0.2.1:8081"), "", "nobody asked for an answer");
+    assert_eq!(udp("UDP4:192.0.2.1:8081"), "", "no answer was requested");
     assert_arrival(&listening.next_arrival(), "datagram", "eth0", "ipv4", false);
     let described = output(&peer, "socat", &["-t1", "-", "UDP4:192.0.2.1:8082"], &padded);
     assert!(described.contains("arrived on eth0 (reported by the kernel)"), "{described}");

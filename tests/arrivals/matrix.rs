@@ -298,7 +298,7 @@ fn every_combination(protocol: &'static str) {
         };
         let ((peer, peer_port), (local, port)) = (end(&event["peer"]), end(&event["local"]));
         let key = (peer, peer_port, local, port);
-        let expected = expected.get(&key).unwrap_or_else(|| panic!("nobody sent {event}"));
+        let expected = expected.get(&key).unwrap_or_else(|| panic!("no client sent {event}"));
         assert_eq!(&reported_as(event), expected, "{event}");
         assert_eq!(event["ingress"]["evidence"], "kernel", "{event}");
         let index = network.host.index(&expected.ingress);

@@ -1,4 +1,4 @@
-//! More than can be served: nobody is unaccepted, memory is bounded, and what was lost is told.
+//! More clients than can be served: every client is accepted, memory is bounded, and losses are reported.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -207,7 +207,7 @@ pub fn slow_clients_cost_little() {
     assert_eq!(server.end().last().unwrap()["accepted"], CLIENTS + 50);
 }
 
-/// Datagrams that come while nobody reads: the kernel keeps what the socket's buffer holds, and each of the rest is counted.
+/// Datagrams that come while the program does not read: the kernel keeps what the socket's buffer holds, and each of the rest is counted.
 pub fn a_flood_is_bounded_and_counted() {
     const SENT: u64 = 20_000;
     let server = Server::start(

@@ -64,7 +64,7 @@ pub fn storms_lose_no_count() {
                 let line = line.unwrap();
                 if line.starts_with("{\"event\":\"accepted\"") {
                     accepted += 1;
-                    // Far slower than they come, until nobody comes any more.
+                    // Far slower than clients connect, until no client is left.
                     while !over.load(Ordering::Relaxed) && accepted > connected.load(Ordering::Relaxed) / 16 {
                         std::thread::sleep(Duration::from_millis(2));
                     }

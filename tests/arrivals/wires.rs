@@ -22,7 +22,7 @@ const WAYS: [[usize; 3]; 4] = [[0, 0, 0], [0, 1, 1], [0, 0, 1], [1, 0, 0]];
 /// The host's ends of the wires.
 const WIRES: [&str; 2] = ["lan0", "wan0"];
 
-/// A host with two wires to a peer. The clients have addresses that are the peer's to forward for and nobody's own, so that no
+/// A host with two wires to a peer. The clients have addresses that are the peer's to forward for and that no host has, so that no
 /// kernel but the host's has a say in their connections.
 struct World {
     host: Netns,
@@ -44,7 +44,7 @@ fn world() -> World {
     }
     host.ip("route add 203.0.113.0/24 via 192.0.0.10");
     host.ip("route add 2001:db8:f::/64 via 2001:db8:0::10");
-    // The way to the host's first address over the second wire, which nobody takes but who binds to it.
+    // The way to the host's first address over the second wire, which only a client bound to it uses.
     peer.ip("route add 192.0.0.1/32 via 192.0.1.1 dev p1 metric 500");
     peer.ip("route add 192.0.0.1/32 dev p0");
     peer.ip("route add 2001:db8:0::1/128 via 2001:db8:1::1 dev p1 metric 2048");

@@ -83,7 +83,7 @@ pub fn without_sock_diag_proc_net_is_named() {
     assert!(human.contains("eth0? (address)") && human.contains("may not be traced"), "{human}");
 }
 
-pub fn without_interfaces_nobody_is_said_to_be_kept_out() {
+pub fn without_interfaces_no_client_is_reported_as_kept_out() {
     let (here, _there) = two_hosts();
     let _held = here.run(|| (TcpListener::bind("0.0.0.0:80").unwrap(), dual(81)));
     let output = denied(&here, Denied::Netlink, &["audit", "--format", "json"]);

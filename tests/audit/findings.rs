@@ -38,7 +38,7 @@ pub fn who_shares_a_port_and_what_is_wide_is_found() {
     });
     let _theirs = holder(b"theirs", host.run(|| v6only(80)).into());
     let _local = holder(b"local", host.run(|| TcpListener::bind("[::1]:81")).unwrap().into());
-    // One program in both families, and one of another user's port: nobody is shadowed.
+    // One program in both families, and one of another user's port: no socket is shadowed.
     let _both = host.run(|| (TcpListener::bind("0.0.0.0:83").unwrap(), v6only(83)));
     let replaced = holder(b"replaced", host.run(|| TcpListener::bind("127.0.0.1:84")).unwrap().into());
     std::fs::remove_file(replaced.path()).unwrap();
@@ -195,7 +195,7 @@ pub fn a_baseline_knows_what_it_cannot_compare() {
     assert!(new.contains(&80) && new.contains(&81), "{new:?}");
 }
 
-/// Names that processes, files and cgroups are given by whoever runs them.
+/// Names that processes, files and cgroups are chosen by the user who runs them.
 pub fn every_name_is_escaped_once() {
     let host = Netns::new();
     let odd = holder(b"x\x1b[2Jy (deleted)", host.run(|| TcpListener::bind("127.0.0.1:80")).unwrap().into());
@@ -275,7 +275,7 @@ pub fn what_is_sent_to_many_is_heard_as_the_exposure_says() {
     let (here, there) = two_hosts();
     let (far_index, index) = (there.index("far"), here.index("eth0"));
     let group = |text: &str| text.parse::<IpAddr>().unwrap();
-    // Whoever joins, the host hears.
+    // The host receives the group, whichever socket joins.
     let joiner = here.run(|| {
         let (v4, v6) = (UdpSocket::bind("0.0.0.0:0").unwrap(), UdpSocket::bind("[::]:0").unwrap());
         v4.join_multicast_v4(&"224.0.0.251".parse().unwrap(), &"192.0.2.1".parse().unwrap()).unwrap();
@@ -341,7 +341,7 @@ pub fn what_is_sent_to_many_is_heard_as_the_exposure_says() {
             "{address}: {codes:?}"
         );
     }
-    // TCP goes to one host: nobody connects.
+    // TCP goes to one host: no client connects.
     let _tcp = here.run(|| TcpListener::bind("192.0.2.255:80")).unwrap();
     let document = json_in(&here, &["audit", "--format", "json"]);
     assert!(codes(&document).contains(&("BS1032".to_owned(), 80)), "{document:#}");

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         trial("a_closed_pipe_changes_nothing", a_closed_pipe_changes_nothing),
         trial("a_list_that_changes_underneath", blind::a_list_that_changes_underneath_is_said_to),
         trial("without_sock_diag", blind::without_sock_diag_proc_net_is_named),
-        trial("without_interfaces", blind::without_interfaces_nobody_is_said_to_be_kept_out),
+        trial("without_interfaces", blind::without_interfaces_no_client_is_reported_as_kept_out),
         trial("hidden_processes", blind::hidden_processes_are_no_reason_to_hide_sockets),
         trial("the_doctor_names_each_switch", blind::the_doctor_names_each_switch),
         trial("what_is_ones_own_is_seen", blind::what_is_ones_own_is_seen),
@@ -254,7 +254,7 @@ fn an_ordinary_user_sees_the_same_sockets() {
     assert_eq!(nobody["complete"], false);
     let because = nobody["incomplete_because"].to_string();
     assert!(because.contains("owners of 3 of 3") && because.contains("pidfd_getfd"), "{because}");
-    assert_eq!(output.status.code(), Some(0), "without a policy nobody asked for owners");
+    assert_eq!(output.status.code(), Some(0), "without a policy no owner is requested");
 }
 
 /// A program that holds a socket under names that its maker chose.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::netns::Netns;
 use crate::support::program::{bindscope, finish, text};
 
-/// A host that answers nobody from one of its addresses, which no audit of addresses can know.
+/// A host that answers no client from one of its addresses, which an audit of addresses alone cannot know.
 fn host() -> (Netns, Netns) {
     let (ns, far) = (Netns::new(), Netns::new());
     for name in ["eth0", "eth1"] {

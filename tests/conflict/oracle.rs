@@ -1,4 +1,4 @@
-//! A host to bind on, and the comparison of what was foretold with what happened.
+//! A host to bind on, and the comparison of predicted with observed.
 
 use std::fmt::Write as _;
 use std::sync::RwLock;
@@ -97,7 +97,7 @@ impl Host {
 impl Session<'_> {
     /// Tells every difference between prediction and kernel for these sockets, opened in this order by these users.
     pub fn compare(&self, set: &[(SocketSpec, u32)], mode: Mode) -> Option<String> {
-        let predicted = self.foretell(set, mode);
+        let predicted = self.predict(set, mode);
         let observed = open(set, mode);
         let mut same = predicted == observed;
         // The way the program takes must come to the same.
@@ -143,7 +143,7 @@ impl Session<'_> {
         }
     }
 
-    /// Whether each bind alone, without listen, is foretold and observed to succeed.
+    /// Whether each bind alone, without listen, is predicted and observed to succeed.
     pub fn bind_only(&self, set: &[(SocketSpec, u32)]) -> (Vec<bool>, Vec<bool>) {
         let mut tables = Tables::of(self.snapshot);
         let predicted = set.iter().map(|(spec, uid)| self.bind(&mut tables, spec, *uid).is_ok()).collect();
@@ -164,7 +164,7 @@ impl Session<'_> {
         }
     }
 
-    pub fn foretell(&self, set: &[(SocketSpec, u32)], mode: Mode) -> Vec<OpenResult> {
+    pub fn predict(&self, set: &[(SocketSpec, u32)], mode: Mode) -> Vec<OpenResult> {
         let mut tables = Tables::of(self.snapshot);
         let mut ids = Vec::new();
         let mut fates = Vec::new();

@@ -1,4 +1,4 @@
-//! The tables that `doctor --kernel` replays: foretold, observed, and as their authors have them.
+//! The tables that `doctor --kernel` replays: predicted, observed, and as their authors state them.
 
 use bindscope::model::kernel_release::KnownDifference;
 use bindscope::model::{Protocol, SocketSpec};
@@ -52,7 +52,7 @@ pub fn replay_go() {
     let all = second_listen(PORT);
     host.run(|session| {
         for sequence in &all {
-            let fates = session.foretell(&set(sequence), Mode::ListenEach);
+            let fates = session.predict(&set(sequence), Mode::ListenEach);
             let fine: Vec<bool> = fates.iter().map(Option::is_none).collect();
             assert_eq!(fine, sequence.expected, "{}", sequence.name);
             crate::oracle::assert_none(&session.compare(&set(sequence), Mode::ListenEach), 1);

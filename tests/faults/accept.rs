@@ -40,7 +40,7 @@ fn end(listening: Listening) -> (Value, Option<i32>, String) {
 }
 
 /// Row 1: 200 clients, descriptors for some thirty. The rest waits in the kernel's queue, at no cost, until there is room.
-pub fn too_few_descriptors_lose_nobody() {
+pub fn too_few_descriptors_lose_no_client() {
     ["1", "2"].into_iter().for_each(too_few_descriptors);
 }
 
@@ -59,7 +59,7 @@ fn too_few_descriptors(threads: &str) {
     std::thread::sleep(Duration::from_millis(1500));
     let (used, elapsed) = (ticks(listening.pid()) - before, begun.elapsed());
     assert!(u128::from(used) * 10 * 10 <= elapsed.as_millis(), "{used} ticks of CPU time in {elapsed:?}");
-    // Those leave who were taken; others take their places, until nobody is left.
+    // Accepted clients leave; others take their places, until no client is left.
     let mut told = 1;
     while told < 200 {
         clients.drain(..clients.len().min(20));
@@ -74,7 +74,7 @@ fn too_few_descriptors(threads: &str) {
     assert_eq!(stderr.matches("accept EMFILE").count(), 1, "one warning in ten seconds: {stderr}");
 }
 
-/// Row 3: the end comes at its time, says that somebody was not counted, and the other listener is served all the while.
+/// Row 3: the end comes at its time, says that a client was not counted, and the other listener is served all the while.
 pub fn descriptors_that_never_come_are_undecided() {
     if !tool("strace") {
         return;
@@ -186,7 +186,7 @@ pub fn interrupted_calls_lose_nothing() {
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
 }
 
-/// Row 9: whoever the kernel had accepted when the signal came is counted, and the end is an orderly one.
+/// Row 9: every client that the kernel had accepted when the signal came is counted, and the end is an orderly one.
 pub fn a_signal_in_a_burst() {
     let ns = Netns::new();
     for (signal, threads) in [(Signal::SIGTERM, "1"), (Signal::SIGINT, "3"), (Signal::SIGTERM, "2")] {
@@ -205,7 +205,7 @@ pub fn a_signal_in_a_burst() {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         let connected = ns.run(|| {
             let mut clients = Vec::new();
-            // Until nobody listens any more.
+            // Until no socket listens any more.
             while let Ok(client) = TcpStream::connect_timeout(&([127, 0, 0, 1], 8081).into(), PATIENCE) {
                 clients.push(client);
                 if clients.len() == 500 {

@@ -100,7 +100,7 @@ pub fn no_client_is_lost_at_the_end() {
     assert_eq!(lost, 0);
 }
 
-/// `audit --watch` ends when its time is up, and at the first signal, though nobody reads what it writes.
+/// `audit --watch` ends when its time is up, and at the first signal, though its output is not read.
 pub fn a_reader_that_stands_still_holds_up_no_watch() {
     for (arguments, signal) in [
         (&["audit", "--watch=200ms", "--for", "1s", "--format", "ndjson"][..], None),

@@ -170,7 +170,7 @@ pub fn a_report_is_the_old_one_or_the_new_one() {
             assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "{fault}");
         }
     }
-    // What a killed program left there goes with the next report; what a living one writes, or somebody else's file, stays.
+    // What a killed program left there goes with the next report; what a living one writes, or another user's file, stays.
     let part = |name: String| directory.path().join(name);
     let own = std::process::id();
     let (left, living, other) = (

@@ -108,8 +108,8 @@ pub fn a_full_batch_hides_no_change_of_the_network() {
     }
 }
 
-/// The same at the end, where open connections are ready, too: whoever waits is taken before the listener is closed.
-pub fn a_full_batch_hides_nobody_who_waits_at_the_end() {
+/// The same at the end, where open connections are ready, too: waiting clients are accepted before the listener is closed.
+pub fn a_full_batch_hides_no_client_that_waits_at_the_end() {
     let holding =
         "bind = '127.0.0.1'\nport = 9000\nreply = 'echo'\nmax_connections = 1000\nidle_timeout = '5m'";
     for open in [254, 255, 256, 300] {

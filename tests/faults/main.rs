@@ -31,17 +31,17 @@ use support::netns::{harness, trial};
 
 fn main() -> ExitCode {
     harness(vec![
-        trial("too_few_descriptors_lose_nobody", accept::too_few_descriptors_lose_nobody),
+        trial("too_few_descriptors_lose_no_client", accept::too_few_descriptors_lose_no_client),
         trial("descriptors_that_never_come_are_undecided", accept::descriptors_that_never_come_are_undecided),
         trial("errors_of_the_system_are_waited_out", accept::errors_of_the_system_are_waited_out),
         trial("errors_of_one_connection_are_passed_over", accept::errors_of_one_connection_are_passed_over),
         trial("interrupted_calls_lose_nothing", accept::interrupted_calls_lose_nothing),
         trial("a_signal_in_a_burst_counts_all_that_were_accepted", accept::a_signal_in_a_burst),
         trial("a_full_batch_hides_no_change", gathering::a_full_batch_hides_no_change_of_the_network),
-        trial("a_full_batch_hides_nobody", gathering::a_full_batch_hides_nobody_who_waits_at_the_end),
+        trial("a_full_batch_hides_no_client", gathering::a_full_batch_hides_no_client_that_waits_at_the_end),
         trial("lines_are_not_held_back_at_the_end", gathering::lines_are_not_held_back_at_the_end),
         trial("peers_that_are_slow_for_a_minute_are_closed", peers::that_are_slow_for_a_minute),
-        trial("peers_that_never_read_hold_up_nobody", peers::that_never_read),
+        trial("peers_that_never_read_delay_no_other_peer", peers::that_never_read),
         trial("closed_streams_are_not_taken_by_sockets", streams::closed_streams_are_not_taken_by_sockets),
         trial("readers_that_go_away_are_no_failure", streams::readers_that_go_away_are_no_failure),
         trial("a_reader_that_leaves_listen", streams::a_reader_that_leaves_listen_is_told_what_it_missed),

@@ -102,7 +102,7 @@ pub fn an_interface_that_moves_away_is_gone() {
     assert_eq!(listening.end().1.code(), Some(0));
 }
 
-/// Row 36: the address goes; nobody reaches the socket, which stays open, and the program goes on.
+/// Row 36: the address is removed; no client reaches the socket, which stays open, and the program goes on.
 pub fn a_socket_without_its_address_stays_open_and_is_told() {
     let (host, peer, mut listening) =
         wired("[[listener]]\nname = 'one'\nbind = '192.0.2.1'\nport = 8081\nreply = 'none'\n");

@@ -81,7 +81,7 @@ pub fn that_are_slow_for_a_minute() {
             assert!(!clients.iter_mut().any(is_closed), "closed before its minute was over");
         }
         let byte = *bytes.next().unwrap();
-        // Whoever was just closed is told so.
+        // A client whose connection was just closed is told so.
         clients.retain_mut(|client| !is_closed(client) && client.write_all(&[byte]).is_ok());
     }
     let cost = most.saturating_sub(before);

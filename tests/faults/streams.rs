@@ -1,4 +1,4 @@
-//! Rows 51 to 54: standard streams that are closed, full, or read by nobody.
+//! Rows 51 to 54: standard streams that are closed, full, or not read.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
@@ -51,7 +51,7 @@ pub fn closed_streams_are_not_taken_by_sockets() {
     for arguments in COMMANDS {
         assert_eq!(wait(&mut behind(&shell, arguments).spawn().unwrap()).code(), Some(5), "{arguments:?}");
     }
-    // With standard error open it says so, and `listen` takes nobody whom it could not tell of.
+    // With standard error open it says so, and `listen` accepts no client that it could not report.
     let shell = ["bash", "-c", "exec \"$0\" \"$@\" >&-"];
     for arguments in
         [&["interfaces"][..], &["--version"], &["listen", "--bind", "127.0.0.1:8082", "--for", "20s"]]
@@ -63,7 +63,7 @@ pub fn closed_streams_are_not_taken_by_sockets() {
     }
 }
 
-/// A reader that goes away from `listen` wanted no more: it ends as it would have, and says how many arrivals nobody was told of.
+/// A reader that goes away from `listen` wanted no more: it ends as it would have, and says how many arrivals were not told of.
 pub fn a_reader_that_leaves_listen_is_told_what_it_missed() {
     let ns = Netns::new();
     for (clients, format) in [(5, "ndjson"), (5, "human"), (0, "ndjson")] {

@@ -35,7 +35,7 @@ fn on_terminal(mut command: Command, columns: u16) -> (Child, OwnedFd, OwnedFd) 
     (child, OwnedFd::from(master), OwnedFd::from(slave))
 }
 
-/// What it writes until it ends. Linux ends a terminal that nobody has open any more with EIO.
+/// What it writes until it ends. Linux ends a terminal that no process has open any more with EIO.
 fn shown(mut child: Child, master: OwnedFd, slave: OwnedFd) -> (Option<i32>, String) {
     drop(slave);
     let reader = std::thread::spawn(move || {
@@ -120,7 +120,7 @@ pub fn keys_of_a_terminal_stop_go_on_and_end() {
     let (child, master, slave) = listening_on_terminal(&ns);
     let before = tcgetattr(slave.as_fd()).unwrap();
     let mut keys = File::from(master.try_clone().unwrap());
-    // Of an orphaned process group the kernel stops nobody by SIGTSTP; SIGSTOP is what a shell's `suspend` sends.
+    // Of an orphaned process group the kernel stops no process by SIGTSTP; SIGSTOP is what a shell's `suspend` sends.
     kill(pid(&child), Signal::SIGSTOP).unwrap();
     reaches(&child, 'T');
     let _waiting = ns.run(|| connect(([127, 0, 0, 1], 8081).into()));

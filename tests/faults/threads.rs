@@ -1,4 +1,4 @@
-//! `--threads`: connections are taken by whoever is free, and counted as if by one.
+//! `--threads`: any free thread accepts a connection, and the counts are those of one thread.
 
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};

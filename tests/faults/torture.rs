@@ -98,7 +98,7 @@ fn run(arguments: &[&str], fault: Option<&str>, log: &str, client: bool) -> Outp
     })
 }
 
-/// Asks for the page, if anybody listens.
+/// Requests the page, if a socket listens.
 fn visit() -> bool {
     let to: SocketAddr = ([127, 0, 0, 1], 8081).into();
     let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_secs(5)) else { return false };
@@ -225,7 +225,7 @@ pub fn probe() {
                     whole || !output.status.success(),
                     "{fault}: success without the facts: {stdout} {stderr}"
                 );
-                // What a probe saw of a socket that is there is what was foretold, or the difference is a finding.
+                // What a probe saw of a socket that is there is what was predicted, or the difference is a finding.
                 let differs = cells.iter().any(|cell| cell["agrees"] == false);
                 assert!(!differs || matches!(output.status.code(), Some(1 | 4)), "{fault}: {stdout}");
             }

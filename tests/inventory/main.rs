@@ -526,7 +526,7 @@ fn a_full_queue_is_seen() {
     });
 }
 
-/// A descriptor that lies in the queue of a Unix socket is nobody's, and must not be anybody's by accident.
+/// A descriptor that lies in the queue of a Unix socket has no owner, and must not get one by accident.
 fn sockets_between_processes_have_no_owner() {
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     use std::os::fd::AsRawFd as _;

@@ -1,4 +1,4 @@
-//! Networks that somebody wrote to do harm, or by mistake: told with their place and built in no part.
+//! Networks written to do harm, or by mistake: each is refused with its location, and nothing of it is built.
 
 use std::process::{Command, Stdio};
 

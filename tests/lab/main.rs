@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             "which_of_two_interfaces_on_a_wire_is_unknown",
             truths::which_of_two_interfaces_on_a_wire_is_unknown_until_each_answers_for_its_own,
         ),
-        ("settings_of_arp_and_of_reverse_paths", truths::settings_of_arp_and_of_reverse_paths_are_foretold),
+        ("settings_of_arp_and_of_reverse_paths", truths::settings_of_arp_and_of_reverse_paths_are_predicted),
         ("a_refusal_names_the_switch", refused::a_refusal_names_the_switch),
         ("a_user_without_a_number_is_told_so", refused::a_user_without_a_number_is_told_so),
         ("root_needs_no_user_namespace", refused::root_needs_no_user_namespace),

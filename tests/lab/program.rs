@@ -1,4 +1,4 @@
-//! The program's labs from outside: events, the dry run, what a killed one leaves, whoever runs it.
+//! The program's labs from outside: events, the dry run, what a killed one leaves, as root and as an ordinary user.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -283,9 +283,9 @@ fn a_killed_lab_leaves_nothing() {
 
 fn an_ordinary_user_has_the_same_lab() {
     let root = bindscope(&["lab", "run", "loopback-vs-all", "--format", "json"]);
-    let mut nobody = bindscope(&["lab", "run", "loopback-vs-all", "--format", "json"]);
+    let mut unprivileged = bindscope(&["lab", "run", "loopback-vs-all", "--format", "json"]);
     if std::fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) != Some("1") {
-        nobody.uid(65534).gid(65534);
+        unprivileged.uid(65534).gid(65534);
     }
     let run = |mut command: Command| {
         let output = program::finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
@@ -307,7 +307,7 @@ fn an_ordinary_user_has_the_same_lab() {
             })
             .collect::<Vec<_>>()
     };
-    assert_eq!(run(root), run(nobody));
+    assert_eq!(run(root), run(unprivileged));
 }
 
 fn privileged_ports_are_as_outside() {
@@ -383,7 +383,7 @@ fn a_filter_drops_what_it_says() {
         assert_eq!(document["complete"], false);
         return;
     }
-    // Packet filters are not foretold, so the lab shows them as a difference.
+    // Packet filters are not predicted here, so the lab shows them as a difference.
     assert_eq!(exit, 1);
     assert!(
         differing(&document)
@@ -459,7 +459,7 @@ add = "2001:db8:1::10/64 dad"
         (&bind(0)["predicted"]["errno"], &bind(0)["observed"]["errno"]),
         (&"EADDRNOTAVAIL".into(), &"EADDRNOTAVAIL".into())
     );
-    // The other one was checked too, and nobody had it.
+    // The other one was checked too, and no process had it.
     assert_eq!(bind(1)["observed"]["outcome"], "ok");
     let destinations: BTreeSet<&str> = document["cells"]
         .as_array()

@@ -1,5 +1,5 @@
 //! The truth table of binds: each form of listener on a host with three wires, asked from the host itself and from a neighbour on
-//! two of the wires. The table is written down here, and nothing of it is computed by what foretells.
+//! two of the wires. The table is written down here, and nothing of it is computed by the predictor.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -37,7 +37,7 @@ const ROUTES: [(&str, [&str; 2]); 3] = [
     ("vpn", ["10.8.0.1", "fd00:8::1"]),
 ];
 
-/// What is connected to, by a short name, with the interface that has it. From outside nobody asks for the first group's others.
+/// What is connected to, by a short name, with the interface that has it. No client outside asks for the first group's others.
 const DESTINATIONS: [(&str, &str, &str); 14] = [
     ("lo4", "127.0.0.1", "lo"),
     ("lo4b", "127.0.0.2", "lo"),
@@ -160,7 +160,7 @@ pub fn the_truth_table_holds_cell_by_cell() {
                         accepted_over_wires += usize::from(wire.is_some() && protocol == "tcp");
                         weak += usize::from(wire.is_some_and(|wire| wire != owner) && protocol == "tcp");
                     } else {
-                        // A link-local address is not looked for on another link: nobody answers there.
+                        // A link-local address is not looked for on another link: no host answers there.
                         let elsewhere = short.ends_with('l') && wire.is_some_and(|wire| wire != owner);
                         let outcome = if elsewhere { "timeout" } else { "refused" };
                         assert_eq!(seen["outcome"], outcome, "{what}");
@@ -173,7 +173,7 @@ pub fn the_truth_table_holds_cell_by_cell() {
     assert_eq!((accepted_over_wires, weak), (44, 25));
 }
 
-/// Two interfaces of the host on one wire answer for each other's addresses, so that nobody knows which one a neighbour finds; with
+/// Two interfaces of the host on one wire answer for each other's addresses, so that it is not known which one a neighbour finds; with
 /// `arp_ignore` each answers for its own.
 pub fn which_of_two_interfaces_on_a_wire_is_unknown_until_each_answers_for_its_own() {
     let network = |arp_ignore: &str| {
@@ -222,8 +222,8 @@ addresses = ["192.0.2.2/24"]
     }
 }
 
-/// What a host answers depends on these settings, too, and the way of every packet is foretold with them.
-pub fn settings_of_arp_and_of_reverse_paths_are_foretold() {
+/// What a host answers depends on these settings, too, and the path of every packet is predicted with them.
+pub fn settings_of_arp_and_of_reverse_paths_are_predicted() {
     for (name, setting, value) in [
         // Strict reverse paths turn no weak host into a strong one; they refuse the one whose answers take another wire.
         ("two-sided", "rp_filter", "1"),

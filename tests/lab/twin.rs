@@ -216,7 +216,7 @@ fn compare(ns: &Netns, far: &[(String, Netns)], specs: &[SocketSpec]) -> Compare
                 let copied = (loss(is.outcome, remote), shared(&is.listener), is.ingress.clone());
                 (original != copied).then(|| {
                     format!(
-                        "  {} {} {} {}: {original:?} {:?} in the host, {copied:?} {:?} in the twin, foretold {:?}\n",
+                        "  {} {} {} {}: {original:?} {:?} in the host, {copied:?} {:?} in the twin, predicted {:?}\n",
                         cell.source, cell.protocol, cell.destination, cell.port, was.errno, is.errno, cell.predicted
                     )
                 })
@@ -504,7 +504,7 @@ fn an_ordinary_user_has_the_same_twin() {
     assert_eq!(cell("link:mac0", "10.99.0.1", 81), taken("mac0"));
     assert_eq!(cell("node:beyond", "198.51.100.1", 81), taken("eth0"), "an address of a local route");
     assert_eq!(cell("node:beyond", "2001:db8:1::2", 8082), taken("eth0"));
-    // The rule sends answers of this address out by eth1, and whoever is at eth0 waits in vain.
+    // The rule sends answers of this address out by eth1, and a client at eth0 waits in vain.
     assert_eq!(cell("link:eth1", "10.9.0.1", 8083), taken("eth1"));
     assert_eq!(cell("link:eth0", "10.9.0.1", 8083), nothing("timeout"));
     let wrong = differing(&document).0;
@@ -542,7 +542,7 @@ fn the_twin_of_this_machine_is_asked_what_its_plan_is() {
     // What stands behind --twin may be the profile.
     let (document, _) = lab(&["--twin", "loopback"]);
     assert_eq!((&document["profile"], &document["schema"]), (&"loopback".into(), &"bindscope.lab/1".into()));
-    let (wrong, exit) = program::text(&program::run(&["lab", "run", "--twin", "nobody.toml"]));
+    let (wrong, exit) = program::text(&program::run(&["lab", "run", "--twin", "missing.toml"]));
     assert!(exit.contains("BS0018") || exit.contains("BS0016"), "{wrong}{exit}");
 }
 
@@ -577,7 +577,7 @@ fn a_snapshot_of_an_earlier_version_has_a_twin() {
     assert_eq!(output.status.code(), Some(2), "{:?}", program::text(&output));
 }
 
-/// `arp_ignore`, which plans do not look at, since their sources are whoever gets through.
+/// `arp_ignore`, which plans do not look at, since their sources are any clients whose packets arrive.
 fn neighbours_find_what_the_host_answers_for() {
     let (ns, far) = (Netns::new(), Netns::new());
     ns.wire("eth0", &far, "eth0");

@@ -65,7 +65,7 @@ pub fn connections_spread_over_a_group() {
         exits(&output, code);
         assert!(text(&output).0.contains("of 400 connections the sockets took"), "{:?}", text(&output));
     }
-    // Nobody connects in a plan.
+    // No client connects in a plan.
     let (_directory, path) = profile(&format!("{group}0.05 }}\n"));
     exits(&run(&ns, &["plan", &path]), 3);
 }

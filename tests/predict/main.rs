@@ -205,7 +205,7 @@ fn a_probe_agrees_with_its_plan() {
     assert_eq!(find("0.0.0.0", 8081)["observed"]["ingress"], "lo");
     assert_eq!(find("::ffff:192.0.2.1", 8087)["observed"]["v4_mapped"], true);
     assert_eq!(find("::1", 8081)["observed"]["errno"], "ECONNREFUSED");
-    // The weak host model, foretold for somebody on the other wire.
+    // The weak host model, predicted for a client on the other wire.
     let weak = cells
         .iter()
         .find(|cell| {
@@ -456,7 +456,7 @@ fn what_is_not_open_is_not_looked_at() {
             .iter()
             .map(|one| one["verdict"].as_str().unwrap())
             .collect();
-        // One port of two is not enough; nobody reaches what is not open, and that proves nothing unless it is expected.
+        // One port of two is not enough; no client reaches what is not open, and that proves nothing unless it is expected.
         assert_eq!(verdicts, ["fail", "undecided", "pass", "pass"], "{command} {:?}", text(&output));
     }
 }

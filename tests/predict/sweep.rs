@@ -1,4 +1,4 @@
-//! `probe --ports`: this host's own ports and addresses, whoever listens there.
+//! `probe --ports`: this host's own ports and addresses, with any listener.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -20,7 +20,7 @@ fn ports(report: &Value, outcome: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Of all ports exactly those answer that have a listener, ours and another program's, and all of it was foretold. A person
+/// Of all ports exactly those answer that have a listener, ours and another program's, and all of it was predicted. A person
 /// gets a page of it.
 pub fn every_port_is_swept() {
     let ns = Netns::new();

@@ -222,7 +222,7 @@ fn prepare_far(far: &Netns, number: usize, near: Wire, addresses: &[String], mac
             let (bits, ways) = if address.contains(':') { (128, &ways6) } else { (32, &ways4) };
             let _ = writeln!(script, "route replace {address}/{bits} {ways}");
             if bits == 128 && !near.ipv6 && !near.link_local {
-                // Nobody there to answer neighbour solicitations, and yet packets arrive.
+                // No host there answers neighbour solicitations, and yet packets arrive.
                 let _ = writeln!(script, "neighbour replace {address} lladdr {mac} dev far nud permanent");
             }
         }

@@ -148,7 +148,7 @@ fn exposed_now() {
         let now = ns.run(bindscope::sys::snapshot).unwrap();
         let exposer = Exposer::new(&now);
         let exposure = |spec| exposer.exposure(&Facts::of_spec(spec, &now)).ipv4;
-        let foretold: Vec<bool> = specs.iter().map(|spec| exposure(spec) > Exposure::Loopback).collect();
+        let predicted: Vec<bool> = specs.iter().map(|spec| exposure(spec) > Exposure::Loopback).collect();
         let _bound: Vec<_> = ns
             .run(|| specs.iter().map(|spec| bind::open(spec, FamilyExposure::default()).unwrap()).collect());
         let seen: Vec<bool> = specs
@@ -159,7 +159,7 @@ fn exposed_now() {
                     .is_ok()
             })
             .collect();
-        assert_eq!(foretold, seen, "{place} {up}: {forms:?}");
+        assert_eq!(predicted, seen, "{place} {up}: {forms:?}");
         assert_eq!(seen, [up, up, false], "{place} {up}");
         // From here it is reached all the same.
         let own = std::net::SocketAddr::from(([10, 0, 0, 1], 4001));

@@ -153,7 +153,7 @@ pub fn nginx() {
     }
     assert!(
         !codes(&report, 85).contains("BS1028"),
-        "a program that shares its port with itself shadows nobody"
+        "a program that shares its port with itself shadows no other program"
     );
     policy_by_process(&site, &exe, &["root", &worker]);
     let request = say("GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 204");

@@ -54,7 +54,7 @@ pub fn report(listeners: u16, interfaces: u8, results: usize) -> Report {
                 candidates: Vec::new(),
                 ingress: accepted.then(|| names.get(source.saturating_sub(1)).cloned()).flatten(),
                 peer_is_local: accepted.then_some(source == 0),
-                why: if accepted { Code::WILDCARD } else { Code::NOBODY_LISTENS },
+                why: if accepted { Code::WILDCARD } else { Code::NO_LISTENER },
                 return_path: None,
                 filter: None,
                 translated: None,

@@ -166,5 +166,5 @@ fn why_refused(tables: &Tables, packet: &Packet) -> Code {
         }
         other_family = true;
     }
-    if other_family { Code::OTHER_FAMILY } else { Code::NOBODY_LISTENS }
+    if other_family { Code::OTHER_FAMILY } else { Code::NO_LISTENER }
 }

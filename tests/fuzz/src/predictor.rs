@@ -1,4 +1,4 @@
-//! Properties of what is foretold, on hosts and with sockets that nobody would think of.
+//! Properties of predictions, on hosts and with sockets that are generated.
 
 use std::net::IpAddr;
 use std::time::Duration;

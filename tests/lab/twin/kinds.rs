@@ -13,15 +13,15 @@ use crate::support::program::bindscope;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("both_ends_of_a_pair_have_somebody", both_ends_of_a_pair_have_somebody),
+        trial("both_ends_of_a_pair_have_a_client", both_ends_of_a_pair_have_a_client),
         trial("vrfs_are_copied", vrfs_are_copied),
         trial("alternative_names_are_copied", alternative_names_are_copied),
         trial("dummies_and_vlans_are_wires", dummies_and_vlans_are_wires),
     ]
 }
 
-/// Where both ends of a veth pair are on the host, alone or in a bridge, somebody connects all the same, and what is expected is decided.
-fn both_ends_of_a_pair_have_somebody() {
+/// Where both ends of a veth pair are on the host, alone or in a bridge, a client connects all the same, and what is expected is decided.
+fn both_ends_of_a_pair_have_a_client() {
     let (ns, far) = (Netns::new(), Netns::new());
     ns.sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
     ns.wire("eth0", &far, "eth0");
@@ -247,7 +247,7 @@ fn dummies_and_vlans_are_wires() {
     let looked = copy.look(Duration::from_secs(3));
     let wrong: Vec<_> = looked.cells.iter().filter(|cell| cell.agrees != Some(true)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(!looked.cells.iter().any(|cell| cell.source.to_string() == "link:dummy0"), "nobody is there");
+    assert!(!looked.cells.iter().any(|cell| cell.source.to_string() == "link:dummy0"), "no client is there");
     for (source, to) in [("link:eth0", "10.3.0.1"), ("link:eth0.7", "10.5.0.1"), ("link:eth0.7", "10.3.0.1")]
     {
         let mut cells = looked.cells.iter();

@@ -426,7 +426,7 @@ fn write_policy(look: &Look, path: &Path, context: &Context) -> Result<Exit, Fai
     Ok(if look.report.all_sockets { Exit::Success } else { Exit::Undecided })
 }
 
-/// What the system told.
+/// What the system reported.
 struct Gathered {
     sites: Vec<Site>,
     because: Vec<String>,

@@ -79,7 +79,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let (a, b) = match (side(&args.a, args, target), side(&args.b, args, target)) {
         (Ok(a), Ok(b)) => (a, b),
         (a, b) => {
-            // Both are looked at, so that all problems are told at once.
+            // Both are read, so that all problems are reported at once.
             let failures: Vec<Failure> = [a.err(), b.err()].into_iter().flatten().collect();
             let exit = failures.iter().fold(Exit::Success, |exit, failure| exit.worse(failure.exit));
             let problems = failures.into_iter().flat_map(|failure| failure.problems).collect();

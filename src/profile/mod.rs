@@ -280,10 +280,10 @@ fn listeners(profile: &mut Profile, draft: &Draft, table: &DeTable<'_>, problems
     let mut lines: HashMap<String, usize> = HashMap::new();
     let base = profile.listeners.len();
     let mut sockets = 0usize;
-    let mut told = false;
+    let mut reported = false;
     for (entry, span) in value::tables(table, "listener") {
         // The ports of thousands of listeners would take gigabytes.
-        let listener = draft.clone().finish(entry, &span, told, problems);
+        let listener = draft.clone().finish(entry, &span, reported, problems);
         if let Some(name) = entry.get("name").filter(|name| name.get_ref().is_str()) {
             if let Some(line) = lines.get(&listener.name) {
                 problems
@@ -299,8 +299,8 @@ fn listeners(profile: &mut Profile, draft: &Draft, table: &DeTable<'_>, problems
             lines.entry(listener.name.clone()).or_insert(listener.line);
         }
         sockets = sockets.saturating_add(at_least(&listener).max(listener.ports.len()));
-        if sockets > profile.limits.max_sockets && !told {
-            told = true;
+        if sockets > profile.limits.max_sockets && !reported {
+            reported = true;
             let at = entry.get("port").map_or(span, toml::Spanned::span);
             problems
                 .add(

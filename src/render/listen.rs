@@ -68,7 +68,7 @@ impl Live {
             Event::Started(started) => self.started(started),
             Event::Bound(bound) if self.begun => {
                 let (style, reach) = reach_of(&bound.socket, " now");
-                self.told(&bound.socket, style, &format!("is open: {reach}"))
+                self.remark(&bound.socket, style, &format!("is open: {reach}"))
             }
             Event::Bound(bound) => {
                 let shown = bound.socket.to_string();
@@ -76,7 +76,7 @@ impl Live {
                 self.sockets.push((bound.clone(), shown));
                 String::new()
             }
-            Event::Closed(closed) => self.told(&closed.socket, DIM, "is closed"),
+            Event::Closed(closed) => self.remark(&closed.socket, DIM, "is closed"),
             Event::BindFailed(_) | Event::Notice(_) => String::new(),
             Event::Listening(_) => {
                 self.begun = true;
@@ -370,7 +370,7 @@ impl Live {
             (&network.found, LOOPBACK, "can be reached again"),
         ] {
             for socket in sockets {
-                out += &self.told(socket, style, what);
+                out += &self.remark(socket, style, what);
             }
         }
         out
@@ -384,7 +384,7 @@ impl Live {
     }
 
     /// A line about a socket, below the times.
-    fn told(&self, socket: &SocketView, style: Style, what: &str) -> String {
+    fn remark(&self, socket: &SocketView, style: Style, what: &str) -> String {
         let text = format!("{:15}listener {} ({socket}) {what}", "", name_of(socket));
         self.styled(style, &text) + "\n"
     }

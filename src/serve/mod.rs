@@ -42,7 +42,7 @@ pub trait Observer {
     /// A connection, or a datagram with its length in bytes and whether only its beginning was read. It arrived `at` this time, or just
     /// now.
     fn arrived(&mut self, arrival: &Arrival, datagram: Option<(usize, bool)>, at: Option<SystemTime>);
-    /// A connection that is closed at once: its listener has `max_connections` open ones. It is told of here alone.
+    /// A connection that is closed at once: its listener has `max_connections` open ones. It is reported only here.
     fn over_limit(&mut self, arrival: &Arrival, at: Option<SystemTime>);
     /// The accept queue of a listener is full or nearly so: `length` connections wait, and `limit` may.
     fn queue_filled(&mut self, _listener: &str, _length: u32, _limit: u32) {}
@@ -51,7 +51,7 @@ pub trait Observer {
     /// The host's network changed. `lost` are the sockets that can no longer be reached, `found` those that can be
     /// reached again, as listener and socket.
     fn network_changed(&mut self, change: &Change, lost: &[&SocketView], found: &[&SocketView]);
-    /// More hosts can reach these sockets than was told before. Each comes with what was told.
+    /// More hosts can reach these sockets than was reported before. Each comes with the exposure that was reported.
     fn exposure_changed(&mut self, _sockets: &[(&SocketView, FamilyExposure)]) {}
     /// A connection ended whose later packets came in elsewhere than its handshake.
     fn path_changed(&mut self, _change: PathChange) {}
@@ -62,7 +62,7 @@ pub trait Observer {
     fn hung_up(&mut self) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
-    /// The loop ends, or waits for open connections to end: what was held back is told now.
+    /// The loop ends, or waits for open connections to end: what was held back is reported now.
     fn pauses(&mut self) {}
 }
 
@@ -81,7 +81,7 @@ pub enum End {
     Signal,
     /// The time was up.
     Deadline,
-    /// As many arrivals as were asked for were told.
+    /// The requested number of arrivals was reported.
     Count,
     /// The observer asked for it.
     Observer,

@@ -1,4 +1,4 @@
-//! Changes of the network, told with the sockets that they concern.
+//! Changes of the network, reported with the sockets that they concern.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ impl Worker {
             .collect();
         let mut renamed = names.is_empty();
         for change in changes {
-            // What was removed is told by the names of before.
+            // What was removed is reported by its previous name.
             if !renamed && matches!(change, Change::InterfaceRenamed { .. }) {
                 for served in self.served.iter_mut().filter(|served| served.same_netns) {
                     let view = served.view();
@@ -36,11 +36,11 @@ impl Worker {
             }
             self.tell_change(change, observer);
         }
-        self.tell_exposures(observer);
+        self.report_exposures(observer);
     }
 
-    /// Tells of sockets that more hosts can reach than was ever told. That fewer can is not told.
-    fn tell_exposures(&mut self, observer: &mut impl Observer) {
+    /// Reports sockets that more hosts can reach than was ever reported. A narrower exposure is not reported.
+    fn report_exposures(&mut self, observer: &mut impl Observer) {
         let Some(snapshot) = self.neighbourhood.snapshot() else { return };
         let exposer = Exposer::new(&snapshot);
         // Neighbours in a range of ports are exposed alike.
@@ -68,11 +68,12 @@ impl Worker {
                 let view = SocketView { exposure: now, ..view.clone() };
                 served.changed = Some(Box::new(view));
             }
-            let told = served.told;
-            let widest = FamilyExposure { ipv4: told.ipv4.max(now.ipv4), ipv6: told.ipv6.max(now.ipv6) };
-            if widest != told {
-                before.push((number, told));
-                served.told = widest;
+            let reported = served.reported;
+            let widest =
+                FamilyExposure { ipv4: reported.ipv4.max(now.ipv4), ipv6: reported.ipv6.max(now.ipv6) };
+            if widest != reported {
+                before.push((number, reported));
+                served.reported = widest;
             }
         }
         if before.is_empty() {

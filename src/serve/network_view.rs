@@ -162,11 +162,11 @@ impl NetworkView {
     }
 
     /// Receives the notifications, and returns the changes since the network was last read. Names are known at once; addresses are read
-    /// again, but while they change all the time, reading takes at most a fifth of the time. `told` is whether the poller names the
-    /// monitor as ready, or may have left it out: where it tells of it, nothing else need be asked. `None` when nothing was read.
-    pub(super) fn refresh_if_changed(&mut self, told: bool) -> Option<Vec<Change>> {
+    /// again, but while they change all the time, reading takes at most a fifth of the time. `ready` is whether the poller reports the
+    /// monitor as ready, or may have left it out; the monitor itself is not asked then. `None` when nothing was read.
+    pub(super) fn refresh_if_changed(&mut self, ready: bool) -> Option<Vec<Change>> {
         self.last_change = None;
-        if told || !self.wakes {
+        if ready || !self.wakes {
             self.note_changes();
         }
         if self.stale && self.refreshed.elapsed() >= self.rest {
@@ -251,7 +251,7 @@ impl NetworkView {
         }
     }
 
-    /// Why the last look at the network did not succeed; each failure is told once.
+    /// Why the last look at the network did not succeed; each failure is reported once.
     pub(super) fn take_failure(&mut self) -> Option<String> {
         self.failure.take()
     }

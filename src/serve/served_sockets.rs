@@ -15,8 +15,8 @@ pub(super) struct Served {
     pub(super) bound: Arc<Bound>,
     /// What it is since its device got another name, or its exposure changed.
     pub(super) changed: Option<Box<SocketView>>,
-    /// The widest exposure that was told.
-    pub(super) told: FamilyExposure,
+    /// The widest exposure that was reported.
+    pub(super) reported: FamilyExposure,
     pub(super) inherited: bool,
     /// In the namespace of this process, so that its snapshot speaks of this socket too.
     pub(super) same_netns: bool,
@@ -44,7 +44,7 @@ impl Served {
         lost_in_queue: u32,
     ) -> Served {
         Served {
-            told: bound.view.exposure,
+            reported: bound.view.exposure,
             bound,
             changed: None,
             inherited,

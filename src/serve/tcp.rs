@@ -22,14 +22,14 @@ use crate::sys::{self, options, packet_info};
 /// by one, that look costs a system call each.
 const UNASKED: u32 = 15;
 
-/// How many connections are accepted before they are attributed. In between it is asked once whether a name has changed.
+/// How many connections are accepted before they are attributed. In between, one check finds out whether a name has changed.
 const AT_ONCE: u32 = 16;
 
 /// The same while names change: the sooner a change is noticed, the fewer arrivals may be older.
 const AT_ONCE_WHEN_RESTLESS: u32 = 2;
 
-/// What waited so long is told with the time at which it arrived, else with that at which it was accepted.
-const TOLD_AGE: Duration = Duration::from_millis(10);
+/// A connection that waited so long is reported with the time at which it arrived, else with that at which it was accepted.
+const REPORTED_AGE: Duration = Duration::from_millis(10);
 
 impl Worker {
     /// Accepts as many connections as wait, at most `most`. An accept that finds nothing costs more than asking for the
@@ -138,8 +138,8 @@ impl Worker {
     ) -> ControlFlow<()> {
         let changed = self.neighbourhood.epoch() != epoch;
         let mut fresh = std::mem::take(&mut self.fresh);
-        // They are told in the order of the queue: none of these is older than the first.
-        let age = |socket| packet_info::age_of_connection(socket).filter(|(least, _)| *least >= TOLD_AGE);
+        // They are reported in the order of the queue: none of these is older than the first.
+        let age = |socket| packet_info::age_of_connection(socket).filter(|(least, _)| *least >= REPORTED_AGE);
         let waited = fresh.first().filter(|_| behind).and_then(|(socket, _)| age(socket));
         let at = waited.and_then(|(least, _)| SystemTime::now().checked_sub(least));
         let mut flow = ControlFlow::Continue(());
@@ -213,7 +213,7 @@ impl Worker {
             None
         });
         // A socket bound to one address has no other, unless TPROXY steers foreign ones to it (IP_TRANSPARENT; not known of an
-        // inherited socket): only those and wildcards need to ask, and over IPv4 the kernel has told already.
+        // inherited socket): only those and wildcards need to ask, and over IPv4 the kernel has reported it already.
         let bound_to = bound_address(&served.bound);
         let unsure = spec.transparent || served.inherited;
         let local = if unsure || bound_to.ip().to_canonical().is_unspecified() {

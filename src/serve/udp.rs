@@ -1,4 +1,4 @@
-//! Datagrams: received, attributed, told and answered.
+//! Datagrams: received, attributed, reported and answered.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;

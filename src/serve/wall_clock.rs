@@ -1,4 +1,4 @@
-//! Moments of the wall clock as moments of the clock that never jumps, as far as that can be told.
+//! Moments of the wall clock as moments of the clock that never jumps, as far as that can be known.
 
 use std::time::{Duration, Instant, SystemTime};
 

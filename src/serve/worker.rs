@@ -212,9 +212,9 @@ impl Worker {
             // A wait that a stop of the process has interrupted ends with nothing.
             self.late = slow || ready.is_empty() && until.is_none_or(|until| woke < until);
             // A change of the network that happened before an arrival must be known when its interface is named.
-            let told = full || ready.iter().any(|event| event.key == Token::Monitor.key());
+            let ready_or_full = full || ready.iter().any(|event| event.key == Token::Monitor.key());
             let epoch = self.neighbourhood.epoch();
-            let read = self.neighbourhood.refresh_if_changed(told);
+            let read = self.neighbourhood.refresh_if_changed(ready_or_full);
             self.order.clear();
             if self.neighbourhood.epoch() != epoch {
                 self.mark_suspects();
@@ -223,7 +223,7 @@ impl Worker {
                 }
             }
             was_full = full;
-            self.quiet = !told && self.crew.is_one();
+            self.quiet = !ready_or_full && self.crew.is_one();
             if let Some(failure) = self.neighbourhood.take_failure() {
                 observer.error(&ServeError::Network(failure), 1);
             }

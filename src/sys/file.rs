@@ -296,11 +296,12 @@ pub fn output_closed() -> bool {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         let stdout = std::io::stdout();
         let mut descriptors = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
-        let told = poll(&mut descriptors, PollTimeout::ZERO).is_ok();
+        let polled = poll(&mut descriptors, PollTimeout::ZERO).is_ok();
         let [stdout] = descriptors;
-        told && stdout
-            .revents()
-            .is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
+        polled
+            && stdout
+                .revents()
+                .is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
     }
     #[cfg(not(unix))]
     false

@@ -1,6 +1,6 @@
 //! `bindscope audit --watch`: the first report, then what changes.
 //!
-//! The kernel tells of interfaces and addresses when they change, of sockets only when they are destroyed and only to root; so
+//! The kernel reports interfaces and addresses when they change, sockets only when they are destroyed and only to root; so
 //! sockets are read again at an interval.
 
 use std::time::{Duration, Instant};

@@ -12,7 +12,7 @@ const REST: Duration = Duration::from_secs(1);
 struct Queue {
     /// Maximum length since the last report.
     fullest: Option<(u32, u32)>,
-    told: Instant,
+    reported: Instant,
 }
 
 /// Maximum lengths of the queues of all listeners.
@@ -36,14 +36,14 @@ impl Pressure {
         now: Instant,
     ) -> Option<(u32, u32)> {
         let Some(queue) = self.queues.get_mut(listener) else {
-            self.queues.insert(listener.to_owned(), Queue { fullest: None, told: now });
+            self.queues.insert(listener.to_owned(), Queue { fullest: None, reported: now });
             return Some((length, limit));
         };
         queue.fullest = queue.fullest.max(Some((length, limit)));
-        if now.duration_since(queue.told) < REST {
+        if now.duration_since(queue.reported) < REST {
             return None;
         }
-        queue.told = now;
+        queue.reported = now;
         queue.fullest.take()
     }
 

@@ -156,7 +156,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         let others = [of_sink, of_view].into_iter().flatten().reduce(Confinement::weaker);
         sandbox::process(&needs(&reconciler), others, &mut reporter)
     });
-    // From `listening` on, changes of the network are told; those of before are taken in silently.
+    // After `listening`, changes of the network are reported; earlier ones are only taken into account.
     let read = Some(InitialNetwork { monitor, snapshot: host.clone() });
     let acceptor = (!idle).then(|| Acceptor::new(opened.endpoints, args.threads.into(), args.count, read));
     reporter.event(&Event::Listening(Listening { sockets, failed, waiting, confinement }));
@@ -164,7 +164,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         Some(acceptor) => acceptor.map_err(cannot_wait).and_then(|acceptor| {
             let confine = |reconciler: &Reconciler| {
                 if !args.keep_privileges {
-                    // How far it goes was told; what could not be given up then cannot be now.
+                    // Its extent was reported; a privilege that could not be dropped then cannot be dropped now.
                     let _ = sys::confine(&needs(reconciler));
                 }
             };
@@ -172,7 +172,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         }),
         None => Ok(Served { end: End::NothingLeft, unaccepted: Vec::new(), opened: 0, failed: 0 }),
     };
-    // Also when it could not go on: what was counted so far is told.
+    // Also after a failure: what was counted so far is reported.
     let output = reporter.finish(LAST_LINES).and_then(|()| match page {
         Some(page) => page.publish().map_err(|error| {
             let message = format!("the page cannot be written: {error}");

@@ -17,8 +17,8 @@ use super::messages::failed_socket;
 use super::reporter::Reporter;
 use super::sockets::{self, Awaited, HostContext, OpenResult, Opened, WaitsElsewhere};
 
-/// How long to leave a socket alone whose address is not usable yet. Changes of the network are heard of sooner; this is for those
-/// that are not told.
+/// How long to wait before a socket whose address is not usable yet is tried again. A notification of the kernel ends the wait
+/// sooner; this is for changes without one.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 /// A socket that is open: what was asked for, and the index of its device.
@@ -43,7 +43,7 @@ pub(super) struct Reconciler {
     others: usize,
     /// What failed a moment ago and is not to be tried again before the next change.
     tried: Vec<SocketSpec>,
-    /// Listeners of which it was told that not all sockets can be opened.
+    /// Listeners of which it was reported that not all sockets can be opened.
     beyond_limit: BTreeSet<String>,
     awaited: Vec<Awaited>,
     next_try: Instant,
@@ -97,8 +97,8 @@ impl Reconciler {
         Some(first.min(self.next_try))
     }
 
-    /// Reads the host again: closes what is not selected any more, opens what newly is, and gives up on what was waited for long
-    /// enough. What cannot be opened is told, and tried again after the next change. Returns how many sockets were opened.
+    /// Reads the host again: closes sockets that are no longer selected, opens newly selected ones, and gives up those whose wait
+    /// is over. A socket that cannot be opened is reported, and tried again after the next change. Returns how many were opened.
     ///
     /// # Errors
     /// When a socket cannot be watched.

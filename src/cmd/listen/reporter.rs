@@ -207,7 +207,7 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// Hands on what was told so far.
+    /// Passes on what was reported so far.
     pub(super) fn flush(&mut self) {
         self.sink.flush();
     }
@@ -261,8 +261,8 @@ impl<'a> Reporter<'a> {
         );
     }
 
-    /// Writes the summary and what still waits. A reader that has gone away is told of what it has not read, on standard error; it
-    /// wanted no more, and changes no verdict.
+    /// Writes the summary and what is still buffered. If the reader has closed the pipe, standard error says what it did not read;
+    /// the verdict stays the same.
     ///
     /// # Errors
     /// The problem when anything could not be written, but for a closed pipe.

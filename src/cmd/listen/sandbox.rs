@@ -23,8 +23,8 @@ pub(super) fn needs(profile: &Profile, host: &Snapshot, may_open: impl Fn(&Liste
     needs
 }
 
-/// Gives up what this process does not need. `of_sink` is what the thread that writes has done so far. A level that is weaker
-/// than it could be is told.
+/// Drops the privileges that this process does not need. `of_sink` is what the writing thread has dropped so far. A confinement that
+/// is weaker than possible is reported.
 pub(super) fn process(
     needs: &Needs,
     of_sink: Option<Confinement>,

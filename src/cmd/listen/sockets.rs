@@ -154,7 +154,7 @@ pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
     if problems.is_empty() { Ok(sockets) } else { Err(Failure { exit: Exit::Environment, problems }) }
 }
 
-/// Opens all sockets that can be opened now. Failures are events; the others go on. What is to be waited for is told and listed.
+/// Opens all sockets that can be opened now. Failures are events; the others go on. A socket that has to wait is reported and listed.
 pub(super) fn all(
     profile: &Profile,
     host: &Snapshot,

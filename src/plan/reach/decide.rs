@@ -30,7 +30,7 @@ pub(super) fn arrive(
         Path::Lost(outcome, why) => return Reach::without_socket(outcome, why, None),
         Path::Dropped(why, answer) => return Reach::without_socket(Outcome::Timeout, why, Some(answer)),
         Path::Unresolved(why, answer) => {
-            // A UDP socket is not told of an error that may pass (`udp_err()`).
+            // The kernel does not report a transient error to a UDP socket (`udp_err()`).
             let outcome = if protocol == Protocol::Udp { Outcome::Timeout } else { Outcome::Unreachable };
             return Reach::without_socket(outcome, why, answer);
         }

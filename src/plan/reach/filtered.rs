@@ -424,7 +424,7 @@ impl Host<'_> {
                 verdict = FilterVerdict::Accept;
                 Reach::unknown(Code::FORWARDED, Vec::new(), None)
             }
-            // A UDP socket is not told of an error that may pass.
+            // The kernel does not report a transient error to a UDP socket.
             Fate::NoNeighbour if udp => timeout(Code::FILTER_DROPS_NEIGHBOURS),
             Fate::NoNeighbour => {
                 Reach::without_socket(Outcome::Unreachable, Code::FILTER_DROPS_NEIGHBOURS, None)
@@ -488,7 +488,7 @@ fn outcome_of(reply: Reply, v6: bool, udp: bool) -> Outcome {
         Reply::Icmp { code, .. } => match (v6, code) {
             (false, 3) | (true, 4) => Outcome::Refused,
             (false, 2 | 4 | 5) => Outcome::Error,
-            // A UDP socket is not told of an error that may pass.
+            // The kernel does not report a transient error to a UDP socket.
             (false, 0 | 1 | 11 | 12) | (true, 0 | 2 | 3) if udp => Outcome::Timeout,
             _ => Outcome::Unreachable,
         },

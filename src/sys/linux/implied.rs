@@ -201,9 +201,9 @@ mod tests {
         let plain = payload.clone();
         let data = [attribute(5, &1u32.to_ne_bytes()), attribute(7, &[1])].concat();
         payload.extend(attribute(18, &[attribute(1, b"bridge\0"), attribute(2, &data)].concat()));
-        let told = unsupported_of_link(&payload);
+        let found = unsupported_of_link(&payload);
         assert_eq!(
-            told,
+            found,
             ["the bridge br0 speaks the spanning tree protocol", "the bridge br0 filters VLANs"]
         );
         let mut port = plain;

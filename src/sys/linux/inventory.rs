@@ -25,7 +25,7 @@ pub fn inventory(options: &InventoryOptions) -> Inventory {
     if netns.is_none() {
         inventory
             .incomplete_because
-            .push("the network namespace could not be told from /proc/thread-self/ns/net".to_owned());
+            .push("the network namespace could not be read from /proc/thread-self/ns/net".to_owned());
     }
     read_sockets(options, netns, &mut inventory);
     kernel_sockets::name(&mut inventory.sockets);

@@ -22,7 +22,7 @@ pub(super) mod state {
     /// No connection; a UDP socket without a peer has it too.
     pub const CLOSE: u8 = 7;
     pub const LISTEN: u8 = 10;
-    /// Bound and neither listening nor connected; told since Linux 6.8.
+    /// Bound and neither listening nor connected; listed since Linux 6.8.
     pub const BOUND_INACTIVE: u8 = 13;
 }
 
@@ -39,7 +39,7 @@ const ATTEMPTS: usize = 10;
 /// The kernel fills datagrams of at most 32 KiB in a dump (`netlink_dump()` of `net/netlink/af_netlink.c`).
 const BUFFER: usize = 64 * 1024;
 
-/// What the kernel has told of one socket, but for its peer. There may be a hundred thousand of them, so it is kept short.
+/// What the kernel reports of one socket, except its peer. There may be a hundred thousand of them, so it is kept small.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DiagSocket {
     pub family: u8,
@@ -441,7 +441,7 @@ mod tests {
         let ports: Vec<u16> =
             listeners.iter().flatten().map(|one| one.local_addr().unwrap().port()).collect();
         let mut kernel = SockDiag::open().unwrap();
-        let mut told = |family: i32, port| {
+        let mut listed = |family: i32, port| {
             let found = std::cell::RefCell::new(Vec::new());
             let query = Query { family: family as u8, protocol: TCP, states: 1 << state::LISTEN, port };
             let each = |socket: DiagSocket, _| {
@@ -452,15 +452,15 @@ mod tests {
             kernel.dump(query, || found.borrow_mut().clear(), each).unwrap();
             found.into_inner()
         };
-        let mut both = told(libc::AF_UNSPEC, 0);
-        let mut each = told(libc::AF_INET, 0);
-        each.extend(told(libc::AF_INET6, 0));
+        let mut both = listed(libc::AF_UNSPEC, 0);
+        let mut each = listed(libc::AF_INET, 0);
+        each.extend(listed(libc::AF_INET6, 0));
         both.sort_by_key(|socket| socket.inode);
         each.sort_by_key(|socket| socket.inode);
         assert_eq!(both, each);
         assert!(both.len() >= ports.len(), "{both:?}");
         assert!(
-            ports.iter().all(|&port| told(libc::AF_UNSPEC, port).iter().all(|one| one.local_port == port))
+            ports.iter().all(|&port| listed(libc::AF_UNSPEC, port).iter().all(|one| one.local_port == port))
         );
     }
 

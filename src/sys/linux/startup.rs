@@ -7,7 +7,7 @@ static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
 #[expect(
     unsafe_code,
-    reason = "a program's start is told to functions in this section alone (System V gABI, .init_array)"
+    reason = "the start of a program calls only the functions of this section (System V gABI, .init_array)"
 )]
 #[used]
 // SAFETY: the section holds pointers to functions of this type, which are called once, before `main`.

@@ -32,7 +32,7 @@ impl Monitor {
         Ok(false)
     }
 
-    /// Whether the last "yes" is over a second ago. Names of interfaces are not told.
+    /// Whether the last "yes" is over a second ago. Names of interfaces are not reported.
     pub fn take(&mut self, _names: &mut Vec<(u32, Option<IfName>)>) -> Notices {
         if self.changed() { Notices::Some } else { Notices::None }
     }

@@ -61,7 +61,7 @@ impl Facts for Host<'_> {
         };
         match route_device(self.view, &self.view.fib.look_up(self.view.local, &flow)) {
             Some(Some(device)) => Incoming::Forward(device),
-            // The client may be told that there is no route.
+            // The client may receive an ICMP error: there is no route.
             _ => Incoming::Unknown,
         }
     }

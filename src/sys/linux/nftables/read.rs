@@ -140,7 +140,7 @@ fn elements(
     list(kernel, NftKind::Element, &request, most)
 }
 
-/// One list of the kernel's, of which no more than `most` bytes are kept, and one message more that tells of it.
+/// One list of the kernel, of which at most `most` bytes are kept, and one more message that shows that there is more.
 fn list(kernel: &mut Netlink, kind: NftKind, request: &[u8], most: usize) -> Result<(Found, bool), Refusal> {
     let (made, listed) = numbers(kind);
     let mut found = Found::default();

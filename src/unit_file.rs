@@ -1,4 +1,8 @@
 //! The syntax of systemd's unit files (systemd.syntax(7)).
+//!
+//! The syntax differs from that of INI files: a key may repeat, its order counts, and an empty value resets the list; comments may
+//! stand between the lines of a continued value, and `;` and `#` inside a value belong to it. Messages need the line of a setting.
+//! Parsers that keep a map of keys, or end a value at `;`, lose this; so the file is read here.
 
 /// A setting of a unit file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,5 +60,16 @@ mod tests {
         let wanted =
             [("Socket.ListenStream", "80", 3), ("Socket.ExecStart", "/bin/a  b", 4), ("Install.A", "", 9)];
         assert_eq!(found, wanted.map(|(key, value, line)| (key.to_owned(), value.to_owned(), line)));
+    }
+
+    #[test]
+    fn keys_repeat_in_order_and_values_keep_their_signs() {
+        let text = "[Socket]\nListenStream=80\nListenStream=\nListenStream=/run/a;b#c\n";
+        let found: Vec<(String, usize)> =
+            settings(text).into_iter().map(|one| (one.value, one.line)).collect();
+        assert_eq!(
+            found,
+            [("80", 2), ("", 3), ("/run/a;b#c", 4)].map(|(value, line)| (value.to_owned(), line))
+        );
     }
 }

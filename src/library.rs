@@ -60,7 +60,14 @@ fn foreign(socket: &ListeningSocket) -> Foreign {
         Some(owner) => format!("{} (pid {}, {})", escape(&owner.command), owner.pid, socket.view),
         None => format!("another program ({})", socket.view),
     };
-    Foreign { view: socket.view.clone(), uid: socket.uid, name, state: socket.state, peer_port: None }
+    Foreign {
+        view: socket.view.clone(),
+        uid: socket.uid,
+        mark: socket.mark,
+        name,
+        state: socket.state,
+        peer_port: None,
+    }
 }
 
 /// Predicts every bind of a profile on a host, and which source reaches which socket. Opens no socket.
@@ -103,6 +110,7 @@ pub(crate) fn add_port_holders(host: &mut TargetHost, sockets: &[SocketSpec]) {
     host.foreign.extend(sys::port_holders(&wanted).into_iter().map(|holder| Foreign {
         view: holder.socket.view.clone(),
         uid: holder.socket.uid,
+        mark: holder.socket.mark,
         state: holder.socket.state,
         name: holder.summary(),
         peer_port: holder.peer.map(|peer| peer.port()),

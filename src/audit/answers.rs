@@ -23,6 +23,7 @@ pub(super) fn lost(
             protocol: socket.view.protocol,
             port: socket.view.port,
             user: socket.uid,
+            mark: socket.mark,
         })
         .collect();
     if services.is_empty() {

@@ -106,6 +106,7 @@ fn rows(site: &Site, prefixes: usize) -> std::result::Result<HashMap<usize, Vec<
         .map(|socket| Foreign {
             view: socket.view.clone(),
             uid: socket.uid,
+            mark: socket.mark,
             name: String::new(),
             state: socket.state,
             peer_port: None,

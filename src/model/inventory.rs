@@ -102,6 +102,9 @@ pub struct ListeningSocket {
     /// source does not tell.
     #[serde(default)]
     pub transparent: Option<bool>,
+    /// The firewall mark of its packets (SO_MARK), at which policy rules look. Null when it could not be read.
+    #[serde(default)]
+    pub mark: Option<u32>,
     /// The systemd socket unit that opened it for a service; null when it was not opened so, or when that is not known.
     #[serde(default)]
     pub activation: Option<Activation>,
@@ -194,6 +197,7 @@ impl ListeningSocket {
             owners: None,
             kernel: None,
             transparent: None,
+            mark: None,
             activation: None,
             address_owner: None,
             port_chosen: None,

@@ -111,6 +111,7 @@ fn examine(
         reuse_address: Some(spec.reuse_address),
         reuse_port: Some(spec.reuse_port),
         uid: Some(rights.uid),
+        mark: Some(0),
         certain: doubt.is_none(),
         ordered: true,
     };

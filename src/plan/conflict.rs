@@ -282,6 +282,7 @@ mod tests {
             reuse_address: Some(false),
             reuse_port: Some(false),
             uid: Some(1),
+            mark: Some(0),
             certain: true,
             ordered: true,
         }

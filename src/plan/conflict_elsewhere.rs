@@ -95,6 +95,7 @@ mod tests {
             reuse_address: Some(protocol == Protocol::Tcp),
             reuse_port: Some(false),
             uid: None,
+            mark: None,
             certain: true,
             ordered: true,
         }

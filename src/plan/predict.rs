@@ -18,6 +18,8 @@ pub struct Foreign {
     pub view: SocketView,
     /// The user that owns it.
     pub uid: Option<u32>,
+    /// Its firewall mark (SO_MARK); `None` when not known.
+    pub mark: Option<u32>,
     /// Its name for people: its program, or its address.
     pub name: String,
     /// Whether it serves clients, and if not, why it holds the port.
@@ -211,6 +213,7 @@ fn foreign_entry(socket: &Foreign, snapshot: &Snapshot) -> Entry {
         reuse_address: view.reuse_address.or_else(|| left_by_a_server(socket, snapshot).then_some(true)),
         reuse_port: view.reuse_port,
         uid: socket.uid,
+        mark: socket.mark,
         certain: true,
         ordered: false,
     }

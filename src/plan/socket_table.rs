@@ -73,6 +73,8 @@ pub struct Entry {
     pub reuse_port: Option<bool>,
     /// Effective user that created it; `None` if unknown.
     pub uid: Option<u32>,
+    /// Firewall mark of its packets; `None` if unknown.
+    pub mark: Option<u32>,
     /// Whether it exists: false for a socket whose bind could not be predicted.
     pub certain: bool,
     /// Whether its position among the others is known: false for existing sockets.

@@ -102,7 +102,12 @@ pub fn assemble_asked(
 fn barred_clients(sockets: &[SocketSpec], snapshot: &Snapshot, user: u32) -> Vec<String> {
     let services: Vec<Service> = sockets
         .iter()
-        .map(|socket| Service { protocol: socket.protocol, port: socket.port, user: Some(user) })
+        .map(|socket| Service {
+            protocol: socket.protocol,
+            port: socket.port,
+            user: Some(user),
+            mark: Some(0),
+        })
         .collect();
     let all = reach::barred(snapshot, &LocalAddresses::new(snapshot), &services);
     all.iter().map(ToString::to_string).collect()

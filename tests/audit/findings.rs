@@ -440,3 +440,40 @@ pub fn a_watch_ends_with_its_reader_and_tells_of_interfaces() {
         assert!(text(&output).1.contains(word), "{arguments:?}: {:?}", text(&output));
     }
 }
+
+/// A policy rule for a mark diverts the answers of the one socket that has it (SO_MARK): a client tries both.
+pub fn a_mark_of_a_socket_diverts_its_answers() {
+    let (here, there) = two_hosts();
+    here.ip("rule add fwmark 7 table 77");
+    here.ip("route add blackhole default table 77");
+    let _sockets: Vec<Socket> = [(8081, 0), (8082, 7)]
+        .into_iter()
+        .map(|(port, mark)| {
+            here.run(|| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_mark(mark).unwrap();
+                socket.bind(&std::net::SocketAddr::from(([0, 0, 0, 0], port)).into()).unwrap();
+                socket.listen(4).unwrap();
+                socket
+            })
+        })
+        .collect();
+    let reached = |port| {
+        let to = std::net::SocketAddr::from(([192, 0, 2, 1], port));
+        there.run(|| std::net::TcpStream::connect_timeout(&to, Duration::from_millis(700))).is_ok()
+    };
+    assert_eq!((reached(8081), reached(8082)), (true, false));
+    let document = json_in(&here, &["audit", "--format", "json"]);
+    let marks: Vec<&Value> =
+        document["sockets"].as_array().unwrap().iter().map(|socket| &socket["mark"]).collect();
+    assert_eq!(marks, [&Value::from(0), &Value::from(7)]);
+    let lost: Vec<&str> = document["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["code"] == "BS1046")
+        .map(|finding| finding["message"].as_str().unwrap())
+        .collect();
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert!(lost[0].contains("port 8082") && lost[0].contains("table 77"), "{lost:?}");
+}

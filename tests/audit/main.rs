@@ -60,6 +60,7 @@ fn main() -> ExitCode {
             "udp_wildcards_without_an_address",
             findings::a_udp_wildcard_is_open_to_the_link_without_an_address,
         ),
+        trial("a_mark_of_a_socket", findings::a_mark_of_a_socket_diverts_its_answers),
         trial("what_is_sent_to_many", findings::what_is_sent_to_many_is_heard_as_the_exposure_says),
         trial("filters_narrow", filtered::filters_narrow_the_exposure_of_a_listener),
         trial("a_policy_requires_a_filter", filtered::a_policy_requires_a_filter),

@@ -41,6 +41,10 @@ fn new(address: IpAddr, udp: bool, random: &mut Random) -> Option<Socket> {
     let socket = Socket::new(domain, kind, None).ok()?;
     socket.set_reuse_address(random.once_in(2)).ok()?;
     socket.set_reuse_port(random.once_in(4)).ok()?;
+    if random.once_in(4) {
+        // The marks that the rules of random hosts look at.
+        socket.set_mark(*random.pick(&[1, 51820])).ok()?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(random.once_in(2)).ok()?;
     }

@@ -206,6 +206,7 @@ fn compare_with(ns: &Netns, (far, beyond): (ask::Ends<'_>, ask::Ends<'_>), specs
     host.foreign.extend(ns.run(|| bindscope::sys::port_holders(&ports)).into_iter().map(|holder| Foreign {
         view: holder.socket.view.clone(),
         uid: holder.socket.uid,
+        mark: holder.socket.mark,
         state: holder.socket.state,
         name: holder.summary(),
         peer_port: holder.peer.map(|peer| peer.port()),

@@ -313,6 +313,7 @@ fn holders_of(spec: &SocketSpec) -> Vec<Foreign> {
     let named = |socket: &ListeningSocket, name: String| Foreign {
         view: socket.view.clone(),
         uid: socket.uid,
+        mark: socket.mark,
         name,
         state: socket.state,
         peer_port: None,

@@ -201,6 +201,7 @@ fn paths(facts: &Facts, snapshot: &Snapshot) -> Result<Vec<PathReport>, Failure>
         .map(|(_, socket)| Foreign {
             view: socket.view.clone(),
             uid: socket.uid,
+            mark: socket.mark,
             name: format!("{} ({})", why::program(socket), socket.view),
             state: socket.state,
             peer_port: None,
@@ -233,6 +234,7 @@ fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec
         .map(|socket| Foreign {
             view: socket.view.clone(),
             uid: socket.uid,
+            mark: socket.mark,
             name: why::program(socket),
             state: socket.state,
             peer_port: None,

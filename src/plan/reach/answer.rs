@@ -206,6 +206,9 @@ pub(super) struct Answering {
     pub(super) device: u32,
     /// The mark that packet filters have given to the client's packet.
     pub(super) mark: Fact<u32>,
+    /// The mark of the socket (SO_MARK). Where it could not be read, the socket counts as one without: few programs set it, and
+    /// those need a capability.
+    pub(super) socket_mark: Option<u32>,
 }
 
 impl Answering {
@@ -217,6 +220,7 @@ impl Answering {
         accepts: false,
         device: 0,
         mark: Fact::Known(0),
+        socket_mark: None,
     };
 }
 
@@ -395,8 +399,11 @@ impl HostView<'_> {
         }
     }
 
-    /// The mark of an answer: that of the packet, where a setting says so (`inet_request_mark()`, `IP4_REPLY_MARK()`).
+    /// The mark of an answer: that of the socket, or that of the packet, where a setting says so (`inet_request_mark()`, `IP4_REPLY_MARK()`).
     fn mark_of_answer(&self, family: Family, answering: &Answering) -> Fact<u32> {
+        if let Some(mark) = answering.socket_mark.filter(|mark| *mark != 0 && answering.accepts) {
+            return Fact::Known(mark);
+        }
         let is_on = |name| self.snapshot.setting(name).is_some_and(|on| on != 0);
         let copied = match (answering.accepts, family) {
             (true, _) => is_on("net.ipv4.tcp_fwmark_accept"),

@@ -73,6 +73,7 @@ pub fn barred(snapshot: &Snapshot, local: &LocalAddresses, services: &[Service])
                     source_port: Fact::Known(service.port),
                     destination_port: Fact::Unknown,
                     user: service.user.map_or(Fact::Unknown, Fact::Known),
+                    mark: Fact::Known(service.mark.unwrap_or(0)),
                     ..Flow::to(client)
                 };
                 let decision = fib.output(local, &flow);

@@ -56,7 +56,8 @@ pub(super) fn arrive(
             let mut verdicts = ids.iter().map(|&id| {
                 let entry = binds.tables.entry(id);
                 let user = entry.uid.map_or(Fact::Unknown, Fact::Known);
-                answer(view, &back, &Answering { user, accepts: true, device: entry.device, ..kernel })
+                let (device, socket_mark) = (entry.device, entry.mark);
+                answer(view, &back, &Answering { user, accepts: true, device, socket_mark, ..kernel })
             });
             let lost = |verdict: &Verdict| *verdict != Verdict::Arrives && protocol == Protocol::Tcp;
             match verdicts.find(lost) {

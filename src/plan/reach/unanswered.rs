@@ -24,6 +24,8 @@ pub struct Service {
     pub port: u16,
     /// The user who owns it; `None` when not known.
     pub user: Option<u32>,
+    /// Its firewall mark; `None` when not known.
+    pub mark: Option<u32>,
 }
 
 /// Clients of one source that get no answer, for one reason.
@@ -88,10 +90,16 @@ pub fn unanswered(snapshot: &Snapshot, local: &LocalAddresses, services: &[Servi
                     }
                     Back::Each(question) => {
                         for service in &services {
-                            let Service { protocol, port, user } = *service;
+                            let Service { protocol, port, user, mark: socket_mark } = *service;
                             let user = user.map_or(Fact::Unknown, Fact::Known);
-                            let answering =
-                                Answering { protocol, port, user, accepts: true, ..Answering::KERNEL };
+                            let answering = Answering {
+                                protocol,
+                                port,
+                                user,
+                                accepts: true,
+                                socket_mark,
+                                ..Answering::KERNEL
+                            };
                             let verdict = match view.accepts_source(&question, Some(&answering)) {
                                 Verdict::Arrives => view.answer(&question, &answering),
                                 other => other,

@@ -165,6 +165,7 @@ fn read_tables(
                         v6only: None,
                         cgroup: None,
                         transparent: None,
+                        mark: None,
                         expires_ms: 0,
                     };
                     found.push((socket, (row.peer.ip(), row.peer.port())));

@@ -359,6 +359,7 @@ fn listening(
         owners: None,
         kernel: None,
         transparent: socket.transparent,
+        mark: socket.mark,
         activation: None,
         address_owner: None,
         port_chosen: None,

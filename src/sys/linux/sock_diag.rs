@@ -60,6 +60,8 @@ pub(super) struct DiagSocket {
     pub cgroup: Option<NonZero<u64>>,
     /// IP_TRANSPARENT, of INET_DIAG_SOCKOPT (since Linux 5.10).
     pub transparent: Option<bool>,
+    /// INET_DIAG_MARK: SO_MARK, which the kernel reports with CAP_NET_ADMIN only.
+    pub mark: Option<u32>,
     /// Milliseconds until the timer of the socket fires; of TIME-WAIT, until it ends.
     pub expires_ms: u32,
 }
@@ -273,6 +275,7 @@ const MESSAGE: usize = 72;
 fn parse(payload: &[u8]) -> io::Result<(DiagSocket, Peer)> {
     /// Attributes of `linux/inet_diag.h`.
     const INET_DIAG_SKV6ONLY: u16 = 11;
+    const INET_DIAG_MARK: u16 = 15;
     const INET_DIAG_CGROUP_ID: u16 = 21;
     const INET_DIAG_SOCKOPT: u16 = 22;
     /// The sixth field of one bit of `struct inet_diag_sockopt`.
@@ -291,9 +294,11 @@ fn parse(payload: &[u8]) -> io::Result<(DiagSocket, Peer)> {
     let mut v6only = None;
     let mut cgroup = None;
     let mut transparent = None;
+    let mut mark = None;
     for (kind, value) in attributes(&payload[MESSAGE..]) {
         match (kind, value) {
             (INET_DIAG_SKV6ONLY, [value, ..]) => v6only = Some(*value != 0),
+            (INET_DIAG_MARK, value) => mark = read(value, 0).map(u32::from_ne_bytes),
             (INET_DIAG_CGROUP_ID, value) => {
                 cgroup = read(value, 0).map(u64::from_ne_bytes).and_then(NonZero::new)
             }
@@ -315,6 +320,7 @@ fn parse(payload: &[u8]) -> io::Result<(DiagSocket, Peer)> {
         v6only,
         cgroup,
         transparent,
+        mark,
         expires_ms: word(52),
     };
     Ok((socket, (address(24), half(6))))

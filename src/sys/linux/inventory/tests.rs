@@ -49,6 +49,7 @@ fn dumped_sockets_come_once_and_in_the_whole_order() {
             v6only: None,
             cgroup: None,
             transparent: None,
+            mark: None,
         };
         dumped.push((protocol, socket));
     }

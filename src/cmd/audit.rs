@@ -63,7 +63,7 @@ pub struct Args {
     /// Look into every network namespace that can be found
     #[arg(long)]
     all_namespaces: bool,
-    /// Read SO_REUSEADDR and SO_REUSEPORT from the sockets themselves (needs the right to trace their processes)
+    /// Read SO_REUSEADDR and SO_REUSEPORT from the sockets themselves (needs permission to trace their processes)
     #[arg(long)]
     socket_options: bool,
     /// Write a policy that allows what is there now, and judge nothing
@@ -71,7 +71,7 @@ pub struct Args {
     /// The file - is standard output.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "watch", "baseline", "output", "format", "json"])]
     write_policy: Option<PathBuf>,
-    /// Do not look for the processes that hold the sockets: many times faster where there are thousands of either
+    /// Do not look for the processes that hold the sockets: many times faster with thousands of processes or sockets
     #[arg(long, conflicts_with_all = ["policy", "socket_options", "write_policy"])]
     no_owners: bool,
     /// Show and count only what this earlier JSON report has not

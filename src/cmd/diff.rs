@@ -97,7 +97,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     let comparison = compare((&args.a, &a.lists), (&args.b, &b.lists));
     let text = match args.format.get() {
-        Format::Human => render::diff::human(&comparison, context.color && args.output.is_none()),
+        Format::Human => {
+            let limit = context.columns().filter(|_| args.output.is_none()).unwrap_or(usize::MAX);
+            render::diff::human(&comparison, context.color && args.output.is_none(), limit)
+        }
         Format::Json => {
             serde_json::to_string_pretty(&Document::new(Schema::Diff, &comparison)).unwrap_or_default() + "\n"
         }
@@ -105,7 +108,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         Format::Markdown => render::diff::markdown(&comparison),
         Format::Html => render::html::page(&[render::html::Part::Diff(&comparison)]),
     };
-    context.emit(text.as_bytes(), args.output.as_deref())?;
+    match args.format.get() {
+        Format::Human => context.show(&text, args.output.as_deref())?,
+        _ => context.emit(text.as_bytes(), args.output.as_deref())?,
+    }
     Ok(match (comparison.compared, comparison.differences.len()) {
         (0, _) => Exit::Undecided,
         (_, 0) => Exit::Success,

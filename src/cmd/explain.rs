@@ -38,15 +38,18 @@ pub struct Args {
 /// # Errors
 /// An unknown name (exit code 2, all of them at once); output that cannot be written (exit code 5).
 pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    // A file and a pipe receive the Markdown source.
+    let width = context.columns().filter(|_| args.output.is_none());
+    let limit = width.unwrap_or(usize::MAX);
     let text = if !args.search.is_empty() {
-        found(&args.search.join(" "))?
+        found(&args.search.join(" "), limit)?
     } else if args.list {
-        list()
+        list(limit)
     } else if args.names.is_empty() {
-        topics()
+        topics(limit)
     } else {
         let page = pages(&args.names)?;
-        match context.columns().filter(|_| args.output.is_none()) {
+        match width {
             Some(columns) => markdown::reflowed(&page, columns),
             None => page,
         }
@@ -74,7 +77,7 @@ fn pages(names: &[String]) -> Result<String, Failure> {
 }
 
 /// The results of a search, each with the first line that matches.
-fn found(query: &str) -> Result<String, Failure> {
+fn found(query: &str, limit: usize) -> Result<String, Failure> {
     const MOST: usize = 12;
     let hits = explain::search(query);
     if hits.is_empty() {
@@ -85,8 +88,8 @@ fn found(query: &str) -> Result<String, Failure> {
     }
     let mut out = String::new();
     for hit in hits.iter().take(MOST) {
-        let _ = writeln!(out, "{:<17} {}", hit.page.name, hit.page.title());
-        let _ = writeln!(out, "{:<17} {}", "", hit.line.trim().chars().take(90).collect::<String>());
+        let _ = writeln!(out, "{}", markdown::entry(hit.page.name, hit.page.title(), limit));
+        let _ = writeln!(out, "{}", markdown::entry("", &beginning(hit.line), limit));
     }
     if hits.len() > MOST {
         let _ = writeln!(out, "and {} more", hits.len() - MOST);
@@ -94,15 +97,26 @@ fn found(query: &str) -> Result<String, Failure> {
     Ok(out)
 }
 
+/// The first words of a line.
+fn beginning(line: &str) -> String {
+    const MOST: usize = 90;
+    let line = line.trim();
+    match line.char_indices().nth(MOST) {
+        None => line.to_owned(),
+        Some((most, _)) => {
+            let end = line[..most].rfind(' ').unwrap_or(most);
+            format!("{} …", &line[..end])
+        }
+    }
+}
+
 /// The topics, for a call without a name.
-fn topics() -> String {
+fn topics(limit: usize) -> String {
     let mut out = String::from("# Topics\n\n");
     for page in explain::TOPICS {
-        let _ = writeln!(out, "{:<17} {}", page.name, page.title());
+        let _ = writeln!(out, "{}", markdown::entry(page.name, page.title(), limit));
     }
-    out.push_str(
-        "\nbindscope explain NAME shows a page; --list adds the codes; --search WORDS searches all pages.\n",
-    );
+    out.push_str("\nNAME: its page. --list: codes, too. --search WORDS: search all pages.\n");
     out
 }
 
@@ -119,10 +133,10 @@ fn no_page(name: &str, near: &[&str]) -> Diagnostic {
     problem.help("bindscope explain --list shows every code and topic")
 }
 
-fn list() -> String {
+fn list(limit: usize) -> String {
     let mut out = String::from("# Codes\n\n");
     let row = |out: &mut String, page: &Page| {
-        let _ = writeln!(out, "{:<17} {}", page.name, page.title());
+        let _ = writeln!(out, "{}", markdown::entry(page.name, page.title(), limit));
     };
     explain::CODES.iter().for_each(|page| row(&mut out, page));
     out.push_str("\n# Topics\n\n");

@@ -11,9 +11,9 @@ use crate::report::report_diff::{Comparison, Difference};
 /// The widest column. A longer text moves what follows it instead of padding every line.
 const WIDEST: usize = 100;
 
-/// The comparison as text for people.
+/// The comparison as text for people: a table, or two lines for each difference if the table is wider than `limit`.
 #[must_use]
-pub fn human(comparison: &Comparison, color: bool) -> String {
+pub fn human(comparison: &Comparison, color: bool, limit: usize) -> String {
     let paint = Paint::new(color);
     let (a, b) = (escape(&comparison.a), escape(&comparison.b));
     let mut out = String::new();
@@ -24,23 +24,32 @@ pub fn human(comparison: &Comparison, color: bool) -> String {
     };
     let keys = wide(&|difference| printable(&difference.key), "");
     let firsts = wide(&|difference| value(&difference.a), &a);
+    let seconds = wide(&|difference| value(&difference.b), &b);
+    let narrow = keys + firsts + seconds + 4 > limit;
     let mut kind = "";
     for difference in &comparison.differences {
         if difference.kind != kind {
             kind = &difference.kind;
-            let heading = format!("{:<keys$}  {a:<firsts$}  {b}", format!("{kind}s"));
+            // The documents call a result of one source and destination a cell.
+            let title = if kind == "cell" { "results".to_owned() } else { format!("{kind}s") };
+            let heading = if narrow {
+                format!("{title}\n  {a} -> {b}")
+            } else {
+                format!("{title:<keys$}  {a:<firsts$}  {b}")
+            };
             let _ = writeln!(out, "{}", paint.tone(Tone::Strong, &heading));
         }
         let first = value(&difference.a);
         let padding = " ".repeat(firsts.saturating_sub(table::width(&first)));
         let tone = |value: &Option<String>| if value.is_some() { Tone::Good } else { Tone::Faint };
-        let _ = writeln!(
-            out,
-            "{:<keys$}  {}{padding}  {}",
-            printable(&difference.key),
-            paint.tone(tone(&difference.a), &first),
-            paint.tone(tone(&difference.b), &value(&difference.b))
-        );
+        let key = printable(&difference.key);
+        let first = paint.tone(tone(&difference.a), &first);
+        let second = paint.tone(tone(&difference.b), &value(&difference.b));
+        let _ = if narrow {
+            writeln!(out, "{key}\n  {first} -> {second}")
+        } else {
+            writeln!(out, "{key:<keys$}  {first}{padding}  {second}")
+        };
     }
     if !comparison.differences.is_empty() {
         out.push('\n');

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::style::{BOLD as HEADING, DIM as CODE};
-use super::table::wrap_from;
+use super::table::{padded, wrap_from};
 
 /// The paragraphs and list items of a page in lines of at most `width` columns. Headings, tables and blocks of code stay.
 #[must_use]
@@ -84,6 +84,13 @@ pub fn styled(markdown: &str, color: bool) -> String {
         };
     }
     out
+}
+
+/// A name in a column of its own and a title, which continues in its column.
+#[must_use]
+pub fn entry(name: &str, title: &str, limit: usize) -> String {
+    const NAME: usize = 21;
+    wrap_from(&padded(name, NAME), title, limit, &" ".repeat(NAME))
 }
 
 /// The text of a heading.

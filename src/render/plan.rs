@@ -271,7 +271,7 @@ pub fn summary_line(report: &Report) -> String {
     if uncertain > 0 {
         let _ = write!(line, " ({uncertain} uncertain)");
     }
-    let _ = write!(line, "; {} of {} cells reach a listener", summary.accepted, summary.cells);
+    let _ = write!(line, "; {} of {} source-destination pairs are accepted", summary.accepted, summary.cells);
     if is_probe(report) {
         let _ = write!(line, "; {} match the prediction, {} do not", summary.agree, summary.disagree);
         if summary.ingress_not_observed > 0 {

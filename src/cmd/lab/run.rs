@@ -337,7 +337,7 @@ fn changes(before: &[CellReport], after: &[CellReport]) -> Vec<ChangedCell> {
 /// The same in words, a line for each cell.
 fn in_words(number: usize, event: &EventReport, before: usize) -> Vec<String> {
     let head = format!(
-        "event {number} ({}): {} of {} cells changed",
+        "event {number} ({}): {} of {} results changed",
         event.commands.join("; "),
         event.changed.len(),
         before.max(event.cells)

@@ -288,7 +288,7 @@ pub fn reports(data: &[u8]) {
     let _ = report_diff::comparable(one, two);
     for (left, right) in [(&a, &b), (&a, &a)] {
         let comparison = report_diff::compare(("a.json", left), ("b.json", right));
-        assert_plain(&render::diff::human(&comparison, false));
+        assert_plain(&render::diff::human(&comparison, false, 80));
         assert_plain(&render::diff::csv(&comparison).replace("\r\n", "\n"));
         assert_plain(&render::diff::markdown(&comparison));
         assert!(!std::ptr::eq(left, right) || comparison.differences.is_empty());

@@ -4,7 +4,7 @@
 //! [`rules`] produces the findings about a socket, and [`judge`] evaluates a policy. [`baseline`] and [`change`]
 //! compare two reports. [`crate::plan::exposure`] computes exposures.
 
-mod answers;
+pub mod answers;
 pub mod baseline;
 pub mod change;
 pub mod clients;

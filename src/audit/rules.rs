@@ -58,7 +58,7 @@ pub fn observe(site: &mut Site, first: usize) -> Vec<Finding> {
     }
     host::any_ip(&site.host, &site.sockets, &mut findings);
     host::labels(&site.host, &mut findings);
-    super::answers::lost(&site.host, &site.sockets, exposer.local(), &mut findings);
+    super::answers::report(&site.host, &site.sockets, exposer.local(), &mut findings);
     findings
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::style::{Paint, Tone};
 use super::table::{Item, line, widths, wrap};
+use crate::escape::printable;
 use crate::model::{Exposure, Outcome};
 use crate::why::{Diagnosis, Facts, Place, ResolvedBy, Tried, headline, program};
 
@@ -121,5 +122,9 @@ fn exposure(out: &mut String, facts: &Facts, width: usize) {
         " Packet filters may narrow this: see `bindscope audit`.".to_owned()
     };
     let text = format!("Reachable from: IPv4 {}, IPv6 {}.{filters}", ipv4.words(), ipv6.words());
-    let _ = writeln!(out, "{}\n", wrap(&text, width, "  "));
+    let _ = writeln!(out, "{}", wrap(&text, width, "  "));
+    for lost in &facts.lost_answers {
+        let _ = writeln!(out, "{}", wrap(&format!("But {}", printable(lost)), width, "  "));
+    }
+    out.push('\n');
 }

@@ -189,6 +189,8 @@ pub struct Facts {
     pub filters: Vec<String>,
     /// Why there may be filters that are not in the list.
     pub filters_unknown: Option<String>,
+    /// Clients of other hosts that get no answer from the listeners of the port: who, and the rule or route that decides it.
+    pub lost_answers: Vec<String>,
     /// The program that the user expects to answer.
     pub expected: Option<String>,
 }

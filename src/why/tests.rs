@@ -48,6 +48,7 @@ fn facts(name: &str, addresses: Vec<Tried>, sockets: Vec<ListeningSocket>) -> Fa
         loopback_up: true,
         filters: Vec::new(),
         filters_unknown: None,
+        lost_answers: Vec::new(),
         expected: None,
     }
 }

@@ -514,6 +514,10 @@ fn a_server_behind_wg_quick_is_not_reached_from_the_internet() {
     let audit = flat(&text(&run(&ns, &["audit"])).0);
     assert!(audit.contains("clients of link:eth0 beyond get no answer"), "{audit}");
     assert!(audit.contains("ip rule 32765: the answer leaves by wg0"), "{audit}");
+    let why = flat(&text(&run(&ns, &["why", "192.0.2.10:8022"])).0);
+    let lost = "But clients of link:eth0 beyond get no answer from 10.66.0.2, 192.0.2.10 port 8022: a policy rule sends the answer \
+                another way: ip rule 32765: the answer leaves by wg0";
+    assert!(why.contains(lost), "{why}");
     // A setting is tried on the plan.
     let strict =
         ["plan", "--bind", "0.0.0.0:8024", "--set", "net.ipv4.conf.eth0.rp_filter=1", "--format", "json"];

@@ -13,6 +13,7 @@ use self::target::Target;
 use super::format_args::{FormatArgs, Formats};
 use super::steps::Question;
 use super::{Context, Exit, Failure, target_host};
+use crate::audit::answers;
 use crate::code::Code;
 use crate::model::addr::{needs_zone, socket_addr};
 use crate::model::{
@@ -79,6 +80,8 @@ struct Body<'a> {
     target: &'a str,
     resolved_by: ResolvedBy,
     addresses: Vec<Entry<'a>>,
+    /// Clients of other hosts that get no answer, and why.
+    lost_answers: &'a [String],
     diagnosis: &'a [Diagnosis],
     /// The path to each address of this host; null unless asked for.
     steps: Option<&'a [PathReport]>,
@@ -129,8 +132,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         loopback_up: host.snapshot.interfaces.iter().all(|interface| !interface.loopback || interface.up),
         filters: filters.tables,
         filters_unknown: filters.unknown_because,
+        lost_answers: Vec::new(),
         expected: args.process.clone(),
     };
+    let local = LocalAddresses::new(&host.snapshot);
+    let serving = facts.serving().map(|(_, socket)| socket);
+    facts.lost_answers =
+        answers::lost(&host.snapshot, serving, &local).into_iter().map(|one| one.message).collect();
     facts.addresses = predict(&facts, &addresses, &host.snapshot);
     facts.sockets.extend(others_on_port(&facts));
     if !args.no_connect {
@@ -157,6 +165,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
                 target: &facts.target,
                 resolved_by,
                 addresses: facts.addresses.iter().map(|one| entry(&facts, one)).collect(),
+                lost_answers: &facts.lost_answers,
                 diagnosis: &diagnosis,
                 steps: args.steps.then_some(paths.as_slice()),
             };

@@ -259,15 +259,6 @@ const CERTAIN: &[Situation] = &[
         ],
     ),
     (
-        "an NDP proxy for an address on lo",
-        &[
-            "address add fd00::200/128 dev lo nodad",
-            "sysctl net.ipv6.conf.all.forwarding 1",
-            "sysctl net.ipv6.conf.w0.proxy_ndp 1",
-            "neighbour add proxy fd00::200 dev w0",
-        ],
-    ),
-    (
         "proxy ARP and an address on lo",
         &[
             "address add 10.0.0.100/32 dev lo",

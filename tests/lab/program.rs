@@ -471,7 +471,7 @@ add = "2001:db8:1::10/64 dad"
         destinations.contains("2001:db8:1::1") && !destinations.contains("2001:db8:1::66"),
         "{destinations:?}"
     );
-    assert_eq!(document["notes"].to_string().matches("cells changed").count(), 1);
+    assert_eq!(document["notes"].to_string().matches("results changed").count(), 1);
     assert!(document["notes"].to_string().contains("0 of "), "{}", document["notes"]);
 }
 

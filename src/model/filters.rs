@@ -17,6 +17,12 @@ pub struct PacketFilters {
 }
 
 impl PacketFilters {
+    /// Whether the rules were read, and did not change meanwhile.
+    #[must_use]
+    pub fn has_known_rules(&self) -> bool {
+        self.ruleset.as_ref().is_some_and(|ruleset| ruleset.consistent)
+    }
+
     /// The same without the rules.
     #[must_use]
     pub fn without_rules(&self) -> PacketFilters {
@@ -44,10 +50,10 @@ pub fn note(filters: Option<&PacketFilters>) -> String {
     let tables = filters.tables.join(", ");
     let beyond = "programs attached to the kernel (BPF, XDP) and filters beyond this host are not looked at";
     match (&filters.unknown_because, filters.tables.is_empty()) {
-        (None, true) if filters.ruleset.is_some() => {
+        (None, true) if filters.has_known_rules() => {
             format!("there is no table of a packet filter here; {beyond}")
         }
-        (None, false) if filters.ruleset.is_some() => {
+        (None, false) if filters.has_known_rules() => {
             format!("the results include packet filters and address translation ({tables}); {beyond}")
         }
         (None, true) => format!("{limit}; there is no table of a packet filter here"),
@@ -74,7 +80,7 @@ mod tests {
         assert!(note(Some(&filters(&["iptables nat"], None))).ends_with("some here: iptables nat"));
         assert!(note(Some(&filters(&[], Some("no right")))).ends_with("cannot be seen: no right"));
         assert!(note(None).ends_with("are not looked at"));
-        let ruleset = Some(Ruleset::default());
+        let ruleset = Some(Ruleset { consistent: true, ..Ruleset::default() });
         let read = PacketFilters { ruleset, ..filters(&["iptables nat"], None) };
         assert!(note(Some(&read)).starts_with("the results include packet filters"));
     }

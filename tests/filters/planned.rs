@@ -197,4 +197,14 @@ pub fn without_rules_nothing_changes() {
     let (outcome, notes) = snapshot(&[]);
     assert_eq!(outcome, "timeout");
     assert!(notes.contains("the results include packet filters"), "{notes}");
+    // Rules that changed while they were read are not known, whatever was read of them.
+    let torn =
+        std::fs::read_to_string(path).unwrap().replace("\"consistent\": true", "\"consistent\": false");
+    std::fs::write(path, torn).unwrap();
+    let output = program::run(&["plan", "--format", "json", "--host", path, "0.0.0.0:2205"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cell = predicted(&document, "link:eth0", "192.0.2.1", 2205);
+    assert_eq!((&cell["outcome"], &cell["why"]), (&Value::Null, &"BS3057".into()), "{cell:#}");
+    assert!(cell["unknown_because"].to_string().contains("kept changing"), "{cell:#}");
+    assert!(!document["notes"].to_string().contains("the results include"), "{}", document["notes"]);
 }

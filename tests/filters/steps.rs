@@ -147,7 +147,7 @@ pub fn why_follows_the_path_of_a_client_on_this_host() {
     assert_eq!(json(&ns, &["why", "127.0.0.1:80"])["steps"], Value::Null);
     let (_, human, _) = run(&ns, &["why", "127.0.0.1:80", "--steps"]);
     assert!(
-        program::flat(&human).contains("a packet filter rejects the connection to 127.0.0.1: ip t o rule 1:"),
+        program::flat(&human).contains("A packet filter rejects the connection to 127.0.0.1: ip t o rule 1:"),
         "{human}"
     );
     drop(listener);

@@ -123,6 +123,12 @@ impl Filters {
     /// # Errors
     /// When a message is malformed or refers to what is not there.
     pub fn decode(ruleset: &Ruleset) -> Result<Filters, DecodeError> {
+        if !ruleset.consistent {
+            return Err(DecodeError {
+                object: "the ruleset".to_owned(),
+                what: "it kept changing while it was read; read it again".to_owned(),
+            });
+        }
         let mut reader = Reader::default();
         for object in &ruleset.nftables {
             reader.take(object).map_err(|Malformed(what)| DecodeError { object: describe(object), what })?;

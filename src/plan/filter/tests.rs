@@ -219,7 +219,10 @@ const SERVED: Fate = Fate::Delivered(Delivery::Accepted(7));
 #[test]
 fn without_rules_the_sockets_decide() {
     assert_eq!(from_peer(&filters(vec![])), SERVED);
-    assert!(Filters::decode(&Ruleset::default()).unwrap().is_empty());
+    let empty = Ruleset { consistent: true, ..Ruleset::default() };
+    assert!(Filters::decode(&empty).unwrap().is_empty());
+    let torn = Ruleset { consistent: false, ..empty };
+    assert!(Filters::decode(&torn).unwrap_err().to_string().contains("kept changing"));
 }
 
 #[test]

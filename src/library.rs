@@ -60,14 +60,7 @@ fn foreign(socket: &ListeningSocket) -> Foreign {
         Some(owner) => format!("{} (pid {}, {})", escape(&owner.command), owner.pid, socket.view),
         None => format!("another program ({})", socket.view),
     };
-    Foreign {
-        view: socket.view.clone(),
-        uid: socket.uid,
-        mark: socket.mark,
-        name,
-        state: socket.state,
-        peer_port: None,
-    }
+    Foreign::of(socket, name)
 }
 
 /// Predicts every bind of a profile on a host, and which source reaches which socket. Opens no socket.

@@ -100,18 +100,8 @@ pub(super) fn evaluate(site: &mut Site, first: usize, findings: &mut Vec<Finding
 /// The results for each socket that other hosts could reach without filters, and whether this host reaches it.
 fn rows(site: &Site, prefixes: usize) -> std::result::Result<HashMap<usize, Vec<Row>>, String> {
     let exposed = |socket: &ListeningSocket, family| exposure(socket, family) > Exposure::Loopback;
-    let foreign: Vec<Foreign> = site
-        .sockets
-        .iter()
-        .map(|socket| Foreign {
-            view: socket.view.clone(),
-            uid: socket.uid,
-            mark: socket.mark,
-            name: String::new(),
-            state: socket.state,
-            peer_port: None,
-        })
-        .collect();
+    let foreign: Vec<Foreign> =
+        site.sockets.iter().map(|socket| Foreign::of(socket, String::new())).collect();
     let local = LocalAddresses::new(&site.host);
     let destinations = reach::destinations(&site.host, &local);
     let outside = || {

@@ -9,7 +9,9 @@ use super::conflict::Verdict;
 use super::local_table::LocalAddresses;
 use super::socket_table::{Entry, Id, Local, Tables};
 use crate::code::Code;
-use crate::model::{Errno, Family, Phase, Protocol, Snapshot, SocketSpec, SocketState, SocketView};
+use crate::model::{
+    Errno, Family, ListeningSocket, Phase, Protocol, Snapshot, SocketSpec, SocketState, SocketView,
+};
 
 /// An existing socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,21 @@ pub struct Foreign {
     pub state: SocketState,
     /// The port of the other end of a connection; `None` without one, or where it is not known.
     pub peer_port: Option<u16>,
+}
+
+impl Foreign {
+    /// A socket of the inventory, which does not tell the other end of a connection. `name` is for people.
+    #[must_use]
+    pub fn of(socket: &ListeningSocket, name: String) -> Foreign {
+        Foreign {
+            view: socket.view.clone(),
+            uid: socket.uid,
+            mark: socket.mark,
+            name,
+            state: socket.state,
+            peer_port: None,
+        }
+    }
 }
 
 /// Whether a socket will be opened, or was.

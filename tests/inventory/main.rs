@@ -448,6 +448,7 @@ fn proc_net_is_a_named_fallback() {
                 socket.mptcp = false;
                 socket.cgroup = None;
                 socket.transparent = None;
+                socket.mark = None;
                 if let Some(queue) = &mut socket.queue {
                     queue.limit = None;
                 }

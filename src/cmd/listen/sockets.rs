@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use crate::cmd::{Exit, Failure};
 use crate::code::Code;
 use crate::diag::Diagnostic;
+use crate::model::SocketState;
 use crate::model::addr::overlap;
 use crate::model::socket::Reply;
 use crate::model::{
     AddrClass, Errno, Exposure, FamilyExposure, Phase, Protocol, Snapshot, SocketSpec, SocketView, V6Only,
 };
-use crate::model::{ListeningSocket, SocketState};
 use crate::plan::bind_error::{self, InTheWay};
 use crate::plan::expand;
 use crate::plan::exposure::{Exposer, Facts, exposure_of_view};
@@ -310,26 +310,18 @@ fn explained(
 
 /// Sockets of other programs that prevent the bind: those that serve first, at most four.
 fn holders_of(spec: &SocketSpec) -> Vec<Foreign> {
-    let named = |socket: &ListeningSocket, name: String| Foreign {
-        view: socket.view.clone(),
-        uid: socket.uid,
-        mark: socket.mark,
-        name,
-        state: socket.state,
-        peer_port: None,
-    };
     let serving = sys::port_holder(spec.protocol, spec.address, spec.port);
     let serving = serving
         .iter()
         .filter(|socket| matches!(socket.state, SocketState::Listen | SocketState::Unconnected));
-    let mut found: Vec<Foreign> = serving.map(|socket| named(socket, socket.summary())).collect();
+    let mut found: Vec<Foreign> = serving.map(|socket| Foreign::of(socket, socket.summary())).collect();
     if found.is_empty() {
         let holders = sys::port_holders(&[(spec.protocol, spec.port)].into());
         let overlapping = holders.iter().filter(|holder| {
             let view = &holder.socket.view;
             overlap((view.address, view.v6only), (spec.address, spec.v6only.as_set()))
         });
-        found = overlapping.map(|holder| named(&holder.socket, holder.summary())).collect();
+        found = overlapping.map(|holder| Foreign::of(&holder.socket, holder.summary())).collect();
     }
     // The sockets of a SO_REUSEPORT group look alike.
     found.dedup_by(|a, b| a.name == b.name);

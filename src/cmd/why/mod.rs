@@ -207,14 +207,7 @@ fn entry<'a>(facts: &'a Facts, tried: &'a Tried) -> Entry<'a> {
 fn paths(facts: &Facts, snapshot: &Snapshot) -> Result<Vec<PathReport>, Failure> {
     let foreign: Vec<Foreign> = facts
         .serving()
-        .map(|(_, socket)| Foreign {
-            view: socket.view.clone(),
-            uid: socket.uid,
-            mark: socket.mark,
-            name: format!("{} ({})", why::program(socket), socket.view),
-            state: socket.state,
-            peer_port: None,
-        })
+        .map(|(_, socket)| Foreign::of(socket, format!("{} ({})", why::program(socket), socket.view)))
         .collect();
     let rights =
         crate::plan::bind_check::Rights { uid: u32::MAX, privileged_ports: false, transparent: false };
@@ -240,14 +233,7 @@ fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec
     let foreign: Vec<Foreign> = serving
         .iter()
         .filter_map(|index| facts.sockets.get(*index))
-        .map(|socket| Foreign {
-            view: socket.view.clone(),
-            uid: socket.uid,
-            mark: socket.mark,
-            name: why::program(socket),
-            state: socket.state,
-            peer_port: None,
-        })
+        .map(|socket| Foreign::of(socket, why::program(socket)))
         .collect();
     let rights =
         crate::plan::bind_check::Rights { uid: u32::MAX, privileged_ports: false, transparent: false };

@@ -97,7 +97,7 @@ impl Reach {
         }
         let words = match self.why {
             Code::NOT_RESOLVED => {
-                "neighbours get no answer about the address, but may know it from requests of this host"
+                "neighbours get no answer about the address, unless they know it from requests of this host or a proxy entry answers (ip neigh show proxy)"
             }
             Code::RP_FILTER => {
                 "the kernel drops requests of the neighbour, which may know the address from requests of this host"

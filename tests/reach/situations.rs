@@ -482,6 +482,15 @@ const UNCERTAIN: &[Situation] = &[
         ],
     ),
     ("IPv6 whose rule for the table main was deleted", &["rule del from ::/0 table main priority 32766"]),
+    (
+        "a proxy of neighbour discovery for an address on lo",
+        &[
+            "address add fd00::200/128 dev lo nodad",
+            "sysctl net.ipv6.conf.all.forwarding 1",
+            "sysctl net.ipv6.conf.w0.proxy_ndp 1",
+            "neighbour add proxy fd00::200 dev w0",
+        ],
+    ),
     ("arp_ignore 8", &["sysctl net.ipv4.conf.w0.arp_ignore 8"]),
     (
         "the table local after another rule",

@@ -241,6 +241,7 @@ pub(super) struct Question {
 const RP_FILTER: (&str, &str) = ("net.ipv4.conf.all.rp_filter", "ipv4.rp_filter");
 const ACCEPT_LOCAL: (&str, &str) = ("net.ipv4.conf.all.accept_local", "ipv4.accept_local");
 const SRC_VALID_MARK: (&str, &str) = ("net.ipv4.conf.all.src_valid_mark", "ipv4.src_valid_mark");
+const PROXY_NDP: (&str, &str) = ("net.ipv6.conf.all.proxy_ndp", "ipv6.proxy_ndp");
 const ARP_IGNORE: (&str, &str) = ("net.ipv4.conf.all.arp_ignore", "ipv4.arp_ignore");
 const ARP_FILTER: (&str, &str) = ("net.ipv4.conf.all.arp_filter", "ipv4.arp_filter");
 
@@ -418,7 +419,7 @@ impl HostView<'_> {
         self.in_force(interface, ACCEPT_LOCAL) != 0
     }
 
-    /// A setting of IPv4 that is in force as the larger of that of all interfaces and the interface's own.
+    /// A setting that is in force as the larger of that of all interfaces and the interface's own.
     pub(super) fn in_force(&self, interface: &Interface, (all, own): (&str, &str)) -> i64 {
         let all = self.snapshot.setting(all).unwrap_or(0);
         all.max(interface.settings.get(own).copied().unwrap_or(0))
@@ -449,6 +450,8 @@ impl HostView<'_> {
                     false => Some(false),
                 }
             }
+            // Whether there is an entry for the address (`ip neigh add proxy`) is not in a snapshot.
+            IpAddr::V6(_) if own.is_none() && self.in_force(interface, PROXY_NDP) != 0 => None,
             IpAddr::V6(_) => {
                 Some(own.is_some_and(|own| !own.is(AddrState::Tentative) && !own.is(AddrState::Dadfailed)))
             }

@@ -36,6 +36,7 @@ const IPV4_CONF: &[(&str, usize)] = &[
 const IPV6_CONF: &[(&str, usize)] = &[
     ("ipv6.forwarding", 0),
     ("ipv6.accept_ra", 3),
+    ("ipv6.proxy_ndp", 22),
     ("ipv6.optimistic_dad", 23),
     ("ipv6.disable_ipv6", 26),
     ("ipv6.accept_dad", 27),

@@ -42,6 +42,7 @@ const SETTINGS: &[&str] = &[
     "net.ipv6.conf.all.disable_ipv6",
     "net.ipv6.conf.default.disable_ipv6",
     "net.ipv6.conf.all.forwarding",
+    "net.ipv6.conf.all.proxy_ndp",
     "net.ipv6.ip_nonlocal_bind",
 ];
 

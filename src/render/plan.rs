@@ -104,7 +104,12 @@ fn verdict_lines(report: &Report) -> Vec<String> {
         (1, 0, 0) => lines.push("The expectation holds.".to_owned()),
         (all, 0, 0) => lines.push(format!("All {all} expectations hold.")),
         (all, failed, undecided) => {
-            lines.push(format!("Of {all} expectations, {failed} failed and {undecided} are undecided."));
+            let undecided = match undecided {
+                0 => String::new(),
+                1 => " and 1 is undecided".to_owned(),
+                more => format!(" and {more} are undecided"),
+            };
+            lines.push(format!("Of {all} expectations, {failed} failed{undecided}."));
         }
     }
     lines

@@ -252,6 +252,11 @@ fn all_pages_of_the_manual_are_written() {
     for page in &pages {
         let text = std::fs::read_to_string(page).unwrap();
         assert!(text.contains("SEE ALSO"), "{page:?}");
+        // The line after the name of an option, an argument or a command describes it.
+        let lines: Vec<&str> = text.lines().collect();
+        for entry in lines.windows(3).filter(|entry| entry[0] == ".TP") {
+            assert!(!entry[2].is_empty(), "{page:?}: {} has no description", entry[1]);
+        }
         if let Some(formatted) = tool("man", &["--warnings", "-l", "-"], text.as_bytes()) {
             assert!(formatted.stderr.is_empty(), "{page:?}: {}", String::from_utf8_lossy(&formatted.stderr));
         }

@@ -58,24 +58,30 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "SEVERITY", help_heading = "Checks")]
     fail_on: Option<FailOn>,
     /// List raw, packet, vsock, SCTP, DCCP and UDP-Lite sockets and programs attached to cgroups, which are only counted otherwise
-    #[arg(long, help_heading = "Output")]
+    #[arg(long, help_heading = "Output", hide_short_help = true)]
     all_protocols: bool,
     /// Look into every network namespace that can be found
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     all_namespaces: bool,
     /// Read SO_REUSEADDR and SO_REUSEPORT from the sockets themselves (needs permission to trace their processes)
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     socket_options: bool,
     /// Write a policy that allows what is there now, and judge nothing
     ///
     /// The file - is standard output.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "watch", "baseline", "output", "format", "json"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "watch", "baseline", "output", "format", "json"], hide_short_help = true)]
     write_policy: Option<PathBuf>,
     /// Do not look for the processes that hold the sockets: many times faster with thousands of processes or sockets
-    #[arg(long, conflicts_with_all = ["policy", "socket_options", "write_policy"])]
+    #[arg(long, conflicts_with_all = ["policy", "socket_options", "write_policy"], hide_short_help = true)]
     no_owners: bool,
     /// Show and count only what this earlier JSON report has not
-    #[arg(long, value_name = "FILE", conflicts_with = "watch", help_heading = "Checks")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "watch",
+        help_heading = "Checks",
+        hide_short_help = true
+    )]
     baseline: Option<PathBuf>,
     /// After the first report write changes only
     ///
@@ -91,14 +97,14 @@ pub struct Args {
     duration: Option<Duration>,
     /// Bind sockets like those that are found in a copy of this host's network, connect to them from the copy itself, every
     /// wire and beyond the default route, and find where that differs (see `explain twin`)
-    #[arg(long, conflicts_with_all = ["watch", "write_policy"])]
+    #[arg(long, conflicts_with_all = ["watch", "write_policy"], hide_short_help = true)]
     rehearse: bool,
     /// Take the network and the packet filters of this host from FILE, written there by `sudo bindscope interfaces --json`: only
     /// a privileged user can read the rules
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["all_namespaces", "watch"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all_namespaces", "watch"], hide_short_help = true)]
     host: Option<PathBuf>,
     /// What if the packet filters were those of FILE: rules for `nft -f`, or the output of iptables-save or ip6tables-save
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["all_namespaces", "watch", "rehearse"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all_namespaces", "watch", "rehearse"], hide_short_help = true)]
     ruleset: Option<PathBuf>,
     /// Read /proc/net instead of asking sock_diag, as where it is refused
     #[arg(long, hide = true)]

@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(value_name = "FILE", add = clap_complete::engine::ArgValueCompleter::new(super::completions::profiles), required = !std::path::Path::new(profile_args::FOUND_HERE).is_file())]
     files: Vec<OsString>,
     /// Refuse listeners that other hosts may reach and that have no exposure_reason
-    #[arg(long, help_heading = "Checks")]
+    #[arg(long, help_heading = "Checks", hide_short_help = true)]
     strict: bool,
 }
 

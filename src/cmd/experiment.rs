@@ -28,10 +28,16 @@ use crate::report::plan::{TargetHost, assemble_asked};
 pub struct VaryArgs {
     /// Run every combination of values, and show what decides each result: a key of a listener (web.v6only=true,false), a setting
     /// (net.ipv6.bindv6only=0,1), order=profile,reverse, profile=A,B, or topology=A,B (lab run); repeatable
-    #[arg(long, value_name = "KEY=A,B,...", help_heading = "Experiments")]
+    #[arg(long, value_name = "KEY=A,B,...", help_heading = "Experiments", hide_short_help = true)]
     vary: Vec<String>,
     /// Refuse an experiment with more combinations
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Experiments")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        help_heading = "Experiments",
+        hide_short_help = true
+    )]
     max_runs: usize,
 }
 

@@ -36,7 +36,7 @@ impl<T: Args> Args for Deferred<T> {
 /// The command with its arguments. The description from the list of commands stays.
 fn described<T: Args>(command: Command) -> Command {
     let (about, long) = (command.get_about().cloned(), command.get_long_about().cloned());
-    let mut command = super::help::brief(T::augment_args(command));
+    let mut command = T::augment_args(command);
     if let Some(about) = about {
         command = command.about(about);
     }

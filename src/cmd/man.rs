@@ -77,7 +77,9 @@ fn pages_below<'a>(name: &str, command: &'a clap::Command, pages: &mut Vec<(Stri
 /// A page of section 1.
 fn page(name: &str, command: &clap::Command) -> Result<Vec<u8>, Failure> {
     let source = format!("bindscope {}", env!("CARGO_PKG_VERSION"));
-    let man = clap_mangen::Man::new(command.clone().display_name(name)).title(name).source(source);
+    // A page describes every option, as `--help` does.
+    let whole = command.clone().display_name(name).mut_args(|argument| argument.hide_short_help(false));
+    let man = clap_mangen::Man::new(whole).title(name).source(source);
     let mut page = Vec::new();
     let write = |page: &mut Vec<u8>| {
         man.render_title(page)?;

@@ -4,7 +4,8 @@ mod context;
 mod exit;
 mod format_args;
 mod guesses;
-mod help;
+#[cfg(test)]
+mod help_tests;
 mod import;
 mod input;
 mod lazy_args;
@@ -71,19 +72,19 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 struct Global {
     /// When to use colour: auto (on a terminal), always, never
-    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN", global = true, hide_possible_values = true, hide_default_value = true)]
+    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN", global = true, hide_possible_values = true, hide_default_value = true, hide_short_help = true)]
     color: Color,
     /// Print less on standard error
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", hide_short_help = true)]
     quiet: bool,
     /// Show details; repeat for more
     #[arg(short, long, global = true, help_heading = "Output", action = clap::ArgAction::Count)]
     verbose: u8,
     /// As root, also read files that other users can change
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     trust: bool,
     /// Identifies this host in documents, in place of its name
-    #[arg(long, value_name = "NAME", global = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "NAME", global = true, value_parser = clap::builder::NonEmptyStringValueParser::new(), hide_short_help = true)]
     host_id: Option<String>,
 }
 
@@ -140,7 +141,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         if let Some(exit) = completions::answer(&arguments) {
             return exit;
         }
-        let mut cli = match help::parse(&arguments) {
+        let mut cli = match Cli::try_parse_from(&arguments) {
             Ok(cli) => cli,
             Err(error) => return exit::report_usage(&error, &arguments),
         };

@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "[KIND:]FILE", conflicts_with_all = ["targets", "bind"], help_heading = "What to bind")]
     from: Vec<std::ffi::OsString>,
     /// Print the listeners as a profile, and predict nothing
-    #[arg(long, help_heading = "Output")]
+    #[arg(long, help_heading = "Output", hide_short_help = true)]
     emit_profile: bool,
     #[command(flatten)]
     host: HostArgs,
@@ -49,7 +49,7 @@ pub struct Args {
     require_all: bool,
     /// Follow one connection step by step: the hooks with the rules that match, translation, route, sockets, and the answer. SOURCE is
     /// host, link:eth0, "link:eth0 beyond" or "link:eth0 from 10.0.0.7"; PORT is 22, tcp:22 or udp:53
-    #[arg(long, num_args = 3, value_names = ["SOURCE", "DESTINATION", "PORT"])]
+    #[arg(long, num_args = 3, value_names = ["SOURCE", "DESTINATION", "PORT"], hide_short_help = true)]
     steps: Option<Vec<String>>,
     #[command(flatten)]
     format: FormatArgs<Format>,

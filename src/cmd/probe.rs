@@ -58,13 +58,13 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::argument, help_heading = "Limits")]
     connect_timeout: Duration,
     /// Timeout of everything
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument, help_heading = "Limits")]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument, help_heading = "Limits", hide_short_help = true)]
     deadline: Duration,
     /// Maximum number of connections that wait for an answer at the same time
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..), hide_short_help = true)]
     parallel: u16,
     /// Source addresses of the connections
-    #[arg(long, value_enum, default_value_t = Sources::Default, value_name = "WHICH")]
+    #[arg(long, value_enum, default_value_t = Sources::Default, value_name = "WHICH", hide_short_help = true)]
     sources: Sources,
     /// Also connect to these TCP ports, whichever program listens there, such as 22,8000-8099 or 1-65535
     #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = port_range, conflicts_with = "sources")]

@@ -26,13 +26,13 @@ pub struct ProfileArgs {
     #[arg(value_name = "TARGET", help_heading = "What to bind", add = clap_complete::engine::ArgValueCompleter::new(super::completions::targets))]
     targets: Vec<OsString>,
     /// An additional listener, such as 127.0.0.1:8081, '[::]:8082,v6only=false' or udp:eth0:5353; may be repeated
-    #[arg(short, long, value_name = "LISTENER", help_heading = "What to bind")]
+    #[arg(short, long, value_name = "LISTENER", help_heading = "What to bind", hide_short_help = true)]
     bind: Vec<String>,
     /// Do not use ./bindscope.toml
-    #[arg(long, help_heading = "What to bind")]
+    #[arg(long, help_heading = "What to bind", hide_short_help = true)]
     no_config: bool,
     /// Refuse listeners that other hosts can reach and that have no exposure_reason
-    #[arg(long, help_heading = "Checks")]
+    #[arg(long, help_heading = "Checks", hide_short_help = true)]
     strict: bool,
 }
 

@@ -8,7 +8,7 @@ use crate::diag::Diagnostic;
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct ResultLimit {
     /// Refuse to make more results (sources x destinations x ports), each of which takes some 600 bytes of memory
-    #[arg(long, value_name = "N", default_value_t = DEFAULT)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT, hide_short_help = true)]
     max_results: usize,
 }
 

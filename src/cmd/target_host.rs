@@ -19,17 +19,17 @@ use crate::sys;
 #[derive(Debug, Clone, clap::Args)]
 pub struct HostArgs {
     /// Ask of the host in FILE, written there by `bindscope interfaces --format json`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     host: Option<PathBuf>,
     /// What if a setting were another, such as net.ipv6.bindv6only=1 or net.ipv4.conf.eth0.route_localnet=1; repeatable
-    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting, hide_short_help = true)]
     set: Vec<(String, i64)>,
     /// What if the packet filters were those of FILE: rules for `nft -f`, or the output of iptables-save or ip6tables-save. They are
     /// loaded in a copy of the network and read back
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     ruleset: Option<PathBuf>,
     /// What if the kernel had no IPv6
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     without_ipv6: bool,
     #[command(flatten)]
     pub(super) limit: ResultLimit,

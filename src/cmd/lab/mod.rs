@@ -75,7 +75,7 @@ struct TwinArgs {
     #[expect(clippy::option_option, reason = "absent, without a file, with one")]
     twin: Option<Option<PathBuf>>,
     /// What if the packet filters of the host were those of FILE: rules for `nft -f`, or the output of iptables-save or ip6tables-save
-    #[arg(long, value_name = "FILE", requires = "twin")]
+    #[arg(long, value_name = "FILE", requires = "twin", hide_short_help = true)]
     ruleset: Option<PathBuf>,
 }
 

@@ -55,7 +55,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::argument, help_heading = "Limits")]
     pub(super) connect_timeout: Duration,
     /// Timeout of everything
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument, help_heading = "Limits")]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::argument, help_heading = "Limits", hide_short_help = true)]
     pub(super) deadline: Duration,
     #[command(flatten)]
     pub(super) limit: ResultLimit,

@@ -63,10 +63,10 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits")]
     count: Option<u64>,
     /// Take connections with this many threads; lines of two threads may be out of order by a moment
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64), help_heading = "Limits")]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64), help_heading = "Limits", hide_short_help = true)]
     threads: u8,
     /// Serve the sockets that another program hands over (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES), as systemd does
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     inherited: bool,
     /// End with exit code 4 unless every socket could be opened
     #[arg(long, help_heading = "Checks")]
@@ -75,7 +75,7 @@ pub struct Args {
     #[arg(long)]
     tui: bool,
     /// Keep all rights after binding, instead of giving up those that are not needed any more
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     keep_privileges: bool,
 }
 

@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     process: Option<String>,
     /// Follow the connection of a client on this host to each address, step by step
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     steps: bool,
     /// Look only; make no connection
     #[arg(long)]

@@ -238,11 +238,11 @@ fn every_built_in_profile_parses() {
 #[test]
 fn the_packages_list_every_built_in_profile() {
     let contents = include_str!("../packaging/contents.txt");
-    for name in builtin::names() {
-        assert!(
-            contents.contains(&format!("/profiles/{name}.toml\n")),
-            "packaging/contents.txt lacks {name}.toml"
-        );
+    let files = std::fs::read_dir("profiles").unwrap();
+    let names: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names.len(), builtin::names().count(), "{names:?}");
+    for name in names {
+        assert!(contents.contains(&format!("/profiles/{name}\n")), "packaging/contents.txt lacks {name}");
     }
 }
 

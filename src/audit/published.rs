@@ -88,8 +88,7 @@ pub(super) fn of(site: &Site, first: usize, findings: &mut Vec<Finding>) -> Vec<
     if let Some(because) = &filters.unknown_because {
         findings.push(unreadable(because));
     }
-    let Some(ruleset) = filters.ruleset.as_ref().filter(|ruleset| !ruleset.is_empty() || !ruleset.consistent)
-    else {
+    let Some(ruleset) = filters.ruleset.as_ref().filter(|ruleset| !ruleset.is_empty()) else {
         return Vec::new();
     };
     let decoded = match Filters::decode(ruleset) {

@@ -23,10 +23,11 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// Whether there is nothing that could decide about a packet.
+    /// Whether there is nothing that could decide about a packet. A ruleset that changed while it was read may hold more than was
+    /// read of it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.nftables.is_empty() && self.legacy.is_empty() && self.ipset.is_empty()
+        self.consistent && self.nftables.is_empty() && self.legacy.is_empty() && self.ipset.is_empty()
     }
 }
 

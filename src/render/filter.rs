@@ -7,10 +7,7 @@ use crate::report::matrix::{CellReport, ObservedCell, PredictedCell};
 
 /// What packet filters do to a connection, where they keep the client out or send it elsewhere: observed, else predicted.
 pub(super) fn effect_on(cell: &CellReport) -> Option<String> {
-    let effect = match &cell.observed {
-        Some(seen) => Effect::observed(seen),
-        None => Effect::predicted(&cell.predicted),
-    };
+    let effect = Effect::of(cell);
     effect.words().filter(|_| effect.matters())
 }
 
@@ -26,6 +23,13 @@ struct Effect<'a> {
 }
 
 impl<'a> Effect<'a> {
+    fn of(cell: &'a CellReport) -> Effect<'a> {
+        match &cell.observed {
+            Some(seen) => Effect::observed(seen),
+            None => Effect::predicted(&cell.predicted),
+        }
+    }
+
     fn observed(cell: &'a ObservedCell) -> Effect<'a> {
         Effect {
             filter: cell.filter.as_ref(),
@@ -82,18 +86,9 @@ pub fn observed(cell: &ObservedCell) -> Option<String> {
     Effect::observed(cell).words()
 }
 
-/// What the filters are predicted to do, in a few words; `None` where they decide nothing that matters.
-#[must_use]
-pub fn predicted(cell: &PredictedCell) -> Option<String> {
-    Effect::predicted(cell).words()
-}
-
 /// What the filters did to a connection, or are predicted to do, in a few words.
 pub(super) fn of(cell: &CellReport) -> Option<String> {
-    match &cell.observed {
-        Some(seen) => observed(seen),
-        None => predicted(&cell.predicted),
-    }
+    Effect::of(cell).words()
 }
 
 /// The decision itself; `None` for a packet that no rule names and the policy accepts.

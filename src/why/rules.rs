@@ -4,7 +4,7 @@ use super::sockets::{self, error, failing, takes_family};
 use super::{Diagnosis, Facts, Ipv6, Place, Tried, program};
 use crate::code::Code;
 use crate::escape::{escape, shell};
-use crate::model::{Errno, ListeningSocket, Outcome, Protocol};
+use crate::model::{Errno, IfName, ListeningSocket, Outcome, Protocol};
 
 /// A cause: `None` where it does not apply.
 pub type Rule = fn(&Facts) -> Option<Diagnosis>;
@@ -177,7 +177,7 @@ fn other_host(facts: &Facts) -> Option<Diagnosis> {
 }
 
 /// The first interface without IPv6, if that may be why this host does not have the address.
-fn ipv6_off<'a>(facts: &'a Facts, tried: &Tried) -> Option<&'a crate::model::IfName> {
+fn ipv6_off<'a>(facts: &'a Facts, tried: &Tried) -> Option<&'a IfName> {
     facts.ipv6_off.first().filter(|_| !tried.is_ipv4() && !tried.local())
 }
 

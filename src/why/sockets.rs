@@ -22,6 +22,11 @@ fn unserved(facts: &Facts) -> Option<&Tried> {
     failing(facts).find(|one| one.predicted != Some(Outcome::Accepted))
 }
 
+/// The same where no socket serves the port at all.
+fn without_server(facts: &Facts) -> Option<&Tried> {
+    unserved(facts).filter(|_| facts.serving().next().is_none())
+}
+
 /// Whether a client on this host reaches the socket over a packet family at all.
 pub(super) fn takes_family(socket: &ListeningSocket, ipv4: bool) -> bool {
     match (socket.view.address, ipv4) {
@@ -197,10 +202,7 @@ pub(super) fn other_address(facts: &Facts) -> Option<Diagnosis> {
 }
 
 pub(super) fn not_listening(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
-    if facts.protocol != Protocol::Tcp || facts.serving().next().is_some() {
-        return None;
-    }
+    without_server(facts).filter(|_| facts.protocol == Protocol::Tcp)?;
     let (_, socket) = facts.on_port(Protocol::Tcp).find(|(_, socket)| socket.state == SocketState::Bound)?;
     error(
         Code::WHY_NOT_LISTENING,
@@ -211,10 +213,7 @@ pub(super) fn not_listening(facts: &Facts) -> Option<Diagnosis> {
 }
 
 pub(super) fn other_namespace(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
-    if facts.serving().next().is_some() {
-        return None;
-    }
+    without_server(facts)?;
     let found = facts.elsewhere.iter().find(|one| serves(&one.socket))?;
     let more = match facts.elsewhere.len() {
         0 | 1 => String::new(),
@@ -233,11 +232,8 @@ pub(super) fn other_namespace(facts: &Facts) -> Option<Diagnosis> {
 }
 
 pub(super) fn other_protocol(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
+    without_server(facts)?;
     let other = if facts.protocol == Protocol::Tcp { Protocol::Udp } else { Protocol::Tcp };
-    if facts.serving().next().is_some() {
-        return None;
-    }
     let (_, socket) = facts.on_port(other).find(|(_, socket)| serves(socket))?;
     error(
         Code::WHY_OTHER_PROTOCOL,
@@ -259,10 +255,7 @@ pub(super) fn shown(protocol: Protocol) -> String {
 
 /// A socket with one peer, and no listener: a port of a client, or a server that closed its listener.
 pub(super) fn in_connection(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
-    if facts.serving().next().is_some() {
-        return None;
-    }
+    without_server(facts)?;
     let (_, socket) =
         facts.on_port(facts.protocol).find(|(_, socket)| socket.state == SocketState::Connected)?;
     let program = program(socket);
@@ -286,10 +279,7 @@ pub(super) fn in_connection(facts: &Facts) -> Option<Diagnosis> {
 }
 
 pub(super) fn time_wait(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
-    if facts.serving().next().is_some() {
-        return None;
-    }
+    without_server(facts)?;
     facts.on_port(facts.protocol).find(|(_, socket)| socket.state == SocketState::TimeWait)?;
     error(
         Code::WHY_TIME_WAIT,
@@ -301,10 +291,7 @@ pub(super) fn time_wait(facts: &Facts) -> Option<Diagnosis> {
 }
 
 pub(super) fn nothing_listens(facts: &Facts) -> Option<Diagnosis> {
-    unserved(facts)?;
-    if facts.serving().next().is_some() {
-        return None;
-    }
+    without_server(facts)?;
     let distance = |socket: &&ListeningSocket| socket.view.port.abs_diff(facts.port);
     let near = facts
         .sockets

@@ -139,7 +139,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let serving = facts.serving().map(|(_, socket)| socket);
     facts.lost_answers =
         answers::lost(&host.snapshot, serving, &local).into_iter().map(|one| one.message).collect();
-    facts.addresses = predict(&facts, &addresses, &host.snapshot);
+    facts.addresses = predict(&facts, &addresses, &host.snapshot, &local);
     facts.sockets.extend(others_on_port(&facts));
     if !args.no_connect {
         connect(&mut facts.addresses, &target, args.connect_timeout, &host.snapshot);
@@ -227,8 +227,12 @@ fn paths(facts: &Facts, snapshot: &Snapshot) -> Result<Vec<PathReport>, Failure>
 }
 
 /// What the plan predicts for a client on this host at each address.
-fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec<Tried> {
-    let local = LocalAddresses::new(snapshot);
+fn predict(
+    facts: &Facts,
+    addresses: &[Destination],
+    snapshot: &Snapshot,
+    local: &LocalAddresses,
+) -> Vec<Tried> {
     let serving: Vec<usize> = facts.serving().map(|(index, _)| index).collect();
     let foreign: Vec<Foreign> = serving
         .iter()
@@ -241,7 +245,7 @@ fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec
     let matrix = predict_reach(
         &binds,
         snapshot,
-        &local,
+        local,
         vec![Source::Host],
         addresses.to_vec(),
         vec![(facts.protocol, facts.port)],
@@ -259,7 +263,7 @@ fn predict(facts: &Facts, addresses: &[Destination], snapshot: &Snapshot) -> Vec
             Tried {
                 address: to.address,
                 zone: zone.filter(|_| needs_zone(to.address)),
-                place: place(to, snapshot, &local),
+                place: place(to, snapshot, local),
                 owner: owner(to, snapshot),
                 predicted: cell.and_then(|cell| cell.predicted.outcome),
                 because: cell.map_or(Code::REACH_UNKNOWN, |cell| cell.predicted.why),

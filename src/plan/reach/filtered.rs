@@ -72,9 +72,7 @@ impl Rules {
     /// The rules of a snapshot.
     pub(super) fn of(snapshot: &Snapshot, name_others: bool) -> Rules {
         let ruleset = snapshot.packet_filters.as_ref().and_then(|filters| filters.ruleset.as_ref());
-        let Some(ruleset) = ruleset.filter(|ruleset| !ruleset.is_empty() || !ruleset.consistent) else {
-            return Rules::None;
-        };
+        let Some(ruleset) = ruleset.filter(|ruleset| !ruleset.is_empty()) else { return Rules::None };
         match Filters::decode(ruleset) {
             Ok(filters) if filters.is_empty() => Rules::None,
             Ok(filters) => {

@@ -111,14 +111,13 @@ pub fn is_listener(socket: &Socket) -> io::Result<bool> {
 /// Those of `setsockopt(2)`. New connections go on.
 pub fn refuse_new_connections(listener: &Socket) -> io::Result<()> {
     /// Interface indices are numbered from 1 upwards; this is the highest that `SO_BINDTOIFINDEX` takes.
-    const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(i32::MAX as u32).unwrap();
+    const NO_INTERFACE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX as u32);
     /// Where the flags are in a TCP header (RFC 9293, 3.1); the filter of a TCP socket sees a packet from there on.
     const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
-    if listener.device_index_v4()? == Some(NO_INTERFACE)
-        || listener.bind_device_by_index_v4(Some(NO_INTERFACE)).is_ok()
-    {
+    let refuses = bound_device_index(listener) == NO_INTERFACE.map(u32::from);
+    if refuses || listener.bind_device_by_index_v4(NO_INTERFACE).is_ok() {
         return Ok(());
     }
     let step = |code: u32, skipped: u8, value: u32| socket2::SockFilter::new(code as u16, 0, skipped, value);
